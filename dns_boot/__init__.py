@@ -1,0 +1,1 @@
+"""The DNS front door: a question becomes a wake, and its outcome an answer."""

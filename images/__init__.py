@@ -1,0 +1,1 @@
+"""What is this image, and how does it boot? A pure library without libvirt."""

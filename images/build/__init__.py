@@ -1,0 +1,1 @@
+"""Recipes that make an image on this machine from public packages."""

@@ -1,0 +1,161 @@
+"""Every error edgewake raises on purpose, in one tree.
+
+EdgewakeError                 has a message (what and where) and a hint (what to do)
+├── LabError                  the lab file is wrong: file, line, field, choices
+├── InstallationError         this installation cannot work: a package is shadowed, a tool missing
+├── StoreError                the state store cannot be read or written
+├── TopologyError             a question about the graph that has no answer (unknown node, no path)
+├── UnsafeChanges             a list of changes was refused; nothing was changed
+├── HypervisorError           a hypervisor said no
+│   ├── HostUnreachable       the connection to a host cannot be made or was lost
+│   └── StartFailed           the host is there, but the guest could not be started
+└── WakeError                 a service could not be woken; `reason` is for machines
+    ├── UnknownService        no service of that name in the lab
+    ├── NoCapacity            no host has the memory, CPU or address the service needs
+    ├── ImageUnusable         the image is missing or not bootable
+    ├── NotReady              the guest did not answer before the deadline
+    ├── GuestDied             the guest ended by itself before it answered
+    ├── NoHostReachable       every candidate host failed to start the guest
+    └── Overloaded            too many wakes or held queries at once; ask again later
+
+Drivers translate foreign errors (libvirt, SQLAlchemy, OSError) in one place each; front doors
+(`dns_boot.answers`, `web.wire`, `orchestrator.cli`) turn these into an answer. `images.errors` and
+`placement.problem.Infeasible` belong to the pure libraries below and are translated in
+`orchestrator.planner` and `orchestrator.control`.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+
+
+class EdgewakeError(Exception):
+    """Base of all our errors: what went wrong and where, and what to do about it."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class LabError(EdgewakeError):
+    """A lab file is wrong; nothing was changed.
+
+    `line` counts from 1 and is None when the whole file is meant; `field` is a dotted path such as
+    ``services.web.resources.memory``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: Path | None = None,
+        line: int | None = None,
+        field: str = "",
+        hint: str = "",
+    ) -> None:
+        where = ":".join(str(part) for part in (file, line) if part is not None)
+        text = ": ".join(part for part in (where, field, message) if part)
+        super().__init__(text, hint=hint)
+        self.file = file
+        self.line = line
+        self.field = field
+
+
+class InstallationError(EdgewakeError):
+    """The installation cannot work; the hint says which command mends it."""
+
+
+class StoreError(EdgewakeError):
+    """The state store cannot be read or written."""
+
+
+class TopologyError(EdgewakeError):
+    """A question about the graph that has no answer."""
+
+
+class UnsafeChanges(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """A list of changes was refused before any of them was carried out."""
+
+
+class HypervisorError(EdgewakeError):
+    """A hypervisor refused or failed; `host` is the lab's name for it."""
+
+    def __init__(self, host: str, message: str, *, hint: str = "") -> None:
+        super().__init__(f"host {host}: {message}", hint=hint)
+        self.host = host
+
+
+class HostUnreachable(HypervisorError):  # noqa: N818
+    """The connection to a host cannot be made or was lost."""
+
+
+class StartFailed(HypervisorError):  # noqa: N818
+    """The host is reachable, but the guest could not be started there."""
+
+
+class WakeReason(StrEnum):
+    """Why a wake failed, as a word for machines; also the label in metrics and traces."""
+
+    UNKNOWN_SERVICE = "unknown-service"
+    NO_CAPACITY = "no-capacity"
+    IMAGE_UNUSABLE = "image-unusable"
+    NOT_READY = "not-ready"
+    GUEST_DIED = "guest-died"
+    NO_HOST_REACHABLE = "no-host-reachable"
+    OVERLOADED = "overloaded"
+    INTERNAL = "internal"
+
+
+class WakeError(EdgewakeError):
+    """A service could not be woken."""
+
+    reason = WakeReason.INTERNAL
+
+    def __init__(self, service: str, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{service}: {message}", hint=hint)
+        self.service = service
+
+
+class UnknownService(WakeError):  # noqa: N818
+    """No service of that name in the lab."""
+
+    reason = WakeReason.UNKNOWN_SERVICE
+
+
+class NoCapacity(WakeError):  # noqa: N818
+    """No host has the memory, CPU or address that the service needs."""
+
+    reason = WakeReason.NO_CAPACITY
+
+
+class ImageUnusable(WakeError):  # noqa: N818
+    """The service's image is missing or cannot be booted."""
+
+    reason = WakeReason.IMAGE_UNUSABLE
+
+
+class NotReady(WakeError):  # noqa: N818
+    """The guest was started but did not answer its readiness probe before the deadline."""
+
+    reason = WakeReason.NOT_READY
+
+
+class GuestDied(WakeError):  # noqa: N818
+    """The guest ended by itself before it answered."""
+
+    reason = WakeReason.GUEST_DIED
+
+
+class NoHostReachable(WakeError):  # noqa: N818
+    """Every candidate host failed to start the guest."""
+
+    reason = WakeReason.NO_HOST_REACHABLE
+
+
+class Overloaded(WakeError):  # noqa: N818
+    """Too many wakes at once; the caller may ask again."""
+
+    reason = WakeReason.OVERLOADED

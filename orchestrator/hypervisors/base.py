@@ -1,0 +1,87 @@
+"""The seam to hypervisors: what control asks of one edge host, and what it may rely on.
+
+A back end stands for **one** host of the lab (several may share a connection). Everything it does
+concerns only guests and networks that carry our mark with our owner and this host's name; whatever
+else runs there does not exist for it. `tests/contracts/hypervisor.py` holds every back end to this
+page.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from orchestrator.model import Capacity, Guest, GuestNetwork, RunningGuest
+
+
+@dataclass(frozen=True, slots=True)
+class GuestEnded:
+    """A guest of ours is gone; `why` is the hypervisor's own word, such as ``crashed``."""
+
+    host: str
+    instance: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostLost:
+    """The connection to a host broke; its guests may well be running."""
+
+    host: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostBack:
+    """The connection to a host was made again; `running()` should be read afresh."""
+
+    host: str
+
+
+HostEvent = GuestEnded | HostLost | HostBack
+Listener = Callable[[HostEvent], None]
+Stamp = Callable[[str], None]
+
+
+class Hypervisor(Protocol):
+    """One host that can run guests. Every method may be called from any thread, and may block.
+
+    Errors are `HostUnreachable` when the host cannot be talked to and `StartFailed` when it can but
+    refuses; nothing else. After an error nothing of the attempt is left behind, as far as the host
+    can still be reached.
+    """
+
+    def set_network(self, wanted: GuestNetwork | None) -> None:
+        """Make the network exist as wanted (only if `wanted.create`); None removes ours."""
+        ...
+
+    def start(self, guest: Guest, stamp: Stamp) -> None:
+        """Start a guest and return when its processor runs; it has not answered anything yet.
+
+        Calls `stamp("define")` when the hypervisor has built the guest and `stamp("start")` when
+        it runs. Starting a guest that already runs with the same mark does nothing.
+        """
+        ...
+
+    def stop(self, instance: str) -> None:
+        """End a guest of ours now. Stopping one that is not there does nothing."""
+        ...
+
+    def running(self) -> tuple[RunningGuest, ...]:
+        """Return our guests on this host, with their network counters, in one round trip."""
+        ...
+
+    def free(self) -> Capacity:
+        """Return what the host itself says is free now: memory, and its number of cores."""
+        ...
+
+    def console(self, instance: str) -> bytes:
+        """Return the last 64 KiB of a guest's console, also after its end; empty if unknown."""
+        ...
+
+    def watch(self, listener: Listener) -> None:
+        """Call `listener` for each event from now on, from a thread of the back end's own."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection. Guests go on running. May be called twice."""
+        ...

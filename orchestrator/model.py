@@ -1,0 +1,399 @@
+"""Our nouns: what the lab wants (hosts, routers, links, populations, services) and what runs.
+
+All are frozen and carry their units in their names: `_mib` is MiB (2**20 bytes), `_s` seconds,
+`_ms` milliseconds, `_mbps` megabits per second, `cpu` a number of processor cores. Wall-clock
+times are seconds since the epoch; everything that measures a duration uses the monotonic clock and
+never meets these types.
+"""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+from uuid import UUID
+
+from images.bootspec import BootSpec, GuestAddress, Image
+
+IPNetwork = IPv4Network | IPv6Network
+
+MAC_PREFIX = (0x02, 0xED)  # locally administered, unicast; then the four octets of the IPv4 address
+
+
+# --- what the lab wants -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """An amount of processor cores (may be a fraction) and memory."""
+
+    cpu: float
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Electrical power of a host: idle, and with every core busy (watts)."""
+
+    idle_w: float = 0.0
+    busy_w: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Money per hour, in the lab's own currency: for the host being on, per core, per GiB."""
+
+    host_hour: float = 0.0
+    cpu_hour: float = 0.0
+    gib_hour: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GuestNetwork:
+    """The network a host's guests are plugged into.
+
+    `name` is a libvirt network; with `create` it is ours to make and remove, on bridge `bridge`,
+    with `gateway` as the host's own address on it. `first`..`last` is the pool that instances get
+    their addresses from. With `subnet6`, each instance also has an IPv6 address, derived by rule.
+    """
+
+    name: str
+    subnet: IPv4Network
+    gateway: IPv4Address
+    first: IPv4Address
+    last: IPv4Address
+    create: bool = False
+    bridge: str = ""
+    subnet6: IPv6Network | None = None
+
+    def guest_address(self, address: IPv4Address) -> GuestAddress:
+        """Return what a guest with this IPv4 address is to configure on its card."""
+        ipv6 = self.address6(address)
+        return GuestAddress(
+            ipv4=IPv4Interface((address, self.subnet.prefixlen)),
+            gateway=self.gateway,
+            ipv6=IPv6Interface((ipv6, self.subnet6.prefixlen)) if ipv6 and self.subnet6 else None,
+        )
+
+    def address6(self, address: IPv4Address) -> IPv6Address | None:
+        """Return the IPv6 address that goes with an IPv4 address: same host part, other prefix."""
+        if self.subnet6 is None:
+            return None
+        return self.subnet6[int(address) - int(self.subnet.network_address)]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """An edge host that can run guests. `router` is where it is attached to the virtual network."""
+
+    name: str
+    uri: str
+    capacity: Capacity
+    network: GuestNetwork
+    reserve: Capacity = Capacity(cpu=0.0, memory_mib=0)
+    site: str = ""
+    router: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    energy: Energy = Energy()
+    price: Price = Price()
+
+    @property
+    def usable(self) -> Capacity:
+        """What guests may use in all: capacity without the reserve."""
+        return Capacity(
+            cpu=self.capacity.cpu - self.reserve.cpu,
+            memory_mib=self.capacity.memory_mib - self.reserve.memory_mib,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """A virtual router."""
+
+    name: str
+    site: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An undirected virtual link between two routers or hosts; `latency_ms` is one way."""
+
+    a: str
+    b: str
+    latency_ms: float
+    bandwidth_mbps: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """Clients that share subnets and a point of attachment; `requests_s` is their usual rate."""
+
+    name: str
+    subnets: tuple[IPNetwork, ...]
+    router: str
+    requests_s: float = 0.0
+
+
+class ProbeKind(StrEnum):
+    """How readiness is asked for."""
+
+    TCP = "tcp"
+    HTTP = "http"
+    ICMP = "icmp"
+    ARP = "arp"
+    CONSOLE = "console"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A readiness probe: it says when a guest has truly answered.
+
+    `port` is for TCP and HTTP; `path` and `status` for HTTP; `pattern` (a regular expression
+    searched in the guest's console output) for CONSOLE.
+    """
+
+    kind: ProbeKind
+    port: int = 0
+    path: str = "/"
+    status: int = 200
+    pattern: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IdlePolicy:
+    """When an awake service may be put to sleep.
+
+    After `after_s` without any use (no traffic, no DNS answer still alive in a cache), but never
+    before `min_up_s` have passed since it was ready. After a sleep, `cool_down_s` must pass before
+    the same instance is booted speculatively again; a query always wakes it. `after_s` of None
+    keeps the service awake for ever once woken.
+    """
+
+    after_s: float | None = 60.0
+    min_up_s: float = 10.0
+    cool_down_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """Where a service may run. Empty means anywhere."""
+
+    hosts: frozenset[str] = frozenset()
+    avoid_hosts: frozenset[str] = frozenset()
+    labels: tuple[tuple[str, str], ...] = ()
+    apart_from: frozenset[str] = frozenset()
+    together_with: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port the service listens on; `protocol` is ``tcp`` or ``udp``."""
+
+    number: int
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that exists only while somebody needs it.
+
+    `names` are absolute DNS names, lower case, without the final dot. `config` is handed to the
+    image family. `replicas` instances are booted by a wake; the reply leaves when the first one
+    answers. `ttl_s` is the TTL of an answer; `deadline_s` bounds the time a query is held.
+    `alpn` non-empty means that HTTPS/SVCB queries are answered (and wake) with these protocols.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    image: str
+    resources: Capacity
+    probe: Probe
+    config: tuple[tuple[str, str], ...] = ()
+    ports: tuple[Port, ...] = ()
+    ttl_s: int = 10
+    idle: IdlePolicy = IdlePolicy()
+    deadline_s: float = 10.0
+    replicas: int = 1
+    latency_bound_ms: float | None = None
+    alpn: tuple[str, ...] = ()
+    constraints: Constraints = Constraints()
+
+
+@dataclass(frozen=True, slots=True)
+class DnsSettings:
+    """What we answer for. `zone` is lower case without the final dot; `forward_to` may be empty."""
+
+    zone: str
+    listen: str = "127.0.0.1"
+    port: int = 5353
+    nameserver: str = ""
+    hostmaster: str = ""
+    negative_ttl_s: int = 5
+    forward_to: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """Everything a lab file says; names within each tuple are unique and references resolve."""
+
+    name: str
+    dns: DnsSettings
+    hosts: tuple[Host, ...] = ()
+    routers: tuple[Router, ...] = ()
+    links: tuple[Link, ...] = ()
+    populations: tuple[Population, ...] = ()
+    images: tuple[Image, ...] = ()
+    services: tuple[Service, ...] = ()
+
+    def host(self, name: str) -> Host:
+        """Return the host of that name; KeyError if there is none."""
+        return {host.name: host for host in self.hosts}[name]
+
+    def service(self, name: str) -> Service:
+        """Return the service of that name; KeyError if there is none."""
+        return {service.name: service for service in self.services}[name]
+
+    def image(self, name: str) -> Image:
+        """Return the image of that name; KeyError if there is none."""
+        return {image.name: image for image in self.images}[name]
+
+
+# --- what runs --------------------------------------------------------------------------------
+
+
+class InstanceState(StrEnum):
+    """Where an instance is in its life; an instance that is gone has no state, it is removed.
+
+    BOOTING is stored *before* the hypervisor is asked for anything, STOPPING before a guest is
+    destroyed: after a crash at any instant, what is stored covers everything that may exist.
+    """
+
+    BOOTING = "booting"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+ALLOWED_STEPS: dict[InstanceState, frozenset[InstanceState]] = {
+    InstanceState.BOOTING: frozenset({InstanceState.READY, InstanceState.STOPPING}),
+    InstanceState.READY: frozenset({InstanceState.STOPPING}),
+    InstanceState.STOPPING: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One guest of a service, from the moment we intend it until it is gone.
+
+    `name` is also the domain's name on its hypervisor: see `instance_name`. `ready_at` is None
+    until the readiness probe was answered.
+    """
+
+    name: str
+    service: str
+    host: str
+    address: IPv4Address
+    mac: str
+    state: InstanceState
+    created_at: float
+    address6: IPv6Address | None = None
+    ready_at: float | None = None
+
+    def step(self, state: InstanceState, *, ready_at: float | None = None) -> "Instance":
+        """Return this instance in another state; ValueError if the step is not allowed."""
+        if state not in ALLOWED_STEPS[self.state]:
+            raise ValueError(f"{self.name}: no step from {self.state} to {state}")
+        return replace(self, state=state, ready_at=ready_at or self.ready_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Our mark on a guest: it says whose it is, and lets a restart adopt it.
+
+    `owner` names the edgewake installation and lab; a guest with another owner is foreign.
+    """
+
+    owner: str
+    instance: str
+    service: str
+    host: str
+    address: IPv4Address
+    address6: IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """What a hypervisor is asked to start: a name, our mark, and how to boot it."""
+
+    name: str
+    mark: Mark
+    boot: BootSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RunningGuest:
+    """A guest of ours that a hypervisor reports, with its network counters in bytes.
+
+    Counters are the guest's own view: `rx_bytes` is what it received.
+    """
+
+    mark: Mark
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a service can be reached now. `ttl_s` is how long a client may believe it."""
+
+    service: str
+    instance: str
+    host: str
+    address: IPv4Address
+    ttl_s: int
+    address6: IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks: the source address and, if the lab knows it, the population it belongs to."""
+
+    address: IPv4Address | IPv6Address | None = None
+    population: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the append-only journal. `at` is wall-clock; `data` small and printable."""
+
+    at: float
+    kind: str
+    subject: str
+    text: str
+    data: tuple[tuple[str, str], ...] = field(default=())
+
+
+def instance_name(lab: str, service: str, index: int) -> str:
+    """Return the name of an instance, which is also its domain's name: ``ew-lab-service-0``."""
+    return f"ew-{lab}-{service}-{index}"
+
+
+def mac_of(address: IPv4Address) -> str:
+    """Return the MAC address that goes with an IPv4 address on our networks.
+
+    The rule is ``02:ed`` followed by the four octets, so that neighbour caches stay right even
+    when an address is, much later, given to another service.
+    """
+    return ":".join(f"{octet:02x}" for octet in (*MAC_PREFIX, *address.packed))
+
+
+def guest_uuid(owner: str, instance: str) -> str:
+    """Return the UUID of an instance's domain, the same every time it is booted."""
+    digest = hashlib.sha256(f"edgewake guest {owner} {instance}".encode()).digest()
+    return str(UUID(bytes=digest[:16], version=5))

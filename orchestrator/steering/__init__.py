@@ -1,0 +1,1 @@
+"""Back ends that lead clients to instances; the seam is `base.Steering`."""

@@ -1,0 +1,1 @@
+"""Back ends that keep our state; the seam is `base.Store`."""

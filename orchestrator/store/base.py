@@ -1,0 +1,68 @@
+"""The seam to the state store: whole nouns in and out, and an append-only journal.
+
+What is saved when a method returns survives `kill -9` at any later instant. A store is used from
+several threads at once. `tests/contracts/store.py` holds every back end to this page.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from orchestrator.model import Event, Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """An address that may not be given to *another* service before `until` (wall-clock seconds)."""
+
+    host: str
+    address: IPv4Address
+    service: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Everything a restart needs: instances that may exist, addresses that must rest, the lab.
+
+    `lab_text` is the lab file that was last applied, word for word, and `lab_path` where it was
+    read from; both are empty before the first `save_lab`.
+    """
+
+    instances: tuple[Instance, ...] = ()
+    quarantines: tuple[Quarantine, ...] = ()
+    lab_text: str = ""
+    lab_path: str = ""
+
+
+class Store(Protocol):
+    """Keeps our state. All methods raise `StoreError` when they cannot do what they say."""
+
+    def load(self) -> Stored:
+        """Return all that is kept."""
+        ...
+
+    def save(self, instance: Instance) -> None:
+        """Keep an instance, replacing what was kept under its name."""
+        ...
+
+    def remove(self, instance: Instance, *, rest_until: float) -> None:
+        """Forget an instance and put its address in quarantine until then, in one step."""
+        ...
+
+    def save_lab(self, text: str, path: str) -> None:
+        """Keep the lab file last applied."""
+        ...
+
+    def record(self, event: Event) -> None:
+        """Append to the journal."""
+        ...
+
+    def events(self, limit: int = 100) -> Sequence[Event]:
+        """Return the last `limit` events, oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the database. May be called twice."""
+        ...

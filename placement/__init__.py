@@ -1,0 +1,1 @@
+"""Where should each service run? A pure library: a `Problem` in, a `Plan` out."""

@@ -1,0 +1,1 @@
+"""Fast placement algorithms, one file each, and their one registry."""

@@ -1,0 +1,1 @@
+"""The HTTP front door: the REST API and, later, the dashboard."""
