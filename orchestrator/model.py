@@ -170,10 +170,10 @@ class Probe:
 class IdlePolicy:
     """When an awake service may be put to sleep.
 
-    After `after_s` without any use (no traffic, no DNS answer still alive in a cache), but never
-    before `min_up_s` have passed since it was ready. After a sleep, `cool_down_s` must pass before
-    the same instance is booted speculatively again; a query always wakes it. `after_s` of None
-    keeps the service awake for ever once woken.
+    After `after_s` without any use (no traffic, no answer handed out) and with no answer left in
+    any cache, but never before `min_up_s` have passed since it was ready. A service that has to be
+    woken again within `cool_down_s` of going to sleep was put to sleep too early: this time it
+    stays up at least `cool_down_s`. `after_s` of None keeps it awake for ever once woken.
     """
 
     after_s: float | None = 60.0

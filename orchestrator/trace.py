@@ -74,6 +74,11 @@ class WakeTrace:
         self.outcome = "waking"
         self.text = ""
 
+    @property
+    def zero(self) -> float:
+        """Monotonic time of the query."""
+        return self._zero
+
     def stamp(self, stage: str) -> None:
         """Note that a stage was reached now."""
         self._stamps.append((stage, time.monotonic() - self._zero))

@@ -1,12 +1,14 @@
-"""A placement question and its answer: `Problem` in, `Plan` out.
+"""A placement question and its answer: `Problem` and `Options` in, `Plan` out.
 
 This is the vocabulary of the placement library. It knows nothing of hypervisors, DNS or lab files
 and can be used alone, in a notebook. Units: `cpu` processor cores, `memory_mib` MiB, latencies in
 milliseconds, power in watts, money per hour in any one currency, rates in requests per second.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,10 @@ class Demand:
     """Something to place: `replicas` identical copies, each needing `resources`.
 
     Copies of one demand never share a site. `rates` gives the requests per second that each
-    population sends to it. `only_on` empty means any site; `labels` must all be on the site.
-    `apart_from` and `together_with` name other demands.
+    population sends to it; every copy is within `latency_bound_ms` of each population with a rate.
+    `only_on` empty means any site; `labels` must all be on the site. `apart_from` names demands
+    that never share a site with this one (said once, it holds both ways). `together_with` names
+    demands of which every site of this one must also hold a copy.
     """
 
     name: str
@@ -101,9 +105,102 @@ class Plan:
     why: Mapping[str, str] = field(default_factory=dict)
 
 
+# How much of each term is worth as much as one millisecond of mean latency.
+DEFAULT_WEIGHTS: Mapping[str, float] = {
+    "latency_ms": 1.0,
+    "energy_w": 0.01,  # 100 W
+    "cost_hour": 1.0,  # one unit of money per hour
+    "migrations": 0.5,  # two moved copies
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to answer: what counts and how long it may take.
+
+    `weights` are by term (see `placement.objectives.TERMS`); an absent term counts nothing. The
+    search ends after `time_limit_s`, or when the plan is proven within the relative `gap` of the
+    best. `solver` is ``highs``, ``cbc``, or ``auto`` for HiGHS where it is installed, else CBC.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
+    time_limit_s: float = 60.0
+    gap: float = 0.0
+    solver: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Where a demand can run, best first, and for every other site one clause why it cannot."""
+
+    sites: tuple[str, ...]
+    reasons: Mapping[str, str]
+
+
+class Malformed(ValueError):  # noqa: N818 - reads as a sentence where it is raised
+    """A problem, plan or option makes no sense; `field` is a path such as ``sites[0].name``."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}" if field else message)
+        self.field = field
+
+
+class SolverFailed(Exception):  # noqa: N818
+    """The solver could not be run at all, which says nothing about the problem."""
+
+
 class Infeasible(Exception):  # noqa: N818 - reads as a sentence where it is raised
     """No plan exists (or none was found); `reasons` maps demands to why they cannot be placed."""
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
         super().__init__("; ".join(f"{name}: {why}" for name, why in reasons.items()))
         self.reasons = dict(reasons)
+
+
+def validate(problem: Problem) -> None:
+    """Raise `Malformed` at the first name or number of a problem that makes no sense.
+
+    Names must be unique, the demands that constraints name must exist, and every number must be
+    finite and not negative. Sites named by a demand or by `current` may be absent: hosts come and
+    go.
+    """
+    _unique("sites", [site.name for site in problem.sites])
+    _unique("demands", [demand.name for demand in problem.demands])
+    known = {demand.name for demand in problem.demands}
+    for index, demand in enumerate(problem.demands):
+        for kind in ("apart_from", "together_with"):
+            for other in sorted(getattr(demand, kind)):
+                if other == demand.name or other not in known:
+                    what = "the demand itself" if other == demand.name else "no demand here"
+                    raise Malformed(f"demands[{index}].{kind}", f"{other!r} is {what}")
+    for path, number in _numbers(problem):
+        if not math.isfinite(number) or number < 0:
+            raise Malformed(path, f"must be a finite number of at least 0, not {number}")
+
+
+def _unique(path: str, names: list[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise Malformed(path, f"the name {name!r} is used {count} times")
+
+
+def _numbers(problem: Problem) -> Iterator[tuple[str, float]]:
+    """Yield every number of a problem with its path."""
+    for index, site in enumerate(problem.sites):
+        yield from _fields(f"sites[{index}].capacity", site.capacity)
+        yield from _fields(f"sites[{index}]", site)
+    for index, demand in enumerate(problem.demands):
+        yield from _fields(f"demands[{index}].resources", demand.resources)
+        yield from _fields(f"demands[{index}]", demand)
+        for population, rate in demand.rates.items():
+            yield f"demands[{index}].rates.{population}", rate
+    for population, row in problem.latency_ms.items():
+        for name, latency in row.items():
+            yield f"latency_ms.{population}.{name}", latency
+
+
+def _fields(path: str, value: Resources | Site | Demand) -> Iterator[tuple[str, float]]:
+    for each in fields(value):
+        number = getattr(value, each.name)
+        if isinstance(number, int | float):
+            yield f"{path}.{each.name}", number

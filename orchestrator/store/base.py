@@ -1,7 +1,9 @@
 """The seam to the state store: whole nouns in and out, and an append-only journal.
 
-What is saved when a method returns survives `kill -9` at any later instant. A store is used from
-several threads at once. `tests/contracts/store.py` holds every back end to this page.
+What is saved when a method returns survives `kill -9` at any later instant (save in
+`store.memory`, which lives and dies with its process). A method that raises has changed nothing.
+A store is used from several threads at once. `tests/contracts/store.py` holds every back end to
+this page.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,10 @@ from orchestrator.model import Event, Instance
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """An address that may not be given to *another* service before `until` (wall-clock seconds)."""
+    """An address that may not be given to *another* service before `until` (wall-clock seconds).
+
+    It is kept after that time as well: it tells which service had the address last.
+    """
 
     host: str
     address: IPv4Address
@@ -48,7 +53,11 @@ class Store(Protocol):
         ...
 
     def remove(self, instance: Instance, *, rest_until: float) -> None:
-        """Forget an instance and put its address in quarantine until then, in one step."""
+        """Forget an instance and put its address in quarantine until then, in one step.
+
+        A quarantine of the same address that lasts longer is not shortened. Removing an instance
+        that is not kept still puts its address in quarantine.
+        """
         ...
 
     def save_lab(self, text: str, path: str) -> None:
@@ -56,7 +65,7 @@ class Store(Protocol):
         ...
 
     def record(self, event: Event) -> None:
-        """Append to the journal."""
+        """Append to the journal, which keeps at least its last 100,000 events."""
         ...
 
     def events(self, limit: int = 100) -> Sequence[Event]:
@@ -64,5 +73,5 @@ class Store(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the database. May be called twice."""
+        """Let go of the database. May be called twice; every other method then raises."""
         ...

@@ -1,0 +1,276 @@
+"""Names and questions: what a DNS query says, and which service a name stands for.
+
+For the resolver and the packed answers. Everything that comes from the network is read here, with
+every length checked before it is used, so that no other module meets a packet that lies about
+itself. What to answer is left to `dns_boot.resolver` and `dns_boot.answers`.
+"""
+
+import logging
+import re
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from orchestrator.errors import EdgewakeError
+from orchestrator.steering.base import Route
+
+logger = logging.getLogger(__name__)
+
+Name = tuple[bytes, ...]
+"""The labels of a name, lower case unless said otherwise, without the root label."""
+
+HEADER_BYTES = 12
+MAX_LABEL_BYTES = 63  # RFC 1035, section 2.3.4
+MAX_NAME_BYTES = 255  # RFC 1035, section 2.3.4; with length bytes and the root label
+MIN_UDP_BYTES = 512  # RFC 1035, section 2.3.4
+EDNS_UDP_BYTES = 1232  # what we send and accept: no IPv6 path fragments it (DNS Flag Day 2020)
+
+QR, AA, TC, RD, RA, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0010
+OPCODE = 0x7800
+FORMERR, NOTIMP = 1, 4
+OPT = 41
+DO = 0x8000
+
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_HEADER = struct.Struct("!6H")
+_TYPE_CLASS = struct.Struct("!HH")
+_RECORD = struct.Struct("!HHIH")
+_OPTION = struct.Struct("!HH")
+
+
+class FormatError(ValueError):
+    """A packet, or a part of one, that is not as RFC 1035 and RFC 6891 want it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edns:
+    """What the client said in its OPT record (RFC 6891); `size` is its UDP size in bytes."""
+
+    size: int
+    version: int
+    do: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One well-formed question. `labels` are as the client wrote them, `name` is lower case.
+
+    `question` is the question section, byte for byte; `flags` the second word of the header.
+    """
+
+    id: int
+    flags: int
+    question: bytes
+    labels: Name
+    name: Name
+    qtype: int
+    qclass: int
+    edns: Edns | None
+
+    @property
+    def udp_limit(self) -> int:
+        """The longest reply in bytes that the client and we are ready for over UDP."""
+        if self.edns is None:
+            return MIN_UDP_BYTES
+        return max(MIN_UDP_BYTES, min(self.edns.size, EDNS_UDP_BYTES))
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A packet whose header can be read, and the rcode that is all it will be told."""
+
+    id: int
+    flags: int
+    rcode: int
+
+
+def parse_query(packet: bytes) -> Query | Malformed | None:
+    """Return what a packet asks, why it cannot be answered, or None if it is to be dropped.
+
+    Dropped are packets too short for a header, and responses: to answer one could start an endless
+    exchange between two servers.
+    """
+    if len(packet) < HEADER_BYTES:
+        return None
+    ident, flags, questions, *counts = _HEADER.unpack_from(packet)
+    if flags & QR:
+        return None
+    if flags & OPCODE:
+        return Malformed(ident, flags, NOTIMP)
+    try:
+        return _read_query(packet, ident, flags, questions, counts)
+    except FormatError:
+        return Malformed(ident, flags, FORMERR)
+
+
+def _read_query(
+    packet: bytes, ident: int, flags: int, questions: int, counts: Sequence[int]
+) -> Query:
+    if questions != 1:
+        raise FormatError(f"{questions} questions")
+    labels, end = read_name(packet, HEADER_BYTES)
+    qtype, qclass = _unpack(_TYPE_CLASS, packet, end)
+    end += _TYPE_CLASS.size
+    edns = _read_records(packet, end, counts)
+    return Query(
+        id=ident,
+        flags=flags,
+        question=packet[HEADER_BYTES:end],
+        labels=labels,
+        name=lower(labels),
+        qtype=qtype,
+        qclass=qclass,
+        edns=edns,
+    )
+
+
+def read_name(packet: bytes, offset: int) -> tuple[Name, int]:
+    """Return the labels of the uncompressed name at `offset`, and where it ends.
+
+    A question has nothing before it that it could point to, so a pointer is a FormatError here.
+    """
+    labels = []
+    start = offset
+    while length := _byte(packet, offset):
+        if length > MAX_LABEL_BYTES:
+            raise FormatError("a compressed or unknown label in a question")
+        labels.append(packet[offset + 1 : offset + 1 + length])
+        offset += 1 + length
+        if offset - start >= MAX_NAME_BYTES:
+            raise FormatError("a name of more than 255 bytes")
+    return tuple(labels), offset + 1
+
+
+def _read_records(packet: bytes, offset: int, counts: Sequence[int]) -> Edns | None:
+    """Walk over all records after the question; return the OPT record among the additional."""
+    answers, authorities, additionals = counts
+    edns = None
+    for index in range(answers + authorities + additionals):
+        is_root = _byte(packet, offset) == 0
+        offset = _skip_name(packet, offset)
+        rtype, rclass, ttl, length = _unpack(_RECORD, packet, offset)
+        offset += _RECORD.size
+        if offset + length > len(packet):
+            raise FormatError("a record longer than its packet")
+        if rtype == OPT:
+            if edns is not None or not is_root or index < answers + authorities:
+                raise FormatError("an OPT record where it must not be")
+            _check_options(packet, offset, offset + length)
+            edns = Edns(size=rclass, version=ttl >> 16 & 0xFF, do=bool(ttl & DO))
+        offset += length
+    if offset != len(packet):
+        raise FormatError("bytes after the last record")
+    return edns
+
+
+def _skip_name(packet: bytes, offset: int) -> int:
+    """Return where a name ends. Pointers are stepped over and never followed: no loop."""
+    while length := _byte(packet, offset):
+        if length >= 0xC0:
+            return offset + 2
+        if length > MAX_LABEL_BYTES:
+            raise FormatError("an unknown kind of label")
+        offset += 1 + length
+    return offset + 1
+
+
+def _check_options(packet: bytes, offset: int, end: int) -> None:
+    while offset < end:
+        _, length = _unpack(_OPTION, packet, offset)
+        offset += _OPTION.size + length
+    if offset != end:
+        raise FormatError("an EDNS option longer than its record")
+
+
+def _byte(packet: bytes, offset: int) -> int:
+    try:
+        return packet[offset]
+    except IndexError:
+        raise FormatError("a name that goes on after the end of its packet") from None
+
+
+def _unpack(layout: struct.Struct, packet: bytes, offset: int) -> tuple[int, ...]:
+    if offset + layout.size > len(packet):
+        raise FormatError("a packet that ends too early")
+    return layout.unpack_from(packet, offset)
+
+
+def lower(labels: Name) -> Name:
+    """Return the name with ASCII letters in lower case (RFC 4343)."""
+    return tuple(label.lower() for label in labels)
+
+
+def name_of(text: str) -> Name:
+    """Return the name that a text such as ``web.edge.example`` stands for, in lower case.
+
+    Raises EdgewakeError if it is no host name: labels of letters, digits, hyphens and underscores.
+    """
+    labels = text.lower().removesuffix(".").split(".")
+    name = tuple(label.encode() for label in labels)
+    if not all(_LABEL.fullmatch(label) for label in labels) or len(wire(name)) > MAX_NAME_BYTES:
+        raise EdgewakeError(
+            f"{text!r} is not a DNS name",
+            hint="use labels of 1 to 63 letters, digits, hyphens or underscores, "
+            "none of them starting or ending with a hyphen, 253 characters in all",
+        )
+    return name
+
+
+def wire(name: Name) -> bytes:
+    """Return the name as it stands in an uncompressed question."""
+    return b"".join(bytes((len(label),)) + label for label in name) + b"\0"
+
+
+class NameTable:
+    """Which names exist in a zone, and which service each stands for. Never changed once made.
+
+    `generation` tells one table from the next; `wires` holds the names as they stand in a packet.
+    """
+
+    def __init__(
+        self, zone: Name, routes: Iterable[Route], *, own: Iterable[Name] = (), generation: int = 0
+    ) -> None:
+        self.zone = zone
+        self.generation = generation
+        self._routes: dict[Name, Route] = {}
+        self._by_service: dict[str, Route] = {}
+        for route in routes:
+            self._by_service[route.service.name] = route
+            for text in route.service.names:
+                self._add(text, route)
+        existing = (*self._routes, *(name for name in own if self.covers(name)))
+        self._existing = {zone}.union(*(self._with_ancestors(name) for name in existing))
+        self.wires = frozenset(wire(name) for name in self._existing)
+
+    def _add(self, text: str, route: Route) -> None:
+        """Add one name; a name that cannot be answered must not take the others with it."""
+        try:
+            name = name_of(text)
+        except EdgewakeError as error:
+            logger.warning("service %s: %s", route.service.name, error)
+            return
+        if not self.covers(name):
+            logger.warning("service %s: %s is outside of our zone", route.service.name, text)
+        elif self._routes.setdefault(name, route) is not route:
+            logger.warning("service %s: %s belongs to another one", route.service.name, text)
+
+    def _with_ancestors(self, name: Name) -> set[Name]:
+        """Return the name and the (empty) non-terminals between it and the zone (RFC 8020)."""
+        return {name[depth:] for depth in range(len(name) - len(self.zone))}
+
+    def covers(self, name: Name) -> bool:
+        """Say whether a name is in the zone."""
+        below = len(name) - len(self.zone)
+        return below >= 0 and name[below:] == self.zone
+
+    def exists(self, name: Name) -> bool:
+        """Say whether a name of the zone exists, be it only because something is below it."""
+        return name in self._existing
+
+    def route(self, name: Name) -> Route | None:
+        """Return the route of the service that a name stands for."""
+        return self._routes.get(name)
+
+    def route_of(self, service: str) -> Route | None:
+        """Return the route of the service of this name (the lab's name for it)."""
+        return self._by_service.get(service)

@@ -1,0 +1,242 @@
+"""Which address the next instance on a host gets, and when an address may change hands.
+
+A DNS answer lives on in caches until its TTL is over, so an address must never lead to one service
+while a cache may still say that it is another's. An address that is given back therefore *rests*:
+until then only the service that had it may have it again. Within that rule a service keeps its
+address if it can, which keeps neighbour caches, firewalls and people content.
+
+This is pure bookkeeping for `orchestrator.fleet`: no I/O and no clock of its own, all times are
+wall-clock seconds that the caller hands in. Each host's pool is a range of its own; that the
+ranges of hosts on one network do not overlap is checked by the lab file.
+"""
+
+import hashlib
+import heapq
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from orchestrator.model import GuestNetwork, Host, Instance
+from orchestrator.store.base import Quarantine
+
+HEAP_SLACK = 64  # outdated heap entries to put up with before the heap is built anew
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUsage:
+    """How many addresses of a pool there are, are in use, and rest.
+
+    `next_free_at` is when the first of the resting ones may go to any service; None if none rests.
+    """
+
+    total: int
+    in_use: int
+    resting: int
+    next_free_at: float | None
+
+
+class PoolExhausted(Exception):  # noqa: N818 - reads as a sentence where it is raised
+    """No address of a host's pool may be given to the service now; the text says why."""
+
+    def __init__(self, host: Host, usage: PoolUsage, now: float) -> None:
+        network = host.network
+        later = ""
+        if usage.next_free_at is not None:
+            later = f"; the next becomes free in {max(usage.next_free_at - now, 0.0):.1f} s"
+        super().__init__(
+            f"no free address in {network.first}-{network.last} on host {host.name}: of "
+            f"{usage.total}, {usage.in_use} are in use and {usage.resting} rest{later}"
+        )
+        self.host = host.name
+        self.usage = usage
+
+
+class AddressPools:
+    """The address pools of all hosts. Safe to use from many threads.
+
+    `quarantines` is what a `Store` kept: who had which address last, and until when it rests.
+    """
+
+    def __init__(self, quarantines: Iterable[Quarantine] = ()) -> None:
+        self._lock = threading.Lock()
+        self._pools: dict[str, _Pool] = {}
+        for each in quarantines:
+            self._pool(each.host).rest(int(each.address), each.service, each.until)
+
+    def take(self, host: Host, service: str, now: float) -> IPv4Address:
+        """Hold an address of the host's pool for an instance of the service, and return it.
+
+        It is, in this order: the one the service had last; one nobody ever had, starting with a
+        choice by the service's name that is the same after all state was lost; the one that has
+        rested longest. Raises `PoolExhausted` if there is none of these.
+        """
+        with self._lock:
+            pool = self._pool(host.name)
+            pool.use(host.network)
+            address = pool.choose(service, now)
+            if address is None:
+                raise PoolExhausted(host, pool.usage(now), now)
+            pool.hold(address, service)
+            return IPv4Address(address)
+
+    def adopt(self, instance: Instance) -> None:
+        """Hold the address of an instance that exists already, wherever that address lies.
+
+        If two instances were found with one address, it is free when both gave it back.
+        """
+        with self._lock:
+            self._pool(instance.host).hold(int(instance.address), instance.service)
+
+    def give_back(self, host: str, address: IPv4Address, service: str, rest_until: float) -> None:
+        """Let an address rest until then for all services but this one.
+
+        A rest that was promised before is never shortened. Giving back what the service does not
+        hold does nothing, so an undo may be repeated.
+        """
+        with self._lock:
+            self._pool(host).give_back(int(address), service, rest_until)
+
+    def usage(self, host: Host, now: float) -> PoolUsage:
+        """Count the addresses of the host's pool."""
+        with self._lock:
+            pool = self._pool(host.name)
+            pool.use(host.network)
+            return pool.usage(now)
+
+    def _pool(self, host: str) -> "_Pool":
+        return self._pools.setdefault(host, _Pool())
+
+
+@dataclass(slots=True)
+class _Past:
+    """Who had an address last, and until when it rests for everybody else."""
+
+    service: str
+    until: float
+
+
+class _Pool:
+    """One host's pool; addresses are plain integers in here. The caller holds the lock.
+
+    The search for a free address is amortised O(1) or O(log n): `_fresh` only moves forward past
+    addresses that somebody had, and `_by_rest` is a heap whose outdated entries are dropped when
+    they surface or when they outnumber the true ones.
+    """
+
+    def __init__(self) -> None:
+        self._first = self._last = self._fresh = self._gateway = -1
+        self._holders: dict[int, list[str]] = {}
+        self._past: dict[int, _Past] = {}
+        self._of_service: dict[str, dict[int, None]] = {}  # last had by it, not in use; by age
+        self._by_rest: list[tuple[float, int]] = []
+
+    def use(self, network: GuestNetwork) -> None:
+        """Choose from this network's range from now on; a lab may be applied with another one."""
+        edges = (network.subnet.network_address, network.subnet.broadcast_address)
+        first = int(network.first) + (network.first == edges[0])
+        last = int(network.last) - (network.last == edges[1])
+        gateway = int(network.gateway)
+        if (first, last, gateway) != (self._first, self._last, self._gateway):
+            self._first, self._last, self._gateway = first, last, gateway
+            self._fresh = first
+            self._rebuild_heap()
+
+    def choose(self, service: str, now: float) -> int | None:
+        """Return the address that the service should get now, or None."""
+        choice = self._own(service)
+        if choice is None:
+            choice = self._new(service)
+        return self._rested(now) if choice is None else choice
+
+    def hold(self, address: int, service: str) -> None:
+        """Note that an instance of the service has the address."""
+        self._holders.setdefault(address, []).append(service)
+        if past := self._past.get(address):
+            self._disown(past.service, address)
+
+    def give_back(self, address: int, service: str, until: float) -> None:
+        """Note that an instance of the service has the address no more."""
+        holders = self._holders.get(address, [])
+        if service not in holders:
+            return
+        holders.remove(service)
+        if not holders:
+            del self._holders[address]
+        self.rest(address, service, until)
+
+    def rest(self, address: int, service: str, until: float) -> None:
+        """Note who had an address last, and extend its rest."""
+        past = self._past.get(address)
+        if past is not None:
+            self._disown(past.service, address)
+            until = max(until, past.until)
+        self._past[address] = _Past(service, until)
+        if address not in self._holders:
+            self._of_service.setdefault(service, {})[address] = None
+            heapq.heappush(self._by_rest, (until, address))
+            if len(self._by_rest) > 2 * len(self._past) + HEAP_SLACK:
+                self._rebuild_heap()
+
+    def usage(self, now: float) -> PoolUsage:
+        """Count; this looks at every address that was ever used, and is for reports only."""
+        resting = [
+            past.until
+            for address, past in self._past.items()
+            if past.until > now and address not in self._holders and self._usable(address)
+        ]
+        gateway = self._first <= self._gateway <= self._last
+        return PoolUsage(
+            total=self._last - self._first + 1 - gateway,
+            in_use=sum(1 for address in self._holders if self._usable(address)),
+            resting=len(resting),
+            next_free_at=min(resting, default=None),
+        )
+
+    def _own(self, service: str) -> int | None:
+        had = self._of_service.get(service, {})
+        return next((address for address in reversed(had) if self._usable(address)), None)
+
+    def _new(self, service: str) -> int | None:
+        size = self._last - self._first + 1
+        if size <= 0:
+            return None
+        digest = hashlib.sha256(service.encode()).digest()
+        wish = self._first + int.from_bytes(digest[:8]) % size
+        if self._never_used(wish):
+            return wish
+        while self._fresh <= self._last:
+            if self._never_used(self._fresh):
+                return self._fresh
+            self._fresh += 1
+        return None
+
+    def _rested(self, now: float) -> int | None:
+        heap = self._by_rest
+        while heap and not self._is_true(*heap[0]):
+            heapq.heappop(heap)
+        return heap[0][1] if heap and heap[0][0] <= now else None
+
+    def _usable(self, address: int) -> bool:
+        return self._first <= address <= self._last and address != self._gateway
+
+    def _never_used(self, address: int) -> bool:
+        used = address in self._past or address in self._holders
+        return self._usable(address) and not used
+
+    def _is_true(self, until: float, address: int) -> bool:
+        past = self._past.get(address)
+        free = address not in self._holders and self._usable(address)
+        return free and past is not None and past.until == until
+
+    def _rebuild_heap(self) -> None:
+        entries = ((past.until, address) for address, past in self._past.items())
+        self._by_rest = [entry for entry in entries if self._is_true(*entry)]
+        heapq.heapify(self._by_rest)
+
+    def _disown(self, service: str, address: int) -> None:
+        had = self._of_service.get(service)
+        if had is not None:
+            had.pop(address, None)
+            if not had:
+                del self._of_service[service]

@@ -1,0 +1,212 @@
+"""Brings one instance to life, or leaves nothing behind; and ends one, in the same care.
+
+The order is what makes a crash harmless: the intent is stored before the hypervisor is asked for
+anything, and an instance is forgotten only after its guest is gone. Each step registers its own
+undo, so a failure anywhere takes back exactly what was done.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from images.bootspec import BootRequest, Nic
+from images.errors import ImageError
+from images.families import family
+from orchestrator.errors import (
+    EdgewakeError,
+    GuestDied,
+    HypervisorError,
+    ImageUnusable,
+    NotReady,
+)
+from orchestrator.fleet import Fleet
+from orchestrator.hypervisors.base import Hypervisor, Stamp
+from orchestrator.model import Guest, Instance, InstanceState, Lab, Mark, Probe, Service
+from orchestrator.readiness import Cancelled, NotAnswering, Target
+from orchestrator.store.base import Store
+
+
+class Wait(Protocol):
+    """Waits until an instance truly answers; `orchestrator.readiness.wait` is one."""
+
+    def __call__(
+        self,
+        probe: Probe,
+        target: Target,
+        *,
+        deadline: float,
+        cancelled: Callable[[], str | None],
+    ) -> None:
+        """Return at the first true answer; raise `NotAnswering` or `Cancelled`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HostParts:
+    """What control needs to work with one host: who runs its guests, and how to wait for them."""
+
+    hypervisor: Hypervisor
+    wait: Wait
+
+
+class Boots:
+    """Boots and stops instances. Holds no lock while it talks to a host."""
+
+    def __init__(self, owner: str, store: Store, fleet: Fleet) -> None:
+        self.owner = owner
+        self.hosts: dict[str, HostParts] = {}
+        self._store = store
+        self._fleet = fleet
+        self._deaths: dict[str, str] = {}
+        self._waiting: set[str] = set()
+        self._lock = threading.Lock()
+
+    def boot(self, instance: Instance, service: Service, deadline: float, stamp: Stamp) -> Instance:
+        """Boot a reserved instance and return it READY and stored.
+
+        `deadline` is monotonic. Raises `WakeError` (`ImageUnusable`, `NotReady`, `GuestDied`) or
+        `HypervisorError`; then nothing is left: no guest, no record, no reservation.
+        """
+        with ExitStack() as undo:
+            undo.callback(self._fleet.drop, instance, rest_until=0.0)
+            self._store.save(instance)
+            undo.callback(self._abandon, instance)
+            stamp("intent")
+            guest = guest_of(self._fleet.lab, service, instance, self.owner)
+            with self._listening(instance):
+                self._parts(instance).hypervisor.start(guest, stamp)
+                self._await_answer(instance, service, deadline)
+            stamp("answer")
+            ready = instance.step(InstanceState.READY, ready_at=time.time())
+            self._store.save(ready)
+            undo.pop_all()
+        return ready
+
+    def finish(self, instance: Instance, service: Service, deadline: float) -> Instance:
+        """Bring a guest that an earlier run of ours started to READY, or undo it and raise."""
+        with ExitStack() as undo:
+            undo.callback(self._abandon, instance)
+            with self._listening(instance):
+                self._await_answer(instance, service, deadline)
+            ready = instance.step(InstanceState.READY, ready_at=time.time())
+            self._store.save(ready)
+            undo.pop_all()
+        return ready
+
+    def _await_answer(self, instance: Instance, service: Service, deadline: float) -> None:
+        parts = self._parts(instance)
+        target = Target(
+            address=instance.address,
+            address6=instance.address6,
+            mac=instance.mac,
+            console=lambda: parts.hypervisor.console(instance.name),
+        )
+        where = f"{instance.name} on {instance.host}"
+        hint = f"see 'edgewake logs {service.name}'"
+        try:
+            parts.wait(
+                service.probe,
+                target,
+                deadline=deadline,
+                cancelled=lambda: self._deaths.get(instance.name),
+            )
+        except NotAnswering as error:
+            raise NotReady(
+                service.name,
+                f"{where} did not answer before the deadline: {error}",
+                hint=f"{hint}, or raise the service's deadline",
+            ) from error
+        except Cancelled as error:
+            raise GuestDied(
+                service.name, f"{where} ended by itself before it answered: {error}", hint=hint
+            ) from error
+
+    @contextmanager
+    def _listening(self, instance: Instance) -> Iterator[None]:
+        """Have deaths of this instance noted, from before its guest exists."""
+        with self._lock:
+            self._waiting.add(instance.name)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting.discard(instance.name)
+                self._deaths.pop(instance.name, None)
+
+    def note_death(self, instance: str, why: str) -> None:
+        """Tell whoever waits for this instance that its guest is gone."""
+        with self._lock:
+            if instance in self._waiting:
+                self._deaths[instance] = why
+
+    def waiting_for(self, instance: str) -> bool:
+        """Return whether a readiness probe of this instance is open now."""
+        with self._lock:
+            return instance in self._waiting
+
+    def stop(self, instance: Instance, *, rest_until: float) -> None:
+        """End an instance: its guest first, then our record of it.
+
+        Raises `HypervisorError` if the host cannot be reached; the instance then stays STOPPING,
+        holds what it held, and is stopped when the host is back.
+        """
+        if instance.state is not InstanceState.STOPPING:
+            instance = instance.step(InstanceState.STOPPING)
+            self._store.save(instance)
+            self._fleet.put(instance)
+        self._parts(instance).hypervisor.stop(instance.name)
+        self.forget(instance, rest_until=rest_until)
+
+    def forget(self, instance: Instance, *, rest_until: float) -> None:
+        """Remove every record of an instance whose guest is known to be gone."""
+        self._store.remove(instance, rest_until=rest_until)
+        self._fleet.drop(instance, rest_until=rest_until)
+
+    def _abandon(self, instance: Instance) -> None:
+        """Undo a boot that failed. No answer ever named its address, so that need not rest."""
+        try:
+            self.stop(instance, rest_until=time.time())
+        except HypervisorError as error:
+            self._fleet.host_lost(instance.host, error.message)
+
+    def _parts(self, instance: Instance) -> HostParts:
+        try:
+            return self.hosts[instance.host]
+        except KeyError:
+            raise EdgewakeError(
+                f"{instance.name}: host {instance.host} is not in the lab"
+            ) from None
+
+
+def guest_of(lab: Lab, service: Service, instance: Instance, owner: str) -> Guest:
+    """Return what the hypervisor is to start for an instance; raises `ImageUnusable`."""
+    image = lab.image(service.image)
+    network = lab.host(instance.host).network
+    request = BootRequest(
+        name=instance.name,
+        service=service.name,
+        host=instance.host,
+        address=network.guest_address(instance.address),
+        nic=Nic(network=network.name, mac=instance.mac),
+        memory_mib=service.resources.memory_mib,
+        vcpus=max(1, round(service.resources.cpu)),
+        config=service.config,
+    )
+    try:
+        how = family(image.family)
+        how.check(image)
+        spec = how.boot_spec(image, request)
+    except ImageError as error:
+        raise ImageUnusable(service.name, f"image {image.name}: {error}") from error
+    mark = Mark(
+        owner=owner,
+        instance=instance.name,
+        service=service.name,
+        host=instance.host,
+        address=instance.address,
+        address6=instance.address6,
+    )
+    return Guest(name=instance.name, mark=mark, boot=spec)

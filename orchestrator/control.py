@@ -1,0 +1,539 @@
+"""The use-cases of edgewake, by name: apply, summon, release, rebalance, expire, status.
+
+`Orchestrator` is what the front doors (DNS, HTTP, CLI) talk to. It joins parts that know one thing
+each: `fleet` remembers and reserves, `planner` chooses, `waking` and `boot` start and end, `hosts`
+asks the hypervisors, `store` keeps, `steering` leads clients. Blocking work runs on a pool of
+threads, one flight per service; `summon` returns at once, the other verbs say that they block.
+"""
+
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from logging import getLogger
+
+from orchestrator.boot import Boots
+from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
+from orchestrator.errors import (
+    EdgewakeError,
+    Overloaded,
+    StoreError,
+    UnknownService,
+    WakeError,
+)
+from orchestrator.fleet import Fleet
+from orchestrator.hosts import Hosts, News, OpenHost
+from orchestrator.idle import Usage, Verdict, verdict
+from orchestrator.journal import Journal
+from orchestrator.model import (
+    Capacity,
+    Client,
+    Endpoint,
+    Event,
+    Host,
+    Instance,
+    InstanceState,
+    Lab,
+    RunningGuest,
+    Service,
+)
+from orchestrator.once import Once
+from orchestrator.planner import changes_for
+from orchestrator.reconcile import (
+    Adopt,
+    End,
+    Finish,
+    Keep,
+    Settlement,
+    changed_hosts,
+    lab_changes,
+    orphan,
+    settle,
+)
+from orchestrator.steering.base import Steering
+from orchestrator.steering.fanout import Fanout
+from orchestrator.store.base import Store
+from orchestrator.summons import Summons
+from orchestrator.trace import Wakes, WakeTrace
+from orchestrator.waking import Waker
+from placement.problem import Plan
+
+log = getLogger(__name__)
+
+# Between "no new answer names this instance" and "end it", so that an answer that was just being
+# sent is seen in `asked` and keeps the service up. Long against a thread switch, short for people.
+WITHDRAW_GRACE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """How much control does at once: boots in parallel, wakes that may wait, seconds per sweep."""
+
+    parallel_boots: int = 32
+    waiting_wakes: int = 1000
+    sweep_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """A host as seen now; `free` is None and `lost` says why while it cannot be reached."""
+
+    host: Host
+    used: Capacity
+    free: Capacity | None
+    lost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """A service as seen now. `state` is asleep (healthy), waking, awake or stopping."""
+
+    service: Service
+    state: str
+    instances: tuple[Instance, ...]
+    idle: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything at a glance."""
+
+    lab: str
+    hosts: tuple[HostStatus, ...]
+    services: tuple[ServiceStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A placement of everything and the changes that lead to it."""
+
+    plan: Plan
+    changes: Changes
+
+
+class Orchestrator:
+    """Wakes services where they fit best, keeps what it started, and lets them sleep again."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        store: Store,
+        open_host: OpenHost,
+        owner: str,
+        settings: ControlSettings | None = None,
+    ) -> None:
+        self.settings = settings or ControlSettings()
+        self.asked: dict[str, float] = {}
+        self.wakes = Wakes()
+        self.fleet = Fleet(lab, store.load().quarantines)
+        self._store = store
+        self._journal = Journal(store)
+        self._boots = Boots(owner, store, self.fleet)
+        self._hosts = Hosts(
+            self.fleet, self._boots.hosts, open_host, self._journal, take_in=self._take_in
+        )
+        self._waker = Waker(
+            self.fleet, self._boots, self._journal, announce=self._announce, lose=self._hosts.lose
+        )
+        self._steering = Fanout(self.fleet.routes)
+        self._usage = Usage()
+        self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once()
+        self._apply_lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._pool = ThreadPoolExecutor(self.settings.parallel_boots, "edgewake-wake")
+        self._sweeper = threading.Thread(target=self._sweep, name="edgewake-sweep", daemon=True)
+
+    @property
+    def lab(self) -> Lab:
+        """The lab in use."""
+        return self.fleet.lab
+
+    # --- life -------------------------------------------------------------------------------
+
+    def start(self, *steering: Steering) -> None:
+        """Open the hosts, settle what an earlier run left, and steer; then sweep for ever.
+
+        What was stored is led to only once its host has said that it runs. An unreachable host is
+        no error: it is noted, and taken into use when it answers. Blocks until each was asked.
+        """
+        hosts = {host.name for host in self.lab.hosts}
+        for instance in self._store.load().instances:
+            if instance.host in hosts:
+                self.fleet.put(instance)
+                self.fleet.hide(instance.name)
+        self._steering.use(*steering)
+        self._hosts.open(self.lab.hosts)
+        self._steering.steer()
+        self._sweeper.start()
+
+    def close(self, *, end_guests: bool = False) -> None:
+        """Let go of everything; guests go on running. Blocks.
+
+        With `end_guests`, nothing of ours is left on a reachable host, neither guest nor network.
+        """
+        self._stopping.set()
+        self._waker.close()
+        if self._sweeper.is_alive():
+            self._sweeper.join()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if end_guests:
+            for instance in self.fleet.instances():
+                self._waker.end_if_same(instance)
+        self._hosts.close(remove_networks=end_guests)
+        self._journal.close()
+        self._steering.close()
+
+    # --- the verbs --------------------------------------------------------------------------
+
+    def apply(self, lab: Lab, *, text: str = "", path: str = "", dry_run: bool = False) -> Changes:
+        """Go over to another lab; return what had to end for it (or would, with `dry_run`).
+
+        `text` and `path` are the file it was read from, kept for the next start. Blocks until
+        done. Raises `UnsafeChanges` before anything was changed.
+        """
+        with self._apply_lock:
+            old = self.lab
+            changes = lab_changes(old, lab, self.fleet.instances())
+            if dry_run:
+                return changes
+            self._carry_out(changes)
+            gone, opened = changed_hosts(old, lab)
+            for host in gone:
+                self._hosts.let_go(host)
+            self.fleet.use(lab)
+            self._hosts.open(opened)
+            if text:
+                self._store.save_lab(text, path)
+            self._journal.record("applied", lab.name, f"{len(changes)} changes")
+            self._steering.steer()
+            return changes
+
+    def summon(self, service: str, client: Client) -> Summons:
+        """Ask for a service: at once if it is awake, else by the one wake in flight for it."""
+        endpoints = self.fleet.endpoints(service, client.population)
+        if endpoints:
+            return Summons(_done(endpoints))
+        if refusal := self._refusal(service):
+            return Summons(_failed(refusal))
+        flight = self._flights.do(
+            service,
+            about=lambda: self.wakes.begin(service),
+            start=lambda trace: self._pool.submit(self._wake, service, client, trace),
+        )
+        flight.about.queries = flight.callers
+        return Summons(flight.future, flight.about)
+
+    def release(self, service: str) -> tuple[str, ...]:
+        """Put a service to sleep now, used or not; return the instances ended. Blocks."""
+        self._known(service)
+        with self._waker.locks[service]:
+            return self._put_to_sleep(service, "asked to")
+
+    def rebalance(self, *, dry_run: bool = True) -> Proposal:
+        """Place everything anew by MILP; move what is awake there unless `dry_run`. Blocks."""
+        awake = [i for i in self.fleet.instances() if i.state is InstanceState.READY]
+        plan = self.fleet.planner.plan(awake)
+        changes = changes_for(plan, awake)
+        changes.raise_if_unsafe()
+        if not dry_run:
+            self._carry_out(changes)
+        return Proposal(plan, changes)
+
+    def expire(self) -> tuple[str, ...]:
+        """Ask every host, then put to sleep what is not used; return those services. Blocks."""
+        self._hosts.poll()
+        for instance in self.fleet.instances():
+            if self.fleet.service(instance.service) is None and self._resting(instance):
+                self._waker.end_if_same(instance)
+        return tuple(s.name for s in self.lab.services if self._expire_one(s))
+
+    def status(self) -> Status:
+        """Return everything at a glance; asks no host."""
+        lost = self.fleet.lost()
+        return Status(
+            lab=self.lab.name,
+            hosts=tuple(
+                HostStatus(
+                    host=host,
+                    used=self.fleet.used(host.name),
+                    free=self.fleet.free(host.name),
+                    lost=lost.get(host.name, ""),
+                )
+                for host in self.lab.hosts
+            ),
+            services=tuple(self._service_status(service) for service in self.lab.services),
+        )
+
+    # --- for people who look on -------------------------------------------------------------
+
+    def events(self, limit: int = 100) -> tuple[Event, ...]:
+        """Return the last events of the journal, oldest first."""
+        return tuple(self._store.events(limit))
+
+    def console(self, service: str) -> bytes:
+        """Return the last 64 KiB of the console of a service's instance, also of a past one."""
+        self._known(service)
+        where = [(instance.name, instance.host) for instance in self.fleet.of(service)]
+        where += [(wake.instance, wake.host) for wake in reversed(self.wakes.last(service, 100))]
+        for name, host in where:
+            if parts := self._boots.hosts.get(host):
+                return parts.hypervisor.console(name)
+        return b""
+
+    # --- wakes ------------------------------------------------------------------------------
+
+    def _refusal(self, service: str) -> WakeError | None:
+        """Say why no wake of this service can be begun, if so."""
+        if self.fleet.service(service) is None:
+            return UnknownService(service, "the lab has no such service")
+        if self._stopping.is_set():
+            return Overloaded(service, "edgewake is stopping")
+        if len(self._flights) >= self.settings.waiting_wakes:
+            return Overloaded(service, "too many services are being woken", hint="ask again")
+        return None
+
+    def _wake(self, name: str, client: Client, trace: WakeTrace) -> tuple[Endpoint, ...]:
+        """Carry one wake through; whatever goes wrong comes out as a `WakeError`."""
+        try:
+            service = self.lab.service(name)
+            self._waker.wake(service, client.population, trace)
+        except WakeError as error:
+            failure = error
+        except EdgewakeError as error:
+            failure = WakeError(name, str(error))
+        except Exception:
+            log.exception("waking %s failed in a way we did not foresee", name)
+            failure = WakeError(name, "internal error", hint="see edgewake's log, and report it")
+        else:
+            if endpoints := self.fleet.endpoints(name, client.population):
+                return self._woken(service, endpoints, trace)
+            failure = WakeError(name, "it ended just after it had answered")
+        trace.ended(failure.reason, instance=trace.instance, host=trace.host, text=str(failure))
+        self._journal.record("wake-failed", name, str(failure), reason=failure.reason)
+        raise failure
+
+    def _woken(
+        self, service: Service, endpoints: tuple[Endpoint, ...], trace: WakeTrace
+    ) -> tuple[Endpoint, ...]:
+        first = endpoints[0]
+        trace.ended("ready", instance=first.instance, host=first.host)
+        self._journal.record("woke", service.name, f"{first.instance} on {first.host}")
+        if len(endpoints) < service.replicas:
+            self._pool.submit(self._waker.grow, service)
+        return endpoints
+
+    def _announce(self, ready: Instance) -> None:
+        self.fleet.put(ready)
+        self._usage.woke(ready.service, time.monotonic())
+        self._steering.steer()
+
+    # --- sleep ------------------------------------------------------------------------------
+
+    def _expire_one(self, service: Service) -> bool:
+        """Put a service to sleep if nobody uses it; leave it if it is being woken or moved."""
+        if not self.fleet.endpoints(service.name) or not self._idle(service).sleep:
+            return False
+        lock = self._waker.locks[service.name]
+        if not lock.acquire(blocking=False):
+            return False
+        try:
+            idle = self._idle(service)
+            return idle.sleep and bool(
+                self._put_to_sleep(service.name, idle.reason, unless_used=True)
+            )
+        finally:
+            lock.release()
+
+    def _idle(self, service: Service) -> Verdict:
+        now = time.monotonic()
+        instances = self.fleet.of(service.name)
+        use = self._usage.of(
+            service.name,
+            asked_at=self.asked.get(service.name, 0.0),
+            probing=any(self._boots.waiting_for(instance.name) for instance in instances),
+            now=now,
+        )
+        return verdict(use, service.idle, service.ttl_s, now)
+
+    def _put_to_sleep(
+        self, service: str, reason: str, *, unless_used: bool = False
+    ) -> tuple[str, ...]:
+        """Lead nobody there, then end the instances. The caller holds the service's lock.
+
+        With `unless_used`, an answer given in the last moment keeps the service up.
+        """
+        instances = self.fleet.of(service)
+        for instance in instances:
+            self.fleet.hide(instance.name)
+        self._steering.steer()
+        if unless_used and self._used_after_all(service):
+            for instance in instances:
+                self.fleet.show(instance.name)
+            self._steering.steer()
+            return ()
+        ended = tuple(instance.name for instance in instances if self._waker.end(instance))
+        self._usage.slept(service, time.monotonic())
+        if ended:
+            self._journal.record("slept", service, reason)
+        return ended
+
+    def _used_after_all(self, service: str) -> bool:
+        self._stopping.wait(WITHDRAW_GRACE_S)
+        known = self.fleet.service(service)
+        return known is not None and not self._idle(known).sleep
+
+    def _sweep(self) -> None:
+        while not self._stopping.wait(self.settings.sweep_s):
+            try:
+                self.expire()
+            except StoreError as error:
+                log.warning("the sweep could not keep what it did: %s", error)
+            except Exception:
+                log.exception("the sweep failed in a way we did not foresee; it goes on")
+
+    # --- what hosts say ---------------------------------------------------------------------
+
+    def _take_in(self, news: News) -> None:
+        """Settle what a host says with what we remember of it."""
+        self._meter(news.running)
+        alive = {guest.mark.instance for guest in news.running}
+        for name, why in news.ended.items():
+            if name not in alive:
+                self._boots.note_death(name, why)
+        for settlement in settle(news.known, news.running):
+            self._settle(settlement, news)
+        if news.fresh:
+            self._settle_orphans(news)
+
+    def _meter(self, running: tuple[RunningGuest, ...]) -> None:
+        now = time.monotonic()
+        for guest in running:
+            mark = guest.mark
+            if service := self.fleet.service(mark.service):
+                counters = (guest.rx_bytes, guest.tx_bytes)
+                forget_s = service.idle.after_s or 0.0
+                self._usage.traffic(mark.service, mark.instance, counters, now, forget_s)
+
+    def _settle_orphans(self, news: News) -> None:
+        names = {instance.name for instance in news.known}
+        for guest in news.running:
+            name = guest.mark.instance
+            if name not in names and self.fleet.get(name) is None:
+                self._settle(orphan(guest, self.lab, news.host, time.time()), news)
+
+    def _settle(self, settlement: Settlement, news: News) -> None:
+        """Act on one decision, if the instance has not changed since the host was asked."""
+        instance = settlement.instance
+        present = self.fleet.get(instance.name)
+        unchanged = present is instance
+        match settlement:
+            case Adopt():
+                self._store.save(instance)
+                self._adopt(instance, "without a record")
+            case Keep() if news.fresh and unchanged:
+                self._adopt(instance, f"on {instance.host}")
+            case Finish() if news.fresh and unchanged and self._resting(instance):
+                self._pool.submit(self._finish, instance)
+            case End() if self._may_end(instance, present, news):
+                why = news.ended.get(instance.name, settlement.why)
+                self._journal.record("ended", instance.service, f"{instance.name}: {why}")
+                self.fleet.hide(instance.name)
+                self._steering.steer()
+                self._pool.submit(self._waker.end_if_same, instance)
+            case _:
+                pass
+
+    def _may_end(self, instance: Instance, present: Instance | None, news: News) -> bool:
+        """Return whether nobody else is busy with an instance that is to be ended."""
+        if present is None:
+            return news.fresh  # an orphan that cannot be adopted
+        if present is not instance:
+            return False
+        return instance.state is InstanceState.READY or self._resting(instance)
+
+    def _resting(self, instance: Instance) -> bool:
+        return self._waker.resting(instance.service)
+
+    def _adopt(self, instance: Instance, how: str) -> None:
+        """Lead clients to a guest that was running before us; its last answer may be in caches."""
+        self._journal.record("adopted", instance.service, f"{instance.name} {how}")
+        self.asked[instance.service] = time.monotonic()
+        self.fleet.show(instance.name)
+        self._announce(instance)
+
+    def _finish(self, instance: Instance) -> None:
+        """Carry a boot that an earlier run began to its end."""
+        with self._waker.locks[instance.service]:
+            service = self.fleet.service(instance.service)
+            try:
+                if service is None:
+                    raise UnknownService(instance.service, "the lab has no such service any more")
+                deadline = time.monotonic() + service.deadline_s
+                ready = self._boots.finish(instance, service, deadline)
+            except EdgewakeError as error:
+                self._waker.end(instance)
+                self._journal.record("ended", instance.service, f"{instance.name}: {error}")
+            else:
+                self._adopt(ready, "which had been booting")
+
+    # --- changes ----------------------------------------------------------------------------
+
+    def _carry_out(self, changes: Changes) -> None:
+        """Do a checked list of changes in its order."""
+        for change in changes:
+            with self._waker.locks[change.service]:
+                self._do(change)
+            self._journal.record("changed", change.service, str(change))
+
+    def _do(self, change: Change) -> None:
+        match change:
+            case Boot(service=name, host=host):
+                service = self.lab.service(name)
+                trace = WakeTrace(name)
+                self._waker.boot(service, "", trace.zero + service.deadline_s, trace, only=host)
+            case Announce():
+                self._steering.steer()
+            case Withdraw(instance=instance):
+                self.fleet.hide(instance)
+                self._steering.steer()
+            case Stop(service=name, instance=instance):
+                self._drain(name)
+                present = self.fleet.get(instance)
+                if present is not None:
+                    self._waker.end(present)
+
+    def _drain(self, service: str) -> None:
+        """If others answer, wait until no cache can still name the withdrawn instance."""
+        known = self.fleet.service(service)
+        asked_at = self.asked.get(service)
+        if known and asked_at and self.fleet.endpoints(service):
+            self._stopping.wait(max(0.0, asked_at + known.ttl_s - time.monotonic()))
+
+    # --- small things -----------------------------------------------------------------------
+
+    def _known(self, service: str) -> None:
+        if self.fleet.service(service) is None:
+            names = ", ".join(known.name for known in self.lab.services)
+            raise UnknownService(service, "no such service", hint=f"the lab has: {names}")
+
+    def _service_status(self, service: Service) -> ServiceStatus:
+        instances = self.fleet.of(service.name)
+        states = {instance.state for instance in instances}
+        if InstanceState.READY in states:
+            return ServiceStatus(service, "awake", instances, self._idle(service).reason)
+        if InstanceState.BOOTING in states:
+            return ServiceStatus(service, "waking", instances)
+        return ServiceStatus(service, "stopping" if states else "asleep", instances)
+
+
+def _done(endpoints: tuple[Endpoint, ...]) -> Future[tuple[Endpoint, ...]]:
+    future: Future[tuple[Endpoint, ...]] = Future()
+    future.set_result(endpoints)
+    return future
+
+
+def _failed(error: WakeError) -> Future[tuple[Endpoint, ...]]:
+    future: Future[tuple[Endpoint, ...]] = Future()
+    future.set_exception(error)
+    return future

@@ -1,0 +1,300 @@
+"""What exists and what is spoken for, in memory: instances, addresses, memory and CPU per host.
+
+`Fleet` decides and remembers; it does no I/O and never waits for anything but its own lock, so a
+reservation is atomic: twenty wakes at once can never hand out the same memory or address twice.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address
+from itertools import count
+
+from orchestrator.addresses import AddressPools, PoolExhausted
+from orchestrator.errors import NoCapacity, NoHostReachable
+from orchestrator.model import (
+    Capacity,
+    Endpoint,
+    Host,
+    Instance,
+    InstanceState,
+    Lab,
+    Service,
+    instance_name,
+    mac_of,
+)
+from orchestrator.planner import Planner
+from orchestrator.steering.base import Route
+from orchestrator.store.base import Quarantine
+
+NOTHING = Capacity(cpu=0.0, memory_mib=0)
+
+
+class Fleet:
+    """The instances of one lab and the resources they hold. Safe to use from many threads."""
+
+    def __init__(self, lab: Lab, quarantines: Iterable[Quarantine] = ()) -> None:
+        self.lab = lab
+        self.planner = Planner(lab)
+        self._lock = threading.RLock()
+        self._pools = AddressPools(quarantines)
+        self._instances: dict[str, Instance] = {}
+        self._by_service: dict[str, dict[str, Instance]] = {}
+        self._held: dict[str, Capacity] = {}
+        self._used: dict[str, Capacity] = {}
+        self._services = {service.name: service for service in lab.services}
+        self._free: dict[str, Capacity] = {}
+        self._lost: dict[str, str] = {}
+        self._hidden: set[str] = set()
+
+    # --- the lab ---
+
+    def use(self, lab: Lab) -> None:
+        """Go on with another lab; instances and addresses stay."""
+        planner = Planner(lab)
+        with self._lock:
+            planner.last_plan = self.planner.last_plan
+            self.lab, self.planner = lab, planner
+            self._services = {service.name: service for service in lab.services}
+
+    def service(self, name: str) -> Service | None:
+        """Return the lab's service of that name, or None."""
+        return self._services.get(name)
+
+    # --- hosts ---
+
+    def host_answered(self, host: str, free: Capacity) -> None:
+        """Note that a host is reachable and what it says is free."""
+        with self._lock:
+            self._lost.pop(host, None)
+            self._free[host] = free
+
+    def host_lost(self, host: str, why: str) -> bool:
+        """Note that a host cannot be reached; return whether that is news."""
+        with self._lock:
+            news = host not in self._lost
+            self._lost[host] = why
+            return news
+
+    def lost(self) -> dict[str, str]:
+        """Return the hosts that cannot be reached, with why."""
+        with self._lock:
+            return dict(self._lost)
+
+    def free(self, host: str) -> Capacity | None:
+        """Return what a host last said is free; None if it never answered."""
+        with self._lock:
+            return self._free.get(host)
+
+    def used(self, host: str) -> Capacity:
+        """Return what our instances hold on a host."""
+        with self._lock:
+            return self._used.get(host, NOTHING)
+
+    # --- instances ---
+
+    def reserve(
+        self,
+        service: str,
+        *,
+        population: str = "",
+        without: frozenset[str] = frozenset(),
+        only: str = "",
+        now: float | None = None,
+    ) -> Instance:
+        """Choose a host and an address for one more instance, and hold what it needs.
+
+        `without` are hosts not to try again, `only` asks for one host. Raises `NoCapacity` saying
+        why each host is out, or `NoHostReachable` if that is the only obstacle.
+        """
+        now = time.time() if now is None else now
+        with self._lock:
+            shut = without | self._lost.keys()
+            if only:
+                shut |= {host.name for host in self.lab.hosts} - {only}
+            ranking = self.planner.rank(
+                service,
+                used={host.name: self._spoken_for(host) for host in self.lab.hosts},
+                where=self._where(),
+                population=population,
+            )
+            reasons = dict(ranking.reasons)
+            for name in ranking.sites:
+                if name in shut:
+                    continue
+                host = self.lab.host(name)
+                try:
+                    address = self._pools.take(host, service, now)
+                except PoolExhausted as error:
+                    reasons[name] = str(error)
+                    continue
+                instance = self._new(service, host, address, now)
+                self._keep(instance)
+                return instance
+        raise self._no_place(service, shut, reasons)
+
+    def put(self, instance: Instance) -> None:
+        """Remember an instance in its present state, replacing what was known of it."""
+        with self._lock:
+            if instance.name not in self._instances:
+                self._pools.adopt(instance)
+            self._keep(instance)
+
+    def drop(self, instance: Instance, *, rest_until: float) -> None:
+        """Forget an instance and let go of what it held; its address rests until then."""
+        with self._lock:
+            if self._instances.pop(instance.name, None) is None:
+                return
+            del self._by_service[instance.service][instance.name]
+            self._hidden.discard(instance.name)
+            held = self._held.pop(instance.name)
+            self._used[instance.host] = _minus(self._used[instance.host], held)
+            self._pools.give_back(instance.host, instance.address, instance.service, rest_until)
+
+    def get(self, name: str) -> Instance | None:
+        """Return an instance by name, or None."""
+        with self._lock:
+            return self._instances.get(name)
+
+    def instances(self) -> tuple[Instance, ...]:
+        """Return all instances, in order of name."""
+        with self._lock:
+            return tuple(self._instances[name] for name in sorted(self._instances))
+
+    def of(self, service: str) -> tuple[Instance, ...]:
+        """Return the instances of a service, oldest index first."""
+        with self._lock:
+            return self._of(service)
+
+    # --- where clients are led ---
+
+    def hide(self, instance: str) -> None:
+        """Lead no new client to an instance, although it still runs."""
+        with self._lock:
+            self._hidden.add(instance)
+
+    def show(self, instance: str) -> None:
+        """Lead clients to an instance again."""
+        with self._lock:
+            self._hidden.discard(instance)
+
+    def hidden(self, instance: str) -> bool:
+        """Return whether no new client is led to an instance."""
+        with self._lock:
+            return instance in self._hidden
+
+    def endpoints(self, service: str, population: str = "") -> tuple[Endpoint, ...]:
+        """Return where a service answers now, nearest to the population first."""
+        with self._lock:
+            ttl_s = self._ttl_s(service)
+            found = [
+                _endpoint(instance, ttl_s)
+                for instance in self._of(service)
+                if instance.state is InstanceState.READY and instance.name not in self._hidden
+            ]
+            if population and len(found) > 1:
+                found.sort(key=lambda end: self.planner.distance_ms(population, end.host))
+            return tuple(found)
+
+    def routes(self) -> tuple[Route, ...]:
+        """Return the whole wanted list of routes, one per service of the lab."""
+        with self._lock:
+            ipv6 = any(host.network.subnet6 for host in self.lab.hosts)
+            return tuple(
+                Route(service, self.endpoints(service.name), ipv6=ipv6)
+                for service in self.lab.services
+            )
+
+    # --- inside ---
+
+    def _of(self, service: str) -> tuple[Instance, ...]:
+        return tuple(i for _, i in sorted(self._by_service.get(service, {}).items()))
+
+    def _where(self) -> dict[str, tuple[str, ...]]:
+        return {
+            service: tuple(instance.host for instance in instances.values())
+            for service, instances in self._by_service.items()
+            if instances and service in self._services
+        }
+
+    def _ttl_s(self, service: str) -> int:
+        known = self._services.get(service)
+        return known.ttl_s if known else 0
+
+    def _keep(self, instance: Instance) -> None:
+        if instance.name not in self._instances:
+            known = self._services.get(instance.service)
+            held = known.resources if known else NOTHING
+            self._held[instance.name] = held
+            self._used[instance.host] = _plus(self._used.get(instance.host, NOTHING), held)
+        self._instances[instance.name] = instance
+        self._by_service.setdefault(instance.service, {})[instance.name] = instance
+
+    def _new(self, service: str, host: Host, address: IPv4Address, now: float) -> Instance:
+        taken = self._by_service.get(service, {})
+        names = (instance_name(self.lab.name, service, index) for index in count())
+        return Instance(
+            name=next(name for name in names if name not in taken),
+            service=service,
+            host=host.name,
+            address=address,
+            address6=host.network.address6(address),
+            mac=mac_of(address),
+            state=InstanceState.BOOTING,
+            created_at=now,
+        )
+
+    def _spoken_for(self, host: Host) -> Capacity:
+        """Count what is ours, or more where the host says that less than the rest is free.
+
+        Guests that are booting have not touched all their memory yet, so the host still counts it
+        as free: it is not.
+        """
+        ours, free = self._used.get(host.name, NOTHING), self._free.get(host.name)
+        if free is None:
+            return ours
+        booting_mib = sum(
+            self._held[i.name].memory_mib
+            for i in self._instances.values()
+            if i.host == host.name and i.state is InstanceState.BOOTING
+        )
+        taken_mib = host.usable.memory_mib - (free.memory_mib - booting_mib)
+        return Capacity(cpu=ours.cpu, memory_mib=max(ours.memory_mib, taken_mib))
+
+    def _no_place(
+        self, service: str, shut: frozenset[str], reasons: Mapping[str, str]
+    ) -> NoCapacity | NoHostReachable:
+        """Say why no host will do: unreachable hosts are another matter than full ones."""
+        texts = {name: reasons.get(name) or self._lost.get(name, "") for name in shut | {*reasons}}
+        told = "; ".join(f"{name}: {why}" for name, why in sorted(texts.items()) if why)
+        hosts = {host.name for host in self.lab.hosts}
+        if hosts and hosts <= self._lost.keys():
+            return NoHostReachable(
+                service,
+                f"no host can be reached ({told})",
+                hint="check the hosts' libvirt daemons and the network to them",
+            )
+        return NoCapacity(
+            service,
+            f"no host has room ({told or 'every candidate was tried or holds a copy'})",
+            hint="put other services to sleep or give a host more capacity",
+        )
+
+
+def _plus(a: Capacity, b: Capacity) -> Capacity:
+    return Capacity(cpu=a.cpu + b.cpu, memory_mib=a.memory_mib + b.memory_mib)
+
+
+def _minus(a: Capacity, b: Capacity) -> Capacity:
+    return Capacity(cpu=a.cpu - b.cpu, memory_mib=a.memory_mib - b.memory_mib)
+
+
+def _endpoint(instance: Instance, ttl_s: int) -> Endpoint:
+    return Endpoint(
+        service=instance.service,
+        instance=instance.name,
+        host=instance.host,
+        address=instance.address,
+        address6=instance.address6,
+        ttl_s=ttl_s,
+    )

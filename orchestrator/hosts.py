@@ -1,0 +1,146 @@
+"""The hosts of the lab: opened, asked every second, lost, and found again.
+
+`Hosts` knows how to talk to hypervisors and when; it decides nothing about instances. What a host
+says comes out as `News`, for `orchestrator.control` to act on.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from orchestrator.boot import HostParts
+from orchestrator.errors import HypervisorError
+from orchestrator.fleet import Fleet
+from orchestrator.hypervisors.base import GuestEnded, HostBack, HostEvent, HostLost
+from orchestrator.journal import Journal
+from orchestrator.model import Host, Instance, RunningGuest
+
+OpenHost = Callable[[Host], HostParts]
+
+POLL_THREADS = 8
+POLL_PATIENCE_S = 5.0  # a host that hangs holds up neither the others nor the next sweep for longer
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a host said: which of our guests run there now.
+
+    `known` is what we remembered of it just *before* it was asked, so that an instance that
+    changes meanwhile can be told apart. `fresh` says that we had no word from the host before:
+    it was just opened, or was lost. `ended` are guests it reported gone, with its word for why.
+    """
+
+    host: Host
+    known: tuple[Instance, ...]
+    running: tuple[RunningGuest, ...]
+    fresh: bool = False
+    ended: Mapping[str, str] = field(default_factory=dict)
+
+
+class Hosts:
+    """The connections to all hosts of the lab."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        parts: dict[str, HostParts],
+        open_host: OpenHost,
+        journal: Journal,
+        take_in: Callable[[News], None],
+    ) -> None:
+        self._fleet = fleet
+        self._parts = parts
+        self._open_host = open_host
+        self._journal = journal
+        self._take_in = take_in
+        self._pool = ThreadPoolExecutor(POLL_THREADS, "edgewake-poll")
+        self._polling: set[str] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def open(self, hosts: tuple[Host, ...]) -> None:
+        """Take hosts into use, all at once; one that cannot be reached is noted, not an error."""
+        list(self._pool.map(self._open, hosts))
+
+    def let_go(self, host: Host) -> None:
+        """Remove our network from a host and forget the connection."""
+        self._set_network(host, wanted=False)
+        self._parts.pop(host.name).hypervisor.close()
+
+    def lose(self, host: str, why: str) -> None:
+        """Note that a host cannot be reached."""
+        if self._fleet.host_lost(host, why):
+            self._journal.record("host-lost", host, why)
+
+    def poll(self) -> None:
+        """Ask every host that is not being asked already; returns after a few seconds at most."""
+        with self._lock:
+            hosts = [host for host in self._parts if host not in self._polling]
+            self._polling.update(hosts)
+        wait([self._pool.submit(self._poll_in_turn, host) for host in hosts], POLL_PATIENCE_S)
+
+    def close(self, *, remove_networks: bool = False) -> None:
+        """Stop asking and let go of all connections; remove our networks if told to."""
+        self._closed = True
+        self._pool.shutdown(wait=True)
+        for host in self._fleet.lab.hosts:
+            if remove_networks and host.name in self._parts:
+                self._set_network(host, wanted=False)
+        for parts in self._parts.values():
+            parts.hypervisor.close()
+
+    def _open(self, host: Host) -> None:
+        parts = self._parts[host.name] = self._open_host(host)
+        parts.hypervisor.watch(self._on_event)
+        self._set_network(host, wanted=True)
+        self._ask(host.name, fresh=True)
+
+    def _set_network(self, host: Host, *, wanted: bool) -> None:
+        try:
+            self._parts[host.name].hypervisor.set_network(host.network if wanted else None)
+        except HypervisorError as error:
+            self.lose(host.name, error.message)
+
+    def _on_event(self, event: HostEvent) -> None:
+        """Take in an event; called on the back end's own thread, so nothing here may block."""
+        if self._closed:
+            return
+        match event:
+            case HostLost(host=host, why=why):
+                self.lose(host, why)
+            case HostBack(host=host):
+                self._pool.submit(self._ask, host, fresh=True)
+            case GuestEnded(host=host, instance=instance, why=why):
+                self._pool.submit(self._ask, host, ended={instance: why})
+
+    def _poll_in_turn(self, host: str) -> None:
+        try:
+            self._ask(host)
+        finally:
+            with self._lock:
+                self._polling.discard(host)
+
+    def _ask(
+        self, name: str, *, fresh: bool = False, ended: Mapping[str, str] | None = None
+    ) -> None:
+        """Ask a host what runs and what is free, and pass it on."""
+        parts, host = self._parts.get(name), self._host(name)
+        if parts is None or host is None:
+            return
+        known = tuple(i for i in self._fleet.instances() if i.host == name)
+        was_lost = name in self._fleet.lost()
+        try:
+            running = parts.hypervisor.running()
+            free = parts.hypervisor.free()
+        except HypervisorError as error:
+            self.lose(name, error.message)
+            return
+        self._fleet.host_answered(name, free)
+        if was_lost:
+            self._journal.record("host-back", name, "answers again")
+            self._set_network(host, wanted=True)
+        self._take_in(News(host, known, running, fresh or was_lost, ended or {}))
+
+    def _host(self, name: str) -> Host | None:
+        return next((host for host in self._fleet.lab.hosts if host.name == name), None)

@@ -1,0 +1,182 @@
+"""Connections to hypervisors that are shared by URI, made when needed and made again when broken.
+
+For drivers whose library has a connection that can die under them. It knows no such library: a
+`Transport` opens and closes, a `Tenant` (one per host of the lab) is told of losses and returns.
+No lock is held while a connection is opened, closed or asked whether it lives.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Generic, Protocol, TypeVar
+
+OPEN_TIMEOUT_S = 10.0  # how long a caller waits; ssh and TLS take 1 to 2 s
+RETRY_FIRST_S, RETRY_MOST_S = 0.5, 30.0
+
+C = TypeVar("C")
+
+
+class Unopened(Exception):  # noqa: N818 - reads as a sentence where it is raised
+    """The connection cannot be made; the message is the library's own."""
+
+
+class Tenant(Protocol):
+    """Who shares a connection. Called by threads that must not be kept waiting."""
+
+    def ended(self, uuid: str, why: str) -> None:
+        """Take note that the domain with this UUID, ours or not, has stopped."""
+        ...
+
+    def lost(self, why: str) -> None:
+        """Take note that the connection broke, or cannot be made and is being tried."""
+        ...
+
+    def back(self) -> None:
+        """Take note that a lost connection was made again."""
+        ...
+
+
+class Transport(Protocol[C]):
+    """How connections of one kind are made. All may block."""
+
+    def open(self, uri: str, connection: "Connection[C]") -> C:
+        """Connect, and arrange for `connection.lose` and its tenants' `ended` to be called.
+
+        Raises `Unopened` and nothing else.
+        """
+        ...
+
+    def alive(self, line: C) -> bool:
+        """Return whether the connection still stands, without asking the other side."""
+        ...
+
+    def close(self, line: C) -> None:
+        """Close a connection, dead or alive. Never raises."""
+        ...
+
+
+class Connection(Generic[C]):
+    """A connection to one URI, shared by the tenants that joined it."""
+
+    def __init__(self, uri: str, transport: Transport[C]) -> None:
+        self.uri = uri
+        self.tenants: tuple[Tenant, ...] = ()
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._line: C | None = None
+        self._attempt: Future[C] | None = None
+        self._down = False  # the tenants were told so
+        self._retrying = False
+        self._closed = threading.Event()
+
+    def get(self) -> C:
+        """Return a live connection; callers that come while one is being made share the attempt.
+
+        Raises `Unopened`, or `TimeoutError` after `OPEN_TIMEOUT_S`; the attempt then goes on.
+        """
+        with self._lock:
+            line = self._line
+        if line is not None:
+            if self._transport.alive(line):
+                return line
+            self.lose(line, "the connection is dead")
+        with self._lock:
+            if self._line is not None:
+                return self._line
+            ours = self._attempt is None
+            attempt = self._attempt = self._attempt or Future()
+        if ours:
+            self._in_background(lambda: self._try(attempt))
+        return attempt.result(OPEN_TIMEOUT_S)
+
+    def lose(self, line: C, why: str) -> None:
+        """Drop a broken connection, tell the tenants and connect anew. For the transport."""
+        with self._lock:
+            if self._line is not line:
+                return
+            self._line = None
+        # In a thread, because closing may wait for the very thread that calls this.
+        self._in_background(lambda: self._transport.close(line))
+        self.keep_trying(why)
+
+    def keep_trying(self, why: str) -> None:
+        """Tell the tenants that the host is lost, once, and connect until it is back."""
+        with self._lock:
+            told, self._down = self._down, True
+            start, self._retrying = not self._retrying, True
+        if not told:
+            for tenant in self.tenants:
+                tenant.lost(why)
+        if start:
+            self._in_background(self._retry)
+
+    def close(self) -> None:
+        """Close for good."""
+        self._closed.set()
+        with self._lock:
+            line, self._line = self._line, None
+        if line is not None:
+            self._transport.close(line)
+
+    def _try(self, attempt: "Future[C]") -> None:
+        try:
+            line = self._transport.open(self.uri, self)
+        except Unopened as error:
+            with self._lock:
+                self._attempt = None
+            attempt.set_exception(error)
+            return
+        with self._lock:
+            self._attempt, self._line = None, line
+            was_down, self._down = self._down, False
+        attempt.set_result(line)
+        if self._closed.is_set():
+            self.close()
+        elif was_down:
+            for tenant in self.tenants:
+                tenant.back()
+
+    def _retry(self) -> None:
+        pause = RETRY_FIRST_S
+        while not self._closed.wait(pause):
+            with suppress(Unopened, TimeoutError):
+                self.get()
+                break
+            pause = min(2 * pause, RETRY_MOST_S)
+        with self._lock:
+            self._retrying = False
+            again = self._down and not self._closed.is_set()
+        if again:  # it broke anew before this thread was done
+            self.keep_trying("")
+
+    def _in_background(self, work: Callable[[], None]) -> None:
+        threading.Thread(target=work, name=f"connection {self.uri}", daemon=True).start()
+
+
+class Connections(Generic[C]):
+    """Connections of one kind, one per URI, each kept while a tenant uses it."""
+
+    def __init__(self, transport: Transport[C]) -> None:
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._by_uri: dict[str, Connection[C]] = {}
+
+    def join(self, uri: str, tenant: Tenant) -> Connection[C]:
+        """Return the connection to `uri`, which need not be open yet, and tell `tenant` of it."""
+        with self._lock:
+            connection = self._by_uri.get(uri)
+            if connection is None:
+                connection = self._by_uri[uri] = Connection(uri, self._transport)
+            connection.tenants = (*connection.tenants, tenant)
+            return connection
+
+    def leave(self, connection: Connection[C], tenant: Tenant) -> None:
+        """Give up a share; the last tenant out closes the connection."""
+        with self._lock:
+            connection.tenants = tuple(t for t in connection.tenants if t is not tenant)
+            last = not connection.tenants
+            if last:
+                self._by_uri.pop(connection.uri, None)
+        if last:
+            connection.close()

@@ -1,0 +1,315 @@
+"""A hypervisor that remembers guests instead of booting them, under the same contract as libvirt.
+
+For tests of everything above the seam, for trying a lab file without a machine, and for measuring
+our own share of a wake. A `MemoryMachine` is the machine: it outlives drivers, so a restart can be
+played. A `MemoryHypervisor` is a driver on it, with levers (`fail`, `unreachable`, `kill`,
+`transfer`, `say`) that make happen what a real host does by itself.
+"""
+
+import logging
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+from orchestrator.errors import HostUnreachable, StartFailed
+from orchestrator.hypervisors.base import (
+    GuestEnded,
+    HostBack,
+    HostEvent,
+    HostLost,
+    Listener,
+    Stamp,
+)
+from orchestrator.hypervisors.consoles import CONSOLE_BYTES
+from orchestrator.hypervisors.turns import Turns
+from orchestrator.model import Capacity, Guest, GuestNetwork, Host, RunningGuest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Remembered:
+    """A guest on a machine. `runs` is false while it is being built."""
+
+    guest: Guest
+    runs: bool = False
+    started_at: float = 0.0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+
+
+@dataclass(slots=True)
+class MemoryMachine:
+    """A machine with guests, networks (name → owner and shape) and what consoles have shown.
+
+    Use `lock` around any look at the rest. Guests and networks put in by hand are foreign ones.
+    """
+
+    guests: dict[str, _Remembered] = field(default_factory=dict)
+    networks: dict[str, tuple[str, GuestNetwork | None]] = field(default_factory=dict)
+    consoles: dict[str, bytes] = field(default_factory=dict)
+    drivers: tuple["MemoryHypervisor", ...] = ()
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    turns: Turns = field(default_factory=Turns)
+
+    @property
+    def used_mib(self) -> int:
+        """Memory of all guests, whoever owns them."""
+        return sum(kept.guest.boot.memory_mib for kept in self.guests.values())
+
+
+class MemoryHypervisor:
+    """One host of the lab, in memory; see `base.Hypervisor` for the contract.
+
+    `boot_s` is how long `start` takes (seconds); `fail`, unless empty, is why the next starts fail;
+    both may be set at any time. Drivers given the same `machine` see the same guests. A guest ended
+    by `stop` is not reported as `GuestEnded`.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        owner: str,
+        *,
+        machine: MemoryMachine | None = None,
+        boot_s: float = 0.0,
+        fail: str = "",
+    ) -> None:
+        self.host = host
+        self.owner = owner
+        self.machine = machine or MemoryMachine()
+        self.boot_s = boot_s
+        self.fail = fail
+        self.starts: list[str] = []  # every instance ever built here, in order
+        self._unreachable = ""
+        self._closed = False
+        self._listeners: tuple[Listener, ...] = ()
+        self._events: SimpleQueue[HostEvent | None] = SimpleQueue()
+        with self.machine.lock:
+            self.machine.drivers = (*self.machine.drivers, self)
+
+    # --- the contract ---------------------------------------------------------------------------
+
+    def set_network(self, wanted: GuestNetwork | None) -> None:
+        """Make the network exist as wanted (only if `wanted.create`); None removes ours."""
+        name = wanted.name if wanted else self.host.network.name
+        with self.machine.lock:
+            self._check_reachable()
+            owner, shape = self.machine.networks.get(name, ("", None))
+            ours = name in self.machine.networks and owner == self.owner
+            if wanted is None:
+                if ours:
+                    self._check_unplugged(name)
+                    del self.machine.networks[name]
+            elif wanted.create:
+                if name in self.machine.networks and not ours:
+                    raise self._refused(
+                        f"network {name} exists there and is not ours",
+                        "choose another name, or write `create: false` to use it as it is",
+                    )
+                if ours and shape != wanted:
+                    self._check_unplugged(name)
+                self.machine.networks[name] = (self.owner, wanted)
+
+    def start(self, guest: Guest, stamp: Stamp) -> None:
+        """Start a guest and return when its processor "runs", `boot_s` after being called."""
+        with self.machine.turns.of(guest.name):
+            with self.machine.lock:
+                self._check_reachable()
+                if self._runs_already(guest):
+                    return
+                self._check_start(guest)
+                kept = self.machine.guests[guest.name] = _Remembered(guest)
+                self.machine.consoles[guest.name] = b""
+                self.starts.append(guest.name)
+            with ExitStack() as undo:
+                undo.callback(self._forget, kept)
+                stamp("define")
+                if self.boot_s:
+                    time.sleep(self.boot_s)
+                self._resume(kept)
+                undo.pop_all()
+        stamp("start")
+
+    def stop(self, instance: str) -> None:
+        """End a guest of ours now. Stopping one that is not there does nothing."""
+        with self.machine.turns.of(instance), self.machine.lock:
+            self._check_reachable()
+            kept = self.machine.guests.get(instance)
+            if kept is not None and self._is_ours(kept):
+                del self.machine.guests[instance]
+                self._report(kept, "destroyed", but=self)
+
+    def running(self) -> tuple[RunningGuest, ...]:
+        """Return our guests on this host, with their network counters."""
+        with self.machine.lock:
+            self._check_reachable()
+            return tuple(
+                RunningGuest(kept.guest.mark, kept.rx_bytes, kept.tx_bytes)
+                for kept in self.machine.guests.values()
+                if kept.runs and self._is_ours(kept)
+            )
+
+    def free(self) -> Capacity:
+        """Return the host's capacity without the memory of what runs, and all its cores."""
+        with self.machine.lock:
+            self._check_reachable()
+            left = self.host.capacity.memory_mib - self.machine.used_mib
+            return Capacity(cpu=self.host.capacity.cpu, memory_mib=left)
+
+    def console(self, instance: str) -> bytes:
+        """Return the last 64 KiB of a guest's console, also after its end; empty if unknown."""
+        with self.machine.lock:
+            return self.machine.consoles.get(instance, b"")
+
+    def watch(self, listener: Listener) -> None:
+        """Call `listener` for each event from now on; an unreachable host is the first event."""
+        with self.machine.lock:
+            first = not self._listeners
+            self._listeners = (*self._listeners, listener)
+            if self._unreachable:
+                self._events.put(HostLost(self.host.name, self._unreachable))
+        if first:
+            name = f"events {self.host.name}"
+            threading.Thread(target=self._deliver, name=name, daemon=True).start()
+
+    def close(self) -> None:
+        """Let go of the machine. Guests go on "running". May be called twice."""
+        with self.machine.lock:
+            if not self._closed:
+                self._closed = True
+                self.machine.drivers = tuple(d for d in self.machine.drivers if d is not self)
+                self._events.put(None)
+
+    # --- levers -----------------------------------------------------------------------------------
+
+    def kill(self, instance: str, why: str = "crashed") -> None:
+        """Let a guest end by itself; KeyError if there is none of that name."""
+        with self.machine.lock:
+            self._report(self.machine.guests.pop(instance), why)
+
+    def transfer(self, instance: str, rx_bytes: int = 0, tx_bytes: int = 0) -> None:
+        """Let a guest receive and send bytes; KeyError if there is none of that name."""
+        with self.machine.lock:
+            kept = self.machine.guests[instance]
+            kept.rx_bytes += rx_bytes
+            kept.tx_bytes += tx_bytes
+
+    def say(self, instance: str, text: str) -> None:
+        """Let a guest print on its console."""
+        with self.machine.lock:
+            before = self.machine.consoles.get(instance, b"")
+            self.machine.consoles[instance] = (before + text.encode())[-CONSOLE_BYTES:]
+
+    def unreachable(self, why: str = "no route to host") -> None:
+        """Cut the host off until `reachable`; its guests go on running."""
+        with self.machine.lock:
+            self._unreachable = why
+            self._put(HostLost(self.host.name, why))
+
+    def reachable(self) -> None:
+        """End `unreachable`."""
+        with self.machine.lock:
+            self._unreachable = ""
+            self._put(HostBack(self.host.name))
+
+    def is_running(self, instance: str) -> bool:
+        """Return whether a guest of that name runs here, whoever owns it."""
+        return self.started_at(instance) is not None
+
+    def started_at(self, instance: str) -> float | None:
+        """Return when a guest began to run (monotonic clock), or None if it does not run."""
+        with self.machine.lock:
+            kept = self.machine.guests.get(instance)
+            return kept.started_at if kept is not None and kept.runs else None
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _runs_already(self, guest: Guest) -> bool:
+        kept = self.machine.guests.get(guest.name)
+        if kept is None:
+            return False
+        if not self._is_ours(kept):
+            raise self._refused(
+                f"a domain named {guest.name} exists there and is not ours",
+                "rename or remove it, or give the lab another name",
+            )
+        if kept.guest.mark != guest.mark:
+            raise self._refused(f"{guest.name} runs there with another mark", "stop it first")
+        return True
+
+    def _resume(self, kept: _Remembered) -> None:
+        """Let a guest that was built run, unless something happened to it or its host meanwhile."""
+        name = kept.guest.name
+        with self.machine.lock:
+            self._check_reachable()
+            if self.machine.guests.get(name) is not kept:
+                raise self._refused(f"start {name}: it ended while it was built", "")
+            kept.runs, kept.started_at = True, time.monotonic()
+            self.say(name, f"{name} is up\n")
+
+    def _forget(self, kept: _Remembered) -> None:
+        with self.machine.lock:
+            if self.machine.guests.get(kept.guest.name) is kept:
+                del self.machine.guests[kept.guest.name]
+
+    def _check_start(self, guest: Guest) -> None:
+        if self.fail:
+            raise self._refused(f"start {guest.name}: {self.fail}", "")
+        for nic in guest.boot.nics:
+            given = nic.network == self.host.network.name and not self.host.network.create
+            if not given and nic.network not in self.machine.networks:
+                raise self._refused(
+                    f"start {guest.name}: network {nic.network} does not exist",
+                    "apply the lab first, or name a network that exists there",
+                )
+        left = self.host.capacity.memory_mib - self.machine.used_mib
+        if guest.boot.memory_mib > left:
+            raise self._refused(
+                f"start {guest.name}: {guest.boot.memory_mib} MiB wanted, {left} MiB left",
+                "the host has too little free memory; stop a guest or lower memory",
+            )
+
+    def _check_unplugged(self, network: str) -> None:
+        guests = self.machine.guests.values()
+        plugged = sum(nic.network == network for kept in guests for nic in kept.guest.boot.nics)
+        if plugged:
+            raise self._refused(
+                f"network {network} has {plugged} guest cards plugged in", "stop those guests first"
+            )
+
+    def _check_reachable(self) -> None:
+        if self._closed:
+            raise HostUnreachable(self.host.name, "the driver was closed")
+        if self._unreachable:
+            raise HostUnreachable(self.host.name, self._unreachable)
+
+    def _is_ours(self, kept: _Remembered) -> bool:
+        mark = kept.guest.mark
+        return (mark.owner, mark.host) == (self.owner, self.host.name)
+
+    def _report(
+        self, kept: _Remembered, why: str, *, but: "MemoryHypervisor | None" = None
+    ) -> None:
+        """Tell every driver whose guest this was, as libvirt tells every connection."""
+        for driver in self.machine.drivers:
+            reached = driver is not but and not driver._unreachable
+            if reached and kept.runs and driver._is_ours(kept):
+                driver._put(GuestEnded(driver.host.name, kept.guest.name, why))
+
+    def _deliver(self) -> None:
+        while (event := self._events.get()) is not None:
+            for listener in self._listeners:
+                try:
+                    listener(event)
+                except Exception:
+                    log.exception("a listener failed on %s", event)
+
+    def _put(self, event: HostEvent) -> None:
+        if self._listeners:
+            self._events.put(event)
+
+    def _refused(self, message: str, hint: str) -> StartFailed:
+        return StartFailed(self.host.name, message, hint=hint)

@@ -1,0 +1,42 @@
+"""The journal as the rest of control uses it: one call, off the caller's path, never an error.
+
+Events tell people what happened; nothing is decided by them. So an event that cannot be stored is
+logged and let go, while intents (`Store.save`) are never handled this way.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from logging import getLogger
+
+from orchestrator.errors import StoreError
+from orchestrator.model import Event
+from orchestrator.store.base import Store
+
+log = getLogger("edgewake")
+
+
+class Journal:
+    """Appends events to a store in the order they happened, on a thread of its own."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._writer = ThreadPoolExecutor(1, "edgewake-journal")
+
+    def record(self, kind: str, subject: str, text: str, **data: str) -> None:
+        """Note that something happened to `subject`: a word for its kind, a sentence, facts."""
+        event = Event(time.time(), kind, subject, text, tuple(sorted(data.items())))
+        log.info("%s %s: %s", kind, subject, text)
+        try:
+            self._writer.submit(self._write, event)
+        except RuntimeError:  # closed: we are on our way out
+            log.info("not journaled: %s %s", kind, subject)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.shutdown(wait=True)
+
+    def _write(self, event: Event) -> None:
+        try:
+            self._store.record(event)
+        except StoreError as error:
+            log.warning("an event could not be kept: %s", error)

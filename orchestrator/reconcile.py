@@ -1,0 +1,136 @@
+"""What we remember against what runs, and an old lab against a new one. Pure decisions.
+
+Used at start-up (after a crash at any instant), when a lost host comes back, and in every sweep.
+The rules: what carries our mark is adopted or ended, never guessed about; what does not carry it
+does not exist here.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from orchestrator.changes import Change, Changes, Stop, Withdraw
+from orchestrator.errors import UnsafeChanges
+from orchestrator.model import Host, Instance, InstanceState, Lab, RunningGuest, mac_of
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """It is ready and runs: nothing to do but to lead clients to it."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """It was being booted when we were interrupted, and runs: wait for its answer."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """It is gone, or should be: make sure no guest is left, then forget it."""
+
+    instance: Instance
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """It carries our mark and runs, but our record of it was lost."""
+
+    instance: Instance
+
+
+Settlement = Keep | Finish | End | Adopt
+
+
+def settle(known: Iterable[Instance], running: Sequence[RunningGuest]) -> tuple[Settlement, ...]:
+    """Decide what to do about each remembered instance of one host."""
+    alive = {guest.mark.instance for guest in running}
+    return tuple(_settle_one(instance, alive=instance.name in alive) for instance in known)
+
+
+def _settle_one(instance: Instance, *, alive: bool) -> Settlement:
+    match instance.state, alive:
+        case InstanceState.READY, True:
+            return Keep(instance)
+        case InstanceState.READY, False:
+            return End(instance, "its guest is gone")
+        case InstanceState.BOOTING, True:
+            return Finish(instance)
+        case InstanceState.BOOTING, False:
+            return End(instance, "it was interrupted while it was being booted")
+        case _:
+            return End(instance, "it was interrupted while it was being stopped")
+
+
+def orphan(guest: RunningGuest, lab: Lab, host: Host, now: float) -> Adopt | End:
+    """Decide what to do about a guest with our mark that we have no record of.
+
+    It is adopted if the lab still has its service and its address is one of the host's pool.
+    `now` is wall-clock.
+    """
+    mark = guest.mark
+    instance = Instance(
+        name=mark.instance,
+        service=mark.service,
+        host=host.name,
+        address=mark.address,
+        address6=mark.address6,
+        mac=mac_of(mark.address),
+        state=InstanceState.READY,
+        created_at=now,
+        ready_at=now,
+    )
+    if mark.service not in {service.name for service in lab.services}:
+        return End(instance, f"the lab has no service {mark.service}")
+    if not host.network.first <= mark.address <= host.network.last:
+        return End(instance, f"its address {mark.address} is not in the pool of {host.name}")
+    return Adopt(instance)
+
+
+def lab_changes(old: Lab, new: Lab, instances: Iterable[Instance]) -> Changes:
+    """Return what must end so that the new lab can be used; raise `UnsafeChanges` if it cannot be.
+
+    An instance ends when its service or host is gone, or changed in a way that a running guest
+    cannot follow. It boots again, as newly described, when it is next asked for.
+    """
+    if old.dns != new.dns or old.name != new.name:
+        raise UnsafeChanges(
+            "the lab's name and dns settings cannot change while edgewake runs",
+            hint="stop 'edgewake up' and start it again with the new file",
+        )
+    changes: list[Change] = []
+    for instance in instances:
+        if _ends(instance, old, new):
+            changes += [
+                Withdraw(instance.service, instance.name, instance.host),
+                Stop(instance.service, instance.name, instance.host),
+            ]
+    return Changes(tuple(changes), why="the lab file changed")
+
+
+def changed_hosts(old: Lab, new: Lab) -> tuple[tuple[Host, ...], tuple[Host, ...]]:
+    """Return the hosts to let go of and those to open: a changed host is in both."""
+    return (
+        tuple(host for host in old.hosts if host not in new.hosts),
+        tuple(host for host in new.hosts if host not in old.hosts),
+    )
+
+
+def _ends(instance: Instance, old: Lab, new: Lab) -> bool:
+    hosts = {host.name: host for host in new.hosts}
+    if hosts.get(instance.host) != {host.name: host for host in old.hosts}.get(instance.host):
+        return True
+    before = _guest_facts(old, instance.service)
+    return before is None or before != _guest_facts(new, instance.service)
+
+
+def _guest_facts(lab: Lab, service: str) -> tuple[object, ...] | None:
+    """Return what a running guest cannot follow when it changes: image, arguments, size."""
+    for known in lab.services:
+        if known.name == service:
+            image = next((image for image in lab.images if image.name == known.image), None)
+            return (image, known.config, known.resources, known.probe)
+    return None

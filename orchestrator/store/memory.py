@@ -1,0 +1,81 @@
+"""Keeps our state in this process only: for tests, and for labs that may forget everything.
+
+It fulfils the same contract as `orchestrator.store.sql`, save that nothing survives the process.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+
+from orchestrator.errors import StoreError
+from orchestrator.model import Event, Instance
+from orchestrator.store.base import Quarantine, Stored
+
+JOURNAL_KEPT = 100_000  # events
+
+
+class MemoryStore:
+    """A `Store` that remembers until it is closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closed = False
+        self._instances: dict[str, Instance] = {}
+        self._quarantines: dict[tuple[str, IPv4Address], Quarantine] = {}
+        self._lab = ("", "")
+        self._journal: deque[Event] = deque(maxlen=JOURNAL_KEPT)
+
+    def load(self) -> Stored:
+        """Return all that is kept."""
+        with self._lock:
+            self._refuse_closed()
+            text, path = self._lab
+            return Stored(
+                instances=tuple(self._instances.values()),
+                quarantines=tuple(self._quarantines.values()),
+                lab_text=text,
+                lab_path=path,
+            )
+
+    def save(self, instance: Instance) -> None:
+        """Keep an instance, replacing what was kept under its name."""
+        with self._lock:
+            self._refuse_closed()
+            self._instances[instance.name] = instance
+
+    def remove(self, instance: Instance, *, rest_until: float) -> None:
+        """Forget an instance and put its address in quarantine until then, in one step."""
+        key = (instance.host, instance.address)
+        with self._lock:
+            self._refuse_closed()
+            self._instances.pop(instance.name, None)
+            before = self._quarantines.get(key)
+            until = max(rest_until, before.until) if before else rest_until
+            self._quarantines[key] = Quarantine(*key, instance.service, until)
+
+    def save_lab(self, text: str, path: str) -> None:
+        """Keep the lab file last applied."""
+        with self._lock:
+            self._refuse_closed()
+            self._lab = (text, path)
+
+    def record(self, event: Event) -> None:
+        """Append to the journal."""
+        with self._lock:
+            self._refuse_closed()
+            self._journal.append(event)
+
+    def events(self, limit: int = 100) -> Sequence[Event]:
+        """Return the last `limit` events, oldest first."""
+        with self._lock:
+            self._refuse_closed()
+            return list(self._journal)[-limit:] if limit else []
+
+    def close(self) -> None:
+        """Forget everything. May be called twice."""
+        self._closed = True
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise StoreError("the store was closed", hint="make another one")

@@ -1,0 +1,377 @@
+"""Keeps our state in one SQLite file, through SQLAlchemy Core.
+
+This is the store of every installation that runs on one machine. Nouns go in and out whole; SQL,
+rows and SQLAlchemy's errors stay in here. Which file it is, and that only one process has it open,
+is the business of `orchestrator.state_dir`.
+
+Durability: the file is in write-ahead-log mode with ``synchronous=NORMAL``. A commit has been
+handed to the kernel when a method returns, so it survives `kill -9` at any later instant. A power
+failure may lose the last moments (never the file's consistency), and that is acceptable because
+the guests those rows speak of are then gone as well. In return a save costs no disk flush on the
+wake path. See https://www.sqlite.org/pragma.html#pragma_synchronous.
+"""
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    delete,
+    event,
+    func,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from orchestrator.errors import StoreError
+from orchestrator.model import Event, Instance, InstanceState
+from orchestrator.store.base import Quarantine, Stored
+
+SCHEMA = "1"  # grows by one with every change of the tables below
+JOURNAL_KEPT = 100_000  # rows of the journal that are always there to be read
+PRUNE_EVERY = 1_000  # rows between two prunings, so that almost no record() pays for one
+BUSY_TIMEOUT_MS = 5_000  # how long to wait for a tool (sqlite3, a backup) that holds the file
+FILE_MODE = 0o600  # the journal may say who asked for what
+DIRECTORY_MODE = 0o711  # a hypervisor's own user must get through to the images beside the file
+
+_SCHEMA = MetaData()
+_META = Table(
+    "meta",
+    _SCHEMA,
+    Column("key", String, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+_INSTANCES = Table(
+    "instances",
+    _SCHEMA,
+    Column("name", String, primary_key=True),
+    Column("service", String, nullable=False),
+    Column("host", String, nullable=False),
+    Column("address", String, nullable=False),
+    Column("mac", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("address6", String),
+    Column("ready_at", Float),
+)
+_QUARANTINES = Table(
+    "quarantines",
+    _SCHEMA,
+    Column("host", String, primary_key=True),
+    Column("address", String, primary_key=True),
+    Column("service", String, nullable=False),
+    Column("until", Float, nullable=False),
+)
+_JOURNAL = Table(
+    "journal",
+    _SCHEMA,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("data", Text, nullable=False),
+)
+
+_SAVE = insert(_INSTANCES)
+_SAVE = _SAVE.on_conflict_do_update(
+    index_elements=["name"],
+    set_={column.name: column for column in _SAVE.excluded if column.name != "name"},
+)
+_REST = insert(_QUARANTINES)
+_REST = _REST.on_conflict_do_update(
+    index_elements=["host", "address"],
+    set_={
+        "service": _REST.excluded.service,
+        "until": func.max(_QUARANTINES.c.until, _REST.excluded.until),
+    },
+)
+_SET = insert(_META)
+_SET = _SET.on_conflict_do_update(index_elements=["key"], set_={"value": _SET.excluded.value})
+
+_DAMAGED = "move the file away: edgewake then starts afresh and adopts the guests it finds running"
+_PERMISSION = "run as the user who owns the file and its folder, on a file system that is writable"
+HINTS = {  # by SQLite's primary result code, https://www.sqlite.org/rescode.html
+    sqlite3.SQLITE_BUSY: "another process holds the file; end it (fuser names it) and try again",
+    sqlite3.SQLITE_READONLY: _PERMISSION,
+    sqlite3.SQLITE_CANTOPEN: _PERMISSION,
+    sqlite3.SQLITE_IOERR: "look at the kernel's log (dmesg) for errors of the disk",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_FULL: "make room on its file system; what was saved before is still there",
+}
+
+
+class SqlStore:
+    """A `Store` in the SQLite file that `url` names, such as ``sqlite:////var/lib/x/state.db``.
+
+    The file is created with mode 0600, and its folder, if missing, with 0711. One connection
+    writes, behind a lock; readers have their own and never make a writer wait.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._path = _file_of(url)
+        self._lock = threading.Lock()
+        self._closed = False
+        with self._telling("open"):
+            _create_file(self._path)
+            self._engine = create_engine(url)
+            event.listen(self._engine, "connect", _set_pragmas)
+            event.listen(self._engine, "begin", _begin)
+            try:
+                self._writer = self._engine.connect()
+                self._prepare()
+                self._use_wal()
+            except BaseException:
+                self._engine.dispose()
+                raise
+
+    def load(self) -> Stored:
+        """Return all that is kept."""
+        with self._reading("load") as connection:
+            meta = {row.key: row.value for row in connection.execute(select(_META))}
+            return Stored(
+                instances=tuple(
+                    _instance(row) for row in connection.execute(select(_INSTANCES)).mappings()
+                ),
+                quarantines=tuple(
+                    _quarantine(row) for row in connection.execute(select(_QUARANTINES)).mappings()
+                ),
+                lab_text=meta.get("lab_text", ""),
+                lab_path=meta.get("lab_path", ""),
+            )
+
+    def save(self, instance: Instance) -> None:
+        """Keep an instance, replacing what was kept under its name."""
+        with self._writing(f"save {instance.name}") as connection:
+            connection.execute(_SAVE, _row(instance))
+
+    def remove(self, instance: Instance, *, rest_until: float) -> None:
+        """Forget an instance and put its address in quarantine until then, in one step."""
+        rest = {
+            "host": instance.host,
+            "address": str(instance.address),
+            "service": instance.service,
+            "until": rest_until,
+        }
+        with self._writing(f"remove {instance.name}") as connection:
+            connection.execute(delete(_INSTANCES).where(_INSTANCES.c.name == instance.name))
+            connection.execute(_REST, rest)
+
+    def save_lab(self, text: str, path: str) -> None:
+        """Keep the lab file last applied."""
+        with self._writing("save the lab file") as connection:
+            connection.execute(
+                _SET, [{"key": "lab_text", "value": text}, {"key": "lab_path", "value": path}]
+            )
+
+    def record(self, event: Event) -> None:
+        """Append to the journal; all but the last `JOURNAL_KEPT` rows go, now and then."""
+        row = {
+            "at": event.at,
+            "kind": event.kind,
+            "subject": event.subject,
+            "text": event.text,
+            "data": json.dumps(event.data),
+        }
+        with self._writing("write the journal") as connection:
+            result = connection.execute(insert(_JOURNAL), row)
+            number = result.inserted_primary_key[0] if result.inserted_primary_key else 0
+            if number % PRUNE_EVERY == 0:
+                connection.execute(delete(_JOURNAL).where(_JOURNAL.c.id <= number - JOURNAL_KEPT))
+
+    def events(self, limit: int = 100) -> Sequence[Event]:
+        """Return the last `limit` events, oldest first."""
+        last = select(_JOURNAL).order_by(_JOURNAL.c.id.desc()).limit(limit)
+        with self._reading("read the journal") as connection:
+            return [_event(row) for row in connection.execute(last).mappings()][::-1]
+
+    def close(self) -> None:
+        """Let go of the file. May be called twice."""
+        with self._lock, self._telling("close"):
+            if not self._closed:
+                self._closed = True
+                self._writer.close()
+                self._engine.dispose()
+
+    def _prepare(self) -> None:
+        """Make the tables of a new file, and refuse a file that is damaged or not ours to read.
+
+        All tables are made in one transaction with the schema's number, so that a crash leaves
+        either nothing or everything.
+        """
+        with self._writer.begin():
+            verdict = self._writer.execute(text("PRAGMA quick_check(1)")).scalar_one()
+            if verdict != "ok":
+                raise StoreError(f"{self._path}: the file is damaged: {verdict}", hint=_DAMAGED)
+            tables = inspect(self._writer).get_table_names()
+            if not tables:
+                _SCHEMA.create_all(self._writer)
+                self._writer.execute(_SET, {"key": "schema", "value": SCHEMA})
+                return
+            self._refuse_foreign(tables)
+
+    def _use_wal(self) -> None:
+        """Go over to a write-ahead log, which stays with the file; not possible in a transaction.
+
+        Only now is it known that the file is ours to change.
+        """
+        driver: sqlite3.Connection = self._writer.connection.driver_connection
+        driver.execute("PRAGMA journal_mode=WAL")
+
+    def _refuse_foreign(self, tables: Sequence[str]) -> None:
+        schema = None
+        if _META.name in tables:
+            ours = select(_META.c.value).where(_META.c.key == "schema")
+            schema = self._writer.execute(ours).scalar_one_or_none()
+        if schema is None:
+            raise StoreError(
+                f"{self._path}: this is a database of some other program",
+                hint="name another file; this one was left as it is",
+            )
+        if schema != SCHEMA:
+            raise StoreError(
+                f"{self._path}: its schema is number {schema}, this edgewake reads {SCHEMA}",
+                hint="use the edgewake that wrote it, or name another file",
+            )
+
+    @contextmanager
+    def _writing(self, doing: str) -> Iterator[Connection]:
+        with self._lock, self._telling(doing):
+            self._refuse_closed()
+            with self._writer.begin():
+                yield self._writer
+
+    @contextmanager
+    def _reading(self, doing: str) -> Iterator[Connection]:
+        with self._telling(doing):
+            self._refuse_closed()
+            with self._engine.connect() as connection:
+                yield connection
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise StoreError(f"{self._path}: the store was closed", hint="open it again")
+
+    @contextmanager
+    def _telling(self, doing: str) -> Iterator[None]:
+        """Translate every foreign error into a `StoreError` that names the file."""
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+            code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the rest is the extended code
+            raise StoreError(
+                f"{self._path}: cannot {doing}: {cause}", hint=HINTS.get(code, "")
+            ) from error
+        except OSError as error:
+            raise StoreError(
+                f"{self._path}: cannot {doing}: {error.strerror}", hint=_PERMISSION
+            ) from error
+        except (ValueError, TypeError) as error:
+            raise StoreError(
+                f"{self._path}: cannot {doing}: a row makes no sense: {error}", hint=_DAMAGED
+            ) from error
+
+
+def _file_of(url: str) -> Path:
+    """Return the file of a ``sqlite:///`` URL; StoreError for every other kind."""
+    hint = "write sqlite:////an/absolute/path.db"
+    try:
+        parsed = make_url(url)
+    except SQLAlchemyError as error:
+        raise StoreError(f"{url!r} is not the URL of a database", hint=hint) from error
+    if parsed.drivername not in {"sqlite", "sqlite+pysqlite"}:
+        raise StoreError(f"{parsed.drivername}: only SQLite is supported", hint=hint)
+    if parsed.database in {None, "", ":memory:"}:
+        raise StoreError(f"{url!r} names no file", hint=hint)
+    return Path(str(parsed.database))
+
+
+def _create_file(path: Path) -> None:
+    """Create the file with its mode before SQLite does; its log files inherit the mode."""
+    path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE))
+
+
+def _set_pragmas(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    """Set up a new connection; transactions are begun by `_begin`, not by the sqlite3 module.
+
+    The module's own way leaves CREATE TABLE outside of transactions; see SQLAlchemy's page on the
+    pysqlite dialect, "Serializable isolation / Savepoints / Transactional DDL".
+    """
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _row(instance: Instance) -> dict[str, object]:
+    return {
+        "name": instance.name,
+        "service": instance.service,
+        "host": instance.host,
+        "address": str(instance.address),
+        "mac": instance.mac,
+        "state": instance.state.value,
+        "created_at": instance.created_at,
+        "address6": str(instance.address6) if instance.address6 else None,
+        "ready_at": instance.ready_at,
+    }
+
+
+def _instance(row: Mapping[Any, Any]) -> Instance:
+    return Instance(
+        name=row["name"],
+        service=row["service"],
+        host=row["host"],
+        address=IPv4Address(row["address"]),
+        mac=row["mac"],
+        state=InstanceState(row["state"]),
+        created_at=row["created_at"],
+        address6=IPv6Address(row["address6"]) if row["address6"] else None,
+        ready_at=row["ready_at"],
+    )
+
+
+def _quarantine(row: Mapping[Any, Any]) -> Quarantine:
+    return Quarantine(
+        host=row["host"],
+        address=IPv4Address(row["address"]),
+        service=row["service"],
+        until=row["until"],
+    )
+
+
+def _event(row: Mapping[Any, Any]) -> Event:
+    return Event(
+        at=row["at"],
+        kind=row["kind"],
+        subject=row["subject"],
+        text=row["text"],
+        data=tuple((str(key), str(value)) for key, value in json.loads(row["data"])),
+    )

@@ -1,0 +1,163 @@
+"""Carries a wake from "somebody wants it" to an instance that answers, trying several hosts.
+
+Everything here runs on a worker thread that holds the service's lock: only who holds it boots or
+ends instances of the service, so a wake, a sleep and a move of one service never overlap.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from threading import Event as Flag
+from threading import Lock
+
+from orchestrator.boot import Boots
+from orchestrator.errors import (
+    EdgewakeError,
+    HostUnreachable,
+    HypervisorError,
+    ImageUnusable,
+    NoCapacity,
+    NoHostReachable,
+    NotReady,
+    WakeError,
+)
+from orchestrator.fleet import Fleet
+from orchestrator.journal import Journal
+from orchestrator.model import Instance, Service
+from orchestrator.trace import WakeTrace
+
+
+class Waker:
+    """Boots instances where they fit best, and ends them."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        boots: Boots,
+        journal: Journal,
+        *,
+        announce: Callable[[Instance], None],
+        lose: Callable[[str, str], None],
+    ) -> None:
+        self.locks: defaultdict[str, Lock] = defaultdict(Lock)
+        self._fleet = fleet
+        self._boots = boots
+        self._journal = journal
+        self._announce = announce
+        self._lose = lose
+        self._stopping = Flag()
+
+    def wake(self, service: Service, population: str, trace: WakeTrace) -> None:
+        """Make the service answer, unless it does already. Takes the service's lock.
+
+        Raises `WakeError`; the time runs from the trace's first query.
+        """
+        deadline = trace.zero + service.deadline_s
+        lock = self.locks[service.name]
+        if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise NotReady(service.name, "it was still being stopped or moved at the deadline")
+        try:
+            self._clear_hidden(service.name)
+            if not self._fleet.endpoints(service.name):
+                self.boot(service, population, deadline, trace)
+        finally:
+            lock.release()
+
+    def grow(self, service: Service) -> None:
+        """Boot the further replicas of a service that was just woken. Takes the service's lock."""
+        with self.locks[service.name]:
+            while not self._stopping.is_set() and self._fleet.endpoints(service.name):
+                if len(self._fleet.of(service.name)) >= service.replicas:
+                    return
+                trace = WakeTrace(service.name)
+                try:
+                    self.boot(service, "", trace.zero + service.deadline_s, trace)
+                except EdgewakeError as error:
+                    self._journal.record("replica-failed", service.name, str(error))
+                    return
+
+    def boot(
+        self, service: Service, population: str, deadline: float, trace: WakeTrace, only: str = ""
+    ) -> None:
+        """Boot one instance on the best host, or the next best while the deadline allows.
+
+        `only` names the one host that will do. The caller holds the service's lock. Raises
+        `WakeError` that tells what happened on each host that was tried.
+        """
+        failures: list[EdgewakeError] = []
+        tried: set[str] = set()
+        while True:
+            try:
+                instance = self._fleet.reserve(
+                    service.name, population=population, without=frozenset(tried), only=only
+                )
+            except (NoCapacity, NoHostReachable):
+                if not failures:
+                    raise
+                raise _told(service.name, failures) from failures[-1]
+            trace.stamp("decided")
+            trace.instance, trace.host = instance.name, instance.host
+            try:
+                ready = self._boots.boot(instance, service, deadline, trace.stamp)
+            except (HypervisorError, WakeError) as error:
+                trace.stamp("failed")
+                failures.append(error)
+                tried.add(instance.host)
+                self._note_failure(instance, error)
+                if isinstance(error, ImageUnusable) or time.monotonic() >= deadline:
+                    raise _told(service.name, failures) from error
+            else:
+                self._announce(ready)
+                trace.stamp("stored")
+                return
+
+    def end(self, instance: Instance) -> bool:
+        """End an instance; if its host does not answer, it stays STOPPING until the host is back.
+
+        Its address rests for as long as an answer that named it may live. The caller holds the
+        service's lock. Returns whether it is gone.
+        """
+        service = self._fleet.service(instance.service)
+        ttl_s = service.ttl_s if service else 0
+        try:
+            self._boots.stop(instance, rest_until=time.time() + ttl_s)
+        except HypervisorError as error:
+            self._lose(instance.host, error.message)
+            return False
+        return True
+
+    def end_if_same(self, instance: Instance) -> None:
+        """End an instance unless somebody else did meanwhile. Takes the service's lock."""
+        with self.locks[instance.service]:
+            if self._fleet.get(instance.name) in {instance, None}:
+                self.end(instance)
+
+    def resting(self, service: str) -> bool:
+        """Return whether no wake, sleep or move of the service is under way."""
+        return not self.locks[service].locked()
+
+    def close(self) -> None:
+        """Begin nothing new."""
+        self._stopping.set()
+
+    def _clear_hidden(self, service: str) -> None:
+        """End what is on its way out already, so that it holds no memory and no address."""
+        for instance in self._fleet.of(service):
+            if self._fleet.hidden(instance.name):
+                self.end(instance)
+
+    def _note_failure(self, instance: Instance, error: EdgewakeError) -> None:
+        if isinstance(error, HostUnreachable):
+            self._lose(error.host, error.message)
+        self._journal.record("boot-failed", instance.service, str(error), host=instance.host)
+
+
+def _told(service: str, failures: list[EdgewakeError]) -> WakeError:
+    """Return the one error that tells what happened on every host that was tried."""
+    last = failures[-1]
+    if isinstance(last, WakeError) and len(failures) == 1:
+        return last
+    said = "; ".join(failure.message.removeprefix(f"{service}: ") for failure in failures)
+    if isinstance(last, WakeError):
+        return last.__class__(service, said, hint=last.hint)
+    return NoHostReachable(service, f"no host could start it: {said}", hint=last.hint)

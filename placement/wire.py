@@ -1,0 +1,135 @@
+"""Problems and plans as JSON text.
+
+The JSON mirrors the dataclasses of `placement.problem`: same names, sets as sorted lists, labels as
+``[key, value]`` pairs. Reading is strict (an unknown or missing field, a wrong type, NaN are
+errors that say where) and is driven by the dataclasses themselves, so a field added there is
+read and written without a line here.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from placement.problem import Malformed, Plan, Problem, validate
+
+T = TypeVar("T")
+
+
+def problem_text(problem: Problem) -> str:
+    """Return a problem as JSON."""
+    return _text(problem)
+
+
+def plan_text(plan: Plan) -> str:
+    """Return a plan as JSON."""
+    return _text(plan)
+
+
+def read_problem(text: str) -> Problem:
+    """Return the problem that JSON text holds; `Malformed` names the field that is wrong."""
+    problem = _read(Problem, text)
+    validate(problem)
+    return problem
+
+
+def read_plan(text: str) -> Plan:
+    """Return the plan that JSON text holds; `Malformed` names the field that is wrong."""
+    return _read(Plan, text)
+
+
+def _text(value: Problem | Plan) -> str:
+    return json.dumps(_encoded(value), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _encoded(value: object) -> object:
+    if is_dataclass(value):
+        return {each.name: _encoded(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _encoded(value[key]) for key in value}
+    if isinstance(value, frozenset):
+        return [_encoded(each) for each in sorted(value)]
+    if isinstance(value, tuple):
+        return [_encoded(each) for each in value]
+    return value
+
+
+def _read(kind: type[T], text: str) -> T:
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except Malformed:
+        raise
+    except RecursionError:
+        raise Malformed("", "JSON is nested too deeply") from None
+    except ValueError as error:  # not JSON, or an integer of thousands of digits
+        raise Malformed("", f"not JSON: {error}") from error
+    return cast(T, _decoded(kind, value, ""))
+
+
+def _refuse_constant(name: str) -> float:
+    raise Malformed("", f"{name} is not a number in JSON")
+
+
+def _decoded(kind: Any, value: Any, path: str) -> object:
+    """Return a JSON value as an annotated type."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if isinstance(kind, UnionType):
+        chosen = next(each for each in arguments if each is not NoneType)
+        return None if value is None else _decoded(chosen, value, path)
+    if is_dataclass(kind):
+        return _object(kind, value, path)
+    if origin is Mapping:
+        return {
+            key: _decoded(arguments[1], each, f"{path}.{key}")
+            for key, each in _typed(value, dict, path, "an object").items()
+        }
+    if origin in (tuple, frozenset):
+        return _sequence(origin, arguments, value, path)
+    return _scalar(kind, value, path)
+
+
+def _object(kind: Any, value: Any, path: str) -> object:
+    given = _typed(value, dict, path, "an object")
+    known = {each.name: each for each in fields(kind)}
+    hints = get_type_hints(kind)
+    prefix = f"{path}." if path else ""
+    for name in given:
+        if name not in known:
+            raise Malformed(f"{prefix}{name}", f"unknown field; known: {', '.join(known)}")
+    for name, each in known.items():
+        if name not in given and each.default is MISSING and each.default_factory is MISSING:
+            raise Malformed(f"{prefix}{name}", "missing")
+    return kind(**{n: _decoded(hints[n], each, f"{prefix}{n}") for n, each in given.items()})
+
+
+def _sequence(origin: Any, arguments: tuple[Any, ...], value: Any, path: str) -> object:
+    items = _typed(value, list, path, "a list")
+    kinds = arguments
+    if origin is frozenset or arguments[-1] is Ellipsis:
+        kinds = (arguments[0],) * len(items)
+    if len(kinds) != len(items):
+        raise Malformed(path, f"must have {len(kinds)} items, has {len(items)}")
+    return origin(
+        _decoded(kind, each, f"{path}[{index}]")
+        for index, (kind, each) in enumerate(zip(kinds, items, strict=True))
+    )
+
+
+def _scalar(kind: type, value: Any, path: str) -> object:
+    if kind is str:
+        return _typed(value, str, path, "a text")
+    if isinstance(value, bool):
+        raise Malformed(path, f"must be a number, not {value}")
+    if kind is int:
+        return _typed(value, int, path, "a whole number")
+    try:
+        return float(_typed(value, (int, float), path, "a number"))
+    except OverflowError:
+        raise Malformed(path, "is too large a number") from None
+
+
+def _typed(value: Any, kind: type | tuple[type, ...], path: str, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise Malformed(path, f"must be {what}, not {type(value).__name__}")
+    return value

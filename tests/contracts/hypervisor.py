@@ -1,0 +1,368 @@
+"""What every `Hypervisor` must do; a back end's own test subclasses `HypervisorContract`.
+
+The subclass's module provides a fixture `rig`: one machine, and what a test may make happen on it
+behind the driver's back. `rig.patience_s` bounds every wait for something that a guest does.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import Protocol
+
+import pytest
+
+from orchestrator.errors import HostUnreachable, StartFailed
+from orchestrator.hypervisors.base import GuestEnded, HostEvent, Hypervisor
+from orchestrator.model import Guest, Host
+
+
+class Rig(Protocol):
+    """A machine for tests. Whatever is made on it is gone after the test, failed or not."""
+
+    host: Host
+    owner: str
+    patience_s: float
+
+    def driver(self, *, owner: str = "", host: Host | None = None) -> Hypervisor:
+        """Return a new driver on the machine, for this host and owner unless told otherwise."""
+        ...
+
+    def dead_driver(self) -> Hypervisor:
+        """Return a driver for a host that cannot be reached."""
+        ...
+
+    def guest(self, number: int = 0, *, ends: bool = False) -> Guest:
+        """Return a guest of `owner` on `host`; with `ends`, one whose program ends by itself."""
+        ...
+
+    def let_end(self, guest: Guest) -> None:
+        """Let a guest made with `ends` come to its end (at once or soon)."""
+        ...
+
+    def chat(self, guest: Guest) -> None:
+        """Let a running guest send something on its network (at once or soon)."""
+        ...
+
+    def make_foreign_guest(self, name: str) -> None:
+        """Start a guest that carries no mark."""
+        ...
+
+    def has_guest(self, name: str) -> bool:
+        """Return whether a guest of that name, ours or not, is there."""
+        ...
+
+    def make_foreign_network(self, name: str) -> None:
+        """Make a network that is not ours."""
+        ...
+
+    def has_network(self, name: str) -> bool:
+        """Return whether a network of that name, ours or not, is there."""
+        ...
+
+
+class Heard:
+    """A listener that remembers, and lets a test wait."""
+
+    def __init__(self) -> None:
+        self.events: list[HostEvent] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, event: HostEvent) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def wait(self, wanted: Callable[[HostEvent], bool], timeout_s: float) -> HostEvent:
+        """Return the first event that is wanted; fail the test after `timeout_s` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(map(wanted, self.events)), timeout_s)
+            for event in self.events:
+                if wanted(event):
+                    return event
+            pytest.fail(f"not heard within {timeout_s} s; heard: {self.events}")
+
+    def ended(self) -> list[str]:
+        """Return the instances whose end was heard, in order."""
+        with self._changed:
+            return [event.instance for event in self.events if isinstance(event, GuestEnded)]
+
+
+def ends(guest: Guest) -> Callable[[HostEvent], bool]:
+    """Return what recognises the end of this guest."""
+    return lambda event: isinstance(event, GuestEnded) and event.instance == guest.name
+
+
+def eventually(true: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Wait until it is true; fail the test after `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {timeout_s} s")
+        time.sleep(0.02)
+
+
+def unheard(_stage: str) -> None:
+    """Ignore a stamp."""
+
+
+def names(hypervisor: Hypervisor) -> set[str]:
+    """Return the instances that a driver says run."""
+    return {guest.mark.instance for guest in hypervisor.running()}
+
+
+class HypervisorContract:
+    """Subclass it where the fixture `rig` is."""
+
+    @pytest.fixture
+    def hypervisor(self, rig: Rig) -> Hypervisor:
+        driver = rig.driver()
+        driver.set_network(rig.host.network)
+        return driver
+
+    # --- start, running, stop ---------------------------------------------------------------------
+
+    def test_a_started_guest_runs_with_its_mark(self, rig: Rig, hypervisor: Hypervisor) -> None:
+        stamps: list[str] = []
+        guest = rig.guest()
+        hypervisor.start(guest, stamps.append)
+        assert stamps == ["define", "start"]
+        assert [running.mark for running in hypervisor.running()] == [guest.mark]
+        assert rig.has_guest(guest.name)
+
+    def test_starting_a_running_guest_again_does_nothing(
+        self, rig: Rig, hypervisor: Hypervisor
+    ) -> None:
+        stamps: list[str] = []
+        heard = Heard()
+        hypervisor.watch(heard)
+        hypervisor.start(rig.guest(), unheard)
+        hypervisor.start(rig.guest(), stamps.append)
+        assert stamps == []
+        assert names(hypervisor) == {rig.guest().name}
+        assert heard.events == []
+
+    def test_many_callers_start_one_guest_once(self, rig: Rig, hypervisor: Hypervisor) -> None:
+        stamps: list[str] = []
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: hypervisor.start(rig.guest(), stamps.append), range(8)))
+        assert stamps == ["define", "start"]
+        assert names(hypervisor) == {rig.guest().name}
+
+    def test_a_name_in_use_by_another_mark_of_ours_is_refused(
+        self, rig: Rig, hypervisor: Hypervisor
+    ) -> None:
+        first = rig.guest()
+        hypervisor.start(first, unheard)
+        other = replace(first, mark=replace(first.mark, address=IPv4Address("192.0.2.1")))
+        with pytest.raises(StartFailed, match="another mark"):
+            hypervisor.start(other, unheard)
+        assert [running.mark for running in hypervisor.running()] == [first.mark]
+
+    def test_a_stopped_guest_is_gone_and_stopping_repeats(
+        self, rig: Rig, hypervisor: Hypervisor
+    ) -> None:
+        guest = rig.guest()
+        hypervisor.start(guest, unheard)
+        hypervisor.stop(guest.name)
+        assert not rig.has_guest(guest.name)
+        assert hypervisor.running() == ()
+        hypervisor.stop(guest.name)
+        hypervisor.stop("never-was")
+
+    def test_five_guests_start_in_parallel(self, rig: Rig, hypervisor: Hypervisor) -> None:
+        guests = [rig.guest(number) for number in range(5)]
+        with ThreadPoolExecutor(5) as pool:
+            list(pool.map(lambda guest: hypervisor.start(guest, unheard), guests))
+        assert names(hypervisor) == {guest.name for guest in guests}
+        hypervisor.stop(guests[0].name)
+        assert names(hypervisor) == {guest.name for guest in guests[1:]}
+
+    def test_a_guest_too_big_for_the_host_leaves_nothing(
+        self, rig: Rig, hypervisor: Hypervisor
+    ) -> None:
+        guest = rig.guest()
+        huge = replace(guest, boot=replace(guest.boot, memory_mib=2**32))  # 4 PiB
+        with pytest.raises(StartFailed, match=f"host {rig.host.name}: start {guest.name}"):
+            hypervisor.start(huge, unheard)
+        assert not rig.has_guest(guest.name)
+        hypervisor.start(guest, unheard)  # the name is free
+        assert names(hypervisor) == {guest.name}
+
+    def test_a_stamp_that_fails_leaves_nothing(self, rig: Rig, hypervisor: Hypervisor) -> None:
+        def give_up(_stage: str) -> None:
+            raise RuntimeError("the wake was given up")
+
+        with pytest.raises(RuntimeError, match="given up"):
+            hypervisor.start(rig.guest(), give_up)
+        assert not rig.has_guest(rig.guest().name)
+
+    # --- what is not ours -------------------------------------------------------------------------
+
+    def test_a_foreign_guest_is_not_seen_and_not_touched(
+        self, rig: Rig, hypervisor: Hypervisor
+    ) -> None:
+        guest = rig.guest()
+        rig.make_foreign_guest(guest.name)
+        with pytest.raises(StartFailed, match="not ours"):
+            hypervisor.start(guest, unheard)
+        hypervisor.stop(guest.name)
+        assert hypervisor.running() == ()
+        assert rig.has_guest(guest.name)
+
+    def test_guests_of_another_owner_or_host_are_foreign(
+        self, rig: Rig, hypervisor: Hypervisor
+    ) -> None:
+        guest = rig.guest()
+        hypervisor.start(guest, unheard)
+        neighbour = replace(rig.host, name="neighbour")
+        for other in (rig.driver(owner="someone-else"), rig.driver(host=neighbour)):
+            assert other.running() == ()
+            other.stop(guest.name)
+        assert names(hypervisor) == {guest.name}
+
+    def test_the_network_is_made_once_and_removed(self, rig: Rig) -> None:
+        hypervisor = rig.driver()
+        hypervisor.set_network(rig.host.network)
+        hypervisor.set_network(rig.host.network)
+        assert rig.has_network(rig.host.network.name)
+        hypervisor.set_network(None)
+        hypervisor.set_network(None)
+        assert not rig.has_network(rig.host.network.name)
+
+    def test_a_network_that_changed_is_made_anew(self, rig: Rig, hypervisor: Hypervisor) -> None:
+        gateway = rig.host.network.gateway + 1
+        hypervisor.set_network(replace(rig.host.network, gateway=gateway))
+        hypervisor.set_network(rig.host.network)
+        assert rig.has_network(rig.host.network.name)
+
+    def test_a_network_in_use_is_not_pulled_away(self, rig: Rig, hypervisor: Hypervisor) -> None:
+        hypervisor.start(rig.guest(), unheard)
+        with pytest.raises(StartFailed, match="plugged in"):
+            hypervisor.set_network(None)
+        assert rig.has_network(rig.host.network.name)
+        hypervisor.stop(rig.guest().name)
+        hypervisor.set_network(None)
+        assert not rig.has_network(rig.host.network.name)
+
+    def test_a_foreign_network_is_used_only_on_request(self, rig: Rig) -> None:
+        name = rig.host.network.name
+        rig.make_foreign_network(name)
+        hypervisor = rig.driver()
+        with pytest.raises(StartFailed, match="not ours"):
+            hypervisor.set_network(rig.host.network)
+        hypervisor.set_network(replace(rig.host.network, create=False))
+        hypervisor.set_network(None)
+        assert rig.has_network(name)
+
+    def test_a_guest_on_a_network_that_is_not_there_is_refused(self, rig: Rig) -> None:
+        hypervisor = rig.driver()
+        with pytest.raises(StartFailed, match=rig.host.network.name):
+            hypervisor.start(rig.guest(), unheard)
+        assert not rig.has_guest(rig.guest().name)
+
+    # --- restarts ---------------------------------------------------------------------------------
+
+    def test_a_fresh_driver_adopts_what_runs(self, rig: Rig, hypervisor: Hypervisor) -> None:
+        guest = rig.guest()
+        hypervisor.start(guest, unheard)
+        hypervisor.close()
+        hypervisor.close()
+        fresh = rig.driver()
+        assert [running.mark for running in fresh.running()] == [guest.mark]
+        fresh.start(guest, unheard)
+        fresh.stop(guest.name)
+        assert not rig.has_guest(guest.name)
+
+    def test_a_closed_driver_says_so(self, hypervisor: Hypervisor) -> None:
+        hypervisor.close()
+        with pytest.raises(HostUnreachable, match="closed"):
+            hypervisor.running()
+
+    # --- events -----------------------------------------------------------------------------------
+
+    def test_a_guest_that_ends_by_itself_is_heard(self, rig: Rig, hypervisor: Hypervisor) -> None:
+        heard = Heard()
+        hypervisor.watch(heard)
+        guest = rig.guest(ends=True)
+        hypervisor.start(guest, unheard)
+        rig.let_end(guest)
+        event = heard.wait(ends(guest), rig.patience_s)
+        assert isinstance(event, GuestEnded)
+        assert event.host == rig.host.name
+        assert event.why
+        assert hypervisor.running() == ()
+        assert hypervisor.console(guest.name), "the console is kept after the end"
+
+    def test_the_end_of_an_adopted_guest_is_heard(self, rig: Rig, hypervisor: Hypervisor) -> None:
+        guest = rig.guest(ends=True)
+        hypervisor.start(guest, unheard)
+        hypervisor.close()
+        heard = Heard()
+        rig.driver().watch(heard)
+        rig.let_end(guest)
+        heard.wait(ends(guest), rig.patience_s)
+
+    def test_an_end_that_we_caused_is_no_news(self, rig: Rig, hypervisor: Hypervisor) -> None:
+        heard, witness = Heard(), Heard()
+        hypervisor.watch(heard)
+        guest = rig.guest()
+        hypervisor.start(guest, unheard)
+        rig.driver().watch(witness)
+        hypervisor.stop(guest.name)
+        hypervisor.start(guest, unheard)
+        witness.wait(ends(guest), rig.patience_s)
+        assert heard.ended() == [], "neither the stop nor a late echo of it after the new start"
+        assert names(hypervisor) == {guest.name}
+
+    def test_a_listener_that_fails_does_not_silence_the_others(
+        self, rig: Rig, hypervisor: Hypervisor
+    ) -> None:
+        def fail(event: HostEvent) -> None:
+            raise RuntimeError(f"cannot take {event}")
+
+        heard = Heard()
+        hypervisor.watch(fail)
+        hypervisor.watch(heard)
+        guest = rig.guest(ends=True)
+        hypervisor.start(guest, unheard)
+        rig.let_end(guest)
+        heard.wait(ends(guest), rig.patience_s)
+
+    # --- what the host says -----------------------------------------------------------------------
+
+    def test_free_is_memory_and_cores(self, rig: Rig) -> None:
+        free = rig.driver().free()
+        assert free.cpu >= 1
+        assert 0 < free.memory_mib < 2**30
+
+    def test_counters_are_the_guests_own(self, rig: Rig, hypervisor: Hypervisor) -> None:
+        guest = rig.guest()
+        hypervisor.start(guest, unheard)
+        rig.chat(guest)
+        eventually(
+            lambda: hypervisor.running()[0].tx_bytes > 0,
+            rig.patience_s,
+            "the guest sends something",
+        )
+
+    def test_the_console_shows_what_the_guest_printed(
+        self, rig: Rig, hypervisor: Hypervisor
+    ) -> None:
+        guest = rig.guest()
+        assert hypervisor.console(guest.name) == b""
+        hypervisor.start(guest, unheard)
+        eventually(lambda: bool(hypervisor.console(guest.name)), rig.patience_s, "console output")
+        hypervisor.stop(guest.name)
+        assert hypervisor.console(guest.name)
+
+    def test_a_host_that_cannot_be_reached_is_named(self, rig: Rig) -> None:
+        dead = rig.dead_driver()
+        for ask in (dead.running, dead.free, lambda: dead.start(rig.guest(), unheard)):
+            with pytest.raises(HostUnreachable, match=rig.host.name):
+                ask()
+        heard = Heard()
+        dead.watch(heard)
+        heard.wait(lambda event: type(event).__name__ == "HostLost", rig.patience_s)

@@ -1,0 +1,187 @@
+"""The memory back end keeps the contract, and its levers do what they say."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from images.bootspec import BootSpec, Nic
+from orchestrator.errors import HostUnreachable, StartFailed
+from orchestrator.hypervisors.base import GuestEnded, HostBack, HostLost
+from orchestrator.hypervisors.consoles import CONSOLE_BYTES
+from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
+from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, mac_of
+from tests.contracts.hypervisor import Heard, HypervisorContract, ends, unheard
+
+NETWORK = GuestNetwork(
+    name="lab0",
+    subnet=IPv4Network("10.0.0.0/24"),
+    gateway=IPv4Address("10.0.0.1"),
+    first=IPv4Address("10.0.0.10"),
+    last=IPv4Address("10.0.0.99"),
+    create=True,
+)
+HOST = Host(name="edge1", uri="memory:", capacity=Capacity(cpu=4, memory_mib=1024), network=NETWORK)
+
+
+class MemoryRig:
+    patience_s = 5.0
+    owner = "lab"
+    host = HOST
+
+    def __init__(self) -> None:
+        self.machine = MemoryMachine()
+        self.drivers: list[MemoryHypervisor] = []
+
+    def driver(self, *, owner: str = "", host: Host | None = None) -> MemoryHypervisor:
+        driver = MemoryHypervisor(host or self.host, owner or self.owner, machine=self.machine)
+        self.drivers.append(driver)
+        return driver
+
+    def dead_driver(self) -> MemoryHypervisor:
+        driver = self.driver()
+        driver.unreachable()
+        return driver
+
+    def guest(self, number: int = 0, *, ends: bool = False) -> Guest:
+        address = IPv4Address("10.0.0.10") + number
+        name = f"ew-lab-web-{number}"
+        boot = BootSpec(Path("/k"), memory_mib=64, nics=(Nic(NETWORK.name, mac_of(address)),))
+        return Guest(name, Mark(self.owner, name, "web", self.host.name, address), boot)
+
+    def let_end(self, guest: Guest) -> None:
+        self.drivers[0].kill(guest.name)
+
+    def chat(self, guest: Guest) -> None:
+        self.drivers[0].transfer(guest.name, tx_bytes=100)
+
+    def make_foreign_guest(self, name: str) -> None:
+        guest = replace(self.guest(), name=name)
+        foreign = replace(guest, mark=replace(guest.mark, owner=""), boot=BootSpec(Path("/k"), 64))
+        MemoryHypervisor(self.host, "", machine=self.machine).start(foreign, unheard)
+
+    def has_guest(self, name: str) -> bool:
+        return name in self.machine.guests
+
+    def make_foreign_network(self, name: str) -> None:
+        self.machine.networks[name] = ("someone", None)
+
+    def has_network(self, name: str) -> bool:
+        return name in self.machine.networks
+
+
+@pytest.fixture
+def rig() -> Iterator[MemoryRig]:
+    rig = MemoryRig()
+    yield rig
+    for driver in rig.drivers:
+        driver.close()
+
+
+class TestMemoryHypervisor(HypervisorContract):
+    pass
+
+
+@pytest.fixture
+def hypervisor(rig: MemoryRig) -> MemoryHypervisor:
+    driver = rig.driver()
+    driver.set_network(NETWORK)
+    return driver
+
+
+def test_memory_is_bounded_by_capacity(rig: MemoryRig, hypervisor: MemoryHypervisor) -> None:
+    def start(number: int) -> bool:
+        try:
+            hypervisor.start(rig.guest(number), unheard)
+        except StartFailed:
+            return False
+        return True
+
+    hypervisor.boot_s = 0.01
+    with ThreadPoolExecutor(20) as pool:
+        started = list(pool.map(start, range(20)))
+    assert sum(started) == 1024 // 64
+    assert hypervisor.free() == Capacity(cpu=4, memory_mib=0)
+
+
+def test_start_takes_boot_s_and_waits_for_a_start_under_way(
+    rig: MemoryRig, hypervisor: MemoryHypervisor
+) -> None:
+    hypervisor.boot_s = 0.05
+    defined = threading.Event()
+
+    def stamp(stage: str) -> None:
+        if stage == "define":
+            defined.set()
+
+    before = time.monotonic()
+    first = threading.Thread(target=hypervisor.start, args=(rig.guest(), stamp))
+    first.start()
+    assert defined.wait(rig.patience_s)
+    assert not hypervisor.is_running(rig.guest().name)
+    hypervisor.start(rig.guest(), unheard)
+    started_at = hypervisor.started_at(rig.guest().name)
+    assert started_at is not None
+    assert started_at - before >= 0.05
+    first.join()
+    assert hypervisor.starts == [rig.guest().name]
+
+
+def test_fail_refuses_starts_with_the_reason(rig: MemoryRig, hypervisor: MemoryHypervisor) -> None:
+    hypervisor.fail = "the image is on fire"
+    with pytest.raises(StartFailed, match=r"host edge1: start ew-lab-web-0: the image is on fire"):
+        hypervisor.start(rig.guest(), unheard)
+    assert not rig.has_guest(rig.guest().name)
+
+
+def test_kill_ends_a_guest_with_a_reason(rig: MemoryRig, hypervisor: MemoryHypervisor) -> None:
+    heard = Heard()
+    hypervisor.watch(heard)
+    hypervisor.start(rig.guest(), unheard)
+    hypervisor.kill(rig.guest().name, "panicked")
+    event = heard.wait(ends(rig.guest()), rig.patience_s)
+    assert event == GuestEnded("edge1", rig.guest().name, "panicked")
+
+
+def test_a_guest_killed_while_it_is_built_fails_its_start(
+    rig: MemoryRig, hypervisor: MemoryHypervisor
+) -> None:
+    with pytest.raises(StartFailed, match="while it was built"):
+        hypervisor.start(rig.guest(), lambda _stage: hypervisor.kill(rig.guest().name))
+    assert not rig.has_guest(rig.guest().name)
+
+
+def test_a_host_that_is_cut_off_comes_back_with_its_guests(
+    rig: MemoryRig, hypervisor: MemoryHypervisor
+) -> None:
+    heard = Heard()
+    hypervisor.watch(heard)
+    hypervisor.start(rig.guest(), unheard)
+    hypervisor.unreachable("cable pulled")
+    with pytest.raises(HostUnreachable, match="cable pulled"):
+        hypervisor.running()
+    hypervisor.reachable()
+    heard.wait(lambda event: isinstance(event, HostBack), rig.patience_s)
+    assert heard.events == [HostLost("edge1", "cable pulled"), HostBack("edge1")]
+    assert len(hypervisor.running()) == 1
+
+
+def test_transfer_counts_both_ways(rig: MemoryRig, hypervisor: MemoryHypervisor) -> None:
+    hypervisor.start(rig.guest(), unheard)
+    hypervisor.transfer(rig.guest().name, rx_bytes=7)
+    hypervisor.transfer(rig.guest().name, rx_bytes=1, tx_bytes=2)
+    (running,) = hypervisor.running()
+    assert (running.rx_bytes, running.tx_bytes) == (8, 2)
+
+
+def test_the_console_is_bounded(rig: MemoryRig, hypervisor: MemoryHypervisor) -> None:
+    hypervisor.start(rig.guest(), unheard)
+    hypervisor.say(rig.guest().name, "x" * 2 * CONSOLE_BYTES + "end")
+    shown = hypervisor.console(rig.guest().name)
+    assert len(shown) == CONSOLE_BYTES
+    assert shown.endswith(b"xend")

@@ -1,0 +1,369 @@
+"""Control in a world of memory: the use-cases, and the defects of the ancestor one by one."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.errors import (
+    GuestDied,
+    ImageUnusable,
+    NoCapacity,
+    NoHostReachable,
+    NotReady,
+    Overloaded,
+    UnknownService,
+    UnsafeChanges,
+)
+from orchestrator.model import Capacity, Client, Constraints, DnsSettings, IdlePolicy, Population
+from tests.world import World, a_host, a_service
+
+MakeWorld = Callable[..., World]
+
+
+def test_a_wake_boots_announces_and_answers(make_world: MakeWorld) -> None:
+    world = make_world()
+    (endpoint,) = world.ask("web")
+    assert endpoint.host == "a"
+    assert str(endpoint.address).startswith("10.9.0.")
+    assert world.guests() == ["ew-t-web-0"]
+    assert world.seen.hosts_of("web") == ["a"]
+    assert [i.state for i in world.store.load().instances] == ["ready"]
+
+
+def test_a_trace_has_every_stage_in_order(make_world: MakeWorld) -> None:
+    world = make_world()
+    summons = world.control.summon("web", Client())
+    summons.endpoints.result(5)
+    assert summons.trace is not None
+    summons.trace.replied()
+    (wake,) = world.control.wakes.last("web")
+    stages = [stage for stage, _ in wake.stamps]
+    assert stages == "query decided intent define start answer stored reply".split()
+    assert [at for _, at in wake.stamps] == sorted(at for _, at in wake.stamps)
+    assert (wake.outcome, wake.instance, wake.host) == ("ready", "ew-t-web-0", "a")
+    assert 0 < wake.own_s < wake.total_s
+
+
+def test_a_query_while_booting_is_held_until_the_guest_answers(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.answer_s["web"] = 0.3
+    first = world.summon("web")
+    world.eventually(lambda: world.guests() != [])
+    second = world.summon("web")
+    assert not second.done()
+    time.sleep(0.1)
+    assert not second.done(), "answered while the guest was still booting"
+    assert second.result(5) == first.result(5)
+    assert world.drivers["a"].starts == ["ew-t-web-0"]
+
+
+def test_a_hundred_callers_share_one_boot(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.answer_s["web"] = 0.05
+    gate = threading.Barrier(100)
+    answers = []
+
+    def ask() -> None:
+        gate.wait()
+        answers.append(world.ask("web"))
+
+    threads = [threading.Thread(target=ask) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 100
+    assert len(set(answers)) == 1
+    assert world.drivers["a"].starts == ["ew-t-web-0"]
+    assert sum(wake.queries for wake in world.control.wakes.last("web")) <= 100
+
+
+def test_cold_names_boot_in_parallel_as_far_as_memory_allows(make_world: MakeWorld) -> None:
+    services = [a_service(f"s{n:02}") for n in range(20)]
+    world = make_world(*services, hosts=[a_host("a", memory_mib=1024)])
+    world.answer_s = {service.name: 0.2 for service in services}
+    began = time.monotonic()
+    futures = {service.name: world.summon(service.name) for service in services}
+    outcomes = {name: future.exception(10) for name, future in futures.items()}
+    took = time.monotonic() - began
+    refused = [error for error in outcomes.values() if error]
+    assert len(world.guests()) == 10
+    assert len(refused) == 10
+    assert all(isinstance(error, NoCapacity) and "memory" in str(error) for error in refused)
+    assert took < 10 * 0.2, "they booted one after the other"
+
+
+def test_an_unknown_service_is_refused_at_once(make_world: MakeWorld) -> None:
+    world = make_world()
+    assert isinstance(world.summon("nope").exception(0), UnknownService)
+
+
+def test_too_many_wakes_are_refused(make_world: MakeWorld) -> None:
+    services = [a_service(f"s{n}") for n in range(3)]
+    world = make_world(*services, waiting_wakes=2)
+    world.answer_s = {service.name: 0.2 for service in services}
+    futures = [world.summon(service.name) for service in services]
+    assert isinstance(futures[2].exception(0), Overloaded)
+    assert [future.exception(5) for future in futures[:2]] == [None, None]
+    world.summon("s2").result(5)
+
+
+# --- failure --------------------------------------------------------------------------------------
+
+
+def test_a_guest_that_never_answers_fails_at_the_deadline_and_leaves_nothing(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(a_service("web", deadline_s=0.1))
+    world.answer_s["web"] = None
+    error = world.summon("web").exception(5)
+    assert isinstance(error, NotReady)
+    assert "connection refused" in str(error)
+    assert world.guests() == []
+    assert world.store.load().instances == ()
+    assert world.control.fleet.used("a") == Capacity(0.0, 0)
+    assert world.seen.hosts_of("web") == []
+
+
+def test_after_a_failure_the_next_query_starts_afresh(make_world: MakeWorld) -> None:
+    world = make_world(a_service("web", deadline_s=0.1))
+    world.answer_s["web"] = None
+    assert world.summon("web").exception(5)
+    world.answer_s["web"] = 0.0
+    assert world.ask("web")
+
+
+def test_the_next_best_host_is_tried(make_world: MakeWorld) -> None:
+    world = make_world(hosts=[a_host("a"), a_host("b", 1)])
+    world.drivers["a"].fail = "out of luck"
+    (endpoint,) = world.ask("web")
+    assert endpoint.host == "b"
+    (wake,) = world.control.wakes.last()
+    assert "failed" in [stage for stage, _ in wake.stamps]
+
+
+def test_when_every_host_fails_each_is_named(make_world: MakeWorld) -> None:
+    world = make_world(hosts=[a_host("a"), a_host("b", 1)])
+    world.drivers["a"].fail = "out of luck"
+    world.drivers["b"].fail = "on fire"
+    error = world.summon("web").exception(5)
+    assert isinstance(error, NoHostReachable)
+    assert "out of luck" in str(error)
+    assert "on fire" in str(error)
+
+
+def test_an_unreachable_host_is_not_asked_again_until_it_is_back(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.drivers["a"].unreachable("cable cut")
+    world.eventually(lambda: world.control.fleet.lost() == {"a": "cable cut"})
+    error = world.summon("web").exception(5)
+    assert isinstance(error, NoHostReachable)
+    assert "cable cut" in str(error)
+    world.drivers["a"].reachable()
+    world.eventually(lambda: world.control.fleet.lost() == {})
+    assert world.ask("web")
+
+
+def test_a_guest_that_dies_while_booting_sends_the_wake_elsewhere(make_world: MakeWorld) -> None:
+    world = make_world(hosts=[a_host("a"), a_host("b", 1)])
+    world.answer_s["web"] = 0.5
+    future = world.summon("web")
+    world.eventually(lambda: world.guests("a") != [])
+    world.answer_s["web"] = 0.0
+    world.drivers["a"].kill("ew-t-web-0", "crashed")
+    (endpoint,) = future.result(5)
+    assert endpoint.host == "b"
+
+
+def test_a_guest_that_dies_everywhere_says_so(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.answer_s["web"] = 1.0
+    future = world.summon("web")
+    world.eventually(lambda: world.guests("a") != [])
+    world.drivers["a"].kill("ew-t-web-0", "crashed")
+    error = future.exception(5)
+    assert isinstance(error, GuestDied)
+    assert "crashed" in str(error)
+
+
+def test_a_missing_image_is_named_and_no_other_host_is_tried(make_world: MakeWorld) -> None:
+    world = make_world(hosts=[a_host("a"), a_host("b", 1)])
+    kernel = world.lab.images[0].kernel
+    kernel.unlink()
+    error = world.summon("web").exception(5)
+    assert isinstance(error, ImageUnusable)
+    assert kernel.name in str(error)
+    assert [driver.starts for driver in world.drivers.values()] == [[], []]
+    assert world.store.load().instances == ()
+
+
+def test_a_guest_that_dies_in_service_is_noticed_at_once(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.ask("web")
+    world.drivers["a"].kill("ew-t-web-0")
+    world.eventually(lambda: world.seen.hosts_of("web") == [])
+    assert world.ask("web")
+    assert world.drivers["a"].starts == ["ew-t-web-0"] * 2
+
+
+# --- sleep ----------------------------------------------------------------------------------------
+
+
+def test_an_idle_service_goes_to_sleep(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.ask("web")
+    time.sleep(0.1)
+    assert world.control.expire() == ("web",)
+    assert world.guests() == []
+    assert world.store.load().instances == ()
+    assert world.control.status().services[0].state == "asleep"
+
+
+def test_traffic_without_dns_keeps_a_service_awake(make_world: MakeWorld) -> None:
+    world = make_world(a_service("web", idle=IdlePolicy(after_s=0.2, min_up_s=0.0)))
+    world.ask("web")
+    world.control.expire()
+    for _ in range(8):
+        time.sleep(0.05)
+        world.drivers["a"].transfer("ew-t-web-0", rx_bytes=500, tx_bytes=50_000)
+        assert world.control.expire() == ()
+    time.sleep(0.3)
+    assert world.control.expire() == ("web",)
+
+
+def test_a_cached_answer_keeps_a_service_awake(make_world: MakeWorld) -> None:
+    world = make_world(a_service("web", ttl_s=1, idle=IdlePolicy(after_s=0.01, min_up_s=0.0)))
+    world.ask("web")
+    time.sleep(0.2)
+    assert world.control.expire() == ()
+    assert "cached" in world.control.status().services[0].idle
+    time.sleep(0.9)
+    assert world.control.expire() == ("web",)
+
+
+def test_a_query_in_the_last_moment_keeps_the_service_up(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.ask("web")
+    time.sleep(0.1)
+
+    class AsksAgain:
+        def set(self, routes: object) -> None:
+            """Hand out an answer just as the service is being withdrawn."""
+            if world.seen.hosts_of("web") == []:
+                world.control.asked["web"] = time.monotonic()
+
+        def close(self) -> None:
+            pass
+
+    world.control._steering.use(world.seen, AsksAgain())
+    assert world.control.expire() == ()
+    assert world.seen.hosts_of("web") == ["a"]
+    assert world.guests() == ["ew-t-web-0"]
+
+
+def test_release_puts_to_sleep_at_once(make_world: MakeWorld) -> None:
+    world = make_world(a_service("web", idle=IdlePolicy(after_s=None)))
+    world.ask("web")
+    time.sleep(0.1)
+    assert world.control.expire() == ()
+    assert world.control.release("web") == ("ew-t-web-0",)
+    assert world.guests() == []
+    with pytest.raises(UnknownService, match="the lab has: web"):
+        world.control.release("nope")
+
+
+def test_a_service_keeps_its_address_over_sleeps_and_others_do_not_get_it(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(a_service("web", ttl_s=60), a_service("api", ttl_s=60))
+    (web,) = world.ask("web")
+    world.control.release("web")
+    (api,) = world.ask("api")
+    assert api.address != web.address
+    (again,) = world.ask("web")
+    assert again.address == web.address
+
+
+# --- replicas, moves, lab changes -----------------------------------------------------------------
+
+
+def test_replicas_follow_the_first_answer(make_world: MakeWorld) -> None:
+    world = make_world(
+        a_service("web", replicas=3), hosts=[a_host("a"), a_host("b", 1), a_host("c", 2)]
+    )
+    assert len(world.ask("web")) == 1
+    world.eventually(lambda: len(world.seen.hosts_of("web")) == 3)
+    assert sorted(world.seen.hosts_of("web")) == ["a", "b", "c"]
+
+
+def test_rebalance_shows_by_default_and_moves_make_before_break(make_world: MakeWorld) -> None:
+    world = make_world(hosts=[a_host("a"), a_host("b", 1)])
+    world.ask("web")
+    avoid = replace(world.lab.services[0], constraints=Constraints(avoid_hosts=frozenset({"a"})))
+    world.control.fleet.use(replace(world.lab, services=(avoid,)))
+    shown = world.control.rebalance()
+    assert [str(change).split()[0] for change in shown.changes] == [
+        "boot",
+        "announce",
+        "withdraw",
+        "stop",
+    ]
+    assert world.guests("b") == []
+    world.seen.history.clear()
+    world.control.rebalance(dry_run=False)
+    assert (world.guests("a"), len(world.guests("b"))) == ([], 1)
+    hosts = [{end.host for end in r[0].endpoints} for r in world.seen.history]
+    assert all(hosts), "for a moment clients were led nowhere"
+
+
+def test_apply_ends_what_changed_and_leaves_the_rest(make_world: MakeWorld) -> None:
+    world = make_world(a_service("web"), a_service("api"))
+    world.ask("web")
+    world.ask("api")
+    changed = replace(world.lab.services[0], config=(("greeting", "hi"),))
+    new = replace(world.lab, services=(changed, world.lab.services[1]))
+    assert len(world.control.apply(new, dry_run=True)) == 2
+    assert len(world.guests()) == 2
+    world.control.apply(new, text="the file", path="lab.yaml")
+    assert world.guests() == ["ew-t-api-0"]
+    assert world.store.load().lab_text == "the file"
+    world.ask("web")
+    guest = world.machines["a"].guests["ew-t-web-0"].guest
+    assert "greeting=hi" in guest.boot.cmdline
+
+
+def test_apply_takes_hosts_in_and_lets_them_go(make_world: MakeWorld) -> None:
+    world = make_world(hosts=[a_host("a")])
+    world.ask("web")
+    world.control.apply(replace(world.lab, hosts=(a_host("b", 1),)))
+    assert world.guests() == []
+    assert world.machines["a"].networks == {}
+    (endpoint,) = world.ask("web")
+    assert endpoint.host == "b"
+
+
+def test_apply_refuses_another_zone_and_changes_nothing(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.ask("web")
+    with pytest.raises(UnsafeChanges, match="dns settings"):
+        world.control.apply(replace(world.lab, dns=DnsSettings(zone="other.test")))
+    assert world.guests() == ["ew-t-web-0"]
+
+
+def test_the_nearest_host_to_the_client_is_chosen(make_world: MakeWorld) -> None:
+    world = make_world(hosts=[a_host("a"), a_host("b", 1)], start=False)
+    from orchestrator.model import Link, Router
+
+    world.lab = replace(
+        world.lab,
+        hosts=tuple(replace(h, router=f"r{h.name}") for h in world.lab.hosts),
+        routers=(Router("ra"), Router("rb")),
+        links=(Link("ra", "rb", latency_ms=20, bandwidth_mbps=100),),
+        populations=(Population("near-b", (), router="rb"),),
+    )
+    control = world.start()
+    future = control.summon("web", Client(population="near-b")).endpoints
+    assert [end.host for end in future.result(5)] == ["b"]

@@ -1,0 +1,163 @@
+"""A small world for tests: hosts in memory, guests that answer when told to, one edgewake."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network
+
+from orchestrator.boot import HostParts
+from orchestrator.control import ControlSettings, Orchestrator
+from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
+from orchestrator.model import (
+    Capacity,
+    Client,
+    DnsSettings,
+    Endpoint,
+    GuestNetwork,
+    Host,
+    IdlePolicy,
+    Lab,
+    Probe,
+    ProbeKind,
+    Service,
+)
+from orchestrator.readiness import Cancelled, NotAnswering, Target
+from orchestrator.steering.base import Route
+from orchestrator.store.base import Store
+from orchestrator.store.memory import MemoryStore
+
+OWNER = "tests"
+
+
+@dataclass
+class Seen:
+    """A steering back end that remembers what it was told."""
+
+    routes: tuple[Route, ...] = ()
+    history: list[tuple[Route, ...]] = field(default_factory=list)
+
+    def set(self, routes: Sequence[Route]) -> None:
+        self.routes = tuple(routes)
+        self.history.append(self.routes)
+
+    def close(self) -> None:
+        self.routes = ()
+
+    def hosts_of(self, service: str) -> list[str]:
+        return [end.host for r in self.routes if r.service.name == service for end in r.endpoints]
+
+
+@dataclass
+class World:
+    """Hosts in memory, a store, and one edgewake over them that can be killed and started again.
+
+    `answer_s` says how long after its start a guest answers (None: never), by service.
+    """
+
+    lab: Lab
+    store: Store
+    machines: dict[str, MemoryMachine] = field(default_factory=dict)
+    drivers: dict[str, MemoryHypervisor] = field(default_factory=dict)
+    answer_s: dict[str, float | None] = field(default_factory=dict)
+    boot_s: float = 0.0
+    seen: Seen = field(default_factory=Seen)
+    settings: ControlSettings = field(default_factory=lambda: ControlSettings(sweep_s=3600))
+    control: Orchestrator = field(init=False)
+
+    def open_host(self, host: Host) -> HostParts:
+        machine = self.machines.setdefault(host.name, MemoryMachine())
+        driver = MemoryHypervisor(host, OWNER, machine=machine, boot_s=self.boot_s)
+        old = self.drivers.get(host.name)
+        driver.fail = old.fail if old else ""
+        self.drivers[host.name] = driver
+
+        def wait(
+            probe: Probe,
+            target: Target,
+            *,
+            deadline: float,
+            cancelled: Callable[[], str | None],
+        ) -> None:
+            service = self.service_at(target.address)
+            answer_s = self.answer_s.get(service, 0.0)
+            answers_at = float("inf") if answer_s is None else time.monotonic() + answer_s
+            while time.monotonic() < answers_at:
+                if why := cancelled():
+                    raise Cancelled(why)
+                if time.monotonic() > deadline:
+                    raise NotAnswering("connection refused")
+                time.sleep(0.002)
+
+        return HostParts(driver, wait)
+
+    def service_at(self, address: IPv4Address) -> str:
+        for machine in self.machines.values():
+            with machine.lock:
+                for kept in machine.guests.values():
+                    if kept.guest.mark.address == address:
+                        return kept.guest.mark.service
+        return ""
+
+    def start(self) -> Orchestrator:
+        self.control = Orchestrator(
+            self.lab,
+            store=self.store,
+            open_host=self.open_host,
+            owner=OWNER,
+            settings=self.settings,
+        )
+        self.control.start(self.seen)
+        return self.control
+
+    def crash(self) -> None:
+        """Forget the running edgewake as `kill -9` would, but for threads that must not linger."""
+        self.control.close()
+
+    def guests(self, host: str = "") -> list[str]:
+        machines = [m for name, m in self.machines.items() if host in {"", name}]
+        return sorted(name for machine in machines for name in machine.guests)
+
+    def ask(self, service: str, timeout_s: float = 10.0) -> tuple[Endpoint, ...]:
+        """Summon as a DNS answer would, noting that the answer was handed out."""
+        endpoints = self.summon(service).result(timeout_s)
+        self.control.asked[service] = time.monotonic()
+        return endpoints
+
+    def summon(self, service: str) -> Future[tuple[Endpoint, ...]]:
+        return self.control.summon(service, Client()).endpoints
+
+    def eventually(self, what: Callable[[], bool], timeout_s: float = 5.0) -> None:
+        """Wait until something becomes true; fail the test if it does not."""
+        end = time.monotonic() + timeout_s
+        while not what():
+            assert time.monotonic() < end, "it did not happen in time"
+            time.sleep(0.005)
+
+
+def a_host(name: str, index: int = 0, memory_mib: int = 1024, cpu: float = 64.0) -> Host:
+    net = IPv4Network((int(IPv4Address("10.9.0.0")) + 256 * index, 24))
+    return Host(
+        name=name,
+        uri="memory:///",
+        capacity=Capacity(cpu=cpu, memory_mib=memory_mib),
+        network=GuestNetwork(
+            name=f"net-{name}", subnet=net, gateway=net[1], first=net[10], last=net[200], create=True
+        ),
+    )
+
+
+def a_service(name: str, **changes: object) -> Service:
+    service = Service(
+        name=name,
+        names=(f"{name}.edge.test",),
+        image="tiny",
+        resources=Capacity(cpu=0.1, memory_mib=100),
+        probe=Probe(ProbeKind.TCP, port=80),
+        ttl_s=0,
+        idle=IdlePolicy(after_s=0.05, min_up_s=0.0),
+        deadline_s=2.0,
+    )
+    return replace(service, **changes)  # type: ignore[arg-type]
+
+
