@@ -7,6 +7,8 @@ asks edgewake for warm names while somebody floods it with names that do not exi
 
     python benchmarks/dns_warm.py --seconds 5
 """
+# mypy: disable-error-code="no-untyped-call"
+# dnslib, which is measured here, has no annotations.
 
 import argparse
 import contextlib
@@ -221,17 +223,17 @@ def latencies(output: str) -> list[float]:
     return [float(found) for found in re.findall(r"^> NOERROR \S+ \S+ ([\d.]+)$", output, re.M)]
 
 
-def measure(result: Result, port: int, names: Path, seconds: float, edns: bool, cpu: int) -> None:
+def measure(
+    result: Result, port: int, names: Path, seconds: float, *, edns: bool, cpu: int
+) -> None:
     """Measure one server for one round."""
     options = ["-e"] if edns else []
     output = ask(dnsperf(port, names, seconds, *options), cpu)
     result.rates.append(figure(output, "Queries per second"))
-    steady(result, port, names, seconds, options, cpu)
+    steady(result, port, names, seconds, *options, cpu=cpu)
 
 
-def steady(
-    result: Result, port: int, names: Path, seconds: float, options: list[str], cpu: int
-) -> None:
+def steady(result: Result, port: int, names: Path, seconds: float, *options: str, cpu: int) -> None:
     """Measure latencies and losses at the steady rate."""
     output = ask(dnsperf(port, names, seconds, "-v", "-Q", str(LATENCY_RATE), *options), cpu)
     result.latencies += latencies(output)
@@ -246,7 +248,7 @@ def measure_flooded(port: int, folder: Path, seconds: float, cpu: int) -> Result
     with on_cpu(cpu):
         flood = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(1)
-    steady(result, port, folder / "names", seconds, [], cpu)
+    steady(result, port, folder / "names", seconds, cpu=cpu)
     flood.wait()
     return result
 
@@ -309,7 +311,7 @@ def benchmark(seconds: float, rounds: int) -> None:
                     words = "EDNS" if edns else "plain"
                     print(f"round {number + 1}/{rounds}: {name}, {words}", file=sys.stderr)
                     result = results.setdefault(name, Result())
-                    measure(result, port, folder / "names", seconds, edns, client_cpu)
+                    measure(result, port, folder / "names", seconds, edns=edns, cpu=client_cpu)
         for name, pid in pids.items():
             results[name].memory_mib = memory_mib(pid)
         print("edgewake under a flood of random names", file=sys.stderr)

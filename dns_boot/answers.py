@@ -35,6 +35,7 @@ from dns_boot.names import (
     AA,
     CD,
     EDNS_UDP_BYTES,
+    HEADER_BYTES,
     OPCODE,
     QR,
     RA,
@@ -179,7 +180,7 @@ def served(query: Query, service: Service, endpoints: Sequence[Endpoint]) -> Ans
         rdatas = [_address(endpoint.address6) for endpoint in endpoints if endpoint.address6]
     else:
         rdatas = [_binding(service, endpoints)]
-    owner = DNSLabel(query.labels)
+    owner = DNSLabel(query.name)
     records = tuple(RR(owner, query.qtype, ttl=ttl_s, rdata=rdata) for rdata in rdatas)
     return Answer(answers=records, ours=True)
 
@@ -236,12 +237,16 @@ def _pack(query: Query, answer: Answer, *, forwarding: bool, flags: int = 0) -> 
     additional = [*answer.additional, *([_opt(query, answer)] if query.edns else [])]
     record = DNSRecord(
         DNSHeader(id=query.id, bitmap=flags),
-        questions=[DNSQuestion(DNSLabel(query.labels), query.qtype, query.qclass)],
+        questions=[DNSQuestion(DNSLabel(query.name), query.qtype, query.qclass)],
         rr=answer.answers,
         auth=answer.authority,
         ar=additional,
     )
-    return bytes(record.pack())
+    packed = bytes(record.pack())
+    # Encoded in lower case, because dnslib compresses only names of the same case; what the client
+    # sees is its own question, letter for letter, and owner names point into it.
+    end = HEADER_BYTES + len(query.question)
+    return packed[:HEADER_BYTES] + query.question + packed[end:]
 
 
 def _opt(query: Query, answer: Answer) -> EDNS0:

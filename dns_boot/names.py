@@ -53,15 +53,14 @@ class Edns:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One well-formed question. `labels` are as the client wrote them, `name` is lower case.
+    """One well-formed question. `name` is lower case; `flags` is the header's second word.
 
-    `question` is the question section, byte for byte; `flags` the second word of the header.
+    `question` is the question section, byte for byte as the client wrote it.
     """
 
     id: int
     flags: int
     question: bytes
-    labels: Name
     name: Name
     qtype: int
     qclass: int
@@ -116,8 +115,7 @@ def _read_query(
         id=ident,
         flags=flags,
         question=packet[HEADER_BYTES:end],
-        labels=labels,
-        name=lower(labels),
+        name=tuple(label.lower() for label in labels),  # ASCII letters only (RFC 4343)
         qtype=qtype,
         qclass=qclass,
         edns=edns,
@@ -193,11 +191,6 @@ def _unpack(layout: struct.Struct, packet: bytes, offset: int) -> tuple[int, ...
     if offset + layout.size > len(packet):
         raise FormatError("a packet that ends too early")
     return layout.unpack_from(packet, offset)
-
-
-def lower(labels: Name) -> Name:
-    """Return the name with ASCII letters in lower case (RFC 4343)."""
-    return tuple(label.lower() for label in labels)
 
 
 def name_of(text: str) -> Name:

@@ -22,7 +22,7 @@ from dns_boot.clients import Clients
 from dns_boot.forward import Forwarder
 from dns_boot.names import HEADER_BYTES, RD, Malformed, NameTable, Query, parse_query
 from dns_boot.packed import PackedAnswers
-from orchestrator.errors import Overloaded
+from orchestrator.errors import Overloaded, WakeError
 from orchestrator.model import DnsSettings, Endpoint, Population
 from orchestrator.steering.base import Route
 from orchestrator.summons import Summoner
@@ -307,6 +307,8 @@ class Resolver:
         try:
             error = CancelledError() if endpoints.cancelled() else endpoints.exception()
             if error is not None:
+                if not isinstance(error, WakeError | CancelledError):
+                    logger.error("waking %s failed oddly", held.route.service.name, exc_info=error)
                 self._give_up(held, answers.failure(error))
                 return
             held.asked.reply(self._served(held, endpoints.result()))

@@ -87,15 +87,15 @@ class Written:
         return self.read(value)
 
 
-def suggestion(word: str, known: Iterable[str], noun: str) -> str:
+def suggestion(word: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown word: what was perhaps meant, what there is."""
     names = list(known)
     if not names:
-        return f"there is no {noun} here"
+        return "there is none in this file"
     close = get_close_matches(word.casefold(), names, n=1)
     meant = f"did you mean {close[0]!r}? " if close else ""
     more = f", and {len(names) - 20} more" if len(names) > 20 else ""
-    return f"{meant}known {noun}s: {', '.join(names[:20])}{more}"
+    return f"{meant}known: {', '.join(names[:20])}{more}"
 
 
 def shown(text: str) -> str:
@@ -119,7 +119,7 @@ def _matching(pattern: str, rule: str, longest: int, *, lower: bool = False) -> 
 def _one_of(choices: Iterable[str], noun: str) -> Written:
     def read(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"unknown {noun} {shown(text)}; {suggestion(text, choices, noun)}")
+            raise ValueError(f"unknown {noun} {shown(text)}; {suggestion(text, choices)}")
         return text
 
     return Written(read, {"enum": sorted(choices)})
@@ -288,6 +288,13 @@ def _dns_name(text: str) -> str:
     return name
 
 
+def _mail_address(text: str) -> str:
+    local, at, domain = text.rpartition("@")
+    if not at or not re.fullmatch(r"[A-Za-z0-9._+-]{1,63}", local):  # it becomes one DNS label
+        raise ValueError(f"{shown(text)} is not right: write a mail address, admin@example.org")
+    return f"{local}@{_dns_name(domain).removesuffix('.')}"
+
+
 _TEXT = {"type": "string"}
 _DNS_NAME = {"type": "string", "pattern": r"^[A-Za-z0-9.-]+$", "maxLength": LONGEST_DNS_NAME + 1}
 _SERVICE_NAME = {"type": "string", "pattern": r"^(@|[A-Za-z0-9.-]+)$", "maxLength": 254}
@@ -364,6 +371,7 @@ Socket = Annotated[tuple[str, int], Written(_socket, _TEXT, _written_socket)]
 PortText = Annotated[Port, Written(_port, {"type": "string", "pattern": r"^[0-9]+/(tcp|udp)$"})]
 ConsolePattern = Annotated[str, Written(_console_pattern, {"type": "string", "format": "regex"})]
 ImageFile = Annotated[str, Written(_image_file, _TEXT)]
+MailAddress = Annotated[str, Written(_mail_address, {"type": "string", "format": "email"})]
 DnsName = Annotated[str, Written(_dns_name, _DNS_NAME)]
 ServiceName = Annotated[
     str, Written(lambda text: text if text == "@" else _dns_name(text), _SERVICE_NAME)
@@ -394,8 +402,8 @@ class DnsEntry(Entry):
     nameserver: DnsName | None = Field(
         default=None, description="Name of this server in NS and SOA records, absolute."
     )
-    hostmaster: DnsName | None = Field(
-        default=None, description="Mail address for the SOA record, with a dot for the @, absolute."
+    hostmaster: MailAddress | None = Field(
+        default=None, description="Mail address for the SOA record."
     )
 
     def noun(self, zone: str) -> DnsSettings:
@@ -405,7 +413,7 @@ class DnsEntry(Entry):
             listen=self.listen[0],
             port=self.listen[1],
             nameserver=(self.nameserver or "").removesuffix("."),
-            hostmaster=(self.hostmaster or "").removesuffix("."),
+            hostmaster=self.hostmaster or "",
             negative_ttl_s=self.negative_ttl,
             forward_to=tuple(self.forward),
         )
@@ -680,19 +688,19 @@ class ConstraintsEntry(Entry):
         )
 
 
-ImageKey = Annotated[Key, Field(description="Image it boots.")]
-Needs = Annotated[ResourcesEntry, Field(description="What one instance needs.")]
-Ready = Annotated[ReadyEntry, Field(description="How it is seen that it answers.")]
+_IMAGE = "Image it boots."
+_RESOURCES = "What one instance needs."
+_READY = "How it is seen that it answers."
 
 
 class ServiceDefaults(Entry):
     """The keys of a service that may be given once for all services."""
 
-    image: ImageKey | None = None
+    image: Key | None = Field(default=None, description=_IMAGE)
     config: dict[Label, ConfigText] = Field(default={}, description="Settings handed to the guest.")
-    resources: Needs | None = None
+    resources: ResourcesEntry | None = Field(default=None, description=_RESOURCES)
     ports: list[PortText] = Field(default=[], description="Ports it listens on, such as 80/tcp.")
-    ready: Ready | None = None
+    ready: ReadyEntry | None = Field(default=None, description=_READY)
     ttl: Ttl = Field(default=10, description="How long clients may keep an answer.")
     idle: IdleEntry = Field(default=IdleEntry(), description="When it goes to sleep.")
     deadline: SomeSeconds = Field(
@@ -722,11 +730,12 @@ class ServiceEntry(ServiceDefaults):
 
     model_config = ConfigDict(json_schema_extra=_nothing_required)
 
-    image: ImageKey
-    resources: Needs
-    ready: Ready
-    names: list[ServiceName] = Field(
-        default=[],
+    image: Key = Field(description=_IMAGE)
+    resources: ResourcesEntry = Field(description=_RESOURCES)
+    ready: ReadyEntry = Field(description=_READY)
+    names: list[ServiceName] | None = Field(
+        default=None,
+        min_length=1,
         description="DNS names, relative to the zone; `@` is the zone itself; default: the key.",
     )
 

@@ -11,7 +11,7 @@ scalar stays the text that was written, so that ``no`` is a name and ``1.10`` a 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -44,6 +44,7 @@ from orchestrator.units import MEMORY, POWER
 IMAGES_DIR = Path("/var/lib/edgewake/images")
 LARGEST_FILE = 1 << 20  # bytes
 DEEPEST = 16  # levels of nesting; the schema has 7
+MOST_SHOWN = 50  # problems in one message
 LONGEST_HOSTNAME = 63  # an instance's name is also its guest's: one DNS label, RFC 1035
 
 Where = tuple[str | int, ...]
@@ -97,13 +98,13 @@ class _Report:
 
     def add(self, where: Where, message: str, *, line: int | None = None) -> None:
         """Note a problem; one seen through several services that share a default counts once."""
-        where = self._written_at(where)
+        where = self.written_at(where)
         dotted = ".".join(part if _plain(part) else shown(part) for part in map(str, where))
         self.found.add((line or self.line(where), dotted, message))
 
     def line(self, where: Where) -> int:
         """Return the line of a key, or of the nearest key around it that is there."""
-        where = self._written_at(where)
+        where = self.written_at(where)
         while where and where not in self.lines:
             where = where[:-1]
         return self.lines.get(where, 1)
@@ -113,11 +114,16 @@ class _Report:
         if not self.found:
             return
         first, *rest = sorted(self.found)
-        others = [str(LabError(m, file=self.path, line=n, field=f)) for n, f, m in rest]
+        others = [
+            str(LabError(m, file=self.path, line=n, field=f)) for n, f, m in rest[: MOST_SHOWN - 1]
+        ]
+        if len(rest) >= MOST_SHOWN:
+            others.append(f"and {len(rest) + 1 - MOST_SHOWN} more")
         message = "\n".join([first[2], *others])
         raise LabError(message, file=self.path, line=first[0], field=first[1])
 
-    def _written_at(self, where: Where) -> Where:
+    def written_at(self, where: Where) -> Where:
+        """Return where a key is written: in `defaults`, if a service has it from there."""
         inherited = ("defaults", *where[2:])
         if where[:1] == ("services",) and where[:3] not in self.lines and inherited in self.lines:
             return inherited
@@ -129,6 +135,8 @@ def _plain(part: str) -> bool:
 
 
 # --- from text to plain data ------------------------------------------------------------------
+
+_NOT_TEXT = yaml.reader.Reader.NON_PRINTABLE.search  # what YAML forbids, but escapes can write
 
 
 class _Composer(yaml.BaseLoader):
@@ -188,7 +196,7 @@ def _composed(text: str, path: Path) -> yaml.Node | None:
         ) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        problem = f"the character U+{ord(error.character):04X} is not allowed"
+        problem = f"the character U+{error.character:04X} is not allowed"
         raise LabError(problem, file=path, line=line) from error
     except (ValueError, OverflowError) as error:  # PyYAML on escapes and versions out of range
         raise LabError(f"not valid YAML: {error}", file=path) from error
@@ -208,7 +216,7 @@ def _mapping(node: yaml.MappingNode, where: Where, report: _Report) -> dict[str,
     data: dict[str, Data] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode):
+        if not isinstance(key_node, yaml.ScalarNode) or _NOT_TEXT(key_node.value):
             report.add(where, "a key must be a plain word", line=line)
             continue
         key: str = key_node.value
@@ -227,7 +235,7 @@ def _scalar(node: yaml.Node, where: Where, report: _Report) -> str:
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
     if plain and text in {"", "~", "null"}:
         report.add(where, "has no value: give one, or remove the key")
-    if yaml.reader.Reader.NON_PRINTABLE.search(text):
+    if _NOT_TEXT(text):
         report.add(where, f"{shown(text)} has characters that are not text")
     return text
 
@@ -252,8 +260,12 @@ def _validated(data: dict[str, Data], report: _Report) -> LabEntry:
         return LabEntry.model_validate(data)
     except ValidationError as error:
         for details in error.errors(include_url=False):
-            where = tuple(part for part in details["loc"] if part != "[key]")
-            report.add(where, _message(where, details))
+            loc = tuple(part for part in details["loc"] if part != "[key]")
+            where = report.written_at(loc)
+            message = _message(where, details)
+            if where == ("name",) and where not in report.lines:
+                message += "; it is the file's name, because the file does not set 'name'"
+            report.add(where, message)
         report.raise_if_any()
         raise
 
@@ -272,7 +284,7 @@ _MESSAGES = {
 def _message(where: Where, details: ErrorDetails) -> str:
     """Return pydantic's message in our words."""
     if details["type"] == "extra_forbidden":
-        return f"unknown key; {suggestion(str(where[-1]), _keys_at(where[:-1]), 'key')}"
+        return f"unknown key; {suggestion(str(where[-1]), _keys_at(where[:-1]))}"
     message = _MESSAGES.get(details["type"])
     return message.format_map(details.get("ctx", {})) if message else details["msg"]
 
@@ -325,7 +337,7 @@ def _check_references(entry: LabEntry, report: _Report) -> set[str]:
     broken = set()
     for where, name, noun in _references(entry):
         if name not in known[noun]:
-            report.add(where, f"unknown {noun} {name!r}; {suggestion(name, known[noun], noun)}")
+            report.add(where, f"unknown {noun} {name!r}; {suggestion(name, known[noun])}")
             broken.add(str(where[1]))
     return broken
 
@@ -360,8 +372,8 @@ def _check(lab: Lab, broken: set[str], report: _Report) -> None:
     for host in lab.hosts:
         _check_host(host, report)
         _check_network(host.network, ("hosts", host.name, "network"), report)
-    for one, other in combinations(lab.hosts, 2):
-        _check_two_networks(one, other, report)
+    _check_pools(lab.hosts, report)
+    _check_shared_networks(lab.hosts, report)
     _check_graph(lab, report)
     _check_names(lab, report)
     whole = [service for service in lab.services if service.name not in broken]
@@ -406,25 +418,33 @@ def _check_network(network: GuestNetwork, where: Where, report: _Report) -> None
         )
 
 
-def _check_two_networks(one: Host, other: Host, report: _Report) -> None:
-    """Check two hosts: no address twice, and one network described in one way."""
-    a, b = one.network, other.network
-    where = ("hosts", other.name, "network")
-    line = report.line(("hosts", one.name, "network", "pool"))
-    if a.first <= b.last and b.first <= a.last:
-        report.add(
-            (*where, "pool"),
-            f"{b.first}-{b.last} overlaps the pool of host {one.name!r}, "
-            f"{a.first}-{a.last} in line {line}",
-        )
-    if one.uri != other.uri:
-        return
-    if a.name == b.name and _shape(a) != _shape(b):
-        message = f"is not described as in host {one.name!r} (line {line}), which has the same uri"
-        report.add((*where, "name"), message)
-    if a.name != b.name and a.bridge and a.bridge == b.bridge:
-        message = f"is also the bridge of network {a.name!r} of host {one.name!r} (line {line})"
-        report.add((*where, "bridge"), message)
+def _check_pools(hosts: tuple[Host, ...], report: _Report) -> None:
+    """Check that no address is in two pools."""
+    ordered = sorted(hosts, key=lambda host: host.network.first)
+    for before, host in pairwise(ordered):
+        a, b = before.network, host.network
+        if b.first <= a.last:
+            line = report.line(("hosts", before.name, "network", "pool"))
+            message = f"{b.first}-{b.last} overlaps the pool of host {before.name!r}"
+            message = f"{message}, {a.first}-{a.last} in line {line}"
+            report.add(("hosts", host.name, "network", "pool"), message)
+
+
+def _check_shared_networks(hosts: tuple[Host, ...], report: _Report) -> None:
+    """Check that hosts of one libvirt describe a network alike and do not share a bridge."""
+    networks: dict[tuple[str, str], Host] = {}
+    bridges: dict[tuple[str, str], Host] = {}
+    for host in hosts:
+        network, where = host.network, ("hosts", host.name, "network")
+        first = networks.setdefault((host.uri, network.name), host)
+        if _shape(first.network) != _shape(network):
+            line = report.line(("hosts", first.name, "network"))
+            message = f"is not described as in host {first.name!r} (line {line})"
+            report.add((*where, "name"), f"{message}, which has the same uri")
+        first = bridges.setdefault((host.uri, network.bridge), host)
+        if network.bridge and first.network.name != network.name:
+            message = f"is also the bridge of {first.network.name!r}, of host {first.name!r}"
+            report.add((*where, "bridge"), message)
 
 
 def _shape(network: GuestNetwork) -> tuple[object, ...]:
@@ -576,28 +596,34 @@ def _check_apart(services: dict[str, Service], report: _Report) -> None:
     beside = _beside(services)
     for service in services.values():
         for other in sorted(service.constraints.apart_from & services.keys() - {service.name}):
-            both = [name for name, company in beside.items() if {service.name, other} <= company]
+            both = _reached(service.name, beside) & _reached(other, beside)
             if both:
                 report.add(
                     ("services", service.name, "constraints", "apart_from"),
                     f"{other!r} and {service.name!r} must share a host by the 'together_with' of "
-                    f"{both[0]!r}",
+                    f"{min(both)!r}",
                 )
 
 
 def _beside(services: dict[str, Service]) -> dict[str, set[str]]:
-    """Return, for each service, who is on every host that it is on (itself included)."""
-    beside = {name: {name} for name in services}
+    """Return, for each service, those that run only on hosts where it runs too."""
+    beside: dict[str, set[str]] = {name: set() for name in services}
     for name, service in services.items():
         for other in service.constraints.together_with & services.keys():
-            beside[name].add(other)
+            beside[other].add(name)
             if services[other].replicas == service.replicas:  # then both are on the same hosts
-                beside[other].add(name)
-    for middle in services:
-        for company in beside.values():
-            if middle in company:
-                company.update(beside[middle])
+                beside[name].add(other)
     return beside
+
+
+def _reached(start: str, steps: dict[str, set[str]]) -> set[str]:
+    """Return everything that any number of steps leads to, the start included."""
+    reached, ahead = {start}, [start]
+    while ahead:
+        new = steps[ahead.pop()] - reached
+        reached |= new
+        ahead += new
+    return reached
 
 
 def _only_host(service: Service, lab: Lab) -> str:

@@ -6,11 +6,14 @@ the heuristics walk over feasible sites. Each rule is one function that answers 
 with nothing when it has no objection. The judge in `placement.check` shares none of this.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping
 
 from placement.problem import Demand, Malformed, Problem, Ranking, Resources, Site
 
 SHOWN_REASONS = 5  # how many sites an error spells out
+
+_NOWHERE: Mapping[str, float] = {}
 
 Rule = Callable[[Problem, Demand, Site], str]
 
@@ -125,11 +128,10 @@ def latency_bound(problem: Problem, demand: Demand, site: Site) -> str:
     """Every population with a rate reaches the site within the bound (one way)."""
     if demand.latency_bound_ms is None:
         return ""
+    bound_ms, table = demand.latency_bound_ms, problem.latency_ms
     for population, rate in demand.rates.items():
-        if rate > 0:
-            reason = too_far(problem, population, site.name, demand.latency_bound_ms)
-            if reason:
-                return reason
+        if rate > 0 and table.get(population, _NOWHERE).get(site.name, math.inf) > bound_ms:
+            return too_far(problem, population, site.name, bound_ms)
     return ""
 
 

@@ -340,7 +340,7 @@ def _run_highs(lp: Any, options: Options) -> Outcome:
     bound = info.mip_dual_bound
     return Outcome(
         found=info.primal_solution_status == 2,  # kSolutionStatusFeasible
-        infeasible=lp.sol_status == pulp.LpSolutionInfeasible,
+        infeasible=lp.status == pulp.LpStatusInfeasible,
         bound=bound if math.isfinite(bound) else None,
     )
 
@@ -364,7 +364,7 @@ def _run_cbc(lp: Any, options: Options) -> Outcome:
         bound = float(printed[1]) - CBC_BOUND_DIGITS
     elif lp.sol_status == pulp.LpSolutionOptimal and "(within gap tolerance)" not in text:
         bound = float(pulp.value(lp.objective))
-    return Outcome(found, lp.sol_status == pulp.LpSolutionInfeasible, bound)
+    return Outcome(found, lp.status == pulp.LpStatusInfeasible, bound)
 
 
 def _cbc_path() -> str:

@@ -5,7 +5,7 @@ and `evaluate` puts a finished plan into it. `Plan.terms` is therefore comparabl
 algorithms. A new term is one function and one line in `TERMS`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -133,23 +133,34 @@ def latency(problem: Problem, population: str, site: str) -> float:
     return problem.latency_ms.get(population, {}).get(site, UNREACHABLE_MS)
 
 
-def mean_latency_ms(problem: Problem, demand: Demand, site: str) -> float:
-    """Return the rate-weighted mean latency of a demand's clients to a site; 0 without rates."""
+def mean_latencies_ms(problem: Problem, demand: Demand, sites: Iterable[str]) -> dict[str, float]:
+    """Return the rate-weighted mean latency of a demand's clients to each site; 0 without rates."""
     total = sum(demand.rates.values())
-    if not total:
-        return 0.0
-    return sum(rate * latency(problem, p, site) for p, rate in demand.rates.items()) / total
+    rows = [
+        (rate / total, problem.latency_ms.get(population, {}))
+        for population, rate in demand.rates.items()
+        if rate > 0
+    ]
+    return {
+        site: sum([share * row.get(site, UNREACHABLE_MS) for share, row in rows]) for site in sites
+    }
 
 
-def objective(problem: Problem, sites: Sites, weights: Mapping[str, float]) -> Term:
-    """Return the weighted sum of the terms; `Malformed` names an unknown term or a bad weight."""
-    total: dict[Variable, float] = {}
-    constant = 0.0
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Raise `Malformed` at the first unknown term or senseless weight."""
     for name, weight in weights.items():
         if name not in TERMS:
             raise Malformed(f"weights.{name}", f"no such term; known: {', '.join(TERMS)}")
         if not 0 <= weight < float("inf"):
             raise Malformed(f"weights.{name}", f"must be at least 0 and finite, not {weight}")
+
+
+def objective(problem: Problem, sites: Sites, weights: Mapping[str, float]) -> Term:
+    """Return the weighted sum of the terms; see `check_weights` for what it raises."""
+    total: dict[Variable, float] = {}
+    constant = 0.0
+    check_weights(weights)
+    for name, weight in weights.items():
         term = TERMS[name](problem, sites)
         constant += weight * term.constant
         for variable, coefficient in term.coefficients.items():
@@ -199,13 +210,14 @@ def plan_of(
 
     `started` is a `time.perf_counter` reading. A bound above the value is rounding and is cut.
     """
+    check_weights(options.weights)
     terms = evaluate(problem, sites)
     value = sum(weight * terms[name] for name, weight in options.weights.items())
     bound = None if bound is None else min(bound, value)
     best_first: dict[str, tuple[str, ...]] = {}
     why: dict[str, str] = {}
     for demand in problem.demands:
-        mean = {site: mean_latency_ms(problem, demand, site) for site in sites[demand.name]}
+        mean = mean_latencies_ms(problem, demand, sites[demand.name])
         best_first[demand.name] = tuple(site for _, site in sorted((m, s) for s, m in mean.items()))
         listed = ", ".join(f"{s} ({mean[s]:.1f} ms)" for s in best_first[demand.name])
         why[demand.name] = f"{algorithm} chose {listed or 'no site'} at mean one-way latency."

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import networkx as nx
 import pytest
 
 from orchestrator.labfile import load_lab
-from orchestrator.model import Lab
+from orchestrator.topology import Topology
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LABS = sorted(EXAMPLES.glob("*.yaml"))
@@ -46,25 +45,18 @@ def test_the_mini_pcs_are_nine_xen_hosts_on_a_network_that_is_not_ours() -> None
 def test_from_upf_1_the_four_mecs_are_as_far_as_they_were_measured_to_be() -> None:
     lab = load_lab(EXAMPLES / "four-mecs.yaml")
     names = ["mec1-host", "mec2-host", "mec3-host", "cloud-host", "mec4-host"]
-    assert [_latency_ms(lab, "upf-1", name) for name in names] == [6, 24, 30, 36, 42]
+    topology = Topology.of(lab)
+    assert [topology.latency_ms("upf-1", name) for name in names] == [6, 24, 30, 36, 42]
 
 
 def test_the_latency_bound_of_the_four_mecs_leaves_the_sites_its_comment_says() -> None:
     lab = load_lab(EXAMPLES / "four-mecs.yaml")
     bound = lab.service("app").latency_bound_ms
     assert bound is not None
+    topology = Topology.of(lab)
     near = {
         host.name
         for host in lab.hosts
-        if all(_latency_ms(lab, clients.name, host.name) <= bound for clients in lab.populations)
+        if all(topology.latency_ms(clients.name, host.name) <= bound for clients in lab.populations)
     }
     assert near == {"mec1-host", "mec3-host", "cloud-host"}
-
-
-def _latency_ms(lab: Lab, population: str, host: str) -> float:
-    graph = nx.Graph()
-    for link in lab.links:
-        graph.add_edge(link.a, link.b, ms=link.latency_ms)
-    start = {clients.name: clients.router for clients in lab.populations}[population]
-    length: float = nx.shortest_path_length(graph, start, lab.host(host).router, weight="ms")
-    return length

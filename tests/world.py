@@ -12,7 +12,6 @@ from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
 from orchestrator.model import (
     Capacity,
     Client,
-    DnsSettings,
     Endpoint,
     GuestNetwork,
     Host,
@@ -25,7 +24,6 @@ from orchestrator.model import (
 from orchestrator.readiness import Cancelled, NotAnswering, Target
 from orchestrator.steering.base import Route
 from orchestrator.store.base import Store
-from orchestrator.store.memory import MemoryStore
 
 OWNER = "tests"
 
@@ -142,7 +140,12 @@ def a_host(name: str, index: int = 0, memory_mib: int = 1024, cpu: float = 64.0)
         uri="memory:///",
         capacity=Capacity(cpu=cpu, memory_mib=memory_mib),
         network=GuestNetwork(
-            name=f"net-{name}", subnet=net, gateway=net[1], first=net[10], last=net[200], create=True
+            name=f"net-{name}",
+            subnet=net,
+            gateway=net[1],
+            first=net[10],
+            last=net[200],
+            create=True,
         ),
     )
 
@@ -159,5 +162,3 @@ def a_service(name: str, **changes: object) -> Service:
         deadline_s=2.0,
     )
     return replace(service, **changes)  # type: ignore[arg-type]
-
-

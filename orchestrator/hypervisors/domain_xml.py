@@ -23,6 +23,7 @@ Virt = Literal["qemu", "kvm"]
 MARK_NAMESPACE = "urn:edgewake:guest:1"
 MARK_PREFIX = "edgewake"
 _MARK_TAG = f"{{{MARK_NAMESPACE}}}guest"
+_MARK_TAGS = frozenset({_MARK_TAG, "guest"})
 _DISK_NAMES = "abcdefghijklmnopqrstuvwxyz"
 
 ET.register_namespace(MARK_PREFIX, MARK_NAMESPACE)
@@ -70,13 +71,14 @@ def domain_xml(
 def parse_mark(xml: str) -> Mark | None:
     """Return the mark in a domain's XML, or in the bare metadata element; None if there is none.
 
+    The bare element is what libvirt's metadata call hands out, with its namespace taken off.
     The XML may come from anybody who can define a domain: a document type (the door to entity
     expansion) is refused unread, and a damaged or incomplete mark counts as no mark.
     """
     root = _parse(xml)
     if root is None:
         return None
-    element = root if root.tag == _MARK_TAG else root.find(f"metadata/{_MARK_TAG}")
+    element = root if root.tag in _MARK_TAGS else root.find(f"metadata/{_MARK_TAG}")
     if element is None:
         return None
     address6 = element.get("address6")

@@ -13,6 +13,7 @@ import selectors
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -100,7 +101,8 @@ def _boot(kernel: Path, timeout_s: float, qemu: str) -> tuple[bool, str]:
             process.wait(_ENDING_S)
     if PROOF in output:
         return True, "a Linux kernel booted under KVM"
-    said = output.decode(errors="replace").strip().splitlines()
+    lines = output.decode(errors="replace").strip().splitlines()
+    said = [line for line in lines if ": warning: " not in line] or lines
     last = f"; last line: {said[-1][:200]}" if said else "; it printed nothing"
     if ended:
         return False, f"QEMU ended before the kernel spoke{last}"
@@ -163,4 +165,5 @@ def _save(cache_file: Path, key: list[str], verdict: KvmVerdict) -> None:
         temporary.write_text(json.dumps({"key": key, "verdict": asdict(verdict)}, indent=1) + "\n")
         temporary.replace(cache_file)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

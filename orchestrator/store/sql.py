@@ -236,8 +236,9 @@ class SqlStore:
 
         Only now is it known that the file is ours to change.
         """
-        driver: sqlite3.Connection = self._writer.connection.driver_connection
-        driver.execute("PRAGMA journal_mode=WAL")
+        cursor = self._writer.connection.cursor()  # the driver's own, so nothing sends BEGIN
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.close()
 
     def _refuse_foreign(self, tables: Sequence[str]) -> None:
         schema = None

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from placement.candidates import demand_named, feasible, too_far
 from placement.heuristics import fill
-from placement.objectives import latency, mean_latency_ms
+from placement.objectives import latency, mean_latencies_ms
 from placement.problem import Demand, Options, Plan, Problem, Ranking, Resources
 
 NEAR_TIE_MS = 1.0  # latencies in the same millisecond count as equal
@@ -87,12 +87,13 @@ def _ranked(
         for site in problem.sites
     }
 
+    if population:
+        distance = {site: latency(problem, population, site) for site in ranking.sites}
+    else:
+        distance = mean_latencies_ms(problem, demand, ranking.sites)
+
     def score(site: str) -> tuple[float, int, bool, float, str]:
-        if population:
-            distance = latency(problem, population, site)
-        else:
-            distance = mean_latency_ms(problem, demand, site)
-        near = distance // NEAR_TIE_MS
+        near = distance[site] // NEAR_TIE_MS
         rank = place_in_plan.get(site, len(place_in_plan))
         return near, rank, site not in on, -free[site], site
 

@@ -17,7 +17,16 @@ from orchestrator.errors import (
     UnknownService,
     UnsafeChanges,
 )
-from orchestrator.model import Capacity, Client, Constraints, DnsSettings, IdlePolicy, Population
+from orchestrator.model import (
+    Capacity,
+    Client,
+    Constraints,
+    DnsSettings,
+    IdlePolicy,
+    Link,
+    Population,
+    Router,
+)
 from tests.world import World, a_host, a_service
 
 MakeWorld = Callable[..., World]
@@ -41,7 +50,7 @@ def test_a_trace_has_every_stage_in_order(make_world: MakeWorld) -> None:
     summons.trace.replied()
     (wake,) = world.control.wakes.last("web")
     stages = [stage for stage, _ in wake.stamps]
-    assert stages == "query decided intent define start answer stored reply".split()
+    assert stages == ["query", "decided", "intent", "define", "start", "answer", "stored", "reply"]
     assert [at for _, at in wake.stamps] == sorted(at for _, at in wake.stamps)
     assert (wake.outcome, wake.instance, wake.host) == ("ready", "ew-t-web-0", "a")
     assert 0 < wake.own_s < wake.total_s
@@ -245,9 +254,9 @@ def test_a_cached_answer_keeps_a_service_awake(make_world: MakeWorld) -> None:
 
 
 def test_a_query_in_the_last_moment_keeps_the_service_up(make_world: MakeWorld) -> None:
-    world = make_world()
+    world = make_world(a_service("web", idle=IdlePolicy(after_s=0.5, min_up_s=0.0)))
     world.ask("web")
-    time.sleep(0.1)
+    time.sleep(0.6)
 
     class AsksAgain:
         def set(self, routes: object) -> None:
@@ -355,8 +364,6 @@ def test_apply_refuses_another_zone_and_changes_nothing(make_world: MakeWorld) -
 
 def test_the_nearest_host_to_the_client_is_chosen(make_world: MakeWorld) -> None:
     world = make_world(hosts=[a_host("a"), a_host("b", 1)], start=False)
-    from orchestrator.model import Link, Router
-
     world.lab = replace(
         world.lab,
         hosts=tuple(replace(h, router=f"r{h.name}") for h in world.lab.hosts),

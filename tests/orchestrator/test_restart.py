@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.boot import guest_of
 from orchestrator.model import IdlePolicy, Instance, InstanceState
 from orchestrator.store.memory import MemoryStore
 from tests.world import World, a_host, a_service
@@ -104,8 +105,6 @@ def crashed_at(world: World, stage: str) -> Instance:
     if steps >= 1:
         world.store.save(instance)
     if steps >= 2:
-        from orchestrator.boot import guest_of
-
         guest = guest_of(world.lab, world.lab.services[0], instance, "tests")
         world.drivers["a"].start(guest, lambda _: None)
     if stage == "being built":

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.units import (
@@ -89,6 +89,7 @@ def test_write_chooses_the_largest_unit_that_needs_no_fraction(
     assert dimension.write(value) == text
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(ALL),
     st.floats(min_value=1e-9, max_value=1e15) | st.integers(min_value=0, max_value=10**15),

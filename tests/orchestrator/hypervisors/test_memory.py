@@ -48,7 +48,7 @@ class MemoryRig:
         driver.unreachable()
         return driver
 
-    def guest(self, number: int = 0, *, ends: bool = False) -> Guest:
+    def guest(self, number: int = 0) -> Guest:
         address = IPv4Address("10.0.0.10") + number
         name = f"ew-lab-web-{number}"
         boot = BootSpec(Path("/k"), memory_mib=64, nics=(Nic(NETWORK.name, mac_of(address)),))

@@ -1,0 +1,5 @@
+"""`python -m orchestrator` is `edgewake`."""
+
+from orchestrator.cli import main
+
+main()

@@ -1,0 +1,523 @@
+"""The command line, `edgewake`: reads options, asks the running edgewake, and prints.
+
+`up`, `doctor`, `schema`, `demo` and `plan LAB` work by themselves; every other command asks the
+edgewake that runs with the same state directory. docs/cli.md has every command with an example,
+and the exit codes, which are `Exit`. Heavy modules are imported by the commands that need them, so
+that `edgewake --help` is quick.
+"""
+
+# ruff: noqa: PLC0415 - see above
+
+import csv
+import json
+import os
+import sys
+import time
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+import typer
+from typer.core import TyperGroup
+
+from orchestrator.errors import EdgewakeError, InstallationError, LabError
+from orchestrator.installation import check_installation
+from orchestrator.state_dir import StateDir
+from web.client import ApiError, Client, NotRunning
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.doctor import Check
+
+SYSTEM_STATE = Path("/var/lib/edgewake")
+USER_STATE = Path(".local/state/edgewake")  # below the home directory (XDG base directories)
+DEMO_LAB = Path(__file__).resolve().parents[1] / "examples" / "demo.yaml"
+WIDE = 160  # columns when the output is no terminal: enough that nothing is cut
+FOLLOW_S = 0.5
+STATE_COLOURS = {"awake": "bold green", "asleep": "green", "waking": "yellow", "stopping": "yellow"}
+VERDICT_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+class Exit(IntEnum):
+    """The exit codes; 2 is the option parser's own."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_RUNNING = 3
+    LAB_INVALID = 4
+    INSTALLATION = 5
+
+
+class _Commands(TyperGroup):
+    """Turns errors of ours into a message and an exit code, in one place."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgewakeError as error:
+            typer.echo(f"edgewake: {error.message}", err=True)
+            if error.hint:
+                typer.echo(f"  {error.hint}", err=True)
+            raise typer.Exit(exit_code(error)) from error
+
+
+def exit_code(error: EdgewakeError) -> Exit:
+    """Return the exit code that goes with an error."""
+    match error:
+        case NotRunning():
+            return Exit.NOT_RUNNING
+        case LabError() | ApiError(status=422):
+            return Exit.LAB_INVALID
+        case InstallationError():
+            return Exit.INSTALLATION
+        case _:
+            return Exit.FAILED
+
+
+app = typer.Typer(
+    name="edgewake",
+    cls=_Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: edgewake up examples/demo.yaml",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A service of the lab.")]
+MaybeLab = Annotated[Path | None, typer.Argument(metavar="LAB", help="A lab file.")]
+
+
+def _default_state() -> Path:
+    return SYSTEM_STATE if os.geteuid() == 0 else Path.home() / USER_STATE
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"edgewake {version('edgewake')}")
+        raise typer.Exit
+
+
+@app.callback()
+def edgewake(
+    ctx: typer.Context,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EDGEWAKE_STATE",
+            file_okay=False,
+            help=f"State directory. Default: {SYSTEM_STATE} for root, else ~/{USER_STATE}.",
+        ),
+    ] = None,
+    version: Annotated[  # noqa: ARG001 - its callback does it all
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version, and end."
+        ),
+    ] = False,
+) -> None:
+    """Boot services on edge hosts when somebody asks DNS for them, and let them sleep again."""
+    if ctx.invoked_subcommand != "doctor":  # which finds out for itself, and goes on
+        check_installation()
+    ctx.obj = StateDir(state or _default_state())
+
+
+# --- the running edgewake ---------------------------------------------------------------------
+
+
+@app.command(epilog="Example: edgewake up lab.yaml")
+def up(
+    ctx: typer.Context,
+    lab: MaybeLab = None,
+    ephemeral: Annotated[
+        bool,
+        typer.Option("--ephemeral", help="At the end, stop our guests and remove our networks."),
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run edgewake in the foreground.
+
+    It runs LAB, or the lab that was applied last in this state directory. SIGTERM and Ctrl-C stop
+    it in order; guests go on running, and the next start finds them. SIGHUP reads the lab file
+    again. Logs go to standard error.
+    """
+    from orchestrator.daemon import run
+
+    run(ctx.obj.path, lab, ephemeral=ephemeral, as_json=as_json, verbose=verbose)
+
+
+@app.command(epilog="Example: edgewake apply lab.yaml --dry-run")
+def apply(
+    ctx: typer.Context,
+    lab: Annotated[Path, typer.Argument(metavar="LAB", help="A lab file.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would end.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Go over to another lab without a restart.
+
+    At a terminal it asks first if instances have to end for it. The lab's name and DNS settings
+    change with a restart only.
+    """
+    from orchestrator.labfile import load_lab
+
+    path = lab.absolute()
+    load_lab(path)  # a wrong file is told without asking anybody
+    body = {"text": path.read_text(encoding="utf-8-sig"), "path": str(path)}
+    client = _client(ctx)
+    answer = client.put("/lab?dry_run=1", body)
+    if not dry_run:
+        if answer["changes"] and not yes and not as_json and sys.stdin.isatty():
+            _print_changes(answer["changes"])
+            typer.confirm("Go on?", abort=True)
+        answer = client.put("/lab", body)
+    if as_json:
+        _print_json(answer)
+        return
+    typer.echo(f"lab {answer['lab']}: {'applied' if answer['applied'] else 'not applied'}")
+    _print_changes(answer["changes"])
+
+
+@app.command(epilog="Example: edgewake plan lab.yaml")
+def plan(
+    ctx: typer.Context,
+    lab: MaybeLab = None,
+    do_apply: Annotated[
+        bool, typer.Option("--apply", help="Move what is awake to where the plan wants it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Place every service anew, and show where and why.
+
+    With LAB, nothing has to run. Without, it is the running edgewake that plans, and shows what
+    would have to change; nothing changes without --apply.
+    """
+    if lab is None:
+        answer = _client(ctx).post("/plans", {"apply": do_apply})
+    elif do_apply:
+        raise typer.BadParameter("--apply is for what runs now: leave LAB away")
+    else:
+        answer = _plan_offline(ctx, lab)
+    if as_json:
+        _print_json(answer)
+        return
+    _print_plan(answer["plan"])
+    if lab is None:
+        typer.echo("Changes to what is awake now" + (", carried out:" if do_apply else ":"))
+        _print_changes(answer["changes"])
+
+
+@app.command(epilog="Example: edgewake status")
+def status(ctx: typer.Context, as_json: Json = False) -> None:
+    """Show hosts and services.
+
+    Asleep is a healthy state: the next query wakes the service.
+    """
+    answer = _client(ctx).get("/status")
+    if as_json:
+        _print_json(answer)
+    else:
+        _print_status(answer)
+
+
+@app.command(epilog="Example: edgewake wake web")
+def wake(
+    ctx: typer.Context,
+    name: Name,
+    client: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Wake it for a client at this address.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Wake a service, and print its addresses.
+
+    It is woken as by a DNS query; the command ends when the service answers.
+    """
+    body = {"client": client} if client else {}
+    answer = _client(ctx).post(f"/services/{quote(name, safe='')}/wake", body)
+    if as_json:
+        _print_json(answer)
+        return
+    for end in answer["endpoints"]:
+        addresses = " ".join(each for each in (end["address"], end["address6"]) if each)
+        typer.echo(f"{name}: {addresses} on {end['host']} ({end['instance']})")
+    if answer["wake"] is None:
+        typer.echo("it was awake")
+    else:
+        _print_wakes([answer["wake"]])
+
+
+@app.command(epilog="Example: edgewake sleep web")
+def sleep(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Put a service to sleep now, used or not."""
+    answer = _client(ctx).post(f"/services/{quote(name, safe='')}/sleep")
+    if as_json:
+        _print_json(answer)
+    else:
+        ended = ", ".join(answer["ended"])
+        typer.echo(f"{name}: ended {ended}" if ended else f"{name}: was asleep")
+
+
+@app.command(epilog="Example: edgewake logs web --follow")
+def logs(
+    ctx: typer.Context,
+    name: Name,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on printing what it says, until Ctrl-C.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the console of a service's guest.
+
+    The last 64 KiB are there, also of a guest that has ended.
+    """
+    if follow and as_json:
+        raise typer.BadParameter("--follow and --json do not go together")
+    client, path = _client(ctx), f"/services/{quote(name, safe='')}/console"
+    text = client.text(path)
+    if as_json:
+        _print_json({"service": name, "console": text})
+        return
+    typer.echo(text, nl=False)
+    while follow:
+        try:
+            time.sleep(FOLLOW_S)
+        except KeyboardInterrupt:
+            return
+        before, text = text, client.text(path)
+        typer.echo(unseen(before, text), nl=False)
+
+
+@app.command(epilog="Example: edgewake trace web --limit 3")
+def trace(
+    ctx: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A service; none for all.", show_default=False)
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many wakes.")] = 10,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per stage.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show where the time of the last wakes went.
+
+    Each stage has a bar, and each wake the ratio of our own time to the hypervisor's and guest's.
+    """
+    if as_csv and as_json:
+        raise typer.BadParameter("--csv and --json do not go together")
+    answer = _client(ctx).get(f"/wakes?service={quote(name, safe='')}&limit={limit}")
+    if as_json:
+        _print_json(answer)
+    elif as_csv:
+        _print_csv(answer["wakes"])
+    elif answer["wakes"]:
+        _print_wakes(answer["wakes"])
+    else:
+        typer.echo("no wakes yet")
+
+
+# --- alone ------------------------------------------------------------------------------------
+
+
+@app.command(epilog="Example: edgewake doctor lab.yaml")
+def doctor(ctx: typer.Context, lab: MaybeLab = None, as_json: Json = False) -> None:
+    """Say what this machine lacks to boot guests.
+
+    With LAB, its libvirt hosts, images and DNS address are looked at too. Ends with 5 if a check
+    failed; warnings are no failure.
+    """
+    from orchestrator.doctor import Patient, Verdict, examine
+    from orchestrator.labfile import load_lab
+
+    images = ctx.obj.images
+    parsed = load_lab(lab, images_dir=images) if lab else None
+    patient = Patient(images, parsed, dns_is_ours=_is_running(ctx))
+    checks: list[Check] = []
+    out = _console()
+    for check in examine(patient):
+        checks.append(check)
+        if not as_json:
+            _print_check(out, check)
+    if as_json:
+        _print_json({"checks": [_check_document(check) for check in checks]})
+    if any(check.verdict is Verdict.FAIL for check in checks):
+        raise typer.Exit(Exit.INSTALLATION)
+
+
+@app.command(epilog="Example: edgewake demo")
+def demo(ctx: typer.Context, lab: MaybeLab = None) -> None:
+    """Show the main job for real: a query boots a machine.
+
+    It removes all it made at the end. Needs root and what `make setup` installs. LAB is
+    examples/demo.yaml of the checkout if not given. It keeps its state in a folder of its own below
+    the state directory.
+    """
+    from orchestrator.demo import run_demo
+
+    if lab is None and not DEMO_LAB.exists():
+        raise typer.BadParameter("this is no checkout with examples/demo.yaml: name a LAB file")
+    run_demo(lab or DEMO_LAB, ctx.obj.path / "demo")
+
+
+@app.command(epilog="Example: edgewake schema > edgewake.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of lab files, for editors."""
+    from orchestrator.labfile import lab_schema
+
+    _print_json(lab_schema())
+
+
+def main() -> None:
+    """Run the command line; what the `edgewake` script calls."""
+    app(prog_name="edgewake")
+
+
+# --- asking -----------------------------------------------------------------------------------
+
+
+def _client(ctx: typer.Context) -> Client:
+    return Client(ctx.obj.socket)
+
+
+def _is_running(ctx: typer.Context) -> bool:
+    try:
+        _client(ctx).get("/healthz")
+    except EdgewakeError:
+        return False
+    return True
+
+
+def _plan_offline(ctx: typer.Context, lab: Path) -> dict[str, Any]:
+    from orchestrator.labfile import load_lab
+    from orchestrator.planner import Planner
+    from web import wire
+
+    planner = Planner(load_lab(lab, images_dir=ctx.obj.images))
+    return {"plan": wire.plan(planner.plan([])), "changes": [], "applied": False}
+
+
+def unseen(before: str, now: str) -> str:
+    """Return what a console shows now that it did not show before.
+
+    It is a window on the end of a longer text, so what was seen last is looked for; when it is not
+    there at all, this is another guest's console, and all of it is new.
+    """
+    if now.startswith(before):
+        return now[len(before) :]
+    last = before[-200:]
+    at = now.rfind(last)
+    return now[at + len(last) :] if at >= 0 else now
+
+
+# --- printing ---------------------------------------------------------------------------------
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+
+
+def _print_json(document: object) -> None:
+    typer.echo(json.dumps(document, indent=2))
+
+
+def _print_changes(changes: list[dict[str, Any]]) -> None:
+    for change in changes:
+        what = change.get("instance") or change["service"]
+        typer.echo(f"  {change['do']:<9} {what} on {change['host']}")
+    if not changes:
+        typer.echo("  nothing has to change")
+
+
+def _print_status(answer: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    hosts = Table("host", "state", "cpu used", "memory used", "host says free", box=None)
+    for host in answer["hosts"]:
+        used, usable, free = host["used"], host["usable"], host["free"]
+        hosts.add_row(
+            host["name"],
+            "[green]reachable[/]" if host["reachable"] else f"[red]lost[/]: {_plain(host['lost'])}",
+            f"{used['cpu']:g} of {usable['cpu']:g}",
+            f"{used['memory_mib']} of {usable['memory_mib']} MiB",
+            f"{free['memory_mib']} MiB" if free else "?",
+        )
+    services = Table("service", "state", "where", "address", "idle", box=None)
+    for service in answer["services"]:
+        instances, state = service["instances"], service["state"]
+        services.add_row(
+            service["name"],
+            f"[{STATE_COLOURS.get(state, 'default')}]{state}[/]",
+            ", ".join(each["host"] for each in instances),
+            ", ".join(each["address"] for each in instances),
+            _plain(service["idle"]) or ("healthy: a query wakes it" if state == "asleep" else ""),
+        )
+    out = _console()
+    out.print(f"lab [bold]{_plain(answer['lab'])}[/]\n", hosts, "", services, sep="\n")
+
+
+def _print_plan(plan: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table("service", "hosts", "why", box=None)
+    for service, sites in sorted(plan["sites"].items()):
+        table.add_row(service, ", ".join(sites), _plain(plan["why"].get(service, "")))
+    out = _console()
+    out.print(table)
+    terms = ", ".join(f"{name} {value:g}" for name, value in plan["terms"].items())
+    out.print(f"\nvalue {plan['value']:g}" + (f" ({terms})" if terms else ""))
+    if plan["bound"] is not None:
+        gap = "" if plan["gap"] is None else f", gap {plan['gap']:.2%}"
+        out.print(f"no plan is better than {plan['bound']:g}{gap}")
+    out.print(f"found by {plan['algorithm']} in {plan['seconds']:.3f} s")
+
+
+def _print_wakes(wakes: list[dict[str, Any]]) -> None:
+    from orchestrator.timeline import print_wakes, wake_of
+
+    print_wakes(_console(), [wake_of(wake) for wake in wakes])
+
+
+def _print_csv(wakes: list[dict[str, Any]]) -> None:
+    """Print one line per stage of each wake: long, tidy, for spreadsheets and data frames."""
+    from orchestrator.trace import OURS
+
+    facts = ("id", "service", "started_at", "outcome", "host", "instance", "queries")
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([*facts, "stage", "at_ms", "took_ms", "ours"])
+    for wake in wakes:
+        before_s = 0.0
+        for stage, at_s in wake["stamps"]:
+            times = f"{at_s * 1000:.3f}", f"{(at_s - before_s) * 1000:.3f}"
+            writer.writerow([*(wake[fact] for fact in facts), stage, *times, int(stage in OURS)])
+            before_s = at_s
+
+
+def _print_check(out: "Console", check: "Check") -> None:
+    colour = VERDICT_COLOURS[check.verdict]
+    out.print(f"[{colour}]{check.verdict:<4}[/]  {_plain(check.name)}: {_plain(check.what)}")
+    if check.to_do:
+        out.print(f"      {_plain(check.to_do)}")
+
+
+def _check_document(check: "Check") -> dict[str, str]:
+    return {
+        "name": check.name,
+        "verdict": check.verdict.value,
+        "what": check.what,
+        "to_do": check.to_do,
+    }
+
+
+def _plain(text: str) -> str:
+    """Return text in which rich sees no markup."""
+    from rich.markup import escape
+
+    return escape(text)

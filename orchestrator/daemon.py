@@ -1,0 +1,326 @@
+"""`edgewake up`: joins all parts into one running process, and takes them apart again in order.
+
+`Daemon` is the process without its signals and output, for tests and programs; `run` is what the
+command line calls. Which back end serves a host is decided here, by its URI: ``memory:`` remembers
+guests instead of booting them, everything else is libvirt's.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType
+from urllib.parse import urlsplit
+
+from dns_boot.resolver import Resolver
+from dns_boot.server import DnsServer
+from orchestrator.boot import HostParts
+from orchestrator.control import Orchestrator
+from orchestrator.doctor import probe_kernel
+from orchestrator.errors import EdgewakeError, LabError
+from orchestrator.hypervisors.domain_xml import Virt
+from orchestrator.hypervisors.kvm import cached_verdict
+from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
+from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
+from orchestrator.installation import check_installation
+from orchestrator.labfile import load_lab, parse_lab
+from orchestrator.model import Host, Lab, Probe
+from orchestrator.readiness import Cancelled, Target, wait
+from orchestrator.state_dir import StateDir
+from orchestrator.store.base import Store, Stored
+from orchestrator.store.sql import SqlStore
+from web.app import create_app
+from web.server import Server
+
+log = logging.getLogger(__name__)
+
+MEMORY_SCHEME = "memory"
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+OURS = ("edgewake", "orchestrator", "dns_boot", "web", "images", "placement")
+
+
+@dataclass(frozen=True, slots=True)
+class LabFile:
+    """A lab with the text it was read from."""
+
+    lab: Lab
+    text: str
+    path: Path
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What exists only while the daemon runs."""
+
+    state: StateDir
+    store: Store
+    orchestrator: Orchestrator
+    dns: DnsServer
+
+
+class Daemon:
+    """One running edgewake. Start it once; stop it once or more.
+
+    `lab_path` None means the lab that was last applied in this state directory. `ephemeral` ends
+    our guests and removes our networks when it stops; otherwise they go on, and the next start
+    finds them.
+    """
+
+    def __init__(self, state: Path, lab_path: Path | None = None, *, ephemeral: bool = False):
+        self.ephemeral = ephemeral
+        self._path = state
+        self._lab_path = lab_path
+        self._running: _Parts | None = None
+        self._undo = ExitStack()
+
+    # --- life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start everything; DNS answers only once every host was asked what runs there.
+
+        Raises `EdgewakeError`: the installation is broken (`InstallationError`), the lab file is
+        wrong (`LabError`), the state directory is in use (`StoreError`), or a socket cannot be
+        bound. Then nothing of it runs; guests of an earlier run are as they were.
+        """
+        check_installation()
+        with ExitStack() as undo:
+            state = undo.enter_context(StateDir.open(self._path))
+            store = SqlStore(f"sqlite:///{state.database}")
+            undo.callback(store.close)
+            stored = store.load()
+            wanted = self._wanted(stored, state)
+            orchestrator = Orchestrator(
+                self._lab_to_start_with(wanted.lab, stored, state),
+                store=store,
+                open_host=HostOpener(state),
+                owner=state.owner,
+            )
+            resolver = Resolver(wanted.lab.dns, wanted.lab.populations, orchestrator)
+            dns = DnsServer(resolver, wanted.lab.dns.listen, wanted.lab.dns.port)
+            load = partial(parse_lab, images_dir=state.images)
+            api = Server(create_app(orchestrator, load=load), state.socket)
+            undo.callback(self._close, orchestrator)
+            orchestrator.start(resolver)
+            orchestrator.apply(wanted.lab, text=wanted.text, path=str(wanted.path))
+            undo.callback(api.stop)
+            api.start()
+            undo.callback(dns.stop)
+            dns.start()
+            self._running = _Parts(state, store, orchestrator, dns)
+            self._undo = undo.pop_all()
+
+    def stop(self) -> None:
+        """Stop answering, let go of the hosts, and close what was open. May be called twice."""
+        self._undo.close()
+        self._running = None
+
+    def reload(self) -> None:
+        """Read again the file of the lab that is in use, and go over to it.
+
+        Raises `LabError` or `UnsafeChanges`; then nothing was changed.
+        """
+        parts = self._parts
+        file = read_lab(Path(parts.store.load().lab_path), parts.state.images)
+        changes = parts.orchestrator.apply(file.lab, text=file.text, path=str(file.path))
+        log.info("%s was applied again: %s", file.path, changes)
+
+    # --- what runs ----------------------------------------------------------------------------
+
+    @property
+    def orchestrator(self) -> Orchestrator:
+        """The orchestrator; EdgewakeError if the daemon does not run."""
+        return self._parts.orchestrator
+
+    @property
+    def dns_address(self) -> tuple[str, int]:
+        """The address and port DNS is answered on."""
+        return self._parts.dns.address
+
+    @property
+    def socket(self) -> Path:
+        """The socket of the API."""
+        return self._parts.state.socket
+
+    @property
+    def _parts(self) -> _Parts:
+        if self._running is None:
+            raise EdgewakeError("this edgewake does not run", hint="start it first")
+        return self._running
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _close(self, orchestrator: Orchestrator) -> None:
+        orchestrator.close(end_guests=self.ephemeral)
+
+    def _wanted(self, stored: Stored, state: StateDir) -> LabFile:
+        """Return the lab to run: of the file that was named, else the last one applied."""
+        if self._lab_path is not None:
+            return read_lab(self._lab_path, state.images)
+        if not stored.lab_text:
+            raise LabError(
+                f"no lab was ever applied with state directory {state.path}",
+                hint="name a lab file: edgewake up LAB.yaml",
+            )
+        path = Path(stored.lab_path)
+        lab = parse_lab(stored.lab_text, path, images_dir=state.images)
+        return LabFile(lab, stored.lab_text, path)
+
+    def _lab_to_start_with(self, wanted: Lab, stored: Stored, state: StateDir) -> Lab:
+        """Return the lab that an earlier run left, under the wanted one's names and DNS.
+
+        Its hosts may have guests that the wanted lab knows nothing of: they are found with the old
+        lab, and ended by going over to the wanted one.
+        """
+        if not stored.lab_text:
+            return wanted
+        try:
+            old = parse_lab(stored.lab_text, Path(stored.lab_path), images_dir=state.images)
+        except LabError as error:
+            log.warning("the last lab cannot be read any more, so is not cleaned up: %s", error)
+            return wanted
+        return replace(old, name=wanted.name, dns=wanted.dns)
+
+
+def read_lab(path: Path, images_dir: Path) -> LabFile:
+    """Read a lab file; LabError says everything that is wrong with it."""
+    path = path.absolute()
+    load_lab(path, images_dir=images_dir)  # the one place that knows how a file can be unreadable
+    text = path.read_text(encoding="utf-8-sig")
+    return LabFile(parse_lab(text, path, images_dir=images_dir), text, path)
+
+
+# --- hosts ------------------------------------------------------------------------------------
+
+
+class HostOpener:
+    """Opens the hosts of a lab: an `orchestrator.hosts.OpenHost`. Safe to call from threads."""
+
+    def __init__(self, state: StateDir) -> None:
+        self._state = state
+        self._owner = state.owner
+        self._lock = threading.Lock()
+        self._virt: Virt | None = None
+        self._machines: dict[str, MemoryMachine] = {}
+
+    def __call__(self, host: Host) -> HostParts:
+        """Return what control needs to work with a host; connects to nothing yet."""
+        if urlsplit(host.uri).scheme == MEMORY_SCHEME:
+            return HostParts(self._remembering(host), wait_in_memory)
+        hypervisor = LibvirtHypervisor(
+            host, self._owner, console_dir=self._state.consoles, virt=self._virt_of(host)
+        )
+        return HostParts(hypervisor, wait)
+
+    def _remembering(self, host: Host) -> MemoryHypervisor:
+        """Return a host in memory; its machine stays when the lab describes it anew."""
+        with self._lock:
+            machine = self._machines.setdefault(host.name, MemoryMachine())
+        return MemoryHypervisor(host, self._owner, machine=machine)
+
+    def _virt_of(self, host: Host) -> Virt:
+        """Return ``kvm`` only for a QEMU host on this machine where KVM was seen to boot."""
+        parts = urlsplit(host.uri)
+        if parts.scheme != "qemu" or parts.hostname:
+            return "qemu"
+        with self._lock:
+            if self._virt is None:
+                self._virt = self._judged()
+            return self._virt
+
+    def _judged(self) -> Virt:
+        kernel = probe_kernel(self._state.images)
+        if kernel is None:
+            log.info("guests run under TCG: no kernel is there to find out whether KVM boots")
+            return "qemu"
+        verdict = cached_verdict(self._state.path / "kvm.json", kernel)
+        log.info("guests run under %s: %s", "KVM" if verdict.usable else "TCG", verdict.why)
+        return "kvm" if verdict.usable else "qemu"
+
+
+def wait_in_memory(
+    probe: Probe,  # noqa: ARG001 - there is nothing to ask
+    target: Target,  # noqa: ARG001
+    *,
+    deadline: float,  # noqa: ARG001
+    cancelled: Callable[[], str | None],
+) -> None:
+    """Return at once: a remembered guest answers as soon as it "runs". Raises `Cancelled`."""
+    if why := cancelled():
+        raise Cancelled(why)
+
+
+# --- the process ------------------------------------------------------------------------------
+
+
+def run(
+    state: Path,
+    lab_path: Path | None = None,
+    *,
+    ephemeral: bool = False,
+    as_json: bool = False,
+    verbose: bool = False,
+) -> None:
+    """Run until SIGTERM or SIGINT; SIGHUP reads the lab file again.
+
+    Says on standard output, in one line, that it is ready; logs on standard error.
+    """
+    _set_up_logging(verbose=verbose)
+    orders: SimpleQueue[int] = SimpleQueue()
+    before = {
+        number: signal.signal(number, partial(_put, orders))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
+    daemon = Daemon(state, lab_path, ephemeral=ephemeral)
+    try:
+        daemon.start()
+        print(_ready(daemon, as_json=as_json), flush=True)  # noqa: T201 - this is the output
+        while orders.get() == signal.SIGHUP:
+            _reload(daemon)
+        log.info("stopping; interrupt again to leave at once")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        daemon.stop()
+
+
+def _put(orders: "SimpleQueue[int]", number: int, _frame: FrameType | None) -> None:
+    orders.put(number)
+
+
+def _reload(daemon: Daemon) -> None:
+    try:
+        daemon.reload()
+    except EdgewakeError as error:
+        log.error("the lab file was not applied: %s", error)  # noqa: TRY400 - no defect of ours
+
+
+def _ready(daemon: Daemon, *, as_json: bool) -> str:
+    address, port = daemon.dns_address
+    zone = daemon.orchestrator.lab.dns.zone
+    if as_json:
+        return json.dumps(
+            {
+                "state": "up",
+                "lab": daemon.orchestrator.lab.name,
+                "zone": zone,
+                "dns": {"address": address, "port": port},
+                "socket": str(daemon.socket),
+                "pid": os.getpid(),
+            }
+        )
+    shown = f"[{address}]" if ":" in address else address
+    return f"edgewake is up: zone {zone} on {shown}:{port}, API on {daemon.socket}"
+
+
+def _set_up_logging(*, verbose: bool) -> None:
+    logging.basicConfig(format=LOG_FORMAT, level=logging.WARNING, stream=sys.stderr, force=True)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -1,0 +1,222 @@
+"""The main job, shown for real: one DNS query boots a machine, and the machine answers.
+
+`run_demo` plays a newcomer at a terminal. It starts `edgewake up` as a process of its own, asks it
+over UDP as any client would, fetches a page from the guest, waits for the idle sleep, wakes the
+service again and prints where the time went. Whatever happens, also Ctrl-C, it ends by taking away
+exactly what it made; a demo that was killed outright is cleaned up by the next one.
+"""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+from rich.console import Console
+
+from dns_boot.query import Reply, ask
+from images.build.linux_microvm import build
+from orchestrator.errors import EdgewakeError
+from orchestrator.labfile import load_lab
+from orchestrator.model import Lab, Service
+from orchestrator.state_dir import StateDir
+from orchestrator.timeline import print_wakes, wake_of
+from web.client import Client
+
+START_PATIENCE_S = 30.0
+STOP_PATIENCE_S = 30.0
+PAGE_PATIENCE_S = 5.0
+
+
+@dataclass
+class Demo:
+    """One run: where it speaks, what lab it plays, and how to reach the edgewake it started."""
+
+    out: Console
+    lab_file: Path
+    lab: Lab
+    state: StateDir
+    client: Client
+    waited_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def service(self) -> Service:
+        """The service that is asked for: the lab's first."""
+        return self.lab.services[0]
+
+    def play(self) -> None:
+        """Wake, use, wake again, let sleep, wake once more, and tell where the time went."""
+        name, patience_s = self.service.names[0], self.service.deadline_s + 2.0
+        self.title(f"{name} is asleep. Asking for it over DNS ...")
+        with self.progress("query sent; the machine is being booted"):
+            first = self.query(name, patience_s)
+        self.show(first)
+        self.title("The answer came from DNS; now the page, from the guest itself")
+        self.fetch(first)
+        self.title("The same question again: it is awake now")
+        self.show(self.query(name, patience_s))
+        self.title("Nobody uses it any more: waiting for it to go to sleep")
+        self.wait_for_sleep()
+        self.title("And once more, from cold")
+        with self.progress("query sent; the machine is being booted"):
+            again = self.query(name, patience_s)
+        self.show(again)
+        self.fetch(again)
+        self.title("Where the time went")
+        wakes = self.client.get(f"/wakes?service={self.service.name}")["wakes"]
+        print_wakes(self.out, [wake_of(wake) for wake in wakes])
+
+    def query(self, name: str, patience_s: float) -> Reply:
+        """Ask over UDP; EdgewakeError if the answer is not an address."""
+        dns = self.lab.dns
+        reply = ask((dns.listen, dns.port), name, "A", timeout_s=patience_s)
+        if not reply.addresses:
+            raise EdgewakeError(f"{name}: {reply.rcode} {reply.text}".rstrip())
+        return reply
+
+    def fetch(self, reply: Reply) -> None:
+        """Fetch the page from the guest at the address that DNS gave, and show its words."""
+        url = f"http://{reply.addresses[0]}/"
+        began = time.monotonic()
+        try:
+            with urllib.request.urlopen(url, timeout=PAGE_PATIENCE_S) as page:
+                text = page.read(64 * 1024).decode(errors="replace")
+        except (urllib.error.URLError, OSError) as error:
+            raise EdgewakeError(f"{url}: the guest gave no page: {error}") from error
+        took_ms = (time.monotonic() - began) * 1000
+        self.out.print(f"  GET {url}  200, {took_ms:.1f} ms")
+        for line in _words(text):
+            self.out.print(f"    [dim]|[/] {line}", highlight=False)
+
+    def wait_for_sleep(self) -> None:
+        """Show why the service is still up, until it is not."""
+        with self.out.status("") as status:
+            while (now := self.seen())["state"] != "asleep":
+                status.update(f"{self.service.name} is {now['state']}: {now['idle'] or '...'}")
+                time.sleep(0.2)
+        self.out.print(f"  {self.service.name} is asleep; its machine is gone")
+
+    def seen(self) -> dict[str, str]:
+        """Return the service's state as the running edgewake sees it."""
+        services = self.client.get("/status")["services"]
+        return next(each for each in services if each["name"] == self.service.name)
+
+    def show(self, reply: Reply) -> None:
+        """Print an answer as dig would, with the time it took."""
+        for address in reply.addresses:
+            self.out.print(f"  {reply.name}.  {reply.ttl_s}  IN  A  {address}", highlight=False)
+        self.out.print(f"  [dim];; {reply.rcode}, {reply.seconds * 1000:.1f} ms over UDP[/]")
+
+    def title(self, text: str) -> None:
+        """Begin a new step."""
+        self.out.print(f"\n[bold]{text}[/]")
+
+    @contextmanager
+    def progress(self, text: str) -> Iterator[None]:
+        """Show that something is going on, and for how long."""
+        with self.out.status(f"{text} ..."):
+            yield
+
+
+def run_demo(lab_file: Path, state: Path, *, out: Console | None = None) -> None:
+    """Play the demo with this lab file, keeping everything in the folder `state` (removed after).
+
+    Raises `EdgewakeError` when something did not work; whatever was made is taken away first.
+    """
+    out = out or Console()
+    folder = StateDir(state)
+    with ExitStack() as undo:
+        undo.callback(_remove, folder, out)
+        with StateDir.open(state):
+            out.print("[bold]Building the sample guest[/] (a Linux kernel and a small RAM disk)")
+            with out.status("copying the kernel, packing the RAM disk ..."):
+                build(folder.images / "linux-microvm")
+        lab = load_lab(lab_file, images_dir=folder.images)
+        demo = Demo(out, lab_file, lab, folder, Client(folder.socket))
+        out.print(f"[bold]Starting edgewake[/] with {lab_file.name}: zone {lab.dns.zone}")
+        undo.enter_context(_running(demo))
+        demo.play()
+        out.print("\n[bold]Cleaning up[/] guests, network and state of this demo")
+
+
+@contextmanager
+def _running(demo: Demo) -> Iterator[None]:
+    """Run `edgewake up` beside us; it takes its guests and network away when told to end.
+
+    It gets a session of its own, so that a Ctrl-C at the terminal reaches us alone and we can end
+    it in order.
+    """
+    log = demo.state.path / "up.log"
+    command = [sys.executable, "-m", "orchestrator", "--state", str(demo.state.path), "up"]
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [*command, "--ephemeral", "--json", str(demo.lab_file)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    try:
+        _await_ready(process, log)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            demo.out.print("[red]edgewake did not end in time; run the demo again to clean up[/]")
+
+
+def _await_ready(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Read the one line that `edgewake up` prints when it is up."""
+    assert process.stdout is not None  # noqa: S101 - we asked for a pipe
+    line = process.stdout.readline()
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        said = log.read_text(errors="replace").strip()
+        raise EdgewakeError(f"edgewake did not start: {said or 'it said nothing'}") from None
+
+
+def _remove(folder: StateDir, out: Console) -> None:
+    """Remove the demo's own folder, unless another demo is using it."""
+    try:
+        with StateDir.open(folder.path):
+            shutil.rmtree(folder.path)
+    except EdgewakeError as error:
+        out.print(f"[yellow]{error}[/]")
+
+
+class _Words(HTMLParser):
+    """Collects the text of a page, block by block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 - the base class's
+        self._hidden += tag in {"style", "script", "head"}
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in {"style", "script", "head"}
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden and data.strip():
+            self.lines.append(" ".join(data.split()))
+
+
+def _words(page: str) -> list[str]:
+    parser = _Words()
+    parser.feed(page)
+    return parser.lines

@@ -1,0 +1,299 @@
+"""`edgewake doctor`: what this machine has and lacks to boot guests, and what to do about it.
+
+Each check is a function from a `Patient` to a `Check`, a value; nothing is changed, except that the
+KVM check boots a kernel for a moment. A check never raises for what it looks for. "warn" means
+that edgewake works without it.
+"""
+
+import errno
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from images.build.linux_microvm import KERNEL_NAME, newest_kernel
+from images.errors import BuildFailed, ImageError
+from images.families import family
+from orchestrator.errors import HypervisorError, InstallationError
+from orchestrator.hypervisors.kvm import QEMU, probe_kvm
+from orchestrator.installation import check_installation
+from orchestrator.model import Capacity, DnsSettings, GuestNetwork, Host, Lab
+
+LOCAL_URI = "qemu:///system"
+VIRTLOGD_SOCKET = Path("/run/libvirt/virtlogd-sock")
+MEMINFO = Path("/proc/meminfo")
+TUN = Path("/dev/net/tun")
+LEAST_FREE_MIB = 512  # a handful of sample guests, with QEMU's own share
+COMMAND_S = 5.0
+SET_UP = "run `make setup`"
+
+
+class Verdict(StrEnum):
+    """How a check went."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding: `what` was found, and what to do about it (empty if nothing is to be done)."""
+
+    name: str
+    verdict: Verdict
+    what: str
+    to_do: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is looked at: the images folder of a state directory and, if given, a lab.
+
+    `dns_is_ours` says that an edgewake runs already, so that its port is rightly taken.
+    """
+
+    images: Path
+    lab: Lab | None = None
+    dns_is_ours: bool = False
+
+
+def examine(patient: Patient) -> Iterator[Check]:
+    """Yield one check after the other, as each is done."""
+    for check in CHECKS:
+        yield check(patient)
+    yield from _libvirts(patient)
+    yield from _images(patient)
+
+
+def probe_kernel(images: Path) -> Path | None:
+    """Return a Linux kernel to find out with whether KVM boots; None if there is none.
+
+    A stock kernel is preferred: the sample image's may be unpacked, which only guests need.
+    """
+    try:
+        return newest_kernel()
+    except BuildFailed:
+        return next(iter(_built(images)), None)
+
+
+# --- this machine -----------------------------------------------------------------------------
+
+
+def _packages(_patient: Patient) -> Check:
+    try:
+        check_installation()
+    except InstallationError as error:
+        return Check("packages", Verdict.FAIL, error.message, error.hint)
+    return Check("packages", Verdict.OK, "none of our package names is shadowed")
+
+
+def _user(_patient: Patient) -> Check:
+    if os.geteuid() == 0:
+        return Check("user", Verdict.OK, "root")
+    return Check(
+        "user",
+        Verdict.WARN,
+        f"user id {os.geteuid()}, not root: libvirt and ports below 1024 may be refused",
+        "join the group libvirt, or run with sudo",
+    )
+
+
+def _tun(_patient: Patient) -> Check:
+    if TUN.exists():
+        return Check("network cards", Verdict.OK, f"{TUN} is there for guests' network cards")
+    return Check(
+        "network cards",
+        Verdict.FAIL,
+        f"{TUN} does not exist, so no guest can have a network card",
+        "load the kernel module tun (modprobe tun), or give this container the device",
+    )
+
+
+def _memory(_patient: Patient) -> Check:
+    free = _available_mib()
+    if free is None:
+        return Check("memory", Verdict.WARN, f"{MEMINFO} does not say how much is free")
+    if free < LEAST_FREE_MIB:
+        return Check(
+            "memory",
+            Verdict.WARN,
+            f"{free} MiB are free, fewer than {LEAST_FREE_MIB}: few guests will fit",
+            "end other programs, or use another machine",
+        )
+    return Check("memory", Verdict.OK, f"{free} MiB are free")
+
+
+def _qemu(_patient: Patient) -> Check:
+    version = _first_line([QEMU, "--version"])
+    if not version:
+        what = f"{QEMU} is not there, or does not run"
+        return Check("qemu", Verdict.FAIL, what, f"install qemu-system-x86, or {SET_UP}")
+    return Check("qemu", Verdict.OK, version)
+
+
+def _kvm(patient: Patient) -> Check:
+    """Say whether guests run under KVM; without it they are slower, but they run."""
+    kernel = probe_kernel(patient.images)
+    if kernel is None:
+        why = "no kernel is there to find out with"
+        return Check("kvm", Verdict.WARN, f"KVM: not used: {why} → TCG", SET_UP)
+    verdict = probe_kvm(kernel)
+    if not verdict.usable:
+        return Check(
+            "kvm",
+            Verdict.WARN,
+            f"KVM: not used: {verdict.why} → TCG",
+            "nothing has to be done; guests boot in about 2 s under TCG",
+        )
+    return Check("kvm", Verdict.OK, f"KVM: used: {verdict.why} in {verdict.seconds:.1f} s")
+
+
+def _virtlogd(_patient: Patient) -> Check:
+    """Look for the daemon that writes guests' consoles to files."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(COMMAND_S)
+        try:
+            probe.connect(str(VIRTLOGD_SOCKET))
+        except PermissionError:
+            return Check(
+                "virtlogd", Verdict.WARN, f"{VIRTLOGD_SOCKET}: this user may not ask", "use sudo"
+            )
+        except OSError as error:
+            what = f"{VIRTLOGD_SOCKET}: {error.strerror or error}"
+            return Check("virtlogd", Verdict.FAIL, what, f"start virtlogd, or {SET_UP}")
+    return Check("virtlogd", Verdict.OK, f"answers on {VIRTLOGD_SOCKET}")
+
+
+def _dig(_patient: Patient) -> Check:
+    found = shutil.which("dig")
+    if found is None:
+        return Check("dig", Verdict.WARN, "dig is not there to try DNS with", "install dnsutils")
+    return Check("dig", Verdict.OK, found)
+
+
+def _dns_port(patient: Patient) -> Check:
+    """Try to bind the address and port that DNS is to be answered on."""
+    dns = patient.lab.dns if patient.lab else DnsSettings(zone="")
+    where = f"{dns.listen} port {dns.port}"
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in dns.listen else socket.AF_INET) as tcp:
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tcp.bind((dns.listen, dns.port))
+        with socket.socket(tcp.family, socket.SOCK_DGRAM) as udp:
+            udp.bind((dns.listen, dns.port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and patient.dns_is_ours:
+            return Check("dns port", Verdict.OK, f"{where} is taken while edgewake runs")
+        to_do = "set dns.listen in the lab file to a free address and port of this machine"
+        return Check("dns port", Verdict.FAIL, f"{where}: {error.strerror or error}", to_do)
+    return Check("dns port", Verdict.OK, f"{where} can be bound")
+
+
+CHECKS: tuple[Callable[[Patient], Check], ...] = (
+    _packages,
+    _user,
+    _tun,
+    _memory,
+    _qemu,
+    _kvm,
+    _virtlogd,
+    _dig,
+    _dns_port,
+)
+
+
+# --- hypervisors and images -------------------------------------------------------------------
+
+
+def _libvirts(patient: Patient) -> Iterator[Check]:
+    """Connect to every libvirt that the lab names, or to this machine's without a lab."""
+    hosts = patient.lab.hosts if patient.lab else (_this_machine(),)
+    seen: set[str] = set()
+    for host in hosts:
+        if urlsplit(host.uri).scheme != "memory" and host.uri not in seen:
+            seen.add(host.uri)
+            yield _libvirt(host)
+
+
+def _libvirt(host: Host) -> Check:
+    name = f"libvirt {host.uri}"
+    try:
+        # Here, not above: without libvirt's C library this import fails, and that is a finding.
+        from orchestrator.hypervisors.libvirt_driver import (  # noqa: PLC0415
+            LibvirtHypervisor,
+        )
+    except ImportError as error:
+        what = f"the Python package libvirt does not load: {error}"
+        return Check(name, Verdict.FAIL, what, f"install libvirt0, or {SET_UP}")
+    driver = LibvirtHypervisor(host, "doctor", console_dir=Path(os.devnull))
+    try:
+        free = driver.free()
+    except HypervisorError as error:
+        return Check(name, Verdict.FAIL, error.message, error.hint or SET_UP)
+    finally:
+        driver.close()
+    return Check(name, Verdict.OK, f"{free.cpu:g} cores, {free.memory_mib} MiB free")
+
+
+def _this_machine() -> Host:
+    """Return a host to connect with; its network is never asked about."""
+    address = IPv4Address(0)
+    network = GuestNetwork("none", IPv4Network((address, 32)), address, address, address)
+    return Host("this machine", LOCAL_URI, Capacity(cpu=0, memory_mib=0), network)
+
+
+def _images(patient: Patient) -> Iterator[Check]:
+    """Look at the lab's images, or for the sample image without a lab."""
+    if patient.lab is None:
+        yield _sample(patient.images)
+        return
+    for image in patient.lab.images:
+        try:
+            family(image.family).check(image)
+        except ImageError as error:
+            to_do = "build it (`make image`), or correct the path in the lab file"
+            yield Check(f"image {image.name}", Verdict.FAIL, str(error), to_do)
+        else:
+            yield Check(f"image {image.name}", Verdict.OK, f"{image.kernel} can be booted")
+
+
+def _sample(images: Path) -> Check:
+    built = list(_built(images))
+    if not built:
+        what = f"no image was built in {images}"
+        return Check("sample image", Verdict.WARN, what, "`make image` builds it, and so does `edgewake demo`")
+    return Check("sample image", Verdict.OK, ", ".join(str(kernel.parent) for kernel in built))
+
+
+def _built(images: Path) -> list[Path]:
+    return sorted(images.glob(f"*/{KERNEL_NAME}"))
+
+
+# --- small things -----------------------------------------------------------------------------
+
+
+def _available_mib() -> int | None:
+    """Return MemAvailable (proc_meminfo(5)) in MiB."""
+    try:
+        lines = MEMINFO.read_text().splitlines()
+    except OSError:
+        return None
+    kib = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(kib[0]) // 1024 if kib else None
+
+
+def _first_line(command: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=COMMAND_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.partition("\n")[0]

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Installs whatever this machine lacks for edgewake, and nothing else: Debian packages, then a
+# virtual environment in .venv. Run again, it only looks, which takes well under a second.
+#
+#   scripts/setup.sh          what `make demo` and `make test` need
+#   scripts/setup.sh bench    also what `make bench` compares us with
+#
+# PYTHON names another interpreter than python3.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH="$PATH:/usr/sbin:/sbin" # a shell from `su` lacks them
+
+BASE=(
+    libvirt-daemon libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
+    qemu-system-x86 linux-image-cloud-amd64 busybox-static
+    dnsutils iproute2
+    libvirt-dev pkg-config gcc python3-dev python3-venv # libvirt-python is compiled here
+    make git
+)
+BENCH=(dnsperf knot)
+
+say() { echo "==> $*"; }
+fail() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+missing() {
+    local installed
+    installed=" $(dpkg-query -W -f '${db:Status-Abbrev}${Package}\n' "$@" 2>/dev/null |
+        sed -n 's/^ii *//p' | tr '\n' ' ')"
+    for package in "$@"; do
+        [[ $installed == *" $package "* ]] || echo "$package"
+    done
+}
+
+as_root() {
+    if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi
+}
+
+apt() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 "$@" \
+        </dev/null
+}
+
+install_debian_packages() {
+    local packages
+    mapfile -t packages < <(missing "$@")
+    [[ ${#packages[@]} -gt 0 ]] || return 0
+    local command="apt-get install --no-install-recommends ${packages[*]}"
+    if [[ $(id -u) != 0 ]] && ! command -v sudo >/dev/null; then
+        fail "Debian packages are missing; as root, run: $command"
+    fi
+    say "installing Debian packages: ${packages[*]}"
+    hold_knot_back "${packages[@]}"
+    apt update || fail "apt-get update failed; see above, then run: $command"
+    apt install --no-install-recommends "${packages[@]}" ||
+        fail "apt-get install failed; see above, then run: $command"
+    let_knot_rest "${packages[@]}"
+}
+
+# We want knot's program, not a name server on port 53 of this machine. Debian's package starts one
+# when it is installed, unless the unit is masked; a mask in /run is gone after a reboot, even if we
+# are killed half-way. Only a knot that *we* install is treated so: one that was here is in use.
+hold_knot_back() {
+    [[ " $* " == *" knot "* && -d /run/systemd/system ]] || return 0
+    as_root systemctl mask --runtime --quiet knot.service
+}
+
+let_knot_rest() {
+    [[ " $* " == *" knot "* ]] || return 0
+    if [[ -d /run/systemd/system ]]; then
+        as_root systemctl unmask --runtime --quiet knot.service
+        as_root systemctl disable --quiet knot.service
+    else
+        as_root update-rc.d knot disable
+        as_root /etc/init.d/knot stop || say "knot was not running"
+    fi
+}
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-python3}" /usr/bin/python3; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    fail "edgewake needs Python 3.11 or newer, and ${PYTHON:-python3} is not;" \
+        "name another one: make PYTHON=/path/to/python3.12 setup"
+}
+
+make_environment() {
+    local python wanted stamp=.venv/edgewake-stamp
+    python=$(find_python)
+    wanted=$("$python" -VV; pwd; cat pyproject.toml)
+    wanted=$(sha256sum <<<"$wanted")
+    if [[ -x .venv/bin/edgewake && -f $stamp && $(cat $stamp) == "$wanted" ]] &&
+        .venv/bin/python -c ''; then
+        return
+    fi
+    if [[ ! -f .venv/bin/pip ]] || ! .venv/bin/python -c '' 2>/dev/null ||
+        [[ $(.venv/bin/python -VV) != $("$python" -VV) || $(moved) == yes ]]; then
+        say "making a virtual environment in .venv with $python"
+        "$python" -m venv --clear .venv
+    fi
+    say "installing Python packages into .venv (the first time takes a minute or two)"
+    .venv/bin/python -m pip install --no-input --disable-pip-version-check -e '.[dev]' </dev/null ||
+        fail "pip could not install edgewake's Python packages; see above, then try again"
+    echo "$wanted" >$stamp
+}
+
+# A virtual environment knows its own path and does not work from another one.
+moved() {
+    grep -qF "VIRTUAL_ENV=\"$PWD/.venv\"" .venv/bin/activate ||
+        grep -qF "VIRTUAL_ENV=$PWD/.venv" .venv/bin/activate || echo yes
+}
+
+if ! command -v dpkg-query >/dev/null || [[ $(dpkg --print-architecture) != amd64 ]]; then
+    fail "this sets up Debian 12 on amd64 only; elsewhere, install libvirt with its QEMU driver," \
+        "then: python3 -m venv .venv && .venv/bin/pip install -e '.[dev]'"
+fi
+case ${1:-} in
+    "") install_debian_packages "${BASE[@]}" ;;
+    bench) install_debian_packages "${BASE[@]}" "${BENCH[@]}" ;;
+    *) fail "unknown argument $1; there is only: bench" ;;
+esac
+make_environment

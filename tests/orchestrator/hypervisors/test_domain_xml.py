@@ -1,0 +1,189 @@
+"""Domain and network XML against golden files; marks survive the way there and back.
+
+`UPDATE_GOLDEN=1 pytest …` rewrites the files; read the difference before you commit it.
+"""
+
+import os
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from images.bootspec import BootSpec, Disk, Nic
+from orchestrator.hypervisors.domain_xml import (
+    domain_xml,
+    network_uuid,
+    network_xml,
+    parse_mark,
+    same_network,
+)
+from orchestrator.model import Guest, GuestNetwork, Mark, guest_uuid
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "domain_xml"
+
+MARK = Mark("edge1/demo", "ew-demo-web-0", "web", "edge1", IPv4Address("10.77.2.10"))
+PLAIN = Guest(
+    name="ew-demo-web-0",
+    mark=MARK,
+    boot=BootSpec(
+        kernel=Path("/var/lib/edgewake/images/vmlinuz"),
+        initrd=Path("/var/lib/edgewake/images/initrd.gz"),
+        memory_mib=96,
+        cmdline="console=ttyS0 ew.ip=10.77.2.10/24",
+        nics=(Nic("ew-demo", "02:ed:0a:4d:02:0a"),),
+    ),
+)
+CONSOLE = Path("/var/lib/edgewake/console/ew-demo-web-0.log")
+UNIKERNEL = replace(
+    PLAIN,
+    boot=BootSpec(
+        kernel=Path("/images/hello.virtio"),
+        memory_mib=16,
+        vcpus=2,
+        acpi=False,
+        cmdline='{"net":{"if":"vioif0","addr":"10.77.2.10"}} <&> \'quoted\'',
+        nics=(Nic("one", "02:ed:00:00:00:01"), Nic("two", "02:ed:00:00:00:02")),
+        disks=(Disk(Path("/images/a.qcow2"), format="qcow2"), Disk(Path("/images/b & c.img"))),
+    ),
+)
+DUAL_STACK = replace(PLAIN, mark=replace(MARK, address6=IPv6Address("fd77::a")))
+WRITABLE = replace(
+    PLAIN, boot=replace(PLAIN.boot, disks=(Disk(Path("/data/own.img"), read_only=False),))
+)
+NETWORK = GuestNetwork(
+    name="ew-demo",
+    subnet=IPv4Network("10.77.2.0/24"),
+    gateway=IPv4Address("10.77.2.1"),
+    first=IPv4Address("10.77.2.10"),
+    last=IPv4Address("10.77.2.99"),
+    create=True,
+    bridge="ew-demo0",
+)
+NETWORK6 = replace(NETWORK, subnet6=IPv6Network("fd77::/64"), bridge="")
+
+PICTURES = {
+    "linux": domain_xml(PLAIN, console_log=CONSOLE),
+    "linux-kvm": domain_xml(PLAIN, virt="kvm", console_log=CONSOLE),
+    "linux-dual-stack": domain_xml(DUAL_STACK, console_log=CONSOLE),
+    "linux-remote": domain_xml(PLAIN, emulator="/opt/qemu", keep_owners=False),
+    "linux-writable-disk": domain_xml(WRITABLE, console_log=CONSOLE),
+    "unikernel-two-cards-two-disks": domain_xml(UNIKERNEL, console_log=CONSOLE),
+    "network": network_xml("edge1/demo", NETWORK),
+    "network-dual-stack": network_xml("edge1/demo", NETWORK6),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_xml_is_as_the_golden_file_shows(name: str) -> None:
+    golden = GOLDEN / f"{name}.xml"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(PICTURES[name])
+    assert PICTURES[name] == golden.read_text()
+
+
+def test_no_golden_file_is_left_over() -> None:
+    assert {file.stem for file in GOLDEN.glob("*.xml")} == set(PICTURES)
+
+
+def test_the_domains_uuid_is_that_of_the_instance() -> None:
+    uuid = ET.fromstring(PICTURES["linux"]).findtext("uuid")  # noqa: S314 - our own XML
+    assert uuid == guest_uuid("edge1/demo", "ew-demo-web-0")
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")))
+
+
+@given(owner=TEXTS, service=TEXTS, address6=st.none() | st.ip_addresses(v=6), cmdline=TEXTS)
+def test_whatever_is_in_it_comes_back(
+    owner: str, service: str, address6: IPv6Address | None, cmdline: str
+) -> None:
+    if address6 is not None:
+        address6 = IPv6Address(int(address6))
+    mark = replace(MARK, owner=owner, service=service, address6=address6)
+    xml = domain_xml(replace(PLAIN, mark=mark, boot=replace(PLAIN.boot, cmdline=cmdline)))
+    assert parse_mark(xml) == mark
+    parsed = ET.fromstring(xml)  # noqa: S314 - our own XML
+    assert (parsed.findtext("os/cmdline") or "") == cmdline
+
+
+BARE = (
+    '<guest owner="edge1/demo" instance="ew-demo-web-0" service="web" host="edge1"'
+    ' address="10.77.2.10"/>'
+)
+
+
+def test_the_bare_element_is_a_mark() -> None:
+    assert parse_mark(BARE) == MARK
+
+
+BILLION_LAUGHS = (
+    '<!DOCTYPE d [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]>'
+    f"<domain><metadata>{BARE}</metadata><title>&b;</title></domain>"
+)
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        "",
+        "not xml",
+        "<domain",
+        "<domain/>",
+        "<domain><metadata/></domain>",
+        f"<domain><metadata>{BARE}</metadata></domain>",
+        f'<domain xmlns="urn:x"><metadata>{BARE}</metadata></domain>',
+        BARE.replace('service="web"', ""),
+        BARE.replace("10.77.2.10", "10.77.2.999"),
+        BARE.replace("10.77.2.10", "fd77::1"),
+        BARE.replace("/>", ' address6="10.77.2.10"/>'),
+        BILLION_LAUGHS,
+        f"<!DOCTYPE guest>{BARE}",
+    ],
+)
+def test_foreign_or_damaged_xml_has_no_mark(xml: str) -> None:
+    assert parse_mark(xml) is None
+
+
+@given(st.text())
+def test_no_text_makes_parsing_fail(xml: str) -> None:
+    parse_mark(xml)
+    same_network(xml, xml)
+
+
+def test_networks_of_different_owners_have_different_uuids() -> None:
+    assert network_uuid("a", "lab0") == network_uuid("a", "lab0")
+    assert len({network_uuid("a", "lab0"), network_uuid("b", "lab0"), network_uuid("a", "x")}) == 3
+
+
+def reported(xml: str) -> str:
+    """Return a network's XML as libvirt tells it: with additions, and always a bridge."""
+    return (
+        xml.replace('<bridge stp="off"', '<bridge name="virbr7" stp="off"')
+        .replace("<dns", '<mac address="52:54:00:00:00:01"/><dns')
+        .replace("<network>", "<network connections='1'>")
+    )
+
+
+@pytest.mark.parametrize("network", [NETWORK, NETWORK6])
+def test_a_network_is_recognised_as_libvirt_reports_it(network: GuestNetwork) -> None:
+    wanted = network_xml("o", network)
+    assert same_network(reported(wanted), wanted)
+    netmask = wanted.replace('prefix="24"', 'netmask="255.255.255.0"')
+    assert same_network(reported(netmask), wanted)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(NETWORK, bridge="other0"),
+        replace(NETWORK, gateway=IPv4Address("10.77.2.2")),
+        replace(NETWORK, subnet=IPv4Network("10.77.2.0/25")),
+        replace(NETWORK, subnet6=IPv6Network("fd77::/64")),
+    ],
+)
+def test_a_network_that_differs_is_another(changed: GuestNetwork) -> None:
+    assert not same_network(network_xml("o", changed), network_xml("o", NETWORK))

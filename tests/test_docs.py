@@ -1,0 +1,69 @@
+"""The documentation says only what is there: its links lead somewhere, its commands exist."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)
+MAKE = re.compile(r"(?:`|^ {4}|^)make ([a-z]+)", re.MULTILINE)
+TARGET = re.compile(r"^([a-z]+):", re.MULTILINE)
+
+page = pytest.mark.parametrize("page", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
+
+
+def _broken_links(page: Path) -> list[str]:
+    return [link for link in LINK.findall(page.read_text()) if not _leads_somewhere(page, link)]
+
+
+def _leads_somewhere(page: Path, link: str) -> bool:
+    if "://" in link or link.startswith("mailto:"):
+        return True  # other people's pages are theirs to keep
+    path, _, anchor = link.partition("#")
+    target = page.parent / path if path else page
+    if not target.exists():
+        return False
+    return not anchor or anchor in _anchors(target)
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub and GitLab give to a page's headings."""
+    headings = HEADING.findall(page.read_text())
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _unknown_jobs(text: str) -> set[str]:
+    return set(MAKE.findall(text)) - set(TARGET.findall((ROOT / "Makefile").read_text()))
+
+
+def test_there_are_pages() -> None:
+    assert {"README.md", "CHANGELOG.md"} <= {each.name for each in PAGES}
+
+
+@page
+def test_links_lead_somewhere(page: Path) -> None:
+    assert _broken_links(page) == []
+
+
+@page
+def test_make_jobs_that_are_named_exist(page: Path) -> None:
+    assert _unknown_jobs(page.read_text()) == set()
+
+
+def test_make_help_lists_every_job() -> None:
+    told = subprocess.run(
+        ["make", "-s", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True
+    ).stdout
+    jobs = set(TARGET.findall((ROOT / "Makefile").read_text()))
+    assert {line.split()[0] for line in told.splitlines()} == jobs
+
+
+def test_the_checks_find_what_is_wrong(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A `b` c\n[ok](#a-b-c) [no](#d) [no](gone.md) [ok](https://x.example/)\n")
+    assert _broken_links(page) == ["#d", "gone.md"]
+    assert _unknown_jobs("run `make test`, then:\n\n    make coffee\n") == {"coffee"}

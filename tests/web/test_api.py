@@ -1,0 +1,294 @@
+"""The API over a real orchestrator with hosts in memory: each verb, and each way it can fail."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from orchestrator.timeline import wake_of
+from tests.world import World
+from web.app import LARGEST_REQUEST
+from web.wire import PROBLEM_TYPE
+
+API = "/api/v1"
+
+
+def _problem(answer: Any, status: int) -> dict[str, Any]:
+    """Return a problem document, once it has been seen to be one."""
+    assert answer.status_code == status, answer.text
+    assert answer.content_type == PROBLEM_TYPE
+    document: dict[str, Any] = json.loads(answer.text)
+    assert document["status"] == status
+    assert document["title"]
+    assert document["detail"]
+    return document
+
+
+def test_status_shows_hosts_and_sleeping_services(http: FlaskClient) -> None:
+    document = http.get(f"{API}/status").get_json()
+    assert document["lab"] == "t"
+    (a, b) = document["hosts"]
+    assert (a["name"], a["reachable"], a["used"]) == ("a", True, {"cpu": 0.0, "memory_mib": 0})
+    assert b["usable"] == {"cpu": 64.0, "memory_mib": 1024}
+    states = {service["name"]: service["state"] for service in document["services"]}
+    assert states == {"web": "asleep", "other": "asleep", "huge": "asleep"}
+
+
+def test_a_lost_host_is_shown_with_the_reason(world: World, http: FlaskClient) -> None:
+    world.drivers["a"].unreachable("cable cut")
+    world.eventually(lambda: bool(world.control.fleet.lost()))
+    (a, _) = http.get(f"{API}/status").get_json()["hosts"]
+    assert (a["reachable"], a["free"]) == (False, None)
+    assert "cable cut" in a["lost"]
+
+
+def test_wake_waits_and_tells_where_the_time_went(world: World, http: FlaskClient) -> None:
+    world.answer_s["web"] = 0.05
+    document = http.post(f"{API}/services/web/wake").get_json()
+    (end,) = document["endpoints"]
+    assert end["service"] == "web"
+    assert world.guests(end["host"]) == [end["instance"]]
+    wake = wake_of(document["wake"])
+    assert wake.outcome == "ready"
+    assert (wake.stamps[0][0], wake.stamps[-1][0]) == ("query", "reply")
+    assert wake.total_s >= 0.05
+    assert document["wake"]["own_s"] == pytest.approx(wake.own_s)
+    assert "web" in world.control.asked, "an answer handed out counts as use"
+
+
+def test_waking_what_is_awake_answers_at_once(http: FlaskClient) -> None:
+    first = http.post(f"{API}/services/web/wake").get_json()
+    second = http.post(f"{API}/services/web/wake").get_json()
+    assert second == {"endpoints": first["endpoints"], "wake": None}
+
+
+@pytest.mark.parametrize(("client", "host"), [("192.0.2.1", "a"), ("192.0.2.200", "b")])
+def test_the_clients_population_decides_where(http: FlaskClient, client: str, host: str) -> None:
+    """The second address is in both populations; the narrower subnet counts."""
+    document = http.post(f"{API}/services/web/wake", json={"client": client}).get_json()
+    assert document["endpoints"][0]["host"] == host
+
+
+def test_a_client_that_is_no_address_is_refused(world: World, http: FlaskClient) -> None:
+    answer = http.post(f"{API}/services/web/wake", json={"client": "nobody"})
+    assert "nobody" in _problem(answer, 400)["detail"]
+    assert world.guests() == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/services/nope/wake"),
+        ("POST", "/services/nope/sleep"),
+        ("GET", "/services/nope/console"),
+    ],
+)
+def test_an_unknown_service_is_not_found(http: FlaskClient, method: str, path: str) -> None:
+    document = _problem(http.open(f"{API}{path}", method=method), 404)
+    assert document["type"] == "urn:problem-type:edgewake:unknown-service"
+    assert document["service"] == "nope"
+    assert document["reason"] == "unknown-service"
+
+
+def test_an_unusable_image_is_unavailable_and_says_which(http: FlaskClient) -> None:
+    document = _problem(http.post(f"{API}/services/other/wake"), 503)
+    assert document["reason"] == "image-unusable"
+    assert "gone" in document["detail"]
+    (wake,) = http.get(f"{API}/wakes?service=other").get_json()["wakes"]
+    assert wake["outcome"] == "image-unusable"
+    assert wake["stamps"][-1][0] == "reply"
+
+
+def test_no_capacity_is_unavailable(world: World, http: FlaskClient) -> None:
+    for client in ("192.0.2.1", "192.0.2.200"):
+        http.post(f"{API}/services/web/wake", json={"client": client})
+    world.drivers["b"].unreachable("cable cut")
+    world.eventually(lambda: "b" in world.control.fleet.lost())
+    http.post(f"{API}/services/huge/wake")
+    document = _problem(http.post(f"{API}/services/huge/wake"), 503)
+    assert document["reason"] == "no-capacity"
+    assert "a:" in document["detail"]
+
+
+def test_a_guest_that_never_answers_is_unavailable(world: World, http: FlaskClient) -> None:
+    world.answer_s["web"] = None
+    document = _problem(http.post(f"{API}/services/web/wake"), 503)
+    assert document["reason"] == "not-ready"
+    assert "edgewake logs web" in document["hint"]
+
+
+def test_sleep_ends_the_instances(world: World, http: FlaskClient) -> None:
+    (end,) = http.post(f"{API}/services/web/wake").get_json()["endpoints"]
+    document = http.post(f"{API}/services/web/sleep").get_json()
+    assert document == {"service": "web", "ended": [end["instance"]]}
+    assert world.guests() == []
+    assert http.post(f"{API}/services/web/sleep").get_json()["ended"] == []
+
+
+def test_the_console_is_text_whatever_the_guest_wrote(world: World, http: FlaskClient) -> None:
+    (end,) = http.post(f"{API}/services/web/wake").get_json()["endpoints"]
+    machine = world.machines[end["host"]]
+    with machine.lock:
+        machine.consoles[end["instance"]] = b"booting \xff\xfe\n"
+    answer = http.get(f"{API}/services/web/console")
+    assert answer.content_type == "text/plain; charset=utf-8"
+    assert answer.text == "booting \ufffd\ufffd\n"
+
+
+def test_wakes_are_listed_oldest_first_and_limited(http: FlaskClient) -> None:
+    for _ in range(3):
+        http.post(f"{API}/services/web/wake")
+        http.post(f"{API}/services/web/sleep")
+    http.post(f"{API}/services/other/wake")
+    ids = [wake["id"] for wake in http.get(f"{API}/wakes?service=web").get_json()["wakes"]]
+    assert ids == [1, 2, 3]
+    ids = [wake["id"] for wake in http.get(f"{API}/wakes?limit=2").get_json()["wakes"]]
+    assert ids == [3, 4]
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1001", "many", "", "٣", "9" * 5000])
+def test_a_senseless_limit_is_refused(http: FlaskClient, limit: str) -> None:
+    _problem(http.get(f"{API}/events", query_string={"limit": limit}), 400)
+
+
+def test_events_tell_what_happened(world: World, http: FlaskClient) -> None:
+    http.post(f"{API}/services/web/wake")
+
+    def kinds() -> list[str]:
+        return [event["kind"] for event in http.get(f"{API}/events").get_json()["events"]]
+
+    world.eventually(lambda: "woke" in kinds())
+    (event,) = http.get(f"{API}/events?limit=1").get_json()["events"]
+    assert event.keys() == {"at", "kind", "subject", "text", "data"}
+
+
+# --- placement --------------------------------------------------------------------------------
+
+
+def test_a_plan_is_a_proposal_unless_told_to_apply(world: World, http: FlaskClient) -> None:
+    """Most clients are near b, but whoever asks first is near a."""
+    http.post(f"{API}/services/web/wake", json={"client": "192.0.2.1"})
+    before = world.guests()
+    document = http.post(f"{API}/plans", json={"apply": False}).get_json()
+    assert document["plan"]["sites"]["web"] == ["b"]
+    assert document["plan"]["algorithm"]
+    assert document["plan"]["why"].keys() == {"web", "other", "huge"}
+    assert [change["do"] for change in document["changes"]] == [
+        "boot",
+        "announce",
+        "withdraw",
+        "stop",
+    ]
+    assert document["applied"] is False
+    assert world.guests() == before
+    assert http.post(f"{API}/plans").get_json() == {
+        **document,
+        "plan": {**document["plan"], "seconds": pytest.approx(0.0, abs=60)},
+    }
+
+
+def test_an_applied_plan_moves_what_is_awake(world: World, http: FlaskClient) -> None:
+    http.post(f"{API}/services/web/wake", json={"client": "192.0.2.1"})
+    assert len(world.guests("a")) == 1
+    assert http.post(f"{API}/plans", json={"apply": True}).get_json()["applied"] is True
+    assert world.guests("a") == []
+    assert len(world.guests("b")) == 1
+
+
+@pytest.mark.parametrize("body", ["[]", '"x"', "{", '{"apply": "yes"}', '{"apply": null}'])
+def test_a_senseless_plan_request_is_refused(http: FlaskClient, body: str) -> None:
+    _problem(http.post(f"{API}/plans", data=body, content_type="application/json"), 400)
+
+
+# --- the lab ----------------------------------------------------------------------------------
+
+
+def test_a_dry_run_of_a_lab_changes_nothing(
+    world: World, http: FlaskClient, lab_text: str, tmp_path: Path
+) -> None:
+    http.post(f"{API}/services/web/wake", json={"client": "192.0.2.200"})
+    before = world.guests()
+    body = {"text": lab_text, "path": str(tmp_path / "new.yaml")}
+    document = http.put(f"{API}/lab?dry_run=1", json=body).get_json()
+    assert document["applied"] is False
+    assert [change["do"] for change in document["changes"]] == ["withdraw", "stop"]
+    assert world.guests() == before
+    assert world.store.load().lab_text == ""
+
+
+def test_a_lab_is_applied_and_kept_with_its_path(
+    world: World, http: FlaskClient, lab_text: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "läb.yaml"
+    answer = http.put(
+        f"{API}/lab",
+        data=lab_text.replace("web:\n", "neu:\n").replace("[web]", "[neu]"),
+        headers={"X-Lab-Path": str(path).replace("ä", "%C3%A4"), "Content-Type": "text/yaml"},
+    )
+    assert answer.get_json() == {"lab": "t", "changes": [], "applied": True}
+    assert [service.name for service in world.control.lab.services] == ["neu"]
+    assert world.store.load().lab_path == str(path)
+    assert http.post(f"{API}/services/neu/wake").status_code == 200
+
+
+def test_a_wrong_lab_says_where_and_changes_nothing(
+    world: World, http: FlaskClient, lab_text: str
+) -> None:
+    body = {"text": lab_text.replace("1 GiB", "lots"), "path": "/etc/lab.yaml"}
+    document = _problem(http.put(f"{API}/lab", json=body), 422)
+    assert (document["file"], document["line"]) == ("/etc/lab.yaml", 6)
+    assert document["field"] == "hosts.a.capacity.memory"
+    assert [service.name for service in world.control.lab.services] == ["web", "other", "huge"]
+
+
+def test_what_needs_a_restart_conflicts(http: FlaskClient, lab_text: str) -> None:
+    body = {"text": lab_text.replace("edge.test", "other.test"), "path": "/lab.yaml"}
+    document = _problem(http.put(f"{API}/lab", json=body), 409)
+    assert document["type"] == "urn:problem-type:edgewake:unsafe-changes"
+
+
+@pytest.mark.parametrize("path", ["lab.yaml", "", "/etc/\0"])
+def test_a_lab_needs_an_absolute_path(http: FlaskClient, lab_text: str, path: str) -> None:
+    _problem(http.put(f"{API}/lab", json={"text": lab_text, "path": path}), 400)
+
+
+def test_a_lab_that_is_not_text_is_refused(http: FlaskClient) -> None:
+    headers = {"X-Lab-Path": "/lab.yaml"}
+    _problem(http.put(f"{API}/lab", data=b"\xff\xfe", headers=headers), 400)
+    _problem(http.put(f"{API}/lab", json={"text": 5, "path": "/lab.yaml"}), 400)
+
+
+# --- the door itself --------------------------------------------------------------------------
+
+
+def test_healthz_answers(http: FlaskClient) -> None:
+    assert http.get(f"{API}/healthz").get_json() == {"status": "ok", "lab": "t"}
+
+
+def test_a_request_that_is_too_large_is_refused(http: FlaskClient) -> None:
+    _problem(http.put(f"{API}/lab", data=b"#" * (LARGEST_REQUEST + 1)), 413)
+
+
+def test_a_path_that_does_not_exist_is_a_problem_too(http: FlaskClient) -> None:
+    assert _problem(http.get("/"), 404)["type"] == "about:blank"
+
+
+def test_a_wrong_method_says_which_are_right(http: FlaskClient) -> None:
+    answer = http.delete(f"{API}/lab")
+    _problem(answer, 405)
+    assert "PUT" in answer.headers["Allow"]
+
+
+def test_a_defect_of_ours_shows_no_insides(
+    world: World, http: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("the secret name of a table")
+
+    monkeypatch.setattr(world.control, "status", broken)
+    answer = http.get(f"{API}/status")
+    assert _problem(answer, 500)["detail"] == "internal error"
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text

@@ -1,0 +1,191 @@
+"""The API, version 1: parse, call one verb of the orchestrator, serialise. Nothing is decided here.
+
+    GET  /healthz                   the process answers
+    GET  /status                    hosts and services
+    POST /services/NAME/wake        {"client": "192.0.2.1"} → endpoints and the wake; waits
+    POST /services/NAME/sleep       → the instances ended
+    GET  /services/NAME/console     the last 64 KiB of the guest's console, as text
+    GET  /wakes?service=&limit=     where the time of the last wakes went
+    GET  /events?limit=             the last lines of the journal
+    POST /plans                     {"apply": false} → a placement and the changes to it
+    PUT  /lab?dry_run=1             a lab file → what had to end for it, or would
+
+`PUT /lab` takes YAML with the file's path in ``X-Lab-Path`` (percent-encoded UTF-8), or JSON with
+`text` and `path`. Errors are those of `web.wire`.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from http import HTTPStatus
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from flask import Blueprint, Response, abort, request
+
+from orchestrator.control import Orchestrator
+from orchestrator.errors import NotReady
+from orchestrator.model import Client, Endpoint, Lab
+from orchestrator.trace import WakeTrace
+from web import wire
+
+LoadLab = Callable[[str, Path], Lab]
+
+GRACE_S = 2.0  # what a wake may end after its deadline: the undo of a boot that came too late
+MOST_LISTED = 1000  # wakes or events in one answer
+DEFAULT_LISTED = 20
+
+
+def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
+    """Return the blueprint of ``/api/v1``; `load` turns a lab file's text and path into a lab."""
+    api = Blueprint("api", __name__, url_prefix="/api/v1")
+
+    @api.get("/healthz")
+    def healthz() -> wire.Document:
+        return {"status": "ok", "lab": orchestrator.lab.name}
+
+    @api.get("/status")
+    def status() -> wire.Document:
+        return wire.status(orchestrator.status())
+
+    @api.post("/services/<name>/wake")
+    def wake(name: str) -> wire.Document:
+        client = _client(orchestrator.lab, _json_object().get("client"))
+        return _wake(orchestrator, name, client)
+
+    @api.post("/services/<name>/sleep")
+    def sleep(name: str) -> wire.Document:
+        return {"service": name, "ended": list(orchestrator.release(name))}
+
+    @api.get("/services/<name>/console")
+    def console(name: str) -> Response:
+        text = orchestrator.console(name).decode(errors="replace")
+        return Response(text, mimetype="text/plain")
+
+    @api.get("/wakes")
+    def wakes() -> wire.Document:
+        last = orchestrator.wakes.last(request.args.get("service", ""), _limit())
+        return {"wakes": [wire.wake(each) for each in last]}
+
+    @api.get("/events")
+    def events() -> wire.Document:
+        return {"events": [wire.event(each) for each in orchestrator.events(_limit())]}
+
+    @api.post("/plans")
+    def plans() -> wire.Document:
+        apply = _flag(_json_object().get("apply", False), "apply")
+        proposal = orchestrator.rebalance(dry_run=not apply)
+        return {**wire.proposal(proposal), "applied": apply}
+
+    @api.put("/lab")
+    def lab() -> wire.Document:
+        text, path = _lab_file()
+        dry_run = _flag(request.args.get("dry_run", "0"), "dry_run")
+        wanted = load(text, Path(path))
+        changes = orchestrator.apply(wanted, text=text, path=path, dry_run=dry_run)
+        return {"lab": wanted.name, "changes": wire.changes(changes), "applied": not dry_run}
+
+    return api
+
+
+def _wake(orchestrator: Orchestrator, service: str, client: Client) -> wire.Document:
+    summons = orchestrator.summon(service, client)
+    try:
+        endpoints = _await(summons.endpoints, orchestrator, service)
+    finally:
+        if summons.trace is not None:
+            summons.trace.replied()
+    orchestrator.asked[service] = time.monotonic()
+    return {
+        "endpoints": [wire.endpoint(each) for each in endpoints],
+        "wake": _wake_of(orchestrator, summons.trace),
+    }
+
+
+def _await(
+    endpoints: Future[tuple[Endpoint, ...]], orchestrator: Orchestrator, service: str
+) -> tuple[Endpoint, ...]:
+    """Wait for a wake, which bounds its own time; the bound here is for the day it does not."""
+    deadlines = {each.name: each.deadline_s for each in orchestrator.lab.services}
+    deadline_s = deadlines.get(service, 0.0) + GRACE_S
+    try:
+        return endpoints.result(deadline_s)
+    except FutureTimeout:
+        raise NotReady(service, f"no answer within {deadline_s:g} s") from None
+
+
+def _wake_of(orchestrator: Orchestrator, trace: WakeTrace | None) -> wire.Document | None:
+    """Return the wake that was waited for; None if the service was awake."""
+    if trace is None:
+        return None
+    for wake in reversed(orchestrator.wakes.last(trace.service)):
+        if wake.started_at == trace.started_at:
+            return wire.wake(wake)
+    return None
+
+
+def _client(lab: Lab, written: object) -> Client:
+    """Return who asks, with the population whose narrowest subnet holds the address."""
+    if written is None:
+        return Client()
+    try:
+        address = ip_address(str(written))
+    except ValueError:
+        abort(HTTPStatus.BAD_REQUEST, f"client: {written!r} is not an IP address")
+    return Client(address=address, population=_population(lab, address))
+
+
+def _population(lab: Lab, address: IPv4Address | IPv6Address) -> str:
+    holding = [
+        (subnet.prefixlen, population.name)
+        for population in lab.populations
+        for subnet in population.subnets
+        if address in subnet
+    ]
+    return max(holding)[1] if holding else ""
+
+
+def _lab_file() -> tuple[str, str]:
+    """Return the text and path of the lab file in the request."""
+    if request.is_json:
+        body = _json_object()
+        text, path = body.get("text"), body.get("path")
+        if not isinstance(text, str) or not isinstance(path, str):
+            abort(HTTPStatus.BAD_REQUEST, "a JSON body needs 'text' and 'path', both text")
+    else:
+        path = unquote(request.headers.get("X-Lab-Path", ""))
+        try:
+            text = request.get_data().decode()
+        except UnicodeDecodeError:
+            abort(HTTPStatus.BAD_REQUEST, "the lab file is not UTF-8 text")
+    if not Path(path).is_absolute() or "\0" in path:
+        abort(HTTPStatus.BAD_REQUEST, "name the lab file's absolute path (X-Lab-Path, or 'path')")
+    return text, path
+
+
+def _json_object() -> dict[str, Any]:
+    """Return the request's JSON object; an empty body counts as an empty one."""
+    if not request.get_data():
+        return {}
+    body = request.get_json(force=True)
+    if not isinstance(body, dict):
+        abort(HTTPStatus.BAD_REQUEST, "the body must be a JSON object")
+    return body
+
+
+def _limit() -> int:
+    written = request.args.get("limit", str(DEFAULT_LISTED))
+    if not (written.isascii() and written.isdigit() and 1 <= int(written[:9]) <= MOST_LISTED):
+        abort(HTTPStatus.BAD_REQUEST, f"limit must be a number from 1 to {MOST_LISTED}")
+    return int(written)
+
+
+def _flag(written: object, name: str) -> bool:
+    if isinstance(written, bool):
+        return written
+    if written not in {"0", "1"}:
+        abort(HTTPStatus.BAD_REQUEST, f"{name} must be true or false in JSON, 0 or 1 in a URL")
+    return written == "1"

@@ -1,0 +1,127 @@
+"""Talks to a running edgewake through its UNIX socket: for the CLI, tests and scripts.
+
+It knows paths and JSON, not our nouns, so that a command line starts fast.
+"""
+
+import json
+import socket
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import EdgewakeError
+
+CONNECT_S = 5.0
+ANSWER_S = 330.0  # a wake, a placement or an apply may take minutes; the server bounds each
+
+
+class NotRunning(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """Nobody answers on the socket."""
+
+    def __init__(self, socket_path: Path) -> None:
+        super().__init__(
+            f"no edgewake is running with state directory {socket_path.parent}",
+            hint="start it with 'edgewake up LAB.yaml'",
+        )
+
+
+class ApiError(EdgewakeError):
+    """The running edgewake refused or failed; `problem` is its problem document (RFC 9457)."""
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        detail = problem.get("detail") or problem.get("title") or f"HTTP status {status}"
+        super().__init__(str(detail), hint=str(problem.get("hint", "")))
+        self.status = status
+        self.problem = problem
+
+
+class Client:
+    """One edgewake; every call is a connection of its own.
+
+    All calls raise `NotRunning`, `ApiError`, or a plain `EdgewakeError` when the answer makes no
+    sense or does not come within `timeout_s`.
+    """
+
+    def __init__(self, socket_path: Path, *, timeout_s: float = ANSWER_S) -> None:
+        self.socket_path = socket_path
+        self.timeout_s = timeout_s
+
+    def get(self, path: str) -> Any:
+        """Return the JSON document at a path below ``/api/v1``."""
+        return self._json("GET", path)
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Post a JSON object and return the JSON answer."""
+        return self._json("POST", path, body or {})
+
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        """Put a JSON object and return the JSON answer."""
+        return self._json("PUT", path, body)
+
+    def text(self, path: str) -> str:
+        """Return the plain text at a path."""
+        return self._ask("GET", path).decode(errors="replace")
+
+    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        answer = self._ask(method, path, body)
+        try:
+            return json.loads(answer)
+        except ValueError as error:
+            raise EdgewakeError(f"{self.socket_path}: an answer that is not JSON") from error
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
+        connection = _UnixConnection(self.socket_path, self.timeout_s)
+        data = None if body is None else json.dumps(body)
+        headers = {"Content-Type": "application/json"} if data else {}
+        try:
+            connection.request(method, f"/api/v1{path}", data, headers)
+            response = connection.getresponse()
+            answer = response.read()
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(self.socket_path) from error
+        except PermissionError as error:
+            raise EdgewakeError(
+                f"{self.socket_path}: this user may not talk to the edgewake there",
+                hint="run as the user who started it, such as with sudo",
+            ) from error
+        except TimeoutError as error:
+            raise EdgewakeError(
+                f"{self.socket_path}: no answer within {self.timeout_s:g} s",
+                hint="look at edgewake's log",
+            ) from error
+        except (OSError, HTTPException) as error:
+            raise EdgewakeError(
+                f"{self.socket_path}: the connection broke: {error}",
+                hint="was edgewake stopped meanwhile?",
+            ) from error
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise ApiError(response.status, _problem(response, answer))
+        return answer
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP over a UNIX socket."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost")
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(CONNECT_S)
+        self.sock.connect(str(self._path))
+        self.sock.settimeout(self._timeout_s)
+
+
+def _problem(response: HTTPResponse, answer: bytes) -> dict[str, Any]:
+    """Return the problem document of a failed request, or the little that is known without one."""
+    try:
+        document = json.loads(answer)
+    except ValueError:
+        document = None
+    if isinstance(document, dict):
+        return document
+    return {"title": response.reason, "status": response.status}

@@ -1,0 +1,221 @@
+"""Our nouns as JSON, one small function per noun, and every error as one shape.
+
+The shape of errors is a problem document (RFC 9457, ``application/problem+json``): `type`,
+`title`, `status` and `detail` as the RFC has them, and `hint`, what to do about it. Errors that
+know more add members: a lab error its `file`, `line` and `field`, a wake error its `service` and
+`reason`, a hypervisor error its `host`. Keys carry their units as the nouns do; clients must
+ignore keys that they do not know (RFC 9457, section 3.2, and so for all documents here).
+"""
+
+import re
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Any
+
+from orchestrator.changes import Change, Changes
+from orchestrator.control import HostStatus, Proposal, ServiceStatus, Status
+from orchestrator.errors import (
+    EdgewakeError,
+    HypervisorError,
+    InstallationError,
+    LabError,
+    NoCapacity,
+    StoreError,
+    UnknownService,
+    UnsafeChanges,
+    WakeError,
+)
+from orchestrator.model import Capacity, Endpoint, Event, Instance
+from orchestrator.trace import Wake
+from placement.problem import Plan
+
+Document = dict[str, Any]
+
+PROBLEM_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:problem-type:edgewake:"
+
+# The nearest class in an error's ancestry counts.
+STATUS_OF: dict[type[BaseException], HTTPStatus] = {
+    EdgewakeError: HTTPStatus.CONFLICT,  # such as: no placement of all services exists
+    LabError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    UnsafeChanges: HTTPStatus.CONFLICT,
+    UnknownService: HTTPStatus.NOT_FOUND,
+    WakeError: HTTPStatus.SERVICE_UNAVAILABLE,
+    NoCapacity: HTTPStatus.SERVICE_UNAVAILABLE,
+    HypervisorError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StoreError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    InstallationError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+
+
+# --- nouns --------------------------------------------------------------------------------------
+
+
+def status(value: Status) -> Document:
+    """Return everything at a glance."""
+    return {
+        "lab": value.lab,
+        "hosts": [host_status(host) for host in value.hosts],
+        "services": [service_status(service) for service in value.services],
+    }
+
+
+def host_status(value: HostStatus) -> Document:
+    """Return a host; `free` is null and `lost` says why while it cannot be reached."""
+    return {
+        "name": value.host.name,
+        "uri": value.host.uri,
+        "site": value.host.site,
+        "usable": capacity(value.host.usable),
+        "used": capacity(value.used),
+        "free": None if value.lost or value.free is None else capacity(value.free),
+        "reachable": not value.lost,
+        "lost": value.lost,
+    }
+
+
+def service_status(value: ServiceStatus) -> Document:
+    """Return a service; asleep is a healthy state, so there is no word for illness here."""
+    return {
+        "name": value.service.name,
+        "names": list(value.service.names),
+        "image": value.service.image,
+        "state": value.state,
+        "idle": value.idle,
+        "instances": [instance(each) for each in value.instances],
+    }
+
+
+def capacity(value: Capacity) -> Document:
+    """Return an amount of cores and memory (MiB)."""
+    return {"cpu": value.cpu, "memory_mib": value.memory_mib}
+
+
+def instance(value: Instance) -> Document:
+    """Return an instance; times are seconds since the epoch."""
+    return {
+        "name": value.name,
+        "service": value.service,
+        "host": value.host,
+        "address": str(value.address),
+        "address6": str(value.address6) if value.address6 else None,
+        "mac": value.mac,
+        "state": value.state.value,
+        "created_at": value.created_at,
+        "ready_at": value.ready_at,
+    }
+
+
+def endpoint(value: Endpoint) -> Document:
+    """Return where a service can be reached."""
+    return {
+        "service": value.service,
+        "instance": value.instance,
+        "host": value.host,
+        "address": str(value.address),
+        "address6": str(value.address6) if value.address6 else None,
+        "ttl_s": value.ttl_s,
+    }
+
+
+def wake(value: Wake) -> Document:
+    """Return a wake; `stamps` are pairs of a stage and the seconds from the query to it.
+
+    `own_s` is what our own code took of `total_s`, both in seconds.
+    """
+    return {
+        "id": value.id,
+        "service": value.service,
+        "started_at": value.started_at,
+        "outcome": str(value.outcome),
+        "instance": value.instance,
+        "host": value.host,
+        "queries": value.queries,
+        "text": value.text,
+        "total_s": value.total_s,
+        "own_s": value.own_s,
+        "stamps": [list(stamp) for stamp in value.stamps],
+    }
+
+
+def event(value: Event) -> Document:
+    """Return one line of the journal."""
+    return {
+        "at": value.at,
+        "kind": value.kind,
+        "subject": value.subject,
+        "text": value.text,
+        "data": dict(value.data),
+    }
+
+
+def plan(value: Plan) -> Document:
+    """Return a placement."""
+    return {
+        "sites": {demand: list(sites) for demand, sites in value.sites.items()},
+        "value": value.value,
+        "terms": dict(value.terms),
+        "bound": value.bound,
+        "gap": value.gap,
+        "algorithm": value.algorithm,
+        "seconds": value.seconds,
+        "why": dict(value.why),
+    }
+
+
+def changes(value: Changes) -> list[Document]:
+    """Return what is to be done, in its order."""
+    return [change(each) for each in value]
+
+
+def change(value: Change) -> Document:
+    """Return one change; `do` is boot, announce, withdraw or stop."""
+    return {"do": type(value).__name__.lower(), **asdict(value)}
+
+
+def proposal(value: Proposal) -> Document:
+    """Return a placement and the changes that lead to it."""
+    return {"plan": plan(value.plan), "changes": changes(value.changes)}
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+def status_of(error: EdgewakeError) -> HTTPStatus:
+    """Return the HTTP status that says the same as an error."""
+    return next(STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF)
+
+
+def problem(error: EdgewakeError) -> Document:
+    """Return an error of ours as a problem document."""
+    words = re.findall(r"[A-Z][a-z]*", type(error).__name__)
+    kind = [word.lower() for word in words if word != "Error"]
+    document: Document = {
+        "type": TYPE_PREFIX + "-".join(kind),
+        "title": " ".join(kind).capitalize(),
+        "status": int(status_of(error)),
+        "detail": error.message,
+        "hint": error.hint,
+    }
+    match error:
+        case LabError():
+            file = str(error.file) if error.file else None
+            document |= {"file": file, "line": error.line, "field": error.field}
+        case WakeError():
+            document |= {"service": error.service, "reason": error.reason.value}
+        case HypervisorError():
+            document |= {"host": error.host}
+        case _:
+            pass
+    return document
+
+
+def plain_problem(status: HTTPStatus, detail: str, hint: str = "") -> Document:
+    """Return a problem that is no more than its HTTP status (type ``about:blank``)."""
+    return {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": int(status),
+        "detail": detail,
+        "hint": hint,
+    }
