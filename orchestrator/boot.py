@@ -55,8 +55,11 @@ class HostParts:
 class Boots:
     """Boots and stops instances. Holds no lock while it talks to a host."""
 
-    def __init__(self, owner: str, store: Store, fleet: Fleet) -> None:
+    def __init__(
+        self, owner: str, store: Store, fleet: Fleet, *, end_later: Callable[[Instance], None]
+    ) -> None:
         self.owner = owner
+        self._end_later = end_later
         self.hosts: dict[str, HostParts] = {}
         self._store = store
         self._fleet = fleet
@@ -68,7 +71,9 @@ class Boots:
         """Boot a reserved instance and return it READY and stored.
 
         `deadline` is monotonic. Raises `WakeError` (`ImageUnusable`, `NotReady`, `GuestDied`) or
-        `HypervisorError`; then nothing is left: no guest, no record, no reservation.
+        `HypervisorError`; then nothing is left: no guest, no record, no reservation. A guest that
+        had been started is hidden and ended a moment later, off the caller's path: ending one can
+        take a second, and somebody waits for the bad news or for the next host.
         """
         with ExitStack() as undo:
             undo.callback(self._fleet.drop, instance, rest_until=0.0)
@@ -78,6 +83,8 @@ class Boots:
             guest = guest_of(self._fleet.lab, service, instance, self.owner)
             with self._listening(instance):
                 self._parts(instance).hypervisor.start(guest, stamp)
+                undo.pop_all()
+                undo.callback(self._leave, instance)
                 self._await_answer(instance, service, deadline)
             stamp("answer")
             ready = instance.step(InstanceState.READY, ready_at=time.time())
@@ -88,7 +95,7 @@ class Boots:
     def finish(self, instance: Instance, service: Service, deadline: float) -> Instance:
         """Bring a guest that an earlier run of ours started to READY, or undo it and raise."""
         with ExitStack() as undo:
-            undo.callback(self._abandon, instance)
+            undo.callback(self._leave, instance)
             with self._listening(instance):
                 self._await_answer(instance, service, deadline)
             ready = instance.step(InstanceState.READY, ready_at=time.time())
@@ -165,8 +172,13 @@ class Boots:
         self._store.remove(instance, rest_until=rest_until)
         self._fleet.drop(instance, rest_until=rest_until)
 
+    def _leave(self, instance: Instance) -> None:
+        """Lead nobody to a guest that did not make it, and have it ended."""
+        self._fleet.hide(instance.name)
+        self._end_later(instance)
+
     def _abandon(self, instance: Instance) -> None:
-        """Undo a boot that failed. No answer ever named its address, so that need not rest."""
+        """Undo a start that failed. No answer ever named its address, so that need not rest."""
         try:
             self.stop(instance, rest_until=time.time())
         except HypervisorError as error:

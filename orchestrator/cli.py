@@ -36,6 +36,7 @@ USER_STATE = Path(".local/state/edgewake")  # below the home directory (XDG base
 DEMO_LAB = Path(__file__).resolve().parents[1] / "examples" / "demo.yaml"
 WIDE = 160  # columns when the output is no terminal: enough that nothing is cut
 FOLLOW_S = 0.5
+RECOGNISED = 64  # characters by which a place in a console's text is found again
 STATE_COLOURS = {"awake": "bold green", "asleep": "green", "waking": "yellow", "stopping": "yellow"}
 VERDICT_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -58,10 +59,16 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except EdgewakeError as error:
-            typer.echo(f"edgewake: {error.message}", err=True)
-            if error.hint:
-                typer.echo(f"  {error.hint}", err=True)
-            raise typer.Exit(exit_code(error)) from error
+            failure = error
+        except ImportError as error:
+            failure = InstallationError(
+                f"a part cannot be loaded: {error}",
+                hint="run `make setup` in a checkout, or install edgewake again",
+            )
+        typer.echo(f"edgewake: {failure.message}", err=True)
+        if failure.hint:
+            typer.echo(f"  {failure.hint}", err=True)
+        raise typer.Exit(exit_code(failure))
 
 
 def exit_code(error: EdgewakeError) -> Exit:
@@ -174,7 +181,7 @@ def apply(
     client = _client(ctx)
     answer = client.put("/lab?dry_run=1", body)
     if not dry_run:
-        if answer["changes"] and not yes and not as_json and sys.stdin.isatty():
+        if answer["changes"] and not yes and not as_json and _at_terminal():
             _print_changes(answer["changes"])
             typer.confirm("Go on?", abort=True)
         answer = client.put("/lab", body)
@@ -340,10 +347,11 @@ def doctor(ctx: typer.Context, lab: MaybeLab = None, as_json: Json = False) -> N
     patient = Patient(images, parsed, dns_is_ours=_is_running(ctx))
     checks: list[Check] = []
     out = _console()
-    for check in examine(patient):
-        checks.append(check)
-        if not as_json:
-            _print_check(out, check)
+    with out.status("looking; booting a kernel under KVM may take seconds ..."):
+        for check in examine(patient):
+            checks.append(check)
+            if not as_json:
+                _print_check(out, check)
     if as_json:
         _print_json({"checks": [_check_document(check) for check in checks]})
     if any(check.verdict is Verdict.FAIL for check in checks):
@@ -385,6 +393,10 @@ def _client(ctx: typer.Context) -> Client:
     return Client(ctx.obj.socket)
 
 
+def _at_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
 def _is_running(ctx: typer.Context) -> bool:
     try:
         _client(ctx).get("/healthz")
@@ -405,14 +417,17 @@ def _plan_offline(ctx: typer.Context, lab: Path) -> dict[str, Any]:
 def unseen(before: str, now: str) -> str:
     """Return what a console shows now that it did not show before.
 
-    It is a window on the end of a longer text, so what was seen last is looked for; when it is not
-    there at all, this is another guest's console, and all of it is new.
+    It is a window on the end of a longer text, so its beginning is looked for in what was seen.
+    When it is not there, this is another guest's console, and all of it is new.
     """
     if now.startswith(before):
         return now[len(before) :]
-    last = before[-200:]
-    at = now.rfind(last)
-    return now[at + len(last) :] if at >= 0 else now
+    at = before.find(now[:RECOGNISED])
+    while at >= 0:
+        if now.startswith(before[at:]):
+            return now[len(before) - at :]
+        at = before.find(now[:RECOGNISED], at + 1)
+    return now
 
 
 # --- printing ---------------------------------------------------------------------------------
@@ -502,9 +517,10 @@ def _print_csv(wakes: list[dict[str, Any]]) -> None:
 
 def _print_check(out: "Console", check: "Check") -> None:
     colour = VERDICT_COLOURS[check.verdict]
-    out.print(f"[{colour}]{check.verdict:<4}[/]  {_plain(check.name)}: {_plain(check.what)}")
+    found = f"[{colour}]{check.verdict:<4}[/]  {_plain(check.name)}: {_plain(check.what)}"
+    out.print(found, soft_wrap=True)
     if check.to_do:
-        out.print(f"      {_plain(check.to_do)}")
+        out.print(f"      {_plain(check.to_do)}", soft_wrap=True)
 
 
 def _check_document(check: "Check") -> dict[str, str]:

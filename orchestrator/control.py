@@ -9,6 +9,7 @@ threads, one flight per service; `summon` returns at once, the other verbs say t
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from logging import getLogger
 
@@ -129,7 +130,7 @@ class Orchestrator:
         self.fleet = Fleet(lab, store.load().quarantines)
         self._store = store
         self._journal = Journal(store)
-        self._boots = Boots(owner, store, self.fleet)
+        self._boots = Boots(owner, store, self.fleet, end_later=self._end_later)
         self._hosts = Hosts(
             self.fleet, self._boots.hosts, open_host, self._journal, take_in=self._take_in
         )
@@ -323,6 +324,10 @@ class Orchestrator:
             self._pool.submit(self._waker.grow, service)
         return endpoints
 
+    def _end_later(self, instance: Instance) -> None:
+        with suppress(RuntimeError):  # the pool is closed: `close` or the next start ends it
+            self._pool.submit(self._waker.end_if_same, instance)
+
     def _announce(self, ready: Instance) -> None:
         self.fleet.put(ready)
         self._usage.woke(ready.service, time.monotonic())
@@ -440,7 +445,7 @@ class Orchestrator:
                 self._journal.record("ended", instance.service, f"{instance.name}: {why}")
                 self.fleet.hide(instance.name)
                 self._steering.steer()
-                self._pool.submit(self._waker.end_if_same, instance)
+                self._end_later(instance)
             case _:
                 pass
 
@@ -472,7 +477,8 @@ class Orchestrator:
                 deadline = time.monotonic() + service.deadline_s
                 ready = self._boots.finish(instance, service, deadline)
             except EdgewakeError as error:
-                self._waker.end(instance)
+                self.fleet.hide(instance.name)
+                self._end_later(instance)
                 self._journal.record("ended", instance.service, f"{instance.name}: {error}")
             else:
                 self._adopt(ready, "which had been booting")

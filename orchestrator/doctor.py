@@ -268,7 +268,12 @@ def _sample(images: Path) -> Check:
     built = list(_built(images))
     if not built:
         what = f"no image was built in {images}"
-        return Check("sample image", Verdict.WARN, what, "`make image` builds it, and so does `edgewake demo`")
+        return Check(
+            "sample image",
+            Verdict.WARN,
+            what,
+            "`make image` builds it, and so does `edgewake demo`",
+        )
     return Check("sample image", Verdict.OK, ", ".join(str(kernel.parent) for kernel in built))
 
 

@@ -8,7 +8,7 @@ only its owner may open.
 from http import HTTPStatus
 from logging import getLogger
 
-from flask import Flask, Response, json
+from flask import Flask, Response, json, request
 from werkzeug.exceptions import HTTPException
 
 from orchestrator.control import Orchestrator
@@ -39,7 +39,10 @@ def _ours(error: EdgewakeError) -> Response:
 
 def _http(error: HTTPException) -> Response:
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
-    response = _problem(wire.plain_problem(status, error.description or status.description))
+    detail = error.description or status.description
+    if error is request.routing_exception and status is HTTPStatus.NOT_FOUND:
+        detail = f"there is no {request.path} here"  # werkzeug's own words are for browsers
+    response = _problem(wire.plain_problem(status, detail))
     for name, value in error.get_headers():
         if name.lower() == "allow":  # RFC 9110, 15.5.6: a 405 says what is allowed
             response.headers[name] = value

@@ -35,7 +35,8 @@ FAST_BOOT = (
     "noreplace-smp",
     "rcupdate.rcu_expedited=1",
 )
-UNIPROCESSOR = ("nolapic_timer",)  # saves the 0.1 s that calibrating it takes
+# With one processor: no 0.1 s of calibrating its timer, no looking for the ACPI that is not there.
+UNIPROCESSOR = ("acpi=off", "nolapic_timer")
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PRINTABLE = re.compile(r"[ -~]*")

@@ -63,6 +63,9 @@ _UNREACHABLE_CODES = frozenset(
 _HINTS = (  # what libvirt's text contains (in lower case), and what to do about it
     ("virtlogd-sock", "start virtlogd: run `make setup`"),
     ("failed to connect socket", "start libvirtd on that host: run `make setup` there"),
+    ("no connection driver", "check the URI; for this machine it is qemu:///system"),
+    ("connection refused", "is the host up, and libvirtd (or ssh) listening there?"),
+    ("system bus", "polkit does not run there: connect as root"),
     ("polkit", "join the group libvirt, or run as root"),
     ("authentication", "check the credentials for this URI, and that you are in group libvirt"),
     ("cannot allocate memory", "the host has too little free memory; stop a guest or lower memory"),

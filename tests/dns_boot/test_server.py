@@ -87,6 +87,12 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+def send_for_ever(sock: socket.socket, data: bytes) -> None:
+    """Send until that fails: with a TimeoutError if the other side neither reads nor closes."""
+    while True:
+        sock.sendall(data)
+
+
 def addresses(reply: bytes) -> list[str]:
     return [str(rr.rdata) for rr in DNSRecord.parse(reply).rr]
 
@@ -461,5 +467,4 @@ def test_who_never_reads_is_closed(
     with tcp_to(server.address) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         with pytest.raises(ConnectionError):
-            while True:  # ends with a TimeoutError if nobody closes it
-                sock.sendall(framed(lab.query()))
+            send_for_ever(sock, framed(lab.query()))

@@ -131,7 +131,8 @@ def test_a_guest_that_never_answers_fails_at_the_deadline_and_leaves_nothing(
     error = world.summon("web").exception(5)
     assert isinstance(error, NotReady)
     assert "connection refused" in str(error)
-    assert world.guests() == []
+    world.eventually(lambda: world.guests() == [])
+    world.eventually(lambda: world.control.fleet.instances() == ())
     assert world.store.load().instances == ()
     assert world.control.fleet.used("a") == Capacity(0.0, 0)
     assert world.seen.hosts_of("web") == []

@@ -166,9 +166,9 @@ def test_the_last_tenant_out_closes_the_line(wire: Wire) -> None:
     assert connections.join("there", first) is not line
     opened = line.get()
     connections.leave(line, first)
-    assert opened.alive
+    assert wire.closed.empty()
     connections.leave(line, second)
-    assert not opened.alive
+    assert wire.closed.get(timeout=PATIENCE_S) is opened
     assert connections.join("here", first) is not line
 
 

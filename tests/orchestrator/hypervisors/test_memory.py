@@ -58,7 +58,7 @@ class MemoryRig:
         self.drivers[0].kill(guest.name)
 
     def chat(self, guest: Guest) -> None:
-        self.drivers[0].transfer(guest.name, tx_bytes=100)
+        self.drivers[0].transfer(guest.name, rx_bytes=1, tx_bytes=100)
 
     def make_foreign_guest(self, name: str) -> None:
         guest = replace(self.guest(), name=name)

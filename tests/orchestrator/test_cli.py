@@ -1,0 +1,660 @@
+"""The command line against an edgewake with hosts in memory: each command, each exit code."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from dns_boot.query import ask
+from images.bootspec import Image
+from orchestrator import cli, daemon
+from orchestrator.cli import Exit, app, unseen
+from orchestrator.daemon import Daemon
+from orchestrator.errors import EdgewakeError, InstallationError, LabError, StoreError
+from orchestrator.hypervisors.memory import MemoryMachine
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "cli.md").read_text()
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+HEAVY = {"flask", "libvirt", "networkx", "pulp", "sqlalchemy", "pydantic", "dnslib", "rich.table"}
+
+LAB = """\
+name: t
+zone: cli.test
+dns: {{listen: 127.0.0.1:{port}}}
+hosts:
+  box:
+    uri: memory:///
+    capacity: {{cpu: 4, memory: 512 MiB}}
+    network:
+      name: net-t
+      create: true
+      bridge: ewt0
+      subnet: 10.9.0.0/24
+      gateway: 10.9.0.1
+      pool: 10.9.0.10-10.9.0.99
+images:
+  tiny: {{family: linux, kernel: {image.kernel}, initrd: {image.initrd}}}
+  gone: {{family: linux, kernel: gone, initrd: gone}}
+defaults:
+  image: tiny
+  resources: {{cpu: 0.1, memory: 100 MiB}}
+  ready: {{tcp: 80}}
+  ttl: 0 s
+services:
+  web: {{}}
+  big: {{resources: {{cpu: 1, memory: 450 MiB}}}}
+  broken: {{image: gone}}
+"""
+TEXT = "".join(f"[{number}] a line\n" for number in range(1000))
+FITS = "450 MiB", "150 MiB"  # as it is, `big` and `web` do not fit on the box together
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def lab(tmp_path: Path, image: Image) -> Path:
+    file = tmp_path / "lab.yaml"
+    file.write_text(LAB.format(port=_free_port(), image=image))
+    return file
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> MemoryMachine:
+    """Return the machine that every host in memory is on, also after a restart."""
+    machine = MemoryMachine()
+    monkeypatch.setattr(daemon, "MemoryMachine", lambda: machine)
+    return machine
+
+
+@pytest.fixture
+def up(state: Path, lab: Path, machine: MemoryMachine) -> Iterator[Daemon]:
+    """Return a running edgewake."""
+    running = Daemon(state, lab)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def run(state: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Return what runs a command with the state directory of this test."""
+    monkeypatch.setattr(daemon, "_set_up_logging", lambda **_: None)  # it is for a whole process
+
+    def invoke(*args: str, stdin: str = "") -> Result:
+        return CliRunner().invoke(app, ["--state", str(state), *args], input=stdin)
+
+    return invoke
+
+
+def _json(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def _error(result: Result, code: Exit) -> str:
+    """Return what an error said, once it was seen to be one line of ours and not a stack trace."""
+    assert result.exit_code == code, result.output
+    assert result.stderr.startswith(("edgewake: ", "Usage: "))
+    assert "Traceback" not in result.output
+    return result.stderr
+
+
+# --- the main job -----------------------------------------------------------------------------
+
+
+def test_a_query_wakes_a_service_and_every_command_can_be_used_on_it(
+    up: Daemon, run: Callable[..., Result]
+) -> None:
+    reply = ask(up.dns_address, "web.cli.test")
+    assert reply.rcode == "NOERROR"
+    services = {each["name"]: each for each in _json(run("status", "--json"))["services"]}
+    assert services["web"]["state"] == "awake"
+    assert [i["address"] for i in services["web"]["instances"]] == list(reply.addresses)
+    (wake,) = _json(run("trace", "web", "--json"))["wakes"]
+    assert wake["outcome"] == "ready"
+    assert "is up" in _json(run("logs", "web", "--json"))["console"]
+    assert _json(run("sleep", "web", "--json"))["ended"] == ["ew-t-web-0"]
+    assert _json(run("wake", "web", "--json"))["endpoints"][0]["address"] == reply.addresses[0]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["wake", "web"],
+        ["wake", "web", "--client", "192.0.2.1"],
+        ["sleep", "web"],
+        ["logs", "web"],
+        ["trace"],
+        ["plan", "{lab}"],
+        ["apply", "{lab}", "--dry-run"],
+        ["apply", "{lab}", "--yes"],
+    ],
+    ids=" ".join,
+)
+def test_json_is_json(
+    up: Daemon, run: Callable[..., Result], lab: Path, command: list[str]
+) -> None:
+    lab.write_text(lab.read_text().replace(*FITS))
+    result = run(*(part.format(lab=lab) for part in command), "--json")
+    assert isinstance(_json(result), dict)
+
+
+def test_the_schema_is_json(run: Callable[..., Result]) -> None:
+    assert _json(run("schema"))["title"] == "edgewake lab file"
+
+
+def test_people_are_told_what_happens(up: Daemon, run: Callable[..., Result]) -> None:
+    """Run the commands in the order a newcomer would; each says the fact that matters."""
+    for command, said in [
+        (["status"], r"web +asleep +healthy: a query wakes it"),
+        (["trace"], r"no wakes yet"),
+        (["wake", "web"], r"web: 10\.9\.0\.\d+ on box \(ew-t-web-0\)\n(.|\n)*first answer"),
+        (["wake", "web"], r"it was awake"),
+        (["status"], r"web +awake +box +10\.9\.0\.\d+ "),
+        (["status"], r"box +reachable +0\.1 of 4 +100 of 512 MiB"),
+        (["trace", "web"], r"of their time"),
+        (["logs", "web"], r"ew-t-web-0 is up\n$"),
+        (["sleep", "web"], r"web: ended ew-t-web-0"),
+        (["sleep", "web"], r"web: was asleep"),
+    ]:
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+        assert re.search(said, result.stdout), result.stdout
+
+
+def test_csv_has_one_line_per_stage(up: Daemon, run: Callable[..., Result]) -> None:
+    run("wake", "web")
+    header, *lines = run("trace", "--csv").stdout.splitlines()
+    assert header.split(",")[-4:] == ["stage", "at_ms", "took_ms", "ours"]
+    stages = [line.split(",")[-4] for line in lines]
+    assert (stages[0], stages[-1]) == ("query", "reply")
+    assert {len(line.split(",")) for line in lines} == {len(header.split(","))}
+
+
+# --- plan and apply ---------------------------------------------------------------------------
+
+
+def test_a_plan_of_a_file_needs_no_edgewake(run: Callable[..., Result], lab: Path) -> None:
+    lab.write_text(lab.read_text().replace(*FITS))
+    result = run("plan", str(lab))
+    assert re.search(r"web +box", result.stdout), result.output
+    assert "found by" in result.stdout
+    assert _json(run("plan", str(lab), "--json"))["plan"]["sites"]["big"] == ["box"]
+
+
+def test_a_running_edgewake_plans_too(up: Daemon, run: Callable[..., Result], lab: Path) -> None:
+    lab.write_text(lab.read_text().replace(*FITS))
+    assert run("apply", str(lab)).exit_code == 0
+    result = run("plan", "--apply")
+    assert "carried out" in result.stdout, result.output
+    assert "nothing has to change" in result.stdout
+
+
+def test_apply_changes_what_runs_and_a_dry_run_does_not(
+    up: Daemon, run: Callable[..., Result], lab: Path, machine: MemoryMachine
+) -> None:
+    run("wake", "web")
+    lab.write_text(lab.read_text().replace("web: {}", "neu: {}"))
+    result = run("apply", str(lab), "--dry-run")
+    assert "not applied" in result.stdout
+    assert re.search(r"stop +ew-t-web-0 on box", result.stdout)
+    assert list(machine.guests) == ["ew-t-web-0"]
+    assert "lab t: applied" in run("apply", str(lab)).stdout
+    assert list(machine.guests) == []
+    assert run("wake", "neu").exit_code == 0
+
+
+def test_apply_asks_at_a_terminal_before_it_ends_anything(
+    up: Daemon,
+    run: Callable[..., Result],
+    lab: Path,
+    machine: MemoryMachine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "_at_terminal", lambda: True)
+    run("wake", "web")
+    lab.write_text(lab.read_text().replace("web: {}", "neu: {}"))
+    assert run("apply", str(lab), stdin="n\n").exit_code == Exit.FAILED
+    assert list(machine.guests) == ["ew-t-web-0"]
+    assert run("apply", str(lab), stdin="y\n").exit_code == 0
+    assert list(machine.guests) == []
+
+
+# --- consoles ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "new"),
+    [
+        ("", "one\n", "one\n"),
+        ("one\n", "one\n", ""),
+        ("one\n", "one\ntwo\n", "two\n"),
+        (TEXT[:5000], TEXT[1000:5500], TEXT[5000:5500]),
+        (TEXT[:5000], TEXT[4900:9900], TEXT[5000:9900]),
+        ("aaab" * 40, "aaab" * 39 + "c", "c"),
+        ("old guest\n", "booting\n", "booting\n"),
+    ],
+)
+def test_only_what_is_new_on_a_console_is_printed(before: str, now: str, new: str) -> None:
+    assert unseen(before, now) == new
+
+
+def test_logs_can_be_followed_until_interrupted(
+    up: Daemon,
+    run: Callable[..., Result],
+    machine: MemoryMachine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run("wake", "web")
+    words = iter([b"hello\n", b"world\n"])
+
+    def nap(seconds: float) -> None:
+        word = next(words, None)
+        if word is None:
+            raise KeyboardInterrupt
+        with machine.lock:
+            machine.consoles["ew-t-web-0"] += word
+
+    monkeypatch.setattr(cli.time, "sleep", nap)
+    result = run("logs", "web", "--follow")
+    assert result.exit_code == 0
+    assert result.stdout == "ew-t-web-0 is up\nhello\nworld\n"
+
+
+# --- exit codes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["wake", "web"],
+        ["sleep", "web"],
+        ["logs", "web"],
+        ["trace"],
+        ["plan"],
+        ["apply", "{lab}"],
+    ],
+    ids=" ".join,
+)
+def test_without_a_running_edgewake(
+    run: Callable[..., Result], lab: Path, state: Path, command: list[str]
+) -> None:
+    said = _error(run(*(part.format(lab=lab) for part in command)), Exit.NOT_RUNNING)
+    assert f"no edgewake is running with state directory {state}" in said
+    assert "edgewake up LAB.yaml" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["nope"],
+        ["wake"],
+        ["status", "--nope"],
+        ["trace", "--limit", "0"],
+        ["trace", "--json", "--csv"],
+        ["logs", "web", "--follow", "--json"],
+        ["plan", "lab.yaml", "--apply"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(run: Callable[..., Result], command: list[str]) -> None:
+    _error(run(*command), Exit.USAGE)
+
+
+@pytest.mark.parametrize("command", ["apply", "plan", "up", "doctor"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read"),
+        ("zone: [", "not valid YAML"),
+        ("zone: x.test\nhosts: 5\n", ":2: hosts"),
+    ],
+    ids=["absent", "no YAML", "no lab"],
+)
+def test_a_wrong_lab_file(
+    run: Callable[..., Result], tmp_path: Path, command: str, text: str | None, said: str
+) -> None:
+    file = tmp_path / "wrong.yaml"
+    if text is not None:
+        file.write_text(text)
+    assert said in _error(run(command, str(file)), Exit.LAB_INVALID)
+
+
+def test_a_lab_that_the_running_edgewake_finds_wrong(
+    up: Daemon, run: Callable[..., Result], lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its version is older than the command line's."""
+    monkeypatch.setattr("orchestrator.labfile.load_lab", lambda _: None)
+    lab.write_text("zone: [")
+    assert "not valid YAML" in _error(run("apply", str(lab)), Exit.LAB_INVALID)
+
+
+def test_up_without_any_lab(run: Callable[..., Result]) -> None:
+    assert "edgewake up LAB.yaml" in _error(run("up"), Exit.LAB_INVALID)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["wake", "nope"], "nope"),
+        (["wake", "a/b"], "a/b"),
+        (["sleep", "nope"], "the lab has: web, big, broken"),
+        (["logs", "nope"], "the lab has"),
+        (["wake", "broken"], "image gone"),
+        (["wake", "web", "--client", "nobody"], "nobody"),
+        (["plan"], "no placement"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done(
+    up: Daemon, run: Callable[..., Result], command: list[str], said: str
+) -> None:
+    assert said in _error(run(*command), Exit.FAILED)
+
+
+def test_no_capacity_says_what_to_do(up: Daemon, run: Callable[..., Result]) -> None:
+    run("wake", "web")
+    said = _error(run("wake", "big"), Exit.FAILED)
+    assert "box" in said
+    assert "give a host more capacity" in said
+
+
+def test_a_broken_installation(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise InstallationError("our package 'web' is taken", hint="use pipx")
+
+    monkeypatch.setattr(cli, "check_installation", broken)
+    assert "use pipx" in _error(run("status"), Exit.INSTALLATION)
+
+
+def test_a_part_that_cannot_be_loaded(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, lab: Path
+) -> None:
+    """As when libvirt's C library was removed; help still works."""
+    monkeypatch.setitem(sys.modules, "orchestrator.daemon", None)
+    assert "orchestrator.daemon" in _error(run("up", str(lab)), Exit.INSTALLATION)
+    assert run("up", "--help").exit_code == 0
+
+
+def test_the_demo_needs_a_lab_outside_of_a_checkout(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cli, "DEMO_LAB", tmp_path / "absent.yaml")
+    assert "LAB" in _error(run("demo"), Exit.USAGE)
+
+
+def test_the_demo_never_gets_the_state_directory_itself(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, state: Path, lab: Path
+) -> None:
+    """It removes its folder at the end: that must not be the one that edgewake keeps."""
+    played: list[tuple[Path, Path]] = []
+    monkeypatch.setattr("orchestrator.demo.run_demo", lambda *args: played.append(args))
+    assert run("demo", str(lab)).exit_code == 0
+    assert played == [(lab, state / "demo")]
+
+
+# --- a daemon's life --------------------------------------------------------------------------
+
+
+def test_guests_outlive_a_restart_without_a_lab_file(
+    up: Daemon, state: Path, machine: MemoryMachine
+) -> None:
+    first = ask(up.dns_address, "web.cli.test")
+    up.stop()
+    up.stop()
+    assert list(machine.guests) == ["ew-t-web-0"]
+    again = Daemon(state)
+    again.start()
+    try:
+        assert ask(again.dns_address, "web.cli.test").addresses == first.addresses
+        assert again.orchestrator.wakes.last() == ()
+    finally:
+        again.stop()
+
+
+def test_a_changed_file_at_start_ends_what_it_no_longer_has(
+    up: Daemon, state: Path, lab: Path, machine: MemoryMachine
+) -> None:
+    """The host itself is gone from the file: only the old lab knows where the guest is."""
+    ask(up.dns_address, "web.cli.test")
+    up.stop()
+    lab.write_text(
+        lab.read_text()
+        .replace("box:", "crate:")
+        .replace("net-t", "net-u")
+        .replace("name: t\n", "name: u\n")
+        .replace("cli.test", "new.test")
+    )
+    again = Daemon(state, lab)
+    again.start()
+    try:
+        assert list(machine.guests) == []
+        assert list(machine.networks) == ["net-u"]
+        assert ask(again.dns_address, "web.new.test").addresses
+        assert list(machine.guests) == ["ew-u-web-0"]
+    finally:
+        again.stop()
+
+
+def test_an_old_lab_that_cannot_be_read_any_more_is_left(
+    up: Daemon, state: Path, lab: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    up.stop()
+    real = daemon.parse_lab
+    text = lab.read_text()
+
+    def stricter(text_: str, path: Path, **options: Any) -> Any:
+        if text_ == text:
+            raise LabError("not allowed any more")
+        return real(text_, path, **options)
+
+    lab.write_text(text + "# new\n")
+    monkeypatch.setattr(daemon, "parse_lab", stricter)
+    again = Daemon(state, lab)
+    again.start()
+    again.stop()
+    assert "not allowed any more" in caplog.text
+
+
+def test_an_ephemeral_daemon_leaves_nothing(state: Path, lab: Path, machine: MemoryMachine) -> None:
+    ephemeral = Daemon(state, lab, ephemeral=True)
+    ephemeral.start()
+    ask(ephemeral.dns_address, "web.cli.test")
+    assert machine.networks
+    ephemeral.stop()
+    assert (machine.guests, machine.networks) == ({}, {})
+
+
+def test_one_state_directory_has_one_edgewake(
+    up: Daemon, state: Path, lab: Path, run: Callable[..., Result]
+) -> None:
+    with pytest.raises(StoreError, match="in use by another edgewake"):
+        Daemon(state, lab).start()
+    assert "in use" in _error(run("up", str(lab)), Exit.FAILED)
+    assert _json(run("status", "--json"))["lab"] == "t"
+
+
+def test_a_start_that_fails_leaves_nothing_open(up: Daemon, tmp_path: Path, lab: Path) -> None:
+    """Here its DNS port is taken; once that is free, the same start works."""
+    before = threading.active_count()
+    lab.write_text(lab.read_text().replace("net-t", "net-other"))
+    other = Daemon(tmp_path / "other", lab)
+    with pytest.raises(EdgewakeError, match="cannot serve DNS"):
+        other.start()
+    assert threading.active_count() == before
+    with pytest.raises(EdgewakeError, match="does not run"):
+        _ = other.dns_address
+    up.stop()
+    other.start()
+    assert ask(other.dns_address, "web.cli.test").addresses
+    other.stop()
+
+
+def test_reload_reads_the_file_in_use_again(up: Daemon, lab: Path) -> None:
+    text = lab.read_text()
+    lab.write_text(text.replace("web: {}", "neu: {}"))
+    up.reload()
+    assert ask(up.dns_address, "neu.cli.test").addresses
+    lab.write_text("zone: [")
+    with pytest.raises(LabError):
+        up.reload()
+    lab.write_text(text.replace("cli.test", "other.test"))
+    with pytest.raises(EdgewakeError, match="cannot change while edgewake runs"):
+        up.reload()
+    assert ask(up.dns_address, "neu.cli.test").addresses
+
+
+def test_a_remembered_guest_that_died_is_not_taken_for_ready() -> None:
+    with pytest.raises(daemon.Cancelled, match="crashed"):
+        daemon.wait_in_memory(None, None, deadline=0.0, cancelled=lambda: "crashed")  # type: ignore[arg-type]
+    daemon.wait_in_memory(None, None, deadline=0.0, cancelled=lambda: None)  # type: ignore[arg-type]
+
+
+# --- as a process -----------------------------------------------------------------------------
+
+
+def _command(state: Path, *args: str) -> list[str]:
+    return [sys.executable, "-m", "orchestrator", "--state", str(state), *args]
+
+
+def test_up_as_a_process(state: Path, lab: Path, tmp_path: Path) -> None:
+    """It says when it is ready, reloads on SIGHUP, survives a wrong file, and ends on SIGTERM."""
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            _command(state, "up", str(lab), "--json", "--verbose"),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+        )
+    try:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline() or log.read_text())
+        assert (ready["state"], ready["zone"], ready["pid"]) == ("up", "cli.test", process.pid)
+        where = ready["dns"]["address"], ready["dns"]["port"]
+        assert ask(where, "web.cli.test").addresses
+        told = subprocess.run(
+            _command(state, "status", "--json"), cwd=tmp_path, capture_output=True, check=True
+        )
+        assert json.loads(told.stdout)["services"][0]["state"] == "awake"
+        text = lab.read_text()
+        for wrong, said in [("zone: [", "not applied"), (text + "  neu: {}\n", "applied again")]:
+            lab.write_text(wrong)
+            process.send_signal(signal.SIGHUP)
+            _await(lambda said=said: said in log.read_text())  # type: ignore[misc]
+        assert ask(where, "neu.cli.test").addresses
+        process.terminate()
+        assert process.wait(30) == 0, log.read_text()
+        assert not Path(ready["socket"]).exists()
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
+
+
+def _await(what: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    waiter = threading.Event()
+    for _ in range(int(timeout_s / 0.02)):
+        if what():
+            return
+        waiter.wait(0.02)
+    raise AssertionError("it did not happen in time")
+
+
+def test_the_ready_line_is_for_people(up: Daemon) -> None:
+    address, port = up.dns_address
+    line = daemon._ready(up, as_json=False)
+    assert line == (f"edgewake is up: zone cli.test on {address}:{port}, API on {up.socket}")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """`edgewake --help` is to be quick: what commands need is imported by them."""
+    code = "import sys, orchestrator.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert HEAVY & set(done.stdout.split()) == set()
+    assert "typer" in done.stdout.split()
+
+
+# --- help and docs ----------------------------------------------------------------------------
+
+
+def test_version(run: Callable[..., Result]) -> None:
+    assert re.fullmatch(r"edgewake \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+def test_help_exits_with_0_also_without_arguments() -> None:
+    assert CliRunner().invoke(app, ["--help"]).exit_code == 0
+    assert "Commands:" in CliRunner().invoke(app, []).output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_an_example_in_its_help(name: str, run: Callable[..., Result]) -> None:
+    assert f"Example: edgewake {name}" in run(name, "--help").stdout
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"schema", "demo"}))
+def test_each_command_that_prints_results_has_json(name: str) -> None:
+    assert "--json" in {option for param in COMMANDS[name].params for option in param.opts}
+
+
+def _sections() -> dict[str, str]:
+    parts = re.split(r"^## (.*)$", PAGE, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_the_page_has_every_command_and_no_other() -> None:
+    told = {title.removeprefix("edgewake ") for title in _sections() if "edgewake " in title}
+    assert told == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_page_has_each_commands_example_and_options(name: str) -> None:
+    section, command = _sections()[f"edgewake {name}"], COMMANDS[name]
+    assert f"\n    {command.epilog.removeprefix('Example: ')}\n" in section
+    options = {opt for p in command.params for opt in p.opts if opt.startswith("-")} - {"--help"}
+    told = {
+        word
+        for row in re.findall(r"^\| (`-.*?) \|", section, re.MULTILINE)
+        for word in re.findall(r"`(--?[a-z-]+)", row)
+    }
+    assert told == options
+
+
+def test_the_page_has_every_exit_code() -> None:
+    rows = re.findall(r"^\| (\d+) \|", _sections()["Exit codes"], re.MULTILINE)
+    assert {int(row) for row in rows} == {*map(int, Exit), 130}
+
+
+def test_the_default_state_directory_is_the_one_on_the_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert f"`{cli._default_state()}` for root" in PAGE
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    home = cli._default_state().relative_to(Path.home())
+    assert f"`~/{home}`" in PAGE

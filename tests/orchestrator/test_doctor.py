@@ -1,0 +1,300 @@
+"""Each check of the doctor, well and ill; it finds, and never breaks or mends."""
+
+import json
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from images.bootspec import Image
+from images.build.linux_microvm import KERNEL_NAME
+from images.errors import BuildFailed
+from orchestrator import doctor
+from orchestrator.cli import Exit, app
+from orchestrator.doctor import CHECKS, Check, Patient, Verdict, examine, probe_kernel
+from orchestrator.errors import InstallationError
+from orchestrator.hypervisors.kvm import KvmVerdict
+from orchestrator.model import DnsSettings, Lab
+from tests.world import a_host
+
+TO_DO = "what to do"
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Patient:
+    images = tmp_path / "images"
+    images.mkdir()
+    return Patient(images)
+
+
+def _lab(**parts: object) -> Lab:
+    return Lab(name="t", dns=DnsSettings(zone="t.test"), **parts)  # type: ignore[arg-type]
+
+
+def _find(patient: Patient, name: str) -> Check:
+    """Return the one check of that name; only checks by that name are made."""
+    chosen = {check.__name__.strip("_").replace("_", " "): check for check in CHECKS}
+    return chosen[name](patient)
+
+
+def _is(check: Check, verdict: Verdict, *said: str) -> None:
+    assert check.verdict is verdict, check
+    assert all(each in f"{check.what} {check.to_do}" for each in said), check
+    if verdict is Verdict.FAIL:
+        assert check.to_do, f"{check.name} fails and does not say what to do"
+
+
+def test_a_shadowed_package(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    _is(_find(patient, "packages"), Verdict.OK)
+
+    def broken() -> None:
+        raise InstallationError("'web' is taken by web.py 0.62", hint=TO_DO)
+
+    monkeypatch.setattr(doctor, "check_installation", broken)
+    _is(_find(patient, "packages"), Verdict.FAIL, "web.py 0.62", TO_DO)
+
+
+@pytest.mark.parametrize(("uid", "verdict"), [(0, Verdict.OK), (1000, Verdict.WARN)])
+def test_user(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch, uid: int, verdict: Verdict
+) -> None:
+    monkeypatch.setattr(doctor.os, "geteuid", lambda: uid)
+    _is(_find(patient, "user"), verdict)
+
+
+@pytest.mark.parametrize(("there", "verdict"), [(True, Verdict.OK), (False, Verdict.FAIL)])
+def test_network_cards(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch, there: bool, verdict: Verdict
+) -> None:
+    device = patient.images / "tun"
+    if there:
+        device.touch()
+    monkeypatch.setattr(doctor, "TUN", device)
+    _is(_find(patient, "tun"), verdict, str(device))
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict", "said"),
+    [
+        ("MemTotal: 9 kB\nMemAvailable:    2097152 kB\n", Verdict.OK, "2048 MiB"),
+        ("MemAvailable: 102400 kB\n", Verdict.WARN, "100 MiB are free, fewer than 512"),
+        ("MemTotal: 102400 kB\n", Verdict.WARN, "does not say"),
+        (None, Verdict.WARN, "does not say"),
+    ],
+)
+def test_memory(
+    patient: Patient,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str | None,
+    verdict: Verdict,
+    said: str,
+) -> None:
+    meminfo = patient.images / "meminfo"
+    if text is not None:
+        meminfo.write_text(text)
+    monkeypatch.setattr(doctor, "MEMINFO", meminfo)
+    _is(_find(patient, "memory"), verdict, said)
+
+
+def _program(folder: Path, name: str, body: str) -> None:
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{body}\n")
+    file.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict", "said"),
+    [
+        ("echo QEMU emulator version 7.2; echo more", Verdict.OK, "QEMU emulator version 7.2"),
+        ("exit 127", Verdict.FAIL, "does not run"),
+        (None, Verdict.FAIL, "install qemu-system-x86"),
+    ],
+)
+def test_qemu(
+    patient: Patient,
+    monkeypatch: pytest.MonkeyPatch,
+    body: str | None,
+    verdict: Verdict,
+    said: str,
+) -> None:
+    if body is not None:
+        _program(patient.images, doctor.QEMU, body)
+    monkeypatch.setenv("PATH", f"{patient.images}:/bin" if body else str(patient.images))
+    _is(_find(patient, "qemu"), verdict, said)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "found", "said"),
+    [
+        (
+            KvmVerdict(True, "a Linux kernel booted under KVM", 0.5),
+            Verdict.OK,
+            "KVM: used: a Linux",
+        ),
+        (
+            KvmVerdict(False, "/dev/kvm does not exist", 0.0),
+            Verdict.WARN,
+            "KVM: not used: /dev/kvm does not exist → TCG",
+        ),
+    ],
+)
+def test_kvm_is_judged_by_booting(
+    patient: Patient,
+    monkeypatch: pytest.MonkeyPatch,
+    verdict: KvmVerdict,
+    found: Verdict,
+    said: str,
+) -> None:
+    probed: list[Path] = []
+
+    def probe(kernel: Path) -> KvmVerdict:
+        probed.append(kernel)
+        return verdict
+
+    monkeypatch.setattr(doctor, "newest_kernel", lambda: Path("/boot/vmlinuz"))
+    monkeypatch.setattr(doctor, "probe_kvm", probe)
+    _is(_find(patient, "kvm"), found, said)
+    assert probed == [Path("/boot/vmlinuz")]
+
+
+def test_kvm_without_any_kernel(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a stock kernel the sample image's is used; without that, guests run under TCG."""
+
+    def none() -> Path:
+        raise BuildFailed("no kernel")
+
+    monkeypatch.setattr(doctor, "newest_kernel", none)
+    _is(_find(patient, "kvm"), Verdict.WARN, "→ TCG")
+    built = patient.images / "sample" / KERNEL_NAME
+    built.parent.mkdir()
+    built.touch()
+    assert probe_kernel(patient.images) == built
+
+
+def test_virtlogd(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = patient.images / "virtlogd-sock"
+    monkeypatch.setattr(doctor, "VIRTLOGD_SOCKET", path)
+    _is(_find(patient, "virtlogd"), Verdict.FAIL, str(path), "start virtlogd")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
+        daemon.bind(str(path))
+        _is(_find(patient, "virtlogd"), Verdict.FAIL, "refused")
+        daemon.listen()
+        _is(_find(patient, "virtlogd"), Verdict.OK, str(path))
+
+
+def test_dig(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(patient.images))
+    _is(_find(patient, "dig"), Verdict.WARN, "dnsutils")
+    _program(patient.images, "dig", "exit 0")
+    _is(_find(patient, "dig"), Verdict.OK, str(patient.images / "dig"))
+
+
+def test_the_dns_port_may_only_be_taken_by_ourselves(patient: Patient) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        lab = replace(_lab(), dns=DnsSettings(zone="t.test", port=other.getsockname()[1]))
+        ill = replace(patient, lab=lab)
+        _is(_find(ill, "dns port"), Verdict.FAIL, "in use", "dns.listen")
+        _is(_find(replace(ill, dns_is_ours=True), "dns port"), Verdict.OK)
+    _is(_find(ill, "dns port"), Verdict.OK, "can be bound")
+
+
+def test_an_address_that_this_machine_has_not(patient: Patient) -> None:
+    lab = replace(_lab(), dns=DnsSettings(zone="t.test", listen="192.0.2.1"))
+    _is(_find(replace(patient, lab=lab), "dns port"), Verdict.FAIL, "192.0.2.1")
+
+
+# --- what a lab adds --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[[Patient], dict[str, Check]]:
+    """Return what makes only the checks of hypervisors and images."""
+    monkeypatch.setattr(doctor, "CHECKS", ())
+    return lambda patient: {check.name: check for check in examine(patient)}
+
+
+def test_every_libvirt_of_the_lab_is_asked_once(
+    patient: Patient, seen: Callable[[Patient], dict[str, Check]]
+) -> None:
+    """`test:///default` is a driver inside the libvirt library, so it needs no daemon."""
+    dead = f"qemu+unix:///system?socket={patient.images}/none"
+    uris = ["test:///default", dead, "memory:///x", "test:///default"]
+    hosts = tuple(replace(a_host(f"h{index}", index), uri=uri) for index, uri in enumerate(uris))
+    checks = seen(replace(patient, lab=_lab(hosts=hosts)))
+    assert list(checks) == ["libvirt test:///default", f"libvirt {dead}"]
+    _is(checks["libvirt test:///default"], Verdict.OK, "cores", "MiB free")
+    _is(checks[f"libvirt {dead}"], Verdict.FAIL, "host h1")
+
+
+def test_without_a_lab_this_machines_libvirt_is_asked(
+    patient: Patient,
+    seen: Callable[[Patient], dict[str, Check]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "LOCAL_URI", "test:///default")
+    _is(seen(patient)["libvirt test:///default"], Verdict.OK)
+
+
+def test_images_of_the_lab(
+    patient: Patient, seen: Callable[[Patient], dict[str, Check]], image: Image
+) -> None:
+    gone = replace(image, name="gone", kernel=patient.images / "gone")
+    checks = seen(replace(patient, lab=_lab(images=(image, gone))))
+    _is(checks["image tiny"], Verdict.OK)
+    _is(checks["image gone"], Verdict.FAIL, str(gone.kernel))
+
+
+def test_the_sample_image(
+    patient: Patient,
+    seen: Callable[[Patient], dict[str, Check]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "LOCAL_URI", "test:///default")
+    _is(seen(patient)["sample image"], Verdict.WARN, "make image")
+    (patient.images / "linux-microvm").mkdir()
+    (patient.images / "linux-microvm" / KERNEL_NAME).touch()
+    _is(seen(patient)["sample image"], Verdict.OK, "linux-microvm")
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+def _stand_in(verdict: Verdict) -> Callable[[Patient], Check]:
+    return lambda _: Check("stand-in", verdict, "[found]", TO_DO)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code"),
+    [(Verdict.OK, Exit.OK), (Verdict.WARN, Exit.OK), (Verdict.FAIL, Exit.INSTALLATION)],
+)
+def test_the_command_shows_checks_and_fails_only_for_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: Verdict, code: Exit
+) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", (_stand_in(verdict),))
+    monkeypatch.setattr(doctor, "LOCAL_URI", "test:///default")
+    command = ["--state", str(tmp_path / "state"), "doctor"]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == code, shown.output
+    assert f"{verdict.value:<4}  stand-in: [found]\n      {TO_DO}\n" in shown.stdout
+    listed = CliRunner().invoke(app, [*command, "--json"])
+    assert listed.exit_code == code
+    first = json.loads(listed.stdout)["checks"][0]
+    assert first == {
+        "name": "stand-in",
+        "verdict": verdict.value,
+        "what": "[found]",
+        "to_do": TO_DO,
+    }
+
+
+def test_the_doctor_makes_no_state_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", ())
+    monkeypatch.setattr(doctor, "LOCAL_URI", "test:///default")
+    CliRunner().invoke(app, ["--state", str(tmp_path / "state"), "doctor"])
+    assert list(tmp_path.iterdir()) == []
