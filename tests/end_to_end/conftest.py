@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,12 +90,12 @@ class Edgewake:
         """End it as a power cut would: no undo, no good-bye."""
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self._reap()
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(60)
+            self._reap()
 
     def clean(self) -> None:
         """Take away whatever is left, through a last run that ends all it adopts."""
@@ -102,6 +103,13 @@ class Edgewake:
         self.args = ("--ephemeral",)
         self.start()
         self.stop()
+        shutil.rmtree(self.folder)
+
+    def _reap(self) -> None:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        self.process.wait(60)
+        self.process.stdout.close()
 
     def ask(self, name: str, qtype: str = "A", timeout_s: float = 35.0) -> Reply:
         return ask(("127.0.0.1", self.port), f"{name}.e2e.test", qtype, timeout_s=timeout_s)
