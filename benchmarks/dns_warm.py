@@ -94,7 +94,7 @@ def endpoint(service: str) -> Endpoint:
 
 def serve_edgewake(port: int) -> None:
     """Serve the names with edgewake until the process ends."""
-    resolver = Resolver(DnsSettings(ZONE), (), Awake())
+    resolver = Resolver(DnsSettings(ZONE), tuple, Awake())
     resolver.set(
         [
             Route(

@@ -133,13 +133,14 @@ class _Held:
 class Resolver:
     """Answers the queries of one zone. A `Steering` back end; safe to use from several threads.
 
-    Raises EdgewakeError if the zone's own names are no DNS names.
+    `populations` is asked for the lab's client populations whenever routes are set, which is also
+    after another lab was applied. Raises EdgewakeError if the zone's own names are no DNS names.
     """
 
     def __init__(
         self,
         settings: DnsSettings,
-        populations: Sequence[Population],
+        populations: Callable[[], Sequence[Population]],
         summoner: Summoner,
         *,
         held_limit: int = MAX_HELD,
@@ -148,8 +149,9 @@ class Resolver:
         self.packed = PackedAnswers(summoner.asked)
         self._zone = Zone(settings)
         self._table = NameTable(self._zone.apex, (), own=(self._zone.nameserver,))
-        self._clients = Clients(populations)
-        self._by_client = bool(populations)
+        self._populations = populations
+        self._known = populations()
+        self._clients = Clients(self._known)
         self._summoner = summoner
         self._forwarder = Forwarder(settings.forward_to) if settings.forward_to else None
         self._held: dict[Hashable, _Held] = {}
@@ -169,6 +171,8 @@ class Resolver:
                 self._zone.apex, routes, own=(self._zone.nameserver,), generation=generation
             )
             # In this order: a reply made from the old table meanwhile is refused by `packed`.
+            if (known := self._populations()) != self._known:
+                self._known, self._clients = known, Clients(known)
             self.packed.clear(generation)
             self._table = table
 
@@ -342,7 +346,7 @@ class Resolver:
         """
         if route is None or set(route.endpoints) != set(endpoints):
             return False
-        return len(endpoints) == 1 or not self._by_client
+        return len(endpoints) == 1 or not self._known
 
 
 class _Alarm:

@@ -66,6 +66,7 @@ class DnsServer:
         self._connections = connections
         self._backlog = _Backlog()
         self._parts = contextlib.ExitStack()
+        self._sockets: tuple[socket.socket, socket.socket] | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -77,13 +78,24 @@ class DnsServer:
         """How many queries were dropped because too many waited for the worker."""
         return self._backlog.dropped
 
+    def bind(self) -> None:
+        """Take the address, so that it is ours before anything else is begun.
+
+        Nothing is answered yet. Raises EdgewakeError if it cannot be had.
+        """
+        self._sockets = _bind(self._listen, self._port)
+        self._port = self._sockets[0].getsockname()[1]
+        for sock in self._sockets:
+            self._parts.enter_context(sock)
+
     def start(self) -> None:
-        """Bind the sockets and serve. Raises EdgewakeError if they cannot be bound."""
-        udp, listener = _bind(self._listen, self._port)
-        self._port = udp.getsockname()[1]
+        """Serve; bind first, if that was not done. Raises EdgewakeError if it cannot be bound."""
+        if self._sockets is None:
+            self.bind()
+        assert self._sockets is not None  # noqa: S101 - bound or raised
+        udp, listener = self._sockets
         with contextlib.ExitStack() as parts:
-            parts.enter_context(udp)
-            parts.enter_context(listener)
+            parts.push(self._parts.pop_all())
             worker = threading.Thread(target=self._work, name="dns-worker", daemon=True)
             worker.start()
             parts.callback(worker.join)
@@ -100,6 +112,7 @@ class DnsServer:
     def stop(self) -> None:
         """Close the sockets and end our threads. May be called twice."""
         self._parts.close()
+        self._sockets = None
 
     def _enqueue(self, packet: bytes, source: Source, respond: Respond) -> None:
         if not self._backlog.put((packet, source, respond), known=self._resolver.knows(packet)):

@@ -107,16 +107,19 @@ class Daemon:
                 open_host=HostOpener(state),
                 owner=state.owner,
             )
-            resolver = Resolver(wanted.lab.dns, wanted.lab.populations, orchestrator)
+            resolver = Resolver(wanted.lab.dns, lambda: orchestrator.lab.populations, orchestrator)
+            undo.callback(resolver.close)
             dns = DnsServer(resolver, wanted.lab.dns.listen, wanted.lab.dns.port)
             load = partial(parse_lab, images_dir=state.images)
+            undo.callback(dns.stop)
+            dns.bind()
             api = Server(create_app(orchestrator, load=load), state.socket)
             undo.callback(self._close, orchestrator)
             orchestrator.start(resolver)
             orchestrator.apply(wanted.lab, text=wanted.text, path=str(wanted.path))
             undo.callback(api.stop)
             api.start()
-            undo.callback(dns.stop)
+            undo.callback(dns.stop)  # again: it must stop first
             dns.start()
             self._running = _Parts(state, store, orchestrator, dns)
             self._undo = undo.pop_all()
@@ -244,7 +247,6 @@ class HostOpener:
         if kernel is None:
             log.info("guests run under TCG: no kernel is there to find out whether KVM boots")
             return "qemu"
-        log.info("finding out whether KVM boots a kernel here; the first time takes seconds")
         verdict = cached_verdict(self._state.path / "kvm.json", kernel)
         log.info("guests run under %s: %s", "KVM" if verdict.usable else "TCG", verdict.why)
         return "kvm" if verdict.usable else "qemu"

@@ -34,6 +34,8 @@ from web.client import Client
 START_PATIENCE_S = 30.0
 STOP_PATIENCE_S = 30.0
 PAGE_PATIENCE_S = 5.0
+NOT_SHOWN = frozenset({"head", "script", "style"})
+LINES = frozenset({"h1", "h2", "p", "tr"})
 
 
 @dataclass
@@ -165,7 +167,9 @@ def _running(demo: Demo) -> Iterator[None]:
             start_new_session=True,
         )
     try:
-        _await_ready(process, log)
+        with demo.progress("seeing whether KVM boots a guest here, making the network"):
+            _await_ready(process, log)
+        demo.out.print(f"  [dim]{_accelerator(log)}[/]", highlight=False)
         yield
     finally:
         process.send_signal(signal.SIGTERM)
@@ -188,6 +192,12 @@ def _await_ready(process: subprocess.Popen[bytes], log: Path) -> None:
         raise EdgewakeError(f"edgewake did not start: {said or 'it said nothing'}") from None
 
 
+def _accelerator(log: Path) -> str:
+    """Return what edgewake said about KVM and TCG in its log, and why."""
+    said = [line for line in log.read_text(errors="replace").splitlines() if "guests run" in line]
+    return said[-1].partition(": ")[2] if said else ""
+
+
 def _remove(folder: StateDir, out: Console) -> None:
     """Remove the demo's own folder, unless another demo is using it."""
     try:
@@ -198,25 +208,30 @@ def _remove(folder: StateDir, out: Console) -> None:
 
 
 class _Words(HTMLParser):
-    """Collects the text of a page, block by block."""
+    """Collects the text of a page: a line for each heading, paragraph and table row."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lines: list[str] = []
+        self.lines: list[str] = [""]
         self._hidden = 0
 
     def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 - the base class's
-        self._hidden += tag in {"style", "script", "head"}
+        """Begin a line, or something that is not shown."""
+        self._hidden += tag in NOT_SHOWN
+        if tag in LINES:
+            self.lines.append("")
 
     def handle_endtag(self, tag: str) -> None:
-        self._hidden -= tag in {"style", "script", "head"}
+        """End what is not shown."""
+        self._hidden -= tag in NOT_SHOWN
 
     def handle_data(self, data: str) -> None:
-        if not self._hidden and data.strip():
-            self.lines.append(" ".join(data.split()))
+        """Take in words; the cells of a row stand in columns."""
+        if not self._hidden and (words := " ".join(data.split())):
+            self.lines[-1] = f"{self.lines[-1]:<10}{words}" if self.lines[-1] else words
 
 
 def _words(page: str) -> list[str]:
     parser = _Words()
     parser.feed(page)
-    return parser.lines
+    return [line for line in parser.lines if line]

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from orchestrator.boot import HostParts
-from orchestrator.errors import HypervisorError
+from orchestrator.errors import HostUnreachable, HypervisorError
 from orchestrator.fleet import Fleet
 from orchestrator.hypervisors.base import GuestEnded, HostBack, HostEvent, HostLost
 from orchestrator.journal import Journal
@@ -99,8 +99,10 @@ class Hosts:
     def _set_network(self, host: Host, *, wanted: bool) -> None:
         try:
             self._parts[host.name].hypervisor.set_network(host.network if wanted else None)
-        except HypervisorError as error:
+        except HostUnreachable as error:
             self.lose(host.name, error.message)
+        except HypervisorError as error:
+            self._journal.record("network-refused", host.name, str(error))
 
     def _on_event(self, event: HostEvent) -> None:
         """Take in an event; called on the back end's own thread, so nothing here may block."""

@@ -7,6 +7,7 @@ entry by itself like any it learned. That is best effort: without CAP_NET_ADMIN,
 that is not on a local network, nothing happens but a slower first answer.
 """
 
+import contextlib
 import fcntl
 import socket
 import struct
@@ -55,11 +56,13 @@ class ArpSocket:
         self.socket = socket.socket(
             socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ARP)
         )
-        self.socket.bind((interface, _ETH_P_ARP))
-        *_, hardware, self._mac = self.socket.getsockname()
-        if hardware != _ARPHRD_ETHER:
-            self.socket.close()
-            raise OSError(ENODEV, f"{interface} is not an Ethernet: nobody answers ARP there")
+        with contextlib.ExitStack() as failing:
+            failing.callback(self.socket.close)
+            self.socket.bind((interface, _ETH_P_ARP))
+            *_, hardware, self._mac = self.socket.getsockname()
+            if hardware != _ARPHRD_ETHER:
+                raise OSError(ENODEV, f"{interface} is not an Ethernet: nobody answers ARP there")
+            failing.pop_all()
         self._everybody = (interface, _ETH_P_ARP, 0, 0, _BROADCAST)
 
     def ask(self) -> None:
@@ -87,11 +90,11 @@ def arp_sender(packet: bytes) -> IPv4Address | None:
 
 def _ioctl(request: int, address: IPv4Address, mac: bytes, flags: int) -> bool:
     entry = _ARPREQ.pack(socket.AF_INET, address.packed, _ARPHRD_ETHER, mac, flags, b"", b"")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             fcntl.ioctl(any_socket, request, entry)
-        except OSError:
-            return False
+    except OSError:
+        return False
     return True
 
 

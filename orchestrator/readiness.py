@@ -309,8 +309,12 @@ class _Pings:
 def _icmp_socket() -> socket.socket:
     """Return a ping socket if our group may have one, else a raw one, which sees all ICMP."""
     for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
-        with contextlib.suppress(PermissionError):
+        try:
             return socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP)
+        except PermissionError:
+            continue
+        except OSError as error:
+            raise NotAnswering(in_words(error.errno or 0)) from error
     raise NotAnswering(
         "an ICMP probe needs root, CAP_NET_RAW, or our group in net.ipv4.ping_group_range"
     )

@@ -11,10 +11,9 @@ from rich.table import Table
 
 from orchestrator.trace import OURS, Wake
 
-BAR = 32  # characters for the longest span
+BAR = 28  # characters for the longest span
 WORDS = {
-    "query": "query received",
-    "decided": "host chosen, address and memory reserved",
+    "decided": "host chosen, memory held",
     "intent": "intent stored",
     "define": "hypervisor built the guest",
     "start": "guest's processor runs",

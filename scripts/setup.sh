@@ -12,12 +12,13 @@ PATH="$PATH:/usr/sbin:/sbin" # a shell from `su` lacks them
 
 BASE=(
     libvirt-daemon libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
-    qemu-system-x86 linux-image-cloud-amd64 busybox-static
+    qemu-system-x86 busybox-static kmod
     dnsutils iproute2
     libvirt-dev pkg-config gcc python3-dev python3-venv # libvirt-python is compiled here
     make git
 )
 BENCH=(dnsperf knot)
+KERNEL=/var/lib/edgewake/kernel # images/build/linux_microvm.py looks there, too
 
 say() { echo "==> $*"; }
 fail() {
@@ -78,6 +79,32 @@ let_knot_rest() {
     fi
 }
 
+# The sample guest's kernel is Debian's cloud kernel. It is unpacked and not installed: installing it
+# would offer this machine itself a kernel without drivers for real hardware, and GRUB might take it.
+unpack_kernel() {
+    local package folder
+    compgen -G '/boot/vmlinuz-*-cloud-amd64' >/dev/null && return
+    compgen -G "$KERNEL/boot/vmlinuz-*-cloud-amd64" >/dev/null && return
+    say "fetching the sample guest's kernel, to be unpacked in $KERNEL"
+    package=$(cloud_kernel)
+    [[ -n $package ]] || { apt update && package=$(cloud_kernel); }
+    [[ -n $package ]] || fail "no Debian package linux-image-cloud-amd64; see /etc/apt/sources.list"
+    folder=$(mktemp -d)
+    (cd "$folder" && apt-get -q download "$package") ||
+        fail "the Debian package $package cannot be downloaded; see above, then try again"
+    [[ -d ${KERNEL%/*} ]] || as_root install -d -m 0711 "${KERNEL%/*}"
+    as_root install -d -m 0755 "$KERNEL.new"
+    as_root dpkg-deb -x "$folder"/*.deb "$KERNEL.new"
+    [[ -d $KERNEL.new/lib ]] || as_root ln -s usr/lib "$KERNEL.new/lib" # as newer Debians have it
+    as_root depmod -b "$KERNEL.new" "$(cd "$KERNEL.new/lib/modules" && ls)"
+    as_root mv "$KERNEL.new" "$KERNEL"
+    rm -r "$folder"
+}
+
+cloud_kernel() {
+    apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: //p' | head -n 1
+}
+
 find_python() {
     local candidate
     for candidate in "${PYTHON:-python3}" /usr/bin/python3; do
@@ -125,4 +152,5 @@ case ${1:-} in
     bench) install_debian_packages "${BASE[@]}" "${BENCH[@]}" ;;
     *) fail "unknown argument $1; there is only: bench" ;;
 esac
+unpack_kernel
 make_environment

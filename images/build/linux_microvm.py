@@ -15,7 +15,7 @@ import re
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -29,8 +29,9 @@ KERNEL_NAME = "kernel"
 INITRD_NAME = "initrd"
 STAMP_NAME = "built-from"
 
-_BOOT = Path("/boot")
-_MODULES = Path("/lib/modules")
+# Where a cloud kernel may be: installed, or only unpacked there by scripts/setup.sh, which leaves
+# alone what this machine itself boots.
+_ROOTS = (Path("/"), Path("/var/lib/edgewake/kernel"))
 _BUSYBOX = Path("/bin/busybox")
 _WANTED_MODULES = ("virtio_pci", "virtio_net")
 _KERNEL_PACKAGE = "linux-image-cloud-amd64"
@@ -118,12 +119,14 @@ def build(
     )
 
 
-def newest_kernel(boot: Path = _BOOT) -> Path:
-    """Return the newest cloud kernel in `boot`; raises `BuildFailed` if there is none."""
-    found = sorted(boot.glob("vmlinuz-*-cloud-amd64"), key=_version_key)
+def newest_kernel(roots: Sequence[Path] = _ROOTS) -> Path:
+    """Return the newest cloud kernel below `roots`; raises `BuildFailed` if there is none."""
+    pattern = "boot/vmlinuz-*-cloud-amd64"
+    found = sorted((file for root in roots for file in root.glob(pattern)), key=_version_key)
     if not found:
+        places = " or ".join(str(root / pattern) for root in roots)
         raise BuildFailed(
-            f"no kernel {boot}/vmlinuz-*-cloud-amd64; install the Debian package {_KERNEL_PACKAGE}"
+            f"no kernel {places}; run 'make setup' or install the Debian package {_KERNEL_PACKAGE}"
         )
     return found[-1]
 
@@ -159,7 +162,7 @@ def _version_key(path: Path) -> list[tuple[int, str]]:
 def _read_inputs(kernel: Path | None, modules: Path | None, busybox: Path | None) -> _Inputs:
     kernel = kernel or newest_kernel()
     version = kernel.name.removeprefix("vmlinuz-")
-    modules = modules or _MODULES / version
+    modules = modules or kernel.parents[1] / "lib" / "modules" / version
     order, depends = _modules_in_order(modules)
     busybox_bytes = _read(busybox or _BUSYBOX, _BUSYBOX_PACKAGE)
     if not _is_static(busybox_bytes):

@@ -147,7 +147,7 @@ def make_resolver(summoner: FakeSummoner) -> Iterator[Callable[..., Resolver]]:
         populations = changes.pop("populations", ())
         resolver = Resolver(
             DnsSettings(**({"zone": ZONE} | settings)),  # type: ignore[arg-type]
-            populations,  # type: ignore[arg-type]
+            populations if callable(populations) else lambda: populations,  # type: ignore[arg-type, return-value]
             summoner,
             **changes,  # type: ignore[arg-type]
         )

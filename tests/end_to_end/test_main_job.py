@@ -169,7 +169,7 @@ def test_a_guest_that_is_too_slow_is_a_servfail_that_says_why(edgewake: Edgewake
     assert "status: SERVFAIL" in shown
     assert "EDE: 14 (Not Ready)" in shown
     assert "did not answer before the deadline" in shown
-    assert "ew-e2e-slow-0" not in domains()
+    edgewake.wait_until(lambda: "ew-e2e-slow-0" not in domains())
 
 
 def test_the_command_line_sees_it_all(edgewake: Edgewake) -> None:

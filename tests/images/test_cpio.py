@@ -3,6 +3,7 @@
 import shutil
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -35,7 +36,7 @@ def test_a_cpio_program_lists_every_entry() -> None:
     assert listed.stdout.decode().split() == [entry.path for entry in TREE]
 
 
-def test_a_cpio_program_extracts_what_was_put_in(tmp_path) -> None:
+def test_a_cpio_program_extracts_what_was_put_in(tmp_path: Path) -> None:
     tree = [entry for entry in TREE if not stat.S_ISCHR(entry.mode)]  # nodes would need root
     subprocess.run(
         [*a_cpio_program(), "-i", "-d"],
@@ -56,7 +57,8 @@ def test_same_entries_same_bytes() -> None:
 
 def read_back(packed: bytes) -> list[tuple[str, bytes]]:
     """Walk an archive as the kernel does: each header says how long name and data are."""
-    found, at = [], 0
+    found: list[tuple[str, bytes]] = []
+    at = 0
     while True:
         assert packed[at : at + 6] == b"070701"
         fields = [int(packed[at + 6 + 8 * n : at + 14 + 8 * n], 16) for n in range(13)]

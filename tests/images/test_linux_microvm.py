@@ -8,6 +8,7 @@ import subprocess
 import time
 from ipaddress import IPv4Interface
 from pathlib import Path
+from typing import Literal, TypedDict
 
 import pytest
 
@@ -33,8 +34,16 @@ kernel/drivers/net/other.ko:
 """
 
 
+class Parts(TypedDict):
+    """What an image is made of; also the arguments of `build`."""
+
+    kernel: Path
+    modules: Path
+    busybox: Path
+
+
 @pytest.fixture
-def parts(tmp_path: Path) -> dict[str, Path]:
+def parts(tmp_path: Path) -> Parts:
     """Make a kernel, modules and a busybox that look like the real ones."""
     kernel, modules, busybox = tmp_path / "vmlinuz-9.9", tmp_path / "modules", tmp_path / "busybox"
     kernel.write_bytes(BZIMAGE)
@@ -49,7 +58,7 @@ def parts(tmp_path: Path) -> dict[str, Path]:
     return {"kernel": kernel, "modules": modules, "busybox": busybox}
 
 
-def test_what_is_in_the_initrd(tmp_path: Path, parts: dict[str, Path]) -> None:
+def test_what_is_in_the_initrd(tmp_path: Path, parts: Parts) -> None:
     built = build(tmp_path / "out", **parts)
     data = built.initrd.read_bytes()
     names = subprocess.run(["busybox", "cpio", "-t"], input=data, capture_output=True, check=True)
@@ -65,7 +74,7 @@ def test_what_is_in_the_initrd(tmp_path: Path, parts: dict[str, Path]) -> None:
     assert built.kernel.read_bytes() == BZIMAGE
 
 
-def test_everybody_may_read_the_image(tmp_path: Path, parts: dict[str, Path]) -> None:
+def test_everybody_may_read_the_image(tmp_path: Path, parts: Parts) -> None:
     before = os.umask(0o077)
     try:
         built = build(tmp_path / "out", **parts)
@@ -74,12 +83,12 @@ def test_everybody_may_read_the_image(tmp_path: Path, parts: dict[str, Path]) ->
     assert {path.stat().st_mode & 0o777 for path in (built.kernel, built.initrd)} == {0o644}
 
 
-def test_the_same_inputs_make_the_same_bytes(tmp_path: Path, parts: dict[str, Path]) -> None:
+def test_the_same_inputs_make_the_same_bytes(tmp_path: Path, parts: Parts) -> None:
     first, second = (build(tmp_path / out, **parts) for out in ("a", "b"))
     assert first.initrd.read_bytes() == second.initrd.read_bytes()
 
 
-def test_it_is_built_again_only_when_needed(tmp_path: Path, parts: dict[str, Path]) -> None:
+def test_it_is_built_again_only_when_needed(tmp_path: Path, parts: Parts) -> None:
     out = tmp_path / "out"
     assert build(out, **parts).rebuilt
     assert not build(out, **parts).rebuilt
@@ -100,15 +109,15 @@ def test_it_is_built_again_only_when_needed(tmp_path: Path, parts: dict[str, Pat
     ],
 )
 def test_a_missing_part_names_its_package(
-    tmp_path: Path, parts: dict[str, Path], part: str, package: str
+    tmp_path: Path, parts: Parts, part: Literal["kernel", "modules", "busybox"], package: str
 ) -> None:
-    missing = {**parts, part: tmp_path / "nowhere"}
+    parts[part] = tmp_path / "nowhere"
     with pytest.raises(BuildFailed, match=rf"nowhere.*{package}"):
-        build(tmp_path / "out", **missing)
+        build(tmp_path / "out", **parts)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_busybox_that_needs_libraries_is_refused(tmp_path: Path, parts: dict[str, Path]) -> None:
+def test_a_busybox_that_needs_libraries_is_refused(tmp_path: Path, parts: Parts) -> None:
     header = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQ", 3, 62, 1, 0, 64, 0)
     header += struct.pack("<IHHHHHH", 0, 64, 56, 1, 0, 0, 0)
     parts["busybox"].write_bytes(header + struct.pack("<I", 3) + bytes(52))
@@ -116,7 +125,7 @@ def test_a_busybox_that_needs_libraries_is_refused(tmp_path: Path, parts: dict[s
         build(tmp_path / "out", **parts)
 
 
-def test_a_driver_may_be_built_in(tmp_path: Path, parts: dict[str, Path]) -> None:
+def test_a_driver_may_be_built_in(tmp_path: Path, parts: Parts) -> None:
     (parts["modules"] / "modules.dep").write_text("\n".join(DEPENDS.splitlines()[:3]) + "\n")
     with pytest.raises(BuildFailed, match="no module virtio_net"):
         build(tmp_path / "out", **parts)
@@ -125,11 +134,14 @@ def test_a_driver_may_be_built_in(tmp_path: Path, parts: dict[str, Path]) -> Non
 
 
 def test_the_newest_kernel_is_the_highest_version(tmp_path: Path) -> None:
-    for version in ("6.1.0-9", "6.1.0-10", "5.10.0-30"):
-        (tmp_path / f"vmlinuz-{version}-cloud-amd64").touch()
-    assert newest_kernel(tmp_path).name == "vmlinuz-6.1.0-10-cloud-amd64"
+    for root, version in (("a", "6.1.0-9"), ("b", "6.1.0-10"), ("b", "5.10.0-30")):
+        boot = tmp_path / root / "boot"
+        boot.mkdir(parents=True, exist_ok=True)
+        (boot / f"vmlinuz-{version}-cloud-amd64").touch()
+    newest = newest_kernel((tmp_path / "a", tmp_path / "b"))
+    assert newest == tmp_path / "b/boot/vmlinuz-6.1.0-10-cloud-amd64"
     with pytest.raises(BuildFailed, match="linux-image-cloud-amd64"):
-        newest_kernel(tmp_path / "empty")
+        newest_kernel((tmp_path / "empty",))
 
 
 def test_signatures_and_type_info_are_taken_out() -> None:
