@@ -42,8 +42,8 @@ docs: setup ## check the documentation: links, commands, examples
 
 bench: setup libvirtd ## measure; prints tables
 	@scripts/setup.sh bench
-	@set -e; for file in $(sort $(wildcard benchmarks/*.py)); do \
-		echo "==> $$file"; $(AS_ROOT) $(BIN)/python $$file; done
+	@set -e; for name in cold_path dns_warm memory; do \
+		echo "==> benchmarks/$$name.py"; $(AS_ROOT) $(BIN)/python -m benchmarks.$$name; done
 
 setup: ## install what is missing: Debian packages, a virtual environment
 	@scripts/setup.sh

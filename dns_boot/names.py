@@ -218,34 +218,47 @@ class NameTable:
     """Which names exist in a zone, and which service each stands for. Never changed once made.
 
     `generation` tells one table from the next; `wires` holds the names as they stand in a packet.
+    Endpoints change with every wake, names only with the lab: a table that is made `like` an older
+    one with the same names takes those over instead of reading them again.
     """
 
     def __init__(
-        self, zone: Name, routes: Iterable[Route], *, own: Iterable[Name] = (), generation: int = 0
+        self,
+        zone: Name,
+        routes: Iterable[Route],
+        *,
+        own: Iterable[Name] = (),
+        generation: int = 0,
+        like: "NameTable | None" = None,
     ) -> None:
         self.zone = zone
         self.generation = generation
-        self._routes: dict[Name, Route] = {}
-        self._by_service: dict[str, Route] = {}
-        for route in routes:
-            self._by_service[route.service.name] = route
-            for text in route.service.names:
-                self._add(text, route)
-        existing = (*self._routes, *(name for name in own if self.covers(name)))
+        self._by_service = {route.service.name: route for route in routes}
+        self._named = {name: route.service.names for name, route in self._by_service.items()}
+        self._services: dict[Name, str] = {}
+        self._existing: set[Name] = set()
+        self.wires: frozenset[bytes] = frozenset()
+        if like is not None and like._named == self._named:
+            self._services, self._existing, self.wires = like._services, like._existing, like.wires
+            return
+        for service, names in self._named.items():
+            for text in names:
+                self._add(text, service)
+        existing = (*self._services, *(name for name in own if self.covers(name)))
         self._existing = {zone}.union(*(self._with_ancestors(name) for name in existing))
         self.wires = frozenset(wire(name) for name in self._existing)
 
-    def _add(self, text: str, route: Route) -> None:
+    def _add(self, text: str, service: str) -> None:
         """Add one name; a name that cannot be answered must not take the others with it."""
         try:
             name = name_of(text)
         except EdgewakeError as error:
-            logger.warning("service %s: %s", route.service.name, error)
+            logger.warning("service %s: %s", service, error)
             return
         if not self.covers(name):
-            logger.warning("service %s: %s is outside of our zone", route.service.name, text)
-        elif self._routes.setdefault(name, route) is not route:
-            logger.warning("service %s: %s belongs to another one", route.service.name, text)
+            logger.warning("service %s: %s is outside of our zone", service, text)
+        elif self._services.setdefault(name, service) != service:
+            logger.warning("service %s: %s belongs to another one", service, text)
 
     def _with_ancestors(self, name: Name) -> set[Name]:
         """Return the name and the (empty) non-terminals between it and the zone (RFC 8020)."""
@@ -262,7 +275,8 @@ class NameTable:
 
     def route(self, name: Name) -> Route | None:
         """Return the route of the service that a name stands for."""
-        return self._routes.get(name)
+        service = self._services.get(name)
+        return None if service is None else self._by_service[service]
 
     def route_of(self, service: str) -> Route | None:
         """Return the route of the service of this name (the lab's name for it)."""

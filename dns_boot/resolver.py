@@ -168,7 +168,11 @@ class Resolver:
         with self._setting:
             generation = self._table.generation + 1
             table = NameTable(
-                self._zone.apex, routes, own=(self._zone.nameserver,), generation=generation
+                self._zone.apex,
+                routes,
+                own=(self._zone.nameserver,),
+                generation=generation,
+                like=self._table,
             )
             # In this order: a reply made from the old table meanwhile is refused by `packed`.
             if (known := self._populations()) != self._known:

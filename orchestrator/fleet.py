@@ -38,14 +38,15 @@ class Fleet:
         self.planner = Planner(lab)
         self._lock = threading.RLock()
         self._pools = AddressPools(quarantines)
+        self._hidden: set[str] = set()
         self._instances: dict[str, Instance] = {}
         self._by_service: dict[str, dict[str, Instance]] = {}
         self._held: dict[str, Capacity] = {}
         self._used: dict[str, Capacity] = {}
         self._services = {service.name: service for service in lab.services}
+        self._routes = {name: self._route(name) for name in self._services}
         self._free: dict[str, Capacity] = {}
         self._lost: dict[str, str] = {}
-        self._hidden: set[str] = set()
 
     # --- the lab ---
 
@@ -56,6 +57,7 @@ class Fleet:
             planner.last_plan = self.planner.last_plan
             self.lab, self.planner = lab, planner
             self._services = {service.name: service for service in lab.services}
+            self._routes = {name: self._route(name) for name in self._services}
 
     def service(self, name: str) -> Service | None:
         """Return the lab's service of that name, or None."""
@@ -150,6 +152,7 @@ class Fleet:
             held = self._held.pop(instance.name)
             self._used[instance.host] = _minus(self._used[instance.host], held)
             self._pools.give_back(instance.host, instance.address, instance.service, rest_until)
+            self._reroute(instance.service)
 
     def get(self, name: str) -> Instance | None:
         """Return an instance by name, or None."""
@@ -172,11 +175,13 @@ class Fleet:
         """Lead no new client to an instance, although it still runs."""
         with self._lock:
             self._hidden.add(instance)
+            self._reroute(self._service_of(instance))
 
     def show(self, instance: str) -> None:
         """Lead clients to an instance again."""
         with self._lock:
             self._hidden.discard(instance)
+            self._reroute(self._service_of(instance))
 
     def hidden(self, instance: str) -> bool:
         """Return whether no new client is led to an instance."""
@@ -199,11 +204,7 @@ class Fleet:
     def routes(self) -> tuple[Route, ...]:
         """Return the whole wanted list of routes, one per service of the lab."""
         with self._lock:
-            ipv6 = any(host.network.subnet6 for host in self.lab.hosts)
-            return tuple(
-                Route(service, self.endpoints(service.name), ipv6=ipv6)
-                for service in self.lab.services
-            )
+            return tuple(self._routes.values())
 
     # --- inside ---
 
@@ -229,6 +230,20 @@ class Fleet:
             self._used[instance.host] = _plus(self._used.get(instance.host, NOTHING), held)
         self._instances[instance.name] = instance
         self._by_service.setdefault(instance.service, {})[instance.name] = instance
+        self._reroute(instance.service)
+
+    def _service_of(self, instance: str) -> str:
+        known = self._instances.get(instance)
+        return known.service if known else ""
+
+    def _reroute(self, service: str) -> None:
+        """Bring the route of a service up to date; the others are as they were."""
+        if service in self._services:
+            self._routes[service] = self._route(service)
+
+    def _route(self, service: str) -> Route:
+        ipv6 = any(host.network.subnet6 for host in self.lab.hosts)
+        return Route(self._services[service], self.endpoints(service), ipv6=ipv6)
 
     def _new(self, service: str, host: Host, address: IPv4Address, now: float) -> Instance:
         taken = self._by_service.get(service, {})

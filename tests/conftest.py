@@ -1,0 +1,12 @@
+"""What holds for all tests: shared contracts explain their failures, and slowness is no failure."""
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+pytest.register_assert_rewrite("tests.contracts", "tests.world")
+
+# Real guests boot beside us on few cores: how long an example takes says nothing about our code.
+settings.register_profile(
+    "edgewake", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("edgewake")

@@ -1,0 +1,83 @@
+"""Lists of changes: how they read, and which are refused."""
+
+import pytest
+
+from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
+from orchestrator.errors import UnsafeChanges
+from orchestrator.model import Instance, InstanceState, mac_of
+from orchestrator.planner import changes_for
+from orchestrator.trace import OURS, STAGES, Wake, Wakes
+from placement.problem import Plan
+from tests.world import a_host
+
+BOOT, ANNOUNCE = Boot("web", "b"), Announce("web", "b")
+WITHDRAW, STOP = Withdraw("web", "ew-t-web-0", "a"), Stop("web", "ew-t-web-0", "a")
+
+
+def an_instance(service: str, host: str, index: int = 0) -> Instance:
+    address = a_host(host).network.first
+    return Instance(
+        name=f"ew-t-{service}-{index}",
+        service=service,
+        host=host,
+        address=address,
+        mac=mac_of(address),
+        state=InstanceState.READY,
+        created_at=0.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ([BOOT, ANNOUNCE, WITHDRAW, STOP], ""),
+        ([WITHDRAW, STOP], ""),
+        ([], ""),
+        ([STOP], "stopped while clients use it"),
+        ([BOOT, WITHDRAW, ANNOUNCE, STOP], "withdrawn before web moved"),
+        ([STOP, WITHDRAW], "stopped while clients use it"),
+    ],
+)
+def test_breaking_before_making_is_refused(changes: list[Change], refusal: str) -> None:
+    if not refusal:
+        Changes(tuple(changes)).raise_if_unsafe()
+        return
+    with pytest.raises(UnsafeChanges, match=refusal):
+        Changes(tuple(changes)).raise_if_unsafe()
+
+
+def test_changes_read_well() -> None:
+    assert str(Changes((BOOT, STOP))) == "boot      web on b\nstop      ew-t-web-0 on a"
+    assert str(Changes()) == "nothing to change"
+
+
+def test_a_move_is_made_before_it_is_broken() -> None:
+    plan = Plan(sites={"web": ("b",), "api": ("a",), "asleep": ("a",)}, value=1.0)
+    awake = [an_instance("web", "a"), an_instance("api", "a")]
+    assert list(changes_for(plan, awake)) == [BOOT, ANNOUNCE, WITHDRAW, STOP]
+
+
+def test_a_replica_that_is_where_it_should_be_stays() -> None:
+    plan = Plan(sites={"web": ("b", "c")}, value=1.0)
+    awake = [an_instance("web", "a"), an_instance("web", "b", 1)]
+    moved = [str(change).split()[0] for change in changes_for(plan, awake)]
+    assert moved == ["boot", "announce", "withdraw", "stop"]
+
+
+def test_our_own_time_is_what_ends_in_our_stages() -> None:
+    stamps = tuple((stage, float(index)) for index, stage in enumerate(STAGES))
+    wake = Wake(id=1, service="web", started_at=0.0, stamps=stamps, outcome="ready")
+    assert wake.own_s == len(OURS)
+    assert wake.total_s == len(STAGES) - 1
+
+
+def test_the_last_wakes_are_kept() -> None:
+    wakes = Wakes()
+    for number in range(1200):
+        wakes.begin("even" if number % 2 == 0 else "odd").ended("ready")
+    assert len(wakes.last(limit=5000)) == 1000
+    assert [wake.id for wake in wakes.last("odd", limit=2)] == [1198, 1200]
+    trace = wakes.begin("web")
+    trace.replied()
+    trace.replied()
+    assert [stage for stage, _ in wakes.last("web")[0].stamps] == ["query", "reply"]
