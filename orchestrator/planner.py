@@ -13,7 +13,6 @@ from orchestrator.model import Capacity, Host, Instance, Lab, Service
 from orchestrator.topology import Topology
 from placement.check import violations
 from placement.heuristics.greedy_latency import place_one
-from placement.milp import solve
 from placement.problem import (
     Demand,
     Infeasible,
@@ -67,6 +66,8 @@ class Planner:
         Raises `EdgewakeError` with one reason per service when no placement exists, and when the
         independent judge finds the plan wrong (which would be a defect of ours).
         """
+        from placement.milp import solve  # noqa: PLC0415 - 40 MB that a box which never plans saves
+
         where: dict[str, tuple[str, ...]] = {}
         for instance in current:
             where[instance.service] = (*where.get(instance.service, ()), instance.host)
