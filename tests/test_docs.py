@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import app
+from orchestrator.labfile import parse_lab
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -67,3 +70,23 @@ def test_the_checks_find_what_is_wrong(tmp_path: Path) -> None:
     page.write_text("# A `b` c\n[ok](#a-b-c) [no](#d) [no](gone.md) [ok](https://x.example/)\n")
     assert _broken_links(page) == ["#d", "gone.md"]
     assert _unknown_jobs("run `make test`, then:\n\n    make coffee\n") == {"coffee"}
+
+
+def _labs_in(page: Path) -> list[str]:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [block for block in blocks if re.search(r"^zone:", block, re.MULTILINE)]
+
+
+def test_the_first_lab_of_the_readme_is_a_lab() -> None:
+    (text,) = _labs_in(ROOT / "README.md")
+    lab = parse_lab(text, Path("first.yaml"))
+    asked = re.search(r"dig @(\S+) -p (\d+) (\S+)", (ROOT / "README.md").read_text())
+    assert asked
+    assert asked.groups() == (lab.dns.listen, str(lab.dns.port), lab.services[0].names[0])
+
+
+@page
+def test_commands_that_are_named_exist(page: Path) -> None:
+    pattern = r"(?:`|^ {4}|\.venv/bin/)edgewake (?:--\S+ \S+ )?([a-z]+)"
+    named = re.findall(pattern, page.read_text(), re.MULTILINE)
+    assert set(named) <= {command.callback.__name__ for command in app.registered_commands}
