@@ -34,10 +34,9 @@ FAST_BOOT = (
     "cryptomgr.notests",
     "noreplace-smp",
     "rcupdate.rcu_expedited=1",
+    "pci=noacpi",  # with ACPI otherwise: no ACPI at all boots 0.1 s sooner, but never idles well
+    "pnpacpi=off",
 )
-# With one processor: no 0.1 s of calibrating its timer, no looking for the ACPI that is not there.
-UNIPROCESSOR = ("acpi=off", "nolapic_timer")
-
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PRINTABLE = re.compile(r"[ -~]*")
 
@@ -59,11 +58,7 @@ class Linux:
         _must_be(image, image.initrd, INITRDS, "a cpio archive, plain or compressed by gzip")
 
     def boot_spec(self, image: Image, request: BootRequest) -> BootSpec:
-        """Return how to boot the image as requested; ImageRefused if it cannot be said to it.
-
-        A guest with one processor has no ACPI: setting it up takes a third of the boot, and all it
-        would be used for is powering off, for which a reset does.
-        """
+        """Return how to boot the image as requested; ImageRefused if it cannot be said to it."""
         if request.memory_mib < self.least_memory_mib:
             raise ImageRefused(
                 f"image {image.name}: {request.memory_mib} MiB of memory are too few for family "
@@ -78,7 +73,6 @@ class Linux:
             nics=(request.nic,),
             disks=image.disks,
             machine="pc",
-            acpi=request.vcpus > 1,
             obeys_shutdown=False,
         )
 
@@ -93,7 +87,7 @@ def _must_be(image: Image, path: Path, wanted: frozenset[FileKind], what: str) -
 
 
 def _cmdline(image: Image, request: BootRequest) -> str:
-    words = [*FAST_BOOT, *(UNIPROCESSOR if request.vcpus == 1 else ()), *_settings(image, request)]
+    words = [*FAST_BOOT, *_settings(image, request)]
     if not _PRINTABLE.fullmatch(image.cmdline):
         raise ImageRefused(f"image {image.name}: its cmdline may have printable ASCII only")
     line = " ".join((*words, image.cmdline)).rstrip()

@@ -190,7 +190,7 @@ def qemu(kernel: Path, initrd: Path | None, cmdline: str) -> list[str]:
     return [
         "qemu-system-x86_64",
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"),
-        *("-machine", "pc,accel=tcg,acpi=off", "-m", str(LEAST_MEMORY_MIB)),
+        *("-machine", "pc,accel=tcg", "-m", str(LEAST_MEMORY_MIB)),
         *("-netdev", "user,id=net,restrict=on", "-device", card),
         *("-kernel", str(kernel), "-initrd", str(initrd), "-append", cmdline),
     ]
