@@ -31,7 +31,7 @@ from orchestrator.hypervisors.kvm import cached_verdict
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
 from orchestrator.installation import check_installation
-from orchestrator.labfile import load_lab, parse_lab
+from orchestrator.labfile import parse_lab, read_text
 from orchestrator.model import Host, Lab, Probe
 from orchestrator.readiness import Cancelled, Target, wait
 from orchestrator.state_dir import StateDir
@@ -199,8 +199,7 @@ class Daemon:
 def read_lab(path: Path, images_dir: Path) -> LabFile:
     """Read a lab file; LabError says everything that is wrong with it."""
     path = path.absolute()
-    load_lab(path, images_dir=images_dir)  # the one place that knows how a file can be unreadable
-    text = path.read_text(encoding="utf-8-sig")
+    text = read_text(path)
     return LabFile(parse_lab(text, path, images_dir=images_dir), text, path)
 
 
