@@ -140,9 +140,14 @@ class _LibvirtTransport:
             detail: int,
             _opaque: object,
         ) -> None:
-            if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
-                for tenant in connection.tenants:
-                    tenant.ended(domain.UUIDString(), _ENDS.get(detail, f"stopped ({detail})"))
+            if event == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN:
+                why = "shut down"  # QEMU's end, which libvirt may see 2 s later, is still to come
+            elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
+                why = _ENDS.get(detail, f"stopped ({detail})")
+            else:
+                return
+            for tenant in connection.tenants:
+                tenant.ended(domain.UUIDString(), why)
 
         with _loop_lock:
             _event_loop()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
@@ -145,6 +146,7 @@ def first_http_answer(wire: socket.socket, first: list[float]) -> None:
 def test_a_live_transfer_is_never_cut(edgewake: Edgewake) -> None:
     """Read slowly for three times the idle period, without any DNS query."""
     reply = edgewake.ask("loads")
+    edgewake.wait_until(lambda: has_page(reply, "/big"))  # made just after the guest is ready
     with urllib.request.urlopen(f"http://{reply.addresses[0]}/big", timeout=30) as page:
         got = 0
         end = time.monotonic() + 9
@@ -154,6 +156,15 @@ def test_a_live_transfer_is_never_cut(edgewake: Edgewake) -> None:
         assert edgewake.state_of("loads") == "awake"
         assert got > 1_000_000
     edgewake.wait_until(lambda: edgewake.state_of("loads") == "asleep")
+
+
+def has_page(reply: Reply, path: str) -> bool:
+    head = urllib.request.Request(f"http://{reply.addresses[0]}{path}", method="HEAD")
+    try:
+        with urllib.request.urlopen(head, timeout=5) as page:
+            return bool(page.status == 200)
+    except urllib.error.HTTPError:
+        return False
 
 
 def test_a_guest_that_dies_by_itself_is_noticed_and_replaced(edgewake: Edgewake) -> None:

@@ -213,6 +213,8 @@ def test_a_panic_ends_the_guest_and_its_console_can_be_opened_till_then(
     stream.abort()
     heard.wait(ends(rig.guest()), rig.patience_s)
     assert b"Kernel panic" in hypervisor.console(rig.guest().name)
+    assert hypervisor.running() == ()  # libvirt may still be clearing it away, for 2 s
+    hypervisor.stop(rig.guest().name)
     assert not rig.has_guest(rig.guest().name)
 
 
