@@ -1,15 +1,15 @@
 """The main job on real parts: a DNS query boots a machine, it answers, it sleeps when unused."""
 
+import http.client
 import json
 import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
 
@@ -25,6 +25,10 @@ SERVICES = """
   loads: {idle: {after: 3 s, min_up: 1 s}}
   dies: {idle: never}
   slow: {deadline: 1 s}
+  by-tcp: {ready: {tcp: 80}}
+  by-icmp: {ready: {icmp: {}}}
+  by-arp: {ready: {arp: {}}}
+  by-console: {ready: {console: "edgewake: read[y]"}}
 """
 
 
@@ -143,6 +147,15 @@ def first_http_answer(wire: socket.socket, first: list[float]) -> None:
             first.append(time.monotonic())
 
 
+@pytest.mark.parametrize("kind", ["tcp", "icmp", "arp", "console"])
+def test_every_kind_of_probe_sees_the_guest_answer(edgewake: Edgewake, kind: str) -> None:
+    reply = edgewake.ask(f"by-{kind}")
+    assert reply.addresses, reply.text
+    if kind in {"tcp", "console"}:
+        assert get(reply, "/healthz")
+    edgewake.client.post(f"/services/by-{kind}/sleep")
+
+
 def test_a_live_transfer_is_never_cut(edgewake: Edgewake) -> None:
     """Read slowly for three times the idle period, without any DNS query."""
     reply = edgewake.ask("loads")
@@ -159,12 +172,10 @@ def test_a_live_transfer_is_never_cut(edgewake: Edgewake) -> None:
 
 
 def has_page(reply: Reply, path: str) -> bool:
-    head = urllib.request.Request(f"http://{reply.addresses[0]}{path}", method="HEAD")
-    try:
-        with urllib.request.urlopen(head, timeout=5) as page:
-            return bool(page.status == 200)
-    except urllib.error.HTTPError:
-        return False
+    connection = http.client.HTTPConnection(reply.addresses[0], timeout=5)
+    with closing(connection):
+        connection.request("HEAD", path)
+        return connection.getresponse().status == 200
 
 
 def test_a_guest_that_dies_by_itself_is_noticed_and_replaced(edgewake: Edgewake) -> None:
