@@ -10,6 +10,7 @@ import itertools
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ class _Asked:
             respond(reply)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class _Held:
     """A query and the wake it is about; in `Resolver._held` while the wake is not over."""
 
@@ -358,7 +359,7 @@ class _Alarm:
 
     def __init__(self, ring: Callable[[_Held], None]) -> None:
         self._ring = ring
-        self._things: list[tuple[float, int, _Held]] = []
+        self._things: list[tuple[float, int, weakref.ref[_Held]]] = []
         self._numbers = itertools.count()  # things of the same time are not compared
         self._changed = threading.Condition()
         self._closed = False
@@ -368,8 +369,9 @@ class _Alarm:
     def at(self, when: float, thing: _Held) -> None:
         """Ring at a monotonic time."""
         with self._changed:
-            heapq.heappush(self._things, (when, next(self._numbers), thing))
-            if self._things[0][2] is thing:
+            number = next(self._numbers)
+            heapq.heappush(self._things, (when, number, weakref.ref(thing)))
+            if self._things[0][1] == number:
                 self._changed.notify()
 
     def close(self) -> None:
@@ -381,7 +383,10 @@ class _Alarm:
 
     def _run(self) -> None:
         while (thing := self._next()) is not None:
-            self._ring(thing)
+            try:
+                self._ring(thing)
+            except Exception:
+                logger.exception("a held query failed in a way we did not foresee")
 
     def _next(self) -> _Held | None:
         """Wait for the next thing that is due and return it; None when closed."""
@@ -389,6 +394,9 @@ class _Alarm:
             while not self._closed:
                 now = time.monotonic()
                 if self._things and self._things[0][0] <= now:
-                    return heapq.heappop(self._things)[2]
+                    thing = heapq.heappop(self._things)[2]()
+                    if thing is not None:
+                        return thing
+                    continue
                 self._changed.wait(self._things[0][0] - now if self._things else None)
             return None

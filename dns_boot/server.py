@@ -120,7 +120,10 @@ class DnsServer:
 
     def _work(self) -> None:
         while (work := self._backlog.take()) is not None:
-            self._resolver.resolve(*work)
+            try:
+                self._resolver.resolve(*work)
+            except Exception:
+                logger.exception("a query failed in a way we did not foresee; the next one goes on")
             if self._backlog:
                 time.sleep(NAP_S)
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from logging import getLogger
 from typing import Protocol
 
 from images.bootspec import BootRequest, Nic
@@ -21,12 +22,15 @@ from orchestrator.errors import (
     HypervisorError,
     ImageUnusable,
     NotReady,
+    WakeError,
 )
 from orchestrator.fleet import Fleet
 from orchestrator.hypervisors.base import Hypervisor, Stamp
 from orchestrator.model import Guest, Instance, InstanceState, Lab, Mark, Probe, Service
 from orchestrator.readiness import Cancelled, NotAnswering, Target
 from orchestrator.store.base import Store
+
+log = getLogger(__name__)
 
 
 class Wait(Protocol):
@@ -64,7 +68,8 @@ class Boots:
         self._store = store
         self._fleet = fleet
         self._deaths: dict[str, str] = {}
-        self._waiting: set[str] = set()
+        self._waiting: dict[str, float] = {}
+        self.closing = ""  # why nobody waits for anything any more
         self._lock = threading.Lock()
 
     def boot(self, instance: Instance, service: Service, deadline: float, stamp: Stamp) -> Instance:
@@ -78,13 +83,14 @@ class Boots:
         with ExitStack() as undo:
             undo.callback(self._fleet.drop, instance, rest_until=0.0)
             self._store.save(instance)
+            undo.pop_all()  # from here on there is more to take back, and it may not succeed
             undo.callback(self._abandon, instance)
             stamp("intent")
             guest = guest_of(self._fleet.lab, service, instance, self.owner)
+            self._parts(instance).hypervisor.start(guest, stamp)
+            undo.pop_all()
+            undo.callback(self._leave, instance)
             with self._listening(instance):
-                self._parts(instance).hypervisor.start(guest, stamp)
-                undo.pop_all()
-                undo.callback(self._leave, instance)
                 self._await_answer(instance, service, deadline)
             stamp("answer")
             ready = instance.step(InstanceState.READY, ready_at=time.time())
@@ -118,7 +124,7 @@ class Boots:
                 service.probe,
                 target,
                 deadline=deadline,
-                cancelled=lambda: self._deaths.get(instance.name),
+                cancelled=lambda: self._deaths.get(instance.name) or self.closing or None,
             )
         except NotAnswering as error:
             raise NotReady(
@@ -127,26 +133,40 @@ class Boots:
                 hint=f"{hint}, or raise the service's deadline",
             ) from error
         except Cancelled as error:
+            if self.closing:
+                raise NotReady(service.name, self.closing) from error
             raise GuestDied(
                 service.name, f"{where} ended by itself before it answered: {error}", hint=hint
             ) from error
 
     @contextmanager
     def _listening(self, instance: Instance) -> Iterator[None]:
-        """Have deaths of this instance noted, from before its guest exists."""
+        """Have deaths of this instance noted; only its host's later words are about this guest."""
         with self._lock:
-            self._waiting.add(instance.name)
+            self._waiting[instance.name] = time.monotonic()
         try:
             yield
         finally:
             with self._lock:
-                self._waiting.discard(instance.name)
+                self._waiting.pop(instance.name, None)
                 self._deaths.pop(instance.name, None)
 
-    def note_death(self, instance: str, why: str) -> None:
-        """Tell whoever waits for this instance that its guest is gone."""
+    def answers(self, instance: Instance, service: Service, patience_s: float) -> bool:
+        """Return whether a guest answers its probe now; waits so many seconds at most."""
+        try:
+            self._await_answer(instance, service, time.monotonic() + patience_s)
+        except WakeError:
+            return False
+        return True
+
+    def note_death(self, instance: str, why: str, asked_at: float) -> None:
+        """Tell whoever waits for this instance that its guest is gone.
+
+        `asked_at` (monotonic) is when its host was asked: an answer from before the wait began may
+        be about an earlier guest of the same name.
+        """
         with self._lock:
-            if instance in self._waiting:
+            if self._waiting.get(instance, asked_at) < asked_at:
                 self._deaths[instance] = why
 
     def waiting_for(self, instance: str) -> bool:
@@ -162,8 +182,8 @@ class Boots:
         """
         if instance.state is not InstanceState.STOPPING:
             instance = instance.step(InstanceState.STOPPING)
+            self._fleet.put(instance)  # first: should the save fail, the next sweep tries again
             self._store.save(instance)
-            self._fleet.put(instance)
         self._parts(instance).hypervisor.stop(instance.name)
         self.forget(instance, rest_until=rest_until)
 
@@ -174,7 +194,7 @@ class Boots:
 
     def _leave(self, instance: Instance) -> None:
         """Lead nobody to a guest that did not make it, and have it ended."""
-        self._fleet.hide(instance.name)
+        self._fleet.withdraw(instance)
         self._end_later(instance)
 
     def _abandon(self, instance: Instance) -> None:
@@ -182,7 +202,7 @@ class Boots:
         try:
             self.stop(instance, rest_until=time.time())
         except HypervisorError as error:
-            self._fleet.host_lost(instance.host, error.message)
+            log.info("%s stays to be ended when its host can: %s", instance.name, error)
 
     def _parts(self, instance: Instance) -> HostParts:
         try:

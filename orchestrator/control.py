@@ -8,10 +8,12 @@ threads, one flight per service; `summon` returns at once, the other verbs say t
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from logging import getLogger
+from typing import TypeVar
 
 from orchestrator.boot import Boots
 from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
@@ -64,6 +66,10 @@ log = getLogger(__name__)
 # Between "no new answer names this instance" and "end it", so that an answer that was just being
 # sent is seen in `asked` and keeps the service up. Long against a thread switch, short for people.
 WITHDRAW_GRACE_S = 0.05
+LOST_PROBE_S = 2.0  # how long a guest on a lost host may be silent before nobody is led there
+END_THREADS = 8
+
+Work = TypeVar("Work")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,9 @@ class Orchestrator:
         self._apply_lock = threading.Lock()
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(self.settings.parallel_boots, "edgewake-wake")
+        self._ender = ThreadPoolExecutor(END_THREADS, "edgewake-end")
+        self._to_end: set[str] = set()
+        self._probing: set[str] = set()
         self._sweeper = threading.Thread(target=self._sweep, name="edgewake-sweep", daemon=True)
 
     @property
@@ -162,7 +171,7 @@ class Orchestrator:
         for instance in self._store.load().instances:
             if instance.host in hosts:
                 self.fleet.put(instance)
-                self.fleet.hide(instance.name)
+                self.fleet.withdraw(instance)
         self._steering.use(*steering)
         self._hosts.open(self.lab.hosts)
         self._steering.steer()
@@ -174,13 +183,16 @@ class Orchestrator:
         With `end_guests`, nothing of ours is left on a reachable host, neither guest nor network.
         """
         self._stopping.set()
+        self._boots.closing = "edgewake is stopping"
         self._waker.close()
         if self._sweeper.is_alive():
             self._sweeper.join()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._ender.shutdown(wait=True, cancel_futures=True)
         if end_guests:
-            for instance in self.fleet.instances():
-                self._waker.end_if_same(instance)
+            for _ in range(2):  # a full disk stops the first round half-way, but not the second
+                for instance in self.fleet.instances():
+                    self._end_in_turn(instance)
         self._hosts.close(remove_networks=end_guests)
         self._journal.close()
         self._steering.close()
@@ -200,15 +212,28 @@ class Orchestrator:
                 return changes
             self._carry_out(changes)
             gone, opened = changed_hosts(old, lab)
+            self.fleet.use(lab)  # from here on nothing is placed as of old; end what was meanwhile
+            self._carry_out(lab_changes(old, lab, self.fleet.instances()))
             for host in gone:
                 self._hosts.let_go(host)
-            self.fleet.use(lab)
+            self._leave_behind()
             self._hosts.open(opened)
             if text:
                 self._store.save_lab(text, path)
             self._journal.record("applied", lab.name, f"{len(changes)} changes")
             self._steering.steer()
             return changes
+
+    def _leave_behind(self) -> None:
+        """Forget what could not be ended on hosts that the lab no longer has."""
+        hosts = {host.name for host in self.lab.hosts}
+        for instance in self.fleet.instances():
+            if instance.host not in hosts:
+                rest = time.time() + self.fleet.longest_ttl_s(instance.service)
+                self._boots.forget(instance, rest_until=rest)
+                self._journal.record(
+                    "left-behind", instance.service, f"{instance.name} on {instance.host}"
+                )
 
     def summon(self, service: str, client: Client) -> Summons:
         """Ask for a service: at once if it is awake, else by the one wake in flight for it."""
@@ -233,17 +258,19 @@ class Orchestrator:
 
     def rebalance(self, *, dry_run: bool = True) -> Proposal:
         """Place everything anew by MILP; move what is awake there unless `dry_run`. Blocks."""
-        awake = [i for i in self.fleet.instances() if i.state is InstanceState.READY]
-        plan = self.fleet.planner.plan(awake)
-        changes = changes_for(plan, awake)
-        changes.raise_if_unsafe()
-        if not dry_run:
-            self._carry_out(changes)
-        return Proposal(plan, changes)
+        with self._apply_lock:
+            awake = [i for i in self.fleet.instances() if i.state is InstanceState.READY]
+            plan = self.fleet.planner.plan(awake)
+            changes = changes_for(plan, awake)
+            changes.raise_if_unsafe()
+            if not dry_run:
+                self._carry_out(changes)
+            return Proposal(plan, changes)
 
     def expire(self) -> tuple[str, ...]:
         """Ask every host, then put to sleep what is not used; return those services. Blocks."""
         self._hosts.poll()
+        self._probe_the_lost()
         for instance in self.fleet.instances():
             if self.fleet.service(instance.service) is None and self._resting(instance):
                 self._waker.end_if_same(instance)
@@ -297,8 +324,7 @@ class Orchestrator:
     def _wake(self, name: str, client: Client, trace: WakeTrace) -> tuple[Endpoint, ...]:
         """Carry one wake through; whatever goes wrong comes out as a `WakeError`."""
         try:
-            service = self.lab.service(name)
-            self._waker.wake(service, client.population, trace)
+            self._waker.wake(self._known(name), client.population, trace)
         except WakeError as error:
             failure = error
         except EdgewakeError as error:
@@ -308,25 +334,71 @@ class Orchestrator:
             failure = WakeError(name, "internal error", hint="see edgewake's log, and report it")
         else:
             if endpoints := self.fleet.endpoints(name, client.population):
-                return self._woken(service, endpoints, trace)
+                return self._woken(name, endpoints, trace)
             failure = WakeError(name, "it ended just after it had answered")
         trace.ended(failure.reason, instance=trace.instance, host=trace.host, text=str(failure))
         self._journal.record("wake-failed", name, str(failure), reason=failure.reason)
         raise failure
 
     def _woken(
-        self, service: Service, endpoints: tuple[Endpoint, ...], trace: WakeTrace
+        self, name: str, endpoints: tuple[Endpoint, ...], trace: WakeTrace
     ) -> tuple[Endpoint, ...]:
-        first = endpoints[0]
+        first, service = endpoints[0], self.fleet.service(name)
         trace.ended("ready", instance=first.instance, host=first.host)
-        self._journal.record("woke", service.name, f"{first.instance} on {first.host}")
-        if len(endpoints) < service.replicas:
-            self._pool.submit(self._waker.grow, service)
+        self._journal.record("woke", name, f"{first.instance} on {first.host}")
+        if service is not None and len(endpoints) < service.replicas:
+            self._in_background(self._pool, self._waker.grow, service)
         return endpoints
 
     def _end_later(self, instance: Instance) -> None:
-        with suppress(RuntimeError):  # the pool is closed: `close` or the next start ends it
-            self._pool.submit(self._waker.end_if_same, instance)
+        """End an instance off the caller's path, once; endings never take a wake's thread."""
+        if instance.name not in self._to_end:
+            self._to_end.add(instance.name)
+            self._in_background(self._ender, self._end_in_turn, instance)
+
+    def _probe_the_lost(self) -> None:
+        """Ask the guests of lost hosts themselves whether they still answer."""
+        lost = self.fleet.lost()
+        for instance in self.fleet.instances():
+            led = instance.state is InstanceState.READY and not self.fleet.hidden(instance.name)
+            if instance.host in lost and led and instance.name not in self._probing:
+                self._probing.add(instance.name)
+                self._in_background(self._ender, self._probe, instance)
+
+    def _probe(self, instance: Instance) -> None:
+        """Lead nobody to a guest that is as silent as its host, until its host is back."""
+        try:
+            service = self.fleet.service(instance.service)
+            if service is None or self._boots.answers(instance, service, LOST_PROBE_S):
+                return
+            if instance.host in self.fleet.lost() and self.fleet.withdraw(instance):
+                why = f"{instance.name} does not answer and {instance.host} is lost"
+                self._journal.record("withdrawn", instance.service, why)
+                self._steering.steer()
+        finally:
+            self._probing.discard(instance.name)
+
+    def _end_in_turn(self, instance: Instance) -> None:
+        try:
+            self._waker.end_if_same(instance)
+        except StoreError as error:
+            log.warning("%s: %s; the next sweep tries again", instance.name, error)
+        finally:
+            self._to_end.discard(instance.name)
+
+    def _in_background(
+        self, pool: ThreadPoolExecutor, work: Callable[[Work], None], about: Work
+    ) -> None:
+        """Have something done by a pool; what goes wrong there unforeseen is logged, not lost."""
+
+        def done() -> None:
+            try:
+                work(about)
+            except Exception:
+                log.exception("%s failed in a way we did not foresee", about)
+
+        with suppress(RuntimeError):  # the pool is closed: `close` or the next start sees to it
+            pool.submit(done)
 
     def _announce(self, ready: Instance) -> None:
         self.fleet.put(ready)
@@ -353,6 +425,9 @@ class Orchestrator:
     def _idle(self, service: Service) -> Verdict:
         now = time.monotonic()
         instances = self.fleet.of(service.name)
+        lost = self.fleet.lost()
+        if any(instance.host in lost for instance in instances):
+            return Verdict(False, "its host cannot be reached, so its traffic is not seen")
         use = self._usage.of(
             service.name,
             asked_at=self.asked.get(service.name, 0.0),
@@ -370,11 +445,11 @@ class Orchestrator:
         """
         instances = self.fleet.of(service)
         for instance in instances:
-            self.fleet.hide(instance.name)
+            self.fleet.withdraw(instance)
         self._steering.steer()
         if unless_used and self._used_after_all(service):
             for instance in instances:
-                self.fleet.show(instance.name)
+                self.fleet.restore(instance)
             self._steering.steer()
             return ()
         ended = tuple(instance.name for instance in instances if self._waker.end(instance))
@@ -385,6 +460,7 @@ class Orchestrator:
 
     def _used_after_all(self, service: str) -> bool:
         self._stopping.wait(WITHDRAW_GRACE_S)
+        self._hosts.poll(frozenset(i.host for i in self.fleet.of(service)))
         known = self.fleet.service(service)
         return known is not None and not self._idle(known).sleep
 
@@ -403,9 +479,10 @@ class Orchestrator:
         """Settle what a host says with what we remember of it."""
         self._meter(news.running)
         alive = {guest.mark.instance for guest in news.running}
-        for name, why in news.ended.items():
-            if name not in alive:
-                self._boots.note_death(name, why)
+        for known in news.known:
+            if known.name not in alive:
+                why = news.ended.get(known.name, "its guest is gone")
+                self._boots.note_death(known.name, why, news.asked_at)
         for settlement in settle(news.known, news.running):
             self._settle(settlement, news)
         if news.fresh:
@@ -424,7 +501,12 @@ class Orchestrator:
         names = {instance.name for instance in news.known}
         for guest in news.running:
             name = guest.mark.instance
-            if name not in names and self.fleet.get(name) is None:
+            twin = self.fleet.get(name)
+            if twin is not None and twin.host != news.host.name:
+                # The name is in use elsewhere by now: this copy is the stale one.
+                stop = self._boots.hosts[news.host.name].hypervisor.stop
+                self._in_background(self._ender, stop, name)
+            if name not in names and twin is None:
                 self._settle(orphan(guest, self.lab, news.host, time.time()), news)
 
     def _settle(self, settlement: Settlement, news: News) -> None:
@@ -435,15 +517,17 @@ class Orchestrator:
         match settlement:
             case Adopt():
                 self._store.save(instance)
+                self.fleet.put(instance)
                 self._adopt(instance, "without a record")
             case Keep() if news.fresh and unchanged:
                 self._adopt(instance, f"on {instance.host}")
             case Finish() if news.fresh and unchanged and self._resting(instance):
-                self._pool.submit(self._finish, instance)
+                self._in_background(self._pool, self._finish, instance)
             case End() if self._may_end(instance, present, news):
                 why = news.ended.get(instance.name, settlement.why)
                 self._journal.record("ended", instance.service, f"{instance.name}: {why}")
-                self.fleet.hide(instance.name)
+                if present is not None and not self.fleet.withdraw(instance):
+                    return
                 self._steering.steer()
                 self._end_later(instance)
             case _:
@@ -464,23 +548,26 @@ class Orchestrator:
         """Lead clients to a guest that was running before us; its last answer may be in caches."""
         self._journal.record("adopted", instance.service, f"{instance.name} {how}")
         self.asked[instance.service] = time.monotonic()
-        self.fleet.show(instance.name)
-        self._announce(instance)
+        if self.fleet.restore(instance):
+            self._usage.woke(instance.service, time.monotonic())
+            self._steering.steer()
 
     def _finish(self, instance: Instance) -> None:
         """Carry a boot that an earlier run began to its end."""
         with self._waker.locks[instance.service]:
+            if self.fleet.get(instance.name) is not instance:
+                return
             service = self.fleet.service(instance.service)
             try:
                 if service is None:
+                    self._end_later(instance)
                     raise UnknownService(instance.service, "the lab has no such service any more")
                 deadline = time.monotonic() + service.deadline_s
                 ready = self._boots.finish(instance, service, deadline)
             except EdgewakeError as error:
-                self.fleet.hide(instance.name)
-                self._end_later(instance)
                 self._journal.record("ended", instance.service, f"{instance.name}: {error}")
             else:
+                self.fleet.put(ready)
                 self._adopt(ready, "which had been booting")
 
     # --- changes ----------------------------------------------------------------------------
@@ -488,6 +575,8 @@ class Orchestrator:
     def _carry_out(self, changes: Changes) -> None:
         """Do a checked list of changes in its order."""
         for change in changes:
+            if isinstance(change, Stop):
+                self._drain(change.service)
             with self._waker.locks[change.service]:
                 self._do(change)
             self._journal.record("changed", change.service, str(change))
@@ -500,13 +589,12 @@ class Orchestrator:
                 self._waker.boot(service, "", trace.zero + service.deadline_s, trace, only=host)
             case Announce():
                 self._steering.steer()
-            case Withdraw(instance=instance):
-                self.fleet.hide(instance)
+            case Withdraw(instance=name):
+                if present := self.fleet.get(name):
+                    self.fleet.withdraw(present)
                 self._steering.steer()
-            case Stop(service=name, instance=instance):
-                self._drain(name)
-                present = self.fleet.get(instance)
-                if present is not None:
+            case Stop(instance=name):
+                if present := self.fleet.get(name):
                     self._waker.end(present)
 
     def _drain(self, service: str) -> None:
@@ -518,10 +606,12 @@ class Orchestrator:
 
     # --- small things -----------------------------------------------------------------------
 
-    def _known(self, service: str) -> None:
-        if self.fleet.service(service) is None:
+    def _known(self, name: str) -> Service:
+        service = self.fleet.service(name)
+        if service is None:
             names = ", ".join(known.name for known in self.lab.services)
-            raise UnknownService(service, "no such service", hint=f"the lab has: {names}")
+            raise UnknownService(name, "no such service", hint=f"the lab has: {names}")
+        return service
 
     def _service_status(self, service: Service) -> ServiceStatus:
         instances = self.fleet.of(service.name)

@@ -47,6 +47,9 @@ class Fleet:
         self._routes = {name: self._route(name) for name in self._services}
         self._free: dict[str, Capacity] = {}
         self._lost: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
+        self._counted: dict[str, frozenset[str]] = {}
+        self._longest_ttl_s = {service.name: service.ttl_s for service in lab.services}
 
     # --- the lab ---
 
@@ -57,19 +60,45 @@ class Fleet:
             planner.last_plan = self.planner.last_plan
             self.lab, self.planner = lab, planner
             self._services = {service.name: service for service in lab.services}
+            for service in lab.services:
+                before = self._longest_ttl_s.get(service.name, 0)
+                self._longest_ttl_s[service.name] = max(before, service.ttl_s)
             self._routes = {name: self._route(name) for name in self._services}
 
     def service(self, name: str) -> Service | None:
         """Return the lab's service of that name, or None."""
         return self._services.get(name)
 
+    def longest_ttl_s(self, service: str) -> int:
+        """Return the longest TTL a service ever had in this run: caches may still hold by it."""
+        return self._longest_ttl_s.get(service, 0)
+
     # --- hosts ---
 
-    def host_answered(self, host: str, free: Capacity) -> None:
-        """Note that a host is reachable and what it says is free."""
+    def refuse(self, host: str, why: str) -> bool:
+        """Place nothing on a host until its network is right (`why` empty); say if that is news."""
+        with self._lock:
+            news = self._refused.get(host, "") != why
+            if why:
+                self._refused[host] = why
+            else:
+                self._refused.pop(host, None)
+            return news
+
+    def refused(self, host: str) -> bool:
+        """Return whether a host's network is not as it must be."""
+        with self._lock:
+            return host in self._refused
+
+    def host_answered(self, host: str, free: Capacity, counted: Iterable[str] = ()) -> None:
+        """Note that a host is reachable and what it says is free.
+
+        `counted` are the instances that ran when it said so: their memory is no longer free.
+        """
         with self._lock:
             self._lost.pop(host, None)
             self._free[host] = free
+            self._counted[host] = frozenset(counted)
 
     def host_lost(self, host: str, why: str) -> bool:
         """Note that a host cannot be reached; return whether that is news."""
@@ -111,7 +140,7 @@ class Fleet:
         """
         now = time.time() if now is None else now
         with self._lock:
-            shut = without | self._lost.keys()
+            shut = without | self._lost.keys() | self._refused.keys()
             if only:
                 shut |= {host.name for host in self.lab.hosts} - {only}
             ranking = self.planner.rank(
@@ -171,17 +200,23 @@ class Fleet:
 
     # --- where clients are led ---
 
-    def hide(self, instance: str) -> None:
-        """Lead no new client to an instance, although it still runs."""
+    def withdraw(self, instance: Instance) -> bool:
+        """Lead no new client to an instance; False if it is not what it was any more."""
         with self._lock:
-            self._hidden.add(instance)
-            self._reroute(self._service_of(instance))
+            if self._instances.get(instance.name) is not instance:
+                return False
+            self._hidden.add(instance.name)
+            self._reroute(instance.service)
+            return True
 
-    def show(self, instance: str) -> None:
-        """Lead clients to an instance again."""
+    def restore(self, instance: Instance) -> bool:
+        """Lead clients to an instance again; False if it is not what it was any more."""
         with self._lock:
-            self._hidden.discard(instance)
-            self._reroute(self._service_of(instance))
+            if self._instances.get(instance.name) is not instance:
+                return False
+            self._hidden.discard(instance.name)
+            self._reroute(instance.service)
+            return True
 
     def hidden(self, instance: str) -> bool:
         """Return whether no new client is led to an instance."""
@@ -232,10 +267,6 @@ class Fleet:
         self._by_service.setdefault(instance.service, {})[instance.name] = instance
         self._reroute(instance.service)
 
-    def _service_of(self, instance: str) -> str:
-        known = self._instances.get(instance)
-        return known.service if known else ""
-
     def _reroute(self, service: str) -> None:
         """Bring the route of a service up to date; the others are as they were."""
         if service in self._services:
@@ -262,25 +293,28 @@ class Fleet:
     def _spoken_for(self, host: Host) -> Capacity:
         """Count what is ours, or more where the host says that less than the rest is free.
 
-        Guests that are booting have not touched all their memory yet, so the host still counts it
-        as free: it is not.
+        Memory of guests that were started since the host said so counts as free there: it is not.
         """
         ours, free = self._used.get(host.name, NOTHING), self._free.get(host.name)
         if free is None:
             return ours
-        booting_mib = sum(
+        counted = self._counted.get(host.name, frozenset())
+        uncounted_mib = sum(
             self._held[i.name].memory_mib
             for i in self._instances.values()
-            if i.host == host.name and i.state is InstanceState.BOOTING
+            if i.host == host.name and i.name not in counted
         )
-        taken_mib = host.usable.memory_mib - (free.memory_mib - booting_mib)
+        taken_mib = host.usable.memory_mib - (free.memory_mib - uncounted_mib)
         return Capacity(cpu=ours.cpu, memory_mib=max(ours.memory_mib, taken_mib))
 
     def _no_place(
         self, service: str, shut: frozenset[str], reasons: Mapping[str, str]
     ) -> NoCapacity | NoHostReachable:
         """Say why no host will do: unreachable hosts are another matter than full ones."""
-        texts = {name: reasons.get(name) or self._lost.get(name, "") for name in shut | {*reasons}}
+        texts = {
+            name: reasons.get(name) or self._lost.get(name) or self._refused.get(name, "")
+            for name in shut | {*reasons}
+        }
         told = "; ".join(f"{name}: {why}" for name, why in sorted(texts.items()) if why)
         hosts = {host.name for host in self.lab.hosts}
         if hosts and hosts <= self._lost.keys():

@@ -5,9 +5,11 @@ says comes out as `News`, for `orchestrator.control` to act on.
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from logging import getLogger
 
 from orchestrator.boot import HostParts
 from orchestrator.errors import HostUnreachable, HypervisorError
@@ -16,9 +18,10 @@ from orchestrator.hypervisors.base import GuestEnded, HostBack, HostEvent, HostL
 from orchestrator.journal import Journal
 from orchestrator.model import Host, Instance, RunningGuest
 
+log = getLogger(__name__)
 OpenHost = Callable[[Host], HostParts]
 
-POLL_THREADS = 8
+POLL_THREADS = 64  # made when needed; a host that hangs holds one
 POLL_PATIENCE_S = 5.0  # a host that hangs holds up neither the others nor the next sweep for longer
 
 
@@ -29,6 +32,7 @@ class News:
     `known` is what we remembered of it just *before* it was asked, so that an instance that
     changes meanwhile can be told apart. `fresh` says that we had no word from the host before:
     it was just opened, or was lost. `ended` are guests it reported gone, with its word for why.
+    `asked_at` is when it was asked (monotonic).
     """
 
     host: Host
@@ -36,6 +40,7 @@ class News:
     running: tuple[RunningGuest, ...]
     fresh: bool = False
     ended: Mapping[str, str] = field(default_factory=dict)
+    asked_at: float = 0.0
 
 
 class Hosts:
@@ -73,12 +78,21 @@ class Hosts:
         if self._fleet.host_lost(host, why):
             self._journal.record("host-lost", host, why)
 
-    def poll(self) -> None:
-        """Ask every host that is not being asked already; returns after a few seconds at most."""
+    def poll(self, only: frozenset[str] = frozenset()) -> None:
+        """Ask every host (or `only` these) that is not being asked already.
+
+        Returns after a few seconds at most; a host that has not answered by then counts as lost.
+        """
         with self._lock:
-            hosts = [host for host in self._parts if host not in self._polling]
+            hosts = (only or set(self._parts)) - self._polling
             self._polling.update(hosts)
-        wait([self._pool.submit(self._poll_in_turn, host) for host in hosts], POLL_PATIENCE_S)
+        asked = {self._pool.submit(self._poll_in_turn, host): host for host in hosts}
+        done, late = wait(asked, POLL_PATIENCE_S)
+        for future in late:
+            self.lose(asked[future], f"no answer within {POLL_PATIENCE_S:g} s")
+        for future in done:
+            if error := future.exception():
+                log.error("asking %s failed", asked[future], exc_info=error)
 
     def close(self, *, remove_networks: bool = False) -> None:
         """Stop asking and let go of all connections; remove our networks if told to."""
@@ -102,7 +116,10 @@ class Hosts:
         except HostUnreachable as error:
             self.lose(host.name, error.message)
         except HypervisorError as error:
-            self._journal.record("network-refused", host.name, str(error))
+            if self._fleet.refuse(host.name, error.message if wanted else ""):
+                self._journal.record("network-refused", host.name, str(error))
+        else:
+            self._fleet.refuse(host.name, "")
 
     def _on_event(self, event: HostEvent) -> None:
         """Take in an event; called on the back end's own thread, so nothing here may block."""
@@ -131,18 +148,20 @@ class Hosts:
         if parts is None or host is None:
             return
         known = tuple(i for i in self._fleet.instances() if i.host == name)
-        was_lost = name in self._fleet.lost()
+        asked_at = time.monotonic()
         try:
             running = parts.hypervisor.running()
             free = parts.hypervisor.free()
         except HypervisorError as error:
             self.lose(name, error.message)
             return
-        self._fleet.host_answered(name, free)
+        was_lost = name in self._fleet.lost()
+        if was_lost or self._fleet.refused(name):
+            self._set_network(host, wanted=True)
+        self._fleet.host_answered(name, free, [guest.mark.instance for guest in running])
         if was_lost:
             self._journal.record("host-back", name, "answers again")
-            self._set_network(host, wanted=True)
-        self._take_in(News(host, known, running, fresh or was_lost, ended or {}))
+        self._take_in(News(host, known, running, fresh or was_lost, ended or {}, asked_at))
 
     def _host(self, name: str) -> Host | None:
         return next((host for host in self._fleet.lab.hosts if host.name == name), None)

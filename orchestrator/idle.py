@@ -129,7 +129,7 @@ class Usage:
         meters = self._meters.get(service, {})
         return Use(
             up_at=self._up_at.setdefault(service, now),
-            traffic_at=max((meter.used_at for meter in meters.values()), default=0.0),
+            traffic_at=max((meter.used_at for meter in tuple(meters.values())), default=0.0),
             asked_at=asked_at,
             slept_at=self._slept_at.get(service),
             probing=probing,

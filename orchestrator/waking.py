@@ -57,6 +57,8 @@ class Waker:
         if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise NotReady(service.name, "it was still being stopped or moved at the deadline")
         try:
+            if time.monotonic() >= deadline:
+                raise NotReady(service.name, "too many wakes at once: its turn came too late")
             self._clear_hidden(service.name)
             if not self._fleet.endpoints(service.name):
                 self.boot(service, population, deadline, trace)
@@ -104,7 +106,11 @@ class Waker:
                 failures.append(error)
                 tried.add(instance.host)
                 self._note_failure(instance, error)
-                if isinstance(error, ImageUnusable) or time.monotonic() >= deadline:
+                if (
+                    isinstance(error, ImageUnusable)
+                    or time.monotonic() >= deadline
+                    or self._stopping.is_set()
+                ):
                     raise _told(service.name, failures) from error
             else:
                 self._announce(ready)
@@ -117,12 +123,14 @@ class Waker:
         Its address rests for as long as an answer that named it may live. The caller holds the
         service's lock. Returns whether it is gone.
         """
-        service = self._fleet.service(instance.service)
-        ttl_s = service.ttl_s if service else 0
+        ttl_s = self._fleet.longest_ttl_s(instance.service)
         try:
             self._boots.stop(instance, rest_until=time.time() + ttl_s)
-        except HypervisorError as error:
+        except HostUnreachable as error:
             self._lose(instance.host, error.message)
+            return False
+        except HypervisorError as error:
+            self._journal.record("stop-failed", instance.service, str(error))
             return False
         return True
 
@@ -142,8 +150,9 @@ class Waker:
 
     def _clear_hidden(self, service: str) -> None:
         """End what is on its way out already, so that it holds no memory and no address."""
+        lost = self._fleet.lost()  # an unreachable host would only hold up the wake
         for instance in self._fleet.of(service):
-            if self._fleet.hidden(instance.name):
+            if self._fleet.hidden(instance.name) and instance.host not in lost:
                 self.end(instance)
 
     def _note_failure(self, instance: Instance, error: EdgewakeError) -> None:

@@ -5,11 +5,14 @@ For drivers whose library has a connection that can die under them. It knows no 
 No lock is held while a connection is opened, closed or asked whether it lives.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
+
+log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 10.0  # how long a caller waits; ssh and TLS take 1 to 2 s
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 30.0
@@ -123,9 +126,11 @@ class Connection(Generic[C]):
         try:
             line = self._transport.open(self.uri, self)
         except Unopened as error:
-            with self._lock:
-                self._attempt = None
-            attempt.set_exception(error)
+            self._failed(attempt, error)
+            return
+        except Exception as error:
+            log.exception("connecting to %s failed in a way we did not foresee", self.uri)
+            self._failed(attempt, Unopened(repr(error)))
             return
         with self._lock:
             self._attempt, self._line = None, line
@@ -136,6 +141,12 @@ class Connection(Generic[C]):
         elif was_down:
             for tenant in self.tenants:
                 tenant.back()
+
+    def _failed(self, attempt: "Future[C]", error: Unopened) -> None:
+        """Let whoever waits for an attempt know, and the next one try again."""
+        with self._lock:
+            self._attempt = None
+        attempt.set_exception(error)
 
     def _retry(self) -> None:
         pause = RETRY_FIRST_S
