@@ -8,13 +8,11 @@ threads, one flight per service; `summon` returns at once, the other verbs say t
 
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass
 from logging import getLogger
-from typing import TypeVar
 
+from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
 from orchestrator.errors import (
@@ -25,7 +23,7 @@ from orchestrator.errors import (
     WakeError,
 )
 from orchestrator.fleet import Fleet
-from orchestrator.hosts import Hosts, News, OpenHost
+from orchestrator.hosts import Hosts, OpenHost
 from orchestrator.idle import Usage, Verdict, verdict
 from orchestrator.journal import Journal
 from orchestrator.model import (
@@ -37,22 +35,15 @@ from orchestrator.model import (
     Instance,
     InstanceState,
     Lab,
-    RunningGuest,
     Service,
 )
 from orchestrator.once import Once
 from orchestrator.planner import changes_for
 from orchestrator.reconcile import (
-    Adopt,
-    End,
-    Finish,
-    Keep,
-    Settlement,
     changed_hosts,
     lab_changes,
-    orphan,
-    settle,
 )
+from orchestrator.settler import Settler
 from orchestrator.steering.base import Steering
 from orchestrator.steering.fanout import Fanout
 from orchestrator.store.base import Store
@@ -66,10 +57,7 @@ log = getLogger(__name__)
 # Between "no new answer names this instance" and "end it", so that an answer that was just being
 # sent is seen in `asked` and keeps the service up. Long against a thread switch, short for people.
 WITHDRAW_GRACE_S = 0.05
-LOST_PROBE_S = 2.0  # how long a guest on a lost host may be silent before nobody is led there
 END_THREADS = 8
-
-Work = TypeVar("Work")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,22 +124,45 @@ class Orchestrator:
         self.fleet = Fleet(lab, store.load().quarantines)
         self._store = store
         self._journal = Journal(store)
-        self._boots = Boots(owner, store, self.fleet, end_later=self._end_later)
+        self._usage = Usage()
+        self._steering = Fanout(self.fleet.routes)
+        self._pool = Background("wake", self.settings.parallel_boots)
+        self._ender = Background("end", END_THREADS)  # so that endings never take a wake's thread
+        self._boots = Boots(
+            owner,
+            store,
+            self.fleet,
+            end_later=lambda ended: self._waker.end_later(ended),  # noqa: PLW0108 - made below
+        )
         self._hosts = Hosts(
-            self.fleet, self._boots.hosts, open_host, self._journal, take_in=self._take_in
+            self.fleet,
+            self._boots.hosts,
+            open_host,
+            self._journal,
+            take_in=lambda news: self._settler.take_in(news),  # noqa: PLW0108 - made below
         )
         self._waker = Waker(
-            self.fleet, self._boots, self._journal, announce=self._announce, lose=self._hosts.lose
+            self.fleet,
+            self._boots,
+            self._journal,
+            announce=self._announce,
+            lose=self._hosts.lose,
+            background=self._ender,
         )
-        self._steering = Fanout(self.fleet.routes)
-        self._usage = Usage()
+        self._settler = Settler(
+            fleet=self.fleet,
+            store=store,
+            boots=self._boots,
+            waker=self._waker,
+            journal=self._journal,
+            usage=self._usage,
+            asked=self.asked,
+            steer=self._steering.steer,
+            background=self._ender,
+        )
         self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once()
         self._apply_lock = threading.Lock()
         self._stopping = threading.Event()
-        self._pool = ThreadPoolExecutor(self.settings.parallel_boots, "edgewake-wake")
-        self._ender = ThreadPoolExecutor(END_THREADS, "edgewake-end")
-        self._to_end: set[str] = set()
-        self._probing: set[str] = set()
         self._sweeper = threading.Thread(target=self._sweep, name="edgewake-sweep", daemon=True)
 
     @property
@@ -187,12 +198,12 @@ class Orchestrator:
         self._waker.close()
         if self._sweeper.is_alive():
             self._sweeper.join()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._ender.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()
+        self._ender.close()
         if end_guests:
             for _ in range(2):  # a full disk stops the first round half-way, but not the second
                 for instance in self.fleet.instances():
-                    self._end_in_turn(instance)
+                    self._waker.end_in_turn(instance)
         self._hosts.close(remove_networks=end_guests)
         self._journal.close()
         self._steering.close()
@@ -245,7 +256,7 @@ class Orchestrator:
         flight = self._flights.do(
             service,
             about=lambda: self.wakes.begin(service),
-            start=lambda trace: self._pool.submit(self._wake, service, client, trace),
+            start=lambda trace: self._pool.call(self._wake, service, client, trace),
         )
         flight.about.queries = flight.callers
         return Summons(flight.future, flight.about)
@@ -270,9 +281,11 @@ class Orchestrator:
     def expire(self) -> tuple[str, ...]:
         """Ask every host, then put to sleep what is not used; return those services. Blocks."""
         self._hosts.poll()
-        self._probe_the_lost()
+        self._settler.probe_the_lost()
         for instance in self.fleet.instances():
-            if self.fleet.service(instance.service) is None and self._resting(instance):
+            if self.fleet.service(instance.service) is None and self._waker.resting(
+                instance.service
+            ):
                 self._waker.end_if_same(instance)
         return tuple(s.name for s in self.lab.services if self._expire_one(s))
 
@@ -347,58 +360,8 @@ class Orchestrator:
         trace.ended("ready", instance=first.instance, host=first.host)
         self._journal.record("woke", name, f"{first.instance} on {first.host}")
         if service is not None and len(endpoints) < service.replicas:
-            self._in_background(self._pool, self._waker.grow, service)
+            self._pool.do(self._waker.grow, service)
         return endpoints
-
-    def _end_later(self, instance: Instance) -> None:
-        """End an instance off the caller's path, once; endings never take a wake's thread."""
-        if instance.name not in self._to_end:
-            self._to_end.add(instance.name)
-            self._in_background(self._ender, self._end_in_turn, instance)
-
-    def _probe_the_lost(self) -> None:
-        """Ask the guests of lost hosts themselves whether they still answer."""
-        lost = self.fleet.lost()
-        for instance in self.fleet.instances():
-            led = instance.state is InstanceState.READY and not self.fleet.hidden(instance.name)
-            if instance.host in lost and led and instance.name not in self._probing:
-                self._probing.add(instance.name)
-                self._in_background(self._ender, self._probe, instance)
-
-    def _probe(self, instance: Instance) -> None:
-        """Lead nobody to a guest that is as silent as its host, until its host is back."""
-        try:
-            service = self.fleet.service(instance.service)
-            if service is None or self._boots.answers(instance, service, LOST_PROBE_S):
-                return
-            if instance.host in self.fleet.lost() and self.fleet.withdraw(instance):
-                why = f"{instance.name} does not answer and {instance.host} is lost"
-                self._journal.record("withdrawn", instance.service, why)
-                self._steering.steer()
-        finally:
-            self._probing.discard(instance.name)
-
-    def _end_in_turn(self, instance: Instance) -> None:
-        try:
-            self._waker.end_if_same(instance)
-        except StoreError as error:
-            log.warning("%s: %s; the next sweep tries again", instance.name, error)
-        finally:
-            self._to_end.discard(instance.name)
-
-    def _in_background(
-        self, pool: ThreadPoolExecutor, work: Callable[[Work], None], about: Work
-    ) -> None:
-        """Have something done by a pool; what goes wrong there unforeseen is logged, not lost."""
-
-        def done() -> None:
-            try:
-                work(about)
-            except Exception:
-                log.exception("%s failed in a way we did not foresee", about)
-
-        with suppress(RuntimeError):  # the pool is closed: `close` or the next start sees to it
-            pool.submit(done)
 
     def _announce(self, ready: Instance) -> None:
         self.fleet.put(ready)
@@ -472,103 +435,6 @@ class Orchestrator:
                 log.warning("the sweep could not keep what it did: %s", error)
             except Exception:
                 log.exception("the sweep failed in a way we did not foresee; it goes on")
-
-    # --- what hosts say ---------------------------------------------------------------------
-
-    def _take_in(self, news: News) -> None:
-        """Settle what a host says with what we remember of it."""
-        self._meter(news.running)
-        alive = {guest.mark.instance for guest in news.running}
-        for known in news.known:
-            if known.name not in alive:
-                why = news.ended.get(known.name, "its guest is gone")
-                self._boots.note_death(known.name, why, news.asked_at)
-        for settlement in settle(news.known, news.running):
-            self._settle(settlement, news)
-        if news.fresh:
-            self._settle_orphans(news)
-
-    def _meter(self, running: tuple[RunningGuest, ...]) -> None:
-        now = time.monotonic()
-        for guest in running:
-            mark = guest.mark
-            if service := self.fleet.service(mark.service):
-                counters = (guest.rx_bytes, guest.tx_bytes)
-                forget_s = service.idle.after_s or 0.0
-                self._usage.traffic(mark.service, mark.instance, counters, now, forget_s)
-
-    def _settle_orphans(self, news: News) -> None:
-        names = {instance.name for instance in news.known}
-        for guest in news.running:
-            name = guest.mark.instance
-            twin = self.fleet.get(name)
-            if twin is not None and twin.host != news.host.name:
-                # The name is in use elsewhere by now: this copy is the stale one.
-                stop = self._boots.hosts[news.host.name].hypervisor.stop
-                self._in_background(self._ender, stop, name)
-            if name not in names and twin is None:
-                self._settle(orphan(guest, self.lab, news.host, time.time()), news)
-
-    def _settle(self, settlement: Settlement, news: News) -> None:
-        """Act on one decision, if the instance has not changed since the host was asked."""
-        instance = settlement.instance
-        present = self.fleet.get(instance.name)
-        unchanged = present is instance
-        match settlement:
-            case Adopt():
-                self._store.save(instance)
-                self.fleet.put(instance)
-                self._adopt(instance, "without a record")
-            case Keep() if news.fresh and unchanged:
-                self._adopt(instance, f"on {instance.host}")
-            case Finish() if news.fresh and unchanged and self._resting(instance):
-                self._in_background(self._pool, self._finish, instance)
-            case End() if self._may_end(instance, present, news):
-                why = news.ended.get(instance.name, settlement.why)
-                self._journal.record("ended", instance.service, f"{instance.name}: {why}")
-                if present is not None and not self.fleet.withdraw(instance):
-                    return
-                self._steering.steer()
-                self._end_later(instance)
-            case _:
-                pass
-
-    def _may_end(self, instance: Instance, present: Instance | None, news: News) -> bool:
-        """Return whether nobody else is busy with an instance that is to be ended."""
-        if present is None:
-            return news.fresh  # an orphan that cannot be adopted
-        if present is not instance:
-            return False
-        return instance.state is InstanceState.READY or self._resting(instance)
-
-    def _resting(self, instance: Instance) -> bool:
-        return self._waker.resting(instance.service)
-
-    def _adopt(self, instance: Instance, how: str) -> None:
-        """Lead clients to a guest that was running before us; its last answer may be in caches."""
-        self._journal.record("adopted", instance.service, f"{instance.name} {how}")
-        self.asked[instance.service] = time.monotonic()
-        if self.fleet.restore(instance):
-            self._usage.woke(instance.service, time.monotonic())
-            self._steering.steer()
-
-    def _finish(self, instance: Instance) -> None:
-        """Carry a boot that an earlier run began to its end."""
-        with self._waker.locks[instance.service]:
-            if self.fleet.get(instance.name) is not instance:
-                return
-            service = self.fleet.service(instance.service)
-            try:
-                if service is None:
-                    self._end_later(instance)
-                    raise UnknownService(instance.service, "the lab has no such service any more")
-                deadline = time.monotonic() + service.deadline_s
-                ready = self._boots.finish(instance, service, deadline)
-            except EdgewakeError as error:
-                self._journal.record("ended", instance.service, f"{instance.name}: {error}")
-            else:
-                self.fleet.put(ready)
-                self._adopt(ready, "which had been booting")
 
     # --- changes ----------------------------------------------------------------------------
 

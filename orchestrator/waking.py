@@ -7,9 +7,11 @@ ends instances of the service, so a wake, a sleep and a move of one service neve
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from logging import getLogger
 from threading import Event as Flag
 from threading import Lock
 
+from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.errors import (
     EdgewakeError,
@@ -19,12 +21,15 @@ from orchestrator.errors import (
     NoCapacity,
     NoHostReachable,
     NotReady,
+    StoreError,
     WakeError,
 )
 from orchestrator.fleet import Fleet
 from orchestrator.journal import Journal
 from orchestrator.model import Instance, Service
 from orchestrator.trace import WakeTrace
+
+log = getLogger(__name__)
 
 
 class Waker:
@@ -38,6 +43,7 @@ class Waker:
         *,
         announce: Callable[[Instance], None],
         lose: Callable[[str, str], None],
+        background: Background,
     ) -> None:
         self.locks: defaultdict[str, Lock] = defaultdict(Lock)
         self._fleet = fleet
@@ -45,6 +51,8 @@ class Waker:
         self._journal = journal
         self._announce = announce
         self._lose = lose
+        self._background = background
+        self._to_end: set[str] = set()
         self._stopping = Flag()
 
     def wake(self, service: Service, population: str, trace: WakeTrace) -> None:
@@ -139,6 +147,21 @@ class Waker:
         with self.locks[instance.service]:
             if self._fleet.get(instance.name) in {instance, None}:
                 self.end(instance)
+
+    def end_later(self, instance: Instance) -> None:
+        """End an instance off the caller's path; asked for twice, it is done once."""
+        if instance.name not in self._to_end:
+            self._to_end.add(instance.name)
+            self._background.do(self.end_in_turn, instance)
+
+    def end_in_turn(self, instance: Instance) -> None:
+        """End an instance as `end_if_same` does; a store that fails is left to the next sweep."""
+        try:
+            self.end_if_same(instance)
+        except StoreError as error:
+            log.warning("%s: %s; the next sweep tries again", instance.name, error)
+        finally:
+            self._to_end.discard(instance.name)
 
     def resting(self, service: str) -> bool:
         """Return whether no wake, sleep or move of the service is under way."""

@@ -1,0 +1,163 @@
+"""Settles what hosts say with what we remember: adopts, finishes, ends, and leads clients away.
+
+The decisions are `orchestrator.reconcile`'s; this acts on them, and only if the instance is still
+what it was when the host was asked: whoever changed it meanwhile knows better.
+"""
+
+import time
+from collections.abc import Callable
+
+from orchestrator.background import Background
+from orchestrator.boot import Boots
+from orchestrator.errors import EdgewakeError, UnknownService
+from orchestrator.fleet import Fleet
+from orchestrator.hosts import News
+from orchestrator.idle import Usage
+from orchestrator.journal import Journal
+from orchestrator.model import Instance, InstanceState, RunningGuest
+from orchestrator.reconcile import Adopt, End, Finish, Keep, Settlement, orphan, settle
+from orchestrator.store.base import Store
+from orchestrator.waking import Waker
+
+LOST_PROBE_S = 2.0  # how long a guest on a lost host may be silent before nobody is led there
+
+
+class Settler:
+    """Acts on news from hosts. `asked` is `Orchestrator.asked`; `steer` tells all steering."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        store: Store,
+        boots: Boots,
+        waker: Waker,
+        journal: Journal,
+        usage: Usage,
+        asked: dict[str, float],
+        steer: Callable[[], None],
+        background: Background,
+    ) -> None:
+        self._fleet = fleet
+        self._store = store
+        self._boots = boots
+        self._waker = waker
+        self._journal = journal
+        self._usage = usage
+        self._asked = asked
+        self._steer = steer
+        self._background = background
+        self._probing: set[str] = set()
+
+    def take_in(self, news: News) -> None:
+        """Settle what a host says with what we remember of it."""
+        self._meter(news.running)
+        alive = {guest.mark.instance for guest in news.running}
+        for known in news.known:
+            if known.name not in alive:
+                why = news.ended.get(known.name, "its guest is gone")
+                self._boots.note_death(known.name, why, news.asked_at)
+        for settlement in settle(news.known, news.running):
+            self._settle(settlement, news)
+        if news.fresh:
+            self._settle_orphans(news)
+
+    def probe_the_lost(self) -> None:
+        """Ask the guests of lost hosts themselves whether they still answer."""
+        lost = self._fleet.lost()
+        for instance in self._fleet.instances():
+            led = instance.state is InstanceState.READY and not self._fleet.hidden(instance.name)
+            if instance.host in lost and led and instance.name not in self._probing:
+                self._probing.add(instance.name)
+                self._background.do(self._probe, instance)
+
+    def _probe(self, instance: Instance) -> None:
+        """Lead nobody to a guest that is as silent as its host, until its host is back."""
+        try:
+            service = self._fleet.service(instance.service)
+            if service is None or self._boots.answers(instance, service, LOST_PROBE_S):
+                return
+            if instance.host in self._fleet.lost() and self._fleet.withdraw(instance):
+                why = f"{instance.name} does not answer and {instance.host} is lost"
+                self._journal.record("withdrawn", instance.service, why)
+                self._steer()
+        finally:
+            self._probing.discard(instance.name)
+
+    def _meter(self, running: tuple[RunningGuest, ...]) -> None:
+        now = time.monotonic()
+        for guest in running:
+            mark = guest.mark
+            if service := self._fleet.service(mark.service):
+                counters = (guest.rx_bytes, guest.tx_bytes)
+                forget_s = service.idle.after_s or 0.0
+                self._usage.traffic(mark.service, mark.instance, counters, now, forget_s)
+
+    def _settle_orphans(self, news: News) -> None:
+        names = {instance.name for instance in news.known}
+        for guest in news.running:
+            name = guest.mark.instance
+            twin = self._fleet.get(name)
+            if twin is not None and twin.host != news.host.name:
+                # The name is in use elsewhere by now: this copy is the stale one.
+                self._background.do(self._boots.hosts[news.host.name].hypervisor.stop, name)
+            if name not in names and twin is None:
+                self._settle(orphan(guest, self._fleet.lab, news.host, time.time()), news)
+
+    def _settle(self, settlement: Settlement, news: News) -> None:
+        """Act on one decision, if the instance has not changed since the host was asked."""
+        instance = settlement.instance
+        present = self._fleet.get(instance.name)
+        resting = self._waker.resting(instance.service)
+        match settlement:
+            case Adopt():
+                self._store.save(instance)
+                self._fleet.put(instance)
+                self._adopt(instance, "without a record")
+            case Keep() if news.fresh and present is instance:
+                self._adopt(instance, f"on {instance.host}")
+            case Finish() if news.fresh and present is instance and resting:
+                self._background.do(self._finish, instance)
+            case End(why=why) if _may_end(instance, present, news, resting=resting):
+                why = news.ended.get(instance.name, why)
+                self._journal.record("ended", instance.service, f"{instance.name}: {why}")
+                if present is None or self._fleet.withdraw(instance):
+                    self._steer()
+                    self._waker.end_later(instance)
+            case _:
+                pass
+
+    def _adopt(self, instance: Instance, how: str) -> None:
+        """Lead clients to a guest that was running before us; its last answer may be in caches."""
+        self._journal.record("adopted", instance.service, f"{instance.name} {how}")
+        self._asked[instance.service] = time.monotonic()
+        if self._fleet.restore(instance):
+            self._usage.woke(instance.service, time.monotonic())
+            self._steer()
+
+    def _finish(self, instance: Instance) -> None:
+        """Carry a boot that an earlier run began to its end."""
+        with self._waker.locks[instance.service]:
+            if self._fleet.get(instance.name) is not instance:
+                return
+            service = self._fleet.service(instance.service)
+            try:
+                if service is None:
+                    self._waker.end_later(instance)
+                    raise UnknownService(instance.service, "the lab has no such service any more")
+                deadline = time.monotonic() + service.deadline_s
+                ready = self._boots.finish(instance, service, deadline)
+            except EdgewakeError as error:
+                self._journal.record("ended", instance.service, f"{instance.name}: {error}")
+            else:
+                self._fleet.put(ready)
+                self._adopt(ready, "which had been booting")
+
+
+def _may_end(instance: Instance, present: Instance | None, news: News, *, resting: bool) -> bool:
+    """Return whether nobody else is busy with an instance that is to be ended."""
+    if present is None:
+        return news.fresh  # an orphan that cannot be adopted
+    if present is not instance:
+        return False
+    return instance.state is InstanceState.READY or resting
