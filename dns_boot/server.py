@@ -197,9 +197,9 @@ def _bind_any(family: int, listen: str, port: int) -> tuple[socket.socket, socke
 
 _BIND_HINTS: dict[int | None, str] = {
     errno.EACCES: "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE; "
-    "or set dns.port to one above",
-    errno.EADDRINUSE: "another program has this port (`ss -lnup` shows which); "
-    "stop it, or set dns.port or dns.listen to something else",
+    "or set dns.listen to a port above",
+    errno.EADDRINUSE: "another program has this port (`ss -lntup` shows which); "
+    "stop it, or set dns.listen to another port",
     errno.EADDRNOTAVAIL: "this machine has no such address (`ip address` lists them); "
     "set dns.listen to one that it has",
 }

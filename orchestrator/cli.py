@@ -146,6 +146,10 @@ def up(
         bool,
         typer.Option("--ephemeral", help="At the end, stop our guests and remove our networks."),
     ] = False,
+    while_stdin: Annotated[
+        bool,
+        typer.Option("--while-stdin", help="End when standard input does, as with its starter."),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -157,7 +161,14 @@ def up(
     """
     from orchestrator.daemon import run
 
-    run(ctx.obj.path, lab, ephemeral=ephemeral, as_json=as_json, verbose=verbose)
+    run(
+        ctx.obj.path,
+        lab,
+        ephemeral=ephemeral,
+        while_stdin=while_stdin,
+        as_json=as_json,
+        verbose=verbose,
+    )
 
 
 @app.command(epilog="Example: edgewake apply lab.yaml --dry-run")
@@ -189,6 +200,7 @@ def apply(
         _print_json(answer)
         return
     typer.echo(f"lab {answer['lab']}: {'applied' if answer['applied'] else 'not applied'}")
+    typer.echo(f"  {answer['summary']}")
     _print_changes(answer["changes"])
 
 
@@ -448,7 +460,7 @@ def _print_changes(changes: list[dict[str, Any]]) -> None:
         what = change.get("instance") or change["service"]
         typer.echo(f"  {change['do']:<9} {what} on {change['host']}")
     if not changes:
-        typer.echo("  nothing has to change")
+        typer.echo("  no instance has to end or move")
 
 
 def _print_status(answer: dict[str, Any]) -> None:
@@ -459,12 +471,12 @@ def _print_status(answer: dict[str, Any]) -> None:
         used, usable, free = host["used"], host["usable"], host["free"]
         hosts.add_row(
             host["name"],
-            "[green]reachable[/]" if host["reachable"] else f"[red]lost[/]: {_plain(host['lost'])}",
+            _host_state(host),
             f"{used['cpu']:g} of {usable['cpu']:g}",
             f"{used['memory_mib']} of {usable['memory_mib']} MiB",
             f"{free['memory_mib']} MiB" if free else "?",
         )
-    services = Table("service", "state", "where", "address", "idle", box=None)
+    services = Table("service", "state", "where", "address", "remark", box=None)
     for service in answer["services"]:
         instances, state = service["instances"], service["state"]
         services.add_row(
@@ -472,10 +484,25 @@ def _print_status(answer: dict[str, Any]) -> None:
             f"[{STATE_COLOURS.get(state, 'default')}]{state}[/]",
             ", ".join(each["host"] for each in instances),
             ", ".join(each["address"] for each in instances),
-            _plain(service["idle"]) or ("healthy: a query wakes it" if state == "asleep" else ""),
+            _remark(service),
         )
     out = _console()
     out.print(f"lab [bold]{_plain(answer['lab'])}[/]\n", hosts, "", services, sep="\n")
+
+
+def _host_state(host: dict[str, Any]) -> str:
+    if host["lost"]:
+        return f"[red]lost[/]: {_plain(host['lost'])}"
+    if host["refused"]:
+        return f"[red]not used[/]: {_plain(host['refused'])}"
+    return "[green]reachable[/]"
+
+
+def _remark(service: dict[str, Any]) -> str:
+    if service["trouble"]:
+        return f"[yellow]{_plain(service['trouble'])}[/]"
+    asleep = service["state"] == "asleep"
+    return _plain(service["idle"]) or ("healthy: a query wakes it" if asleep else "")
 
 
 def _print_plan(plan: dict[str, Any]) -> None:

@@ -71,22 +71,30 @@ class ControlSettings:
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
-    """A host as seen now; `free` is None and `lost` says why while it cannot be reached."""
+    """A host as seen now; `free` is None and `lost` says why while it cannot be reached.
+
+    `refused` says why nothing is placed there although it can be reached: its network is not right.
+    """
 
     host: Host
     used: Capacity
     free: Capacity | None
     lost: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """A service as seen now. `state` is asleep (healthy), waking, awake or stopping."""
+    """A service as seen now. `state` is asleep (healthy), waking, awake or stopping.
+
+    `idle` says why an awake one is still up; `trouble` how its last wake failed, if it did.
+    """
 
     service: Service
     state: str
     instances: tuple[Instance, ...]
     idle: str = ""
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +155,7 @@ class Orchestrator:
             self._journal,
             announce=self._announce,
             lose=self._hosts.lose,
+            mend=self._hosts.mend,
             background=self._ender,
         )
         self._settler = Settler(
@@ -229,6 +238,8 @@ class Orchestrator:
                 self._hosts.let_go(host)
             self._leave_behind()
             self._hosts.open(opened)
+            for host in lab.hosts:
+                self._hosts.mend(host.name)
             if text:
                 self._store.save_lab(text, path)
             self._journal.record("applied", lab.name, f"{len(changes)} changes")
@@ -263,7 +274,7 @@ class Orchestrator:
 
     def release(self, service: str) -> tuple[str, ...]:
         """Put a service to sleep now, used or not; return the instances ended. Blocks."""
-        self._known(service)
+        self.known(service)
         with self._waker.locks[service]:
             return self._put_to_sleep(service, "asked to")
 
@@ -300,6 +311,7 @@ class Orchestrator:
                     used=self.fleet.used(host.name),
                     free=self.fleet.free(host.name),
                     lost=lost.get(host.name, ""),
+                    refused=self.fleet.refusal(host.name),
                 )
                 for host in self.lab.hosts
             ),
@@ -314,7 +326,7 @@ class Orchestrator:
 
     def console(self, service: str) -> bytes:
         """Return the last 64 KiB of the console of a service's instance, also of a past one."""
-        self._known(service)
+        self.known(service)
         where = [(instance.name, instance.host) for instance in self.fleet.of(service)]
         where += [(wake.instance, wake.host) for wake in reversed(self.wakes.last(service, 100))]
         for name, host in where:
@@ -326,8 +338,10 @@ class Orchestrator:
 
     def _refusal(self, service: str) -> WakeError | None:
         """Say why no wake of this service can be begun, if so."""
-        if self.fleet.service(service) is None:
-            return UnknownService(service, "the lab has no such service")
+        try:
+            self.known(service)
+        except UnknownService as error:
+            return error
         if self._stopping.is_set():
             return Overloaded(service, "edgewake is stopping")
         if len(self._flights) >= self.settings.waiting_wakes:
@@ -337,7 +351,7 @@ class Orchestrator:
     def _wake(self, name: str, client: Client, trace: WakeTrace) -> tuple[Endpoint, ...]:
         """Carry one wake through; whatever goes wrong comes out as a `WakeError`."""
         try:
-            self._waker.wake(self._known(name), client.population, trace)
+            self._waker.wake(self.known(name), client.population, trace)
         except WakeError as error:
             failure = error
         except EdgewakeError as error:
@@ -472,7 +486,8 @@ class Orchestrator:
 
     # --- small things -----------------------------------------------------------------------
 
-    def _known(self, name: str) -> Service:
+    def known(self, name: str) -> Service:
+        """Return a service of the lab; UnknownService lists those there are."""
         service = self.fleet.service(name)
         if service is None:
             names = ", ".join(known.name for known in self.lab.services)
@@ -486,7 +501,17 @@ class Orchestrator:
             return ServiceStatus(service, "awake", instances, self._idle(service).reason)
         if InstanceState.BOOTING in states:
             return ServiceStatus(service, "waking", instances)
-        return ServiceStatus(service, "stopping" if states else "asleep", instances)
+        state = "stopping" if states else "asleep"
+        return ServiceStatus(service, state, instances, trouble=self._trouble(service.name))
+
+    def _trouble(self, service: str) -> str:
+        """Return how the last wake failed and when; empty if it did not."""
+        for wake in self.wakes.last(service, 1):
+            if wake.outcome not in {"ready", "waking"}:
+                return (
+                    f"the last wake failed {time.time() - wake.started_at:.0f} s ago: {wake.text}"
+                )
+        return ""
 
 
 def _done(endpoints: tuple[Endpoint, ...]) -> Future[tuple[Endpoint, ...]]:

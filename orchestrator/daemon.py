@@ -247,7 +247,10 @@ class HostOpener:
             log.info("guests run under TCG: no kernel is there to find out whether KVM boots")
             return "qemu"
         verdict = cached_verdict(self._state.path / "kvm.json", kernel)
-        log.info("guests run under %s: %s", "KVM" if verdict.usable else "TCG", verdict.why)
+        if verdict.usable:
+            log.info("guests run under KVM: %s", verdict.why)
+        else:
+            log.info("guests run under TCG: KVM boots none here (see 'edgewake doctor')")
         return "kvm" if verdict.usable else "qemu"
 
 
@@ -271,10 +274,13 @@ def run(
     lab_path: Path | None = None,
     *,
     ephemeral: bool = False,
+    while_stdin: bool = False,
     as_json: bool = False,
     verbose: bool = False,
 ) -> None:
-    """Run until SIGTERM or SIGINT; SIGHUP reads the lab file again.
+    """Run until SIGTERM or SIGINT, or the end of standard input with `while_stdin`.
+
+    SIGHUP reads the lab file again.
 
     Says on standard output, in one line, that it is ready; logs on standard error.
     """
@@ -286,6 +292,8 @@ def run(
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     }
     daemon = Daemon(state, lab_path, ephemeral=ephemeral)
+    if while_stdin:
+        threading.Thread(target=_end_with_stdin, args=(orders,), daemon=True).start()
     try:
         daemon.start()
         print(_ready(daemon, as_json=as_json), flush=True)  # noqa: T201 - this is the output
@@ -296,6 +304,13 @@ def run(
         for number, handler in before.items():
             signal.signal(number, handler)
         daemon.stop()
+
+
+def _end_with_stdin(orders: "SimpleQueue[int]") -> None:
+    """Order the end when whoever started us has closed our standard input, or is gone."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    orders.put(signal.SIGTERM)
 
 
 def _put(orders: "SimpleQueue[int]", number: int, _frame: FrameType | None) -> None:

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,15 +24,16 @@ from rich.console import Console
 
 from dns_boot.query import Reply, ask
 from images.build.linux_microvm import build
-from orchestrator.errors import EdgewakeError
+from orchestrator.errors import EdgewakeError, StoreError
 from orchestrator.labfile import load_lab
 from orchestrator.model import Lab, Service
 from orchestrator.state_dir import StateDir
 from orchestrator.timeline import print_wakes, wake_of
 from web.client import Client
 
-START_PATIENCE_S = 30.0
 STOP_PATIENCE_S = 30.0
+FOLDER_PATIENCE_S = 30.0
+DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # guests are never behind
 PAGE_PATIENCE_S = 5.0
 NOT_SHOWN = frozenset({"head", "script", "style"})
 LINES = frozenset({"h1", "h2", "p", "tr"})
@@ -47,7 +48,6 @@ class Demo:
     lab: Lab
     state: StateDir
     client: Client
-    waited_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def service(self) -> Service:
@@ -57,6 +57,7 @@ class Demo:
     def play(self) -> None:
         """Wake, use, wake again, let sleep, wake once more, and tell where the time went."""
         name, patience_s = self.service.names[0], self.service.deadline_s + 2.0
+        self.client.post(f"/services/{self.service.name}/sleep")  # of a demo that was killed
         self.title(f"{name} is asleep. Asking for it over DNS ...")
         with self.progress("query sent; the machine is being booted"):
             first = self.query(name, patience_s)
@@ -89,7 +90,7 @@ class Demo:
         url = f"http://{reply.addresses[0]}/"
         began = time.monotonic()
         try:
-            with urllib.request.urlopen(url, timeout=PAGE_PATIENCE_S) as page:
+            with DIRECTLY.open(url, timeout=PAGE_PATIENCE_S) as page:
                 text = page.read(64 * 1024).decode(errors="replace")
         except (urllib.error.URLError, OSError) as error:
             raise EdgewakeError(f"{url}: the guest gave no page: {error}") from error
@@ -131,37 +132,56 @@ class Demo:
 def run_demo(lab_file: Path, state: Path, *, out: Console | None = None) -> None:
     """Play the demo with this lab file, keeping everything in the folder `state` (removed after).
 
-    Raises `EdgewakeError` when something did not work; whatever was made is taken away first.
+    Raises `EdgewakeError` when something did not work, KeyboardInterrupt when it was interrupted or
+    told to end; whatever was made is taken away first.
     """
     out = out or Console()
     folder = StateDir(state)
+    lab = load_lab(lab_file, images_dir=folder.images)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     with ExitStack() as undo:
-        undo.callback(_remove, folder, out)
-        with StateDir.open(state):
+        undo.callback(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+        with _opened(folder, out):
+            undo.callback(_remove, folder, out)
             out.print("[bold]Building the sample guest[/] (a Linux kernel and a small RAM disk)")
             with out.status("copying the kernel, packing the RAM disk ..."):
                 build(folder.images / "linux-microvm")
-        lab = load_lab(lab_file, images_dir=folder.images)
         demo = Demo(out, lab_file, lab, folder, Client(folder.socket))
         out.print(f"[bold]Starting edgewake[/] with {lab_file.name}: zone {lab.dns.zone}")
         undo.enter_context(_running(demo))
         demo.play()
-        out.print("\n[bold]Cleaning up[/] guests, network and state of this demo")
+
+
+def _opened(folder: StateDir, out: Console) -> StateDir:
+    """Open the demo's folder; one that an earlier, killed demo still cleans up is waited for."""
+    end = time.monotonic() + FOLDER_PATIENCE_S
+    with out.status("waiting for an earlier demo to be cleaned up ...") as status:
+        while True:
+            try:
+                opened = StateDir.open(folder.path)
+            except StoreError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+            else:
+                status.stop()
+                return opened
 
 
 @contextmanager
 def _running(demo: Demo) -> Iterator[None]:
-    """Run `edgewake up` beside us; it takes its guests and network away when told to end.
+    """Run `edgewake up` beside us; it takes its guests and network away when it ends.
 
-    It gets a session of its own, so that a Ctrl-C at the terminal reaches us alone and we can end
-    it in order.
+    It has a session of its own, so that a Ctrl-C at the terminal reaches us alone and we can end it
+    in order; and it ends by itself when we are gone, however that happens.
     """
     log = demo.state.path / "up.log"
     command = [sys.executable, "-m", "orchestrator", "--state", str(demo.state.path), "up"]
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [*command, "--ephemeral", "--json", str(demo.lab_file)],
-            stdin=subprocess.DEVNULL,
+            [*command, "--ephemeral", "--while-stdin", "--json", str(demo.lab_file)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,
@@ -172,13 +192,24 @@ def _running(demo: Demo) -> Iterator[None]:
         demo.out.print(f"  [dim]{_accelerator(log)}[/]", highlight=False)
         yield
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            demo.out.print("[red]edgewake did not end in time; run the demo again to clean up[/]")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience must not leave half of it behind
+        demo.out.print("\n[bold]Cleaning up[/] guests, network and state of this demo")
+        with demo.out.status("ending the guests ..."):
+            process.send_signal(signal.SIGTERM)
+            _await_end(process, demo.out)
+
+
+def _await_end(process: subprocess.Popen[bytes], out: Console) -> None:
+    """Wait until edgewake has ended, and close what we held of it."""
+    try:
+        process.wait(STOP_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        out.print("[red]edgewake did not end in time; run the demo again to clean up[/]")
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
 
 
 def _await_ready(process: subprocess.Popen[bytes], log: Path) -> None:
@@ -195,7 +226,7 @@ def _await_ready(process: subprocess.Popen[bytes], log: Path) -> None:
 def _accelerator(log: Path) -> str:
     """Return what edgewake said about KVM and TCG in its log, and why."""
     said = [line for line in log.read_text(errors="replace").splitlines() if "guests run" in line]
-    return said[-1].partition(": ")[2] if said else ""
+    return said[-1].partition("daemon: ")[2] if said else ""
 
 
 def _remove(folder: StateDir, out: Console) -> None:

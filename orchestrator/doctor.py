@@ -258,7 +258,7 @@ def _images(patient: Patient) -> Iterator[Check]:
         try:
             family(image.family).check(image)
         except ImageError as error:
-            to_do = "build it (`make image`), or correct the path in the lab file"
+            to_do = f"build it (`make image IMAGES={patient.images}`), or correct its path"
             yield Check(f"image {image.name}", Verdict.FAIL, str(error), to_do)
         else:
             yield Check(f"image {image.name}", Verdict.OK, f"{image.kernel} can be booted")
@@ -272,7 +272,7 @@ def _sample(images: Path) -> Check:
             "sample image",
             Verdict.WARN,
             what,
-            "`make image` builds it (the demo makes its own)",
+            f"`make image IMAGES={images}` builds it (the demo makes its own)",
         )
     return Check("sample image", Verdict.OK, ", ".join(str(kernel.parent) for kernel in built))
 

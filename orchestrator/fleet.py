@@ -85,10 +85,10 @@ class Fleet:
                 self._refused.pop(host, None)
             return news
 
-    def refused(self, host: str) -> bool:
-        """Return whether a host's network is not as it must be."""
+    def refusal(self, host: str) -> str:
+        """Return why nothing is placed on a host although it can be reached; empty if nothing."""
         with self._lock:
-            return host in self._refused
+            return self._refused.get(host, "")
 
     def host_answered(self, host: str, free: Capacity, counted: Iterable[str] = ()) -> None:
         """Note that a host is reachable and what it says is free.

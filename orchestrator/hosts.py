@@ -78,6 +78,11 @@ class Hosts:
         if self._fleet.host_lost(host, why):
             self._journal.record("host-lost", host, why)
 
+    def mend(self, host: str) -> None:
+        """Make sure that our network on a host is there: somebody may have removed it."""
+        if (known := self._host(host)) and host in self._parts:
+            self._set_network(known, wanted=True)
+
     def poll(self, only: frozenset[str] = frozenset()) -> None:
         """Ask every host (or `only` these) that is not being asked already.
 
@@ -107,7 +112,6 @@ class Hosts:
     def _open(self, host: Host) -> None:
         parts = self._parts[host.name] = self._open_host(host)
         parts.hypervisor.watch(self._on_event)
-        self._set_network(host, wanted=True)
         self._ask(host.name, fresh=True)
 
     def _set_network(self, host: Host, *, wanted: bool) -> None:
@@ -156,7 +160,7 @@ class Hosts:
             self.lose(name, error.message)
             return
         was_lost = name in self._fleet.lost()
-        if was_lost or self._fleet.refused(name):
+        if was_lost or fresh or self._fleet.refusal(name):
             self._set_network(host, wanted=True)
         self._fleet.host_answered(name, free, [guest.mark.instance for guest in running])
         if was_lost:

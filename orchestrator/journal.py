@@ -6,13 +6,26 @@ logged and let go, while intents (`Store.save`) are never handled this way.
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from logging import getLogger
+from logging import INFO, WARNING, getLogger
 
 from orchestrator.errors import StoreError
 from orchestrator.model import Event
 from orchestrator.store.base import Store
 
 log = getLogger("edgewake")
+
+TROUBLE = frozenset(
+    {
+        "boot-failed",
+        "host-lost",
+        "left-behind",
+        "network-refused",
+        "replica-failed",
+        "stop-failed",
+        "wake-failed",
+        "withdrawn",
+    }
+)
 
 
 class Journal:
@@ -25,7 +38,8 @@ class Journal:
     def record(self, kind: str, subject: str, text: str, **data: str) -> None:
         """Note that something happened to `subject`: a word for its kind, a sentence, facts."""
         event = Event(time.time(), kind, subject, text, tuple(sorted(data.items())))
-        log.info("%s %s: %s", kind, subject, text)
+        told = text if text.startswith(f"{subject}: ") else f"{subject}: {text}"
+        log.log(WARNING if kind in TROUBLE else INFO, "%s: %s", kind, told)
         try:
             self._writer.submit(self._write, event)
         except RuntimeError:  # closed: we are on our way out

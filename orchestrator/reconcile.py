@@ -7,10 +7,20 @@ does not exist here.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from orchestrator.changes import Change, Changes, Stop, Withdraw
 from orchestrator.errors import UnsafeChanges
 from orchestrator.model import Host, Instance, InstanceState, Lab, RunningGuest, mac_of
+
+
+class Named(Protocol):
+    """Anything of a lab that has a name of its own."""
+
+    @property
+    def name(self) -> str:
+        """Its name, the same in the old lab and the new one."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,7 @@ def _settle_one(instance: Instance, *, alive: bool) -> Settlement:
         case InstanceState.READY, True:
             return Keep(instance)
         case InstanceState.READY, False:
-            return End(instance, "its guest is gone")
+            return End(instance, "its guest does not run any more")
         case InstanceState.BOOTING, True:
             return Finish(instance)
         case InstanceState.BOOTING, False:
@@ -96,9 +106,11 @@ def lab_changes(old: Lab, new: Lab, instances: Iterable[Instance]) -> Changes:
     An instance ends when its service or host is gone, or changed in a way that a running guest
     cannot follow. It boots again, as newly described, when it is next asked for.
     """
-    if old.dns != new.dns or old.name != new.name:
+    fixed = ("name", old.name, new.name), ("zone", old.dns.zone, new.dns.zone)
+    settled = [f"{key} from {was} to {now}" for key, was, now in fixed if was != now]
+    if settled or old.dns != new.dns:
         raise UnsafeChanges(
-            "the lab's name and dns settings cannot change while edgewake runs",
+            f"{' and '.join(settled) or 'dns settings'} cannot change while edgewake runs",
             hint="stop 'edgewake up' and start it again with the new file",
         )
     changes: list[Change] = []
@@ -108,7 +120,30 @@ def lab_changes(old: Lab, new: Lab, instances: Iterable[Instance]) -> Changes:
                 Withdraw(instance.service, instance.name, instance.host),
                 Stop(instance.service, instance.name, instance.host),
             ]
-    return Changes(tuple(changes), why="the lab file changed")
+    return Changes(tuple(changes), why=difference(old, new))
+
+
+def difference(old: Lab, new: Lab) -> str:
+    """Return in a few words what differs between two labs: how many of what, added or gone."""
+    kinds: tuple[tuple[str, tuple[Named, ...], tuple[Named, ...]], ...] = (
+        ("host", old.hosts, new.hosts),
+        ("router", old.routers, new.routers),
+        ("client population", old.populations, new.populations),
+        ("image", old.images, new.images),
+        ("service", old.services, new.services),
+    )
+    told = []
+    for noun, before, after in kinds:
+        was, now = {each.name: each for each in before}, {each.name: each for each in after}
+        counts = (
+            ("added", len(now.keys() - was.keys())),
+            ("removed", len(was.keys() - now.keys())),
+            ("changed", sum(was[name] != now[name] for name in was.keys() & now.keys())),
+        )
+        told += [f"{n} {noun}{'s' if n > 1 else ''} {what}" for what, n in counts if n]
+    if old.links != new.links:
+        told.append("links changed")
+    return ", ".join(told) or "the lab is the same"
 
 
 def changed_hosts(old: Lab, new: Lab) -> tuple[tuple[Host, ...], tuple[Host, ...]]:

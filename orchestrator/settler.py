@@ -55,7 +55,7 @@ class Settler:
         alive = {guest.mark.instance for guest in news.running}
         for known in news.known:
             if known.name not in alive:
-                why = news.ended.get(known.name, "its guest is gone")
+                why = news.ended.get(known.name, "its guest does not run any more")
                 self._boots.note_death(known.name, why, news.asked_at)
         for settlement in settle(news.known, news.running):
             self._settle(settlement, news)

@@ -21,6 +21,7 @@ from orchestrator.errors import (
     NoCapacity,
     NoHostReachable,
     NotReady,
+    StartFailed,
     StoreError,
     WakeError,
 )
@@ -43,6 +44,7 @@ class Waker:
         *,
         announce: Callable[[Instance], None],
         lose: Callable[[str, str], None],
+        mend: Callable[[str], None],
         background: Background,
     ) -> None:
         self.locks: defaultdict[str, Lock] = defaultdict(Lock)
@@ -51,6 +53,7 @@ class Waker:
         self._journal = journal
         self._announce = announce
         self._lose = lose
+        self._mend = mend
         self._background = background
         self._to_end: set[str] = set()
         self._stopping = Flag()
@@ -181,6 +184,8 @@ class Waker:
     def _note_failure(self, instance: Instance, error: EdgewakeError) -> None:
         if isinstance(error, HostUnreachable):
             self._lose(error.host, error.message)
+        elif isinstance(error, StartFailed):
+            self._mend(error.host)
         self._journal.record("boot-failed", instance.service, str(error), host=instance.host)
 
 

@@ -220,7 +220,7 @@ def plan_of(
         mean = mean_latencies_ms(problem, demand, sites[demand.name])
         best_first[demand.name] = tuple(site for _, site in sorted((m, s) for s, m in mean.items()))
         listed = ", ".join(f"{s} ({mean[s]:.1f} ms)" for s in best_first[demand.name])
-        why[demand.name] = f"{algorithm} chose {listed or 'no site'} at mean one-way latency."
+        why[demand.name] = f"{algorithm} chose {listed or 'no site'} (mean one-way latency)"
     return Plan(
         sites=best_first,
         value=value,

@@ -36,7 +36,13 @@ missing() {
 }
 
 as_root() {
-    if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi
+    if [[ $(id -u) == 0 ]]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        fail "this needs root, and there is no sudo; as root, run: make setup"
+    fi
 }
 
 apt() {
@@ -85,6 +91,7 @@ unpack_kernel() {
     local package folder
     compgen -G '/boot/vmlinuz-*-cloud-amd64' >/dev/null && return
     compgen -G "$KERNEL/boot/vmlinuz-*-cloud-amd64" >/dev/null && return
+    as_root true # or say at once that we may not
     say "fetching the sample guest's kernel, to be unpacked in $KERNEL"
     package=$(cloud_kernel)
     [[ -n $package ]] || { apt update && package=$(cloud_kernel); }

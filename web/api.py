@@ -29,7 +29,7 @@ from flask import Blueprint, Response, abort, request
 from orchestrator.control import Orchestrator
 from orchestrator.errors import NotReady
 from orchestrator.model import Client, Endpoint, Lab
-from orchestrator.trace import WakeTrace
+from orchestrator.trace import Wake, WakeTrace
 from web import wire
 
 LoadLab = Callable[[str, Path], Lab]
@@ -67,8 +67,7 @@ def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
 
     @api.get("/wakes")
     def wakes() -> wire.Document:
-        last = orchestrator.wakes.last(request.args.get("service", ""), _limit())
-        return {"wakes": [wire.wake(each) for each in last]}
+        return {"wakes": [wire.wake(each) for each in _last_wakes(orchestrator)]}
 
     @api.get("/events")
     def events() -> wire.Document:
@@ -86,7 +85,12 @@ def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
         dry_run = _flag(request.args.get("dry_run", "0"), "dry_run")
         wanted = load(text, Path(path))
         changes = orchestrator.apply(wanted, text=text, path=path, dry_run=dry_run)
-        return {"lab": wanted.name, "changes": wire.changes(changes), "applied": not dry_run}
+        return {
+            "lab": wanted.name,
+            "summary": changes.why,
+            "changes": wire.changes(changes),
+            "applied": not dry_run,
+        }
 
     return api
 
@@ -103,6 +107,13 @@ def _wake(orchestrator: Orchestrator, service: str, client: Client) -> wire.Docu
         "endpoints": [wire.endpoint(each) for each in endpoints],
         "wake": _wake_of(orchestrator, summons.trace),
     }
+
+
+def _last_wakes(orchestrator: Orchestrator) -> tuple[Wake, ...]:
+    service = request.args.get("service", "")
+    if service:
+        orchestrator.known(service)
+    return orchestrator.wakes.last(service, _limit())
 
 
 def _await(

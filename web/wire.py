@@ -71,17 +71,19 @@ def host_status(value: HostStatus) -> Document:
         "free": None if value.lost or value.free is None else capacity(value.free),
         "reachable": not value.lost,
         "lost": value.lost,
+        "refused": value.refused,
     }
 
 
 def service_status(value: ServiceStatus) -> Document:
-    """Return a service; asleep is a healthy state, so there is no word for illness here."""
+    """Return a service; asleep is a healthy state, `trouble` is how its last wake failed."""
     return {
         "name": value.service.name,
         "names": list(value.service.names),
         "image": value.service.image,
         "state": value.state,
         "idle": value.idle,
+        "trouble": value.trouble,
         "instances": [instance(each) for each in value.instances],
     }
 

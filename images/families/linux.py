@@ -50,12 +50,12 @@ class Linux:
 
     def check(self, image: Image) -> None:
         """Raise `ImageError` unless there are a bootable kernel and an initramfs to go with it."""
-        _must_be(image, image.kernel, KERNELS, "a bzImage, or an ELF kernel with a PVH entry")
+        _must_be(image.kernel, KERNELS, "a bzImage, or an ELF kernel with a PVH entry")
         if image.initrd is None:
             raise ImageRefused(
                 f"image {image.name}: family linux needs an initrd; add 'initrd:' to the image"
             )
-        _must_be(image, image.initrd, INITRDS, "a cpio archive, plain or compressed by gzip")
+        _must_be(image.initrd, INITRDS, "a cpio archive, plain or compressed by gzip")
 
     def boot_spec(self, image: Image, request: BootRequest) -> BootSpec:
         """Return how to boot the image as requested; ImageRefused if it cannot be said to it."""
@@ -80,10 +80,10 @@ class Linux:
 LINUX = Linux()
 
 
-def _must_be(image: Image, path: Path, wanted: frozenset[FileKind], what: str) -> None:
+def _must_be(path: Path, wanted: frozenset[FileKind], what: str) -> None:
     kind = kind_of(path)
     if kind not in wanted:
-        raise ImageRefused(f"image {image.name}: {path} is {kind}, but family linux boots {what}")
+        raise ImageRefused(f"{path} is no such file as family linux boots: {what} ({kind})")
 
 
 def _cmdline(image: Image, request: BootRequest) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from dns_boot.query import Reply
 from orchestrator.errors import EdgewakeError
-from tests.end_to_end.conftest import Edgewake, domains, get
+from tests.end_to_end.conftest import Edgewake, domains, get, virsh
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -72,6 +72,35 @@ def test_twenty_cold_names_boot_as_far_as_memory_allows(
     wakes = [w for w in edgewake.client.get("/wakes?limit=100")["wakes"] if w["outcome"] == "ready"]
     alone = sum(wake["stamps"][-1][1] for wake in wakes)
     assert took < alone, "they booted one after the other"
+
+
+def test_a_network_that_vanished_is_made_again(make_edgewake: Callable[..., Edgewake]) -> None:
+    edgewake = make_edgewake("  web: {}", port=5397)
+    virsh("net-destroy", "edgewake-e2e")
+    refused = edgewake.ask("web")
+    assert "Network not found" in refused.text
+    assert "failed" in edgewake.client.get("/status")["services"][0]["trouble"]
+    assert get(edgewake.ask("web"), "/healthz")
+
+
+def test_nothing_is_placed_on_a_foreign_network(make_edgewake: Callable[..., Edgewake]) -> None:
+    edgewake = make_edgewake("  web: {}", port=5398, start=False)
+    xml = edgewake.folder / "foreign.xml"
+    xml.write_text(
+        "<network><name>edgewake-e2e</name><forward mode='open'/><bridge name='ewforeign1'/>"
+        "<ip address='10.213.82.1' netmask='255.255.255.0'/><dns enable='no'/></network>"
+    )
+    virsh("net-create", str(xml))
+    try:
+        edgewake.start()
+        (host,) = edgewake.client.get("/status")["hosts"]
+        assert "not ours" in host["refused"]
+        assert "not ours" in edgewake.ask("web").text
+        assert domains() == []
+        edgewake.stop()
+        assert "edgewake-e2e" in virsh("net-list", "--name")
+    finally:
+        virsh("net-destroy", "edgewake-e2e")
 
 
 def ask_with_reason(edgewake: Edgewake, name: str, replies: dict[str, Reply]) -> None:

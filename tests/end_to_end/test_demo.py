@@ -1,9 +1,11 @@
 """`make demo` as a newcomer sees it, and what it leaves behind: nothing, also after Ctrl-C."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +72,21 @@ def test_ctrl_c_in_the_middle_leaves_nothing(demo: "subprocess.Popen[str]") -> N
     demo.communicate(timeout=60)
     assert demo.returncode == 130
     assert no_trace_of_the_demo()
+
+
+def test_a_demo_that_is_killed_outright_is_cleaned_up_all_the_same(
+    demo: "subprocess.Popen[str]",
+) -> None:
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "NOERROR" in line:
+            break
+    demo.kill()
+    end = time.monotonic() + 30
+    while not no_trace_of_the_demo():
+        assert time.monotonic() < end, "the edgewake that the demo had started lives on"
+        time.sleep(0.2)
+    shutil.rmtree(STATE / "demo")  # the next demo would do that
 
 
 def foreign_network() -> Path:

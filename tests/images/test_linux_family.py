@@ -110,9 +110,9 @@ def test_a_kernel_with_its_initramfs_passes(tmp_path: Path, initrd: bytes) -> No
 @pytest.mark.parametrize(
     ("kernel", "initrd", "why"),
     [
-        (b"#!/bin/sh", b"070701", "kernel is unknown, but family linux boots a bzImage"),
+        (b"#!/bin/sh", b"070701", "kernel is no such file as family linux boots: a bzImage"),
         (b"\x7fELF" + bytes(80), b"070701", "ELF without a PVH entry point"),
-        (BZIMAGE, b"hello", "initrd is unknown"),
+        (BZIMAGE, b"hello", "initrd is no such file"),
         (BZIMAGE, None, "needs an initrd"),
     ],
 )

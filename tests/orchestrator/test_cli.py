@@ -210,7 +210,7 @@ def test_a_running_edgewake_plans_too(up: Daemon, run: Callable[..., Result], la
     assert run("apply", str(lab)).exit_code == 0
     result = run("plan", "--apply")
     assert "carried out" in result.stdout, result.output
-    assert "nothing has to change" in result.stdout
+    assert "no instance has to end" in result.stdout
 
 
 def test_apply_changes_what_runs_and_a_dry_run_does_not(

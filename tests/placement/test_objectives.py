@@ -82,4 +82,4 @@ def test_a_plan_is_weighted_and_names_the_nearest_site_first(
     assert plan.sites["web"] == ("b", "a")
     assert plan.value == pytest.approx(2.0 + 0.5 * 10)
     assert plan.bound == pytest.approx(7.0)
-    assert plan.why["web"] == "hand chose b (2.0 ms), a (8.0 ms) at mean one-way latency."
+    assert plan.why["web"] == "hand chose b (2.0 ms), a (8.0 ms) (mean one-way latency)"
