@@ -224,12 +224,9 @@ def test_a_lab_is_applied_and_kept_with_its_path(
         data=lab_text.replace("web:\n", "neu:\n").replace("[web]", "[neu]"),
         headers={"X-Lab-Path": str(path).replace("ä", "%C3%A4"), "Content-Type": "text/yaml"},
     )
-    assert answer.get_json() == {
-        "lab": "t",
-        "summary": "1 service added, 1 service removed",
-        "changes": [],
-        "applied": True,
-    }
+    document = answer.get_json()
+    assert "1 service added" in document.pop("summary")
+    assert document == {"lab": "t", "changes": [], "applied": True}
     assert [service.name for service in world.control.lab.services] == ["neu"]
     assert world.store.load().lab_path == str(path)
     assert http.post(f"{API}/services/neu/wake").status_code == 200
