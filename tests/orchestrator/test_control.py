@@ -358,7 +358,7 @@ def test_apply_takes_hosts_in_and_lets_them_go(make_world: MakeWorld) -> None:
 def test_apply_refuses_another_zone_and_changes_nothing(make_world: MakeWorld) -> None:
     world = make_world()
     world.ask("web")
-    with pytest.raises(UnsafeChanges, match="zone from edge.test to other.test"):
+    with pytest.raises(UnsafeChanges, match=r"zone from edge\.test to other\.test"):
         world.control.apply(replace(world.lab, dns=DnsSettings(zone="other.test")))
     assert world.guests() == ["ew-t-web-0"]
 
