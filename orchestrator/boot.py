@@ -89,21 +89,17 @@ class Boots:
             guest = guest_of(self._fleet.lab, service, instance, self.owner)
             self._parts(instance).hypervisor.start(guest, stamp)
             undo.pop_all()
-            undo.callback(self._leave, instance)
-            with self._listening(instance):
-                self._await_answer(instance, service, deadline)
-            stamp("answer")
-            ready = instance.step(InstanceState.READY, ready_at=time.time())
-            self._store.save(ready)
-            undo.pop_all()
-        return ready
+        return self.finish(instance, service, deadline, stamp)
 
-    def finish(self, instance: Instance, service: Service, deadline: float) -> Instance:
-        """Bring a guest that an earlier run of ours started to READY, or undo it and raise."""
+    def finish(
+        self, instance: Instance, service: Service, deadline: float, stamp: Stamp = lambda _: None
+    ) -> Instance:
+        """Bring a guest that was started, now or by an earlier run, to READY, or undo and raise."""
         with ExitStack() as undo:
             undo.callback(self._leave, instance)
             with self._listening(instance):
                 self._await_answer(instance, service, deadline)
+            stamp("answer")
             ready = instance.step(InstanceState.READY, ready_at=time.time())
             self._store.save(ready)
             undo.pop_all()

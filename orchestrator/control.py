@@ -39,10 +39,7 @@ from orchestrator.model import (
 )
 from orchestrator.once import Once
 from orchestrator.planner import changes_for
-from orchestrator.reconcile import (
-    changed_hosts,
-    lab_changes,
-)
+from orchestrator.reconcile import changed_hosts, lab_changes
 from orchestrator.settler import Settler
 from orchestrator.steering.base import Steering
 from orchestrator.steering.fanout import Fanout
@@ -238,7 +235,7 @@ class Orchestrator:
                 self._hosts.let_go(host)
             self._leave_behind()
             self._hosts.open(opened)
-            for host in lab.hosts:
+            for host in set(lab.hosts) - set(opened):
                 self._hosts.mend(host.name)
             if text:
                 self._store.save_lab(text, path)

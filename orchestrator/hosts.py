@@ -7,10 +7,12 @@ says comes out as `News`, for `orchestrator.control` to act on.
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import dataclass, field
+from functools import partial
 from logging import getLogger
 
+from orchestrator.background import Background
 from orchestrator.boot import HostParts
 from orchestrator.errors import HostUnreachable, HypervisorError
 from orchestrator.fleet import Fleet
@@ -59,14 +61,15 @@ class Hosts:
         self._open_host = open_host
         self._journal = journal
         self._take_in = take_in
-        self._pool = ThreadPoolExecutor(POLL_THREADS, "edgewake-poll")
+        self._pool = Background("poll", POLL_THREADS)
         self._polling: set[str] = set()
         self._lock = threading.Lock()
         self._closed = False
 
     def open(self, hosts: tuple[Host, ...]) -> None:
         """Take hosts into use, all at once; one that cannot be reached is noted, not an error."""
-        list(self._pool.map(self._open, hosts))
+        for opening in [self._pool.call(self._open, host) for host in hosts]:
+            opening.result()
 
     def let_go(self, host: Host) -> None:
         """Remove our network from a host and forget the connection."""
@@ -79,8 +82,12 @@ class Hosts:
             self._journal.record("host-lost", host, why)
 
     def mend(self, host: str) -> None:
-        """Make sure that our network on a host is there: somebody may have removed it."""
-        if (known := self._host(host)) and host in self._parts:
+        """Make sure that our network on a host is there: somebody may have removed it.
+
+        A host that is lost gets it when it is back; asking it now would only take time.
+        """
+        known = self._host(host)
+        if known is not None and host in self._parts and host not in self._fleet.lost():
             self._set_network(known, wanted=True)
 
     def poll(self, only: frozenset[str] = frozenset()) -> None:
@@ -91,7 +98,7 @@ class Hosts:
         with self._lock:
             hosts = (only or set(self._parts)) - self._polling
             self._polling.update(hosts)
-        asked = {self._pool.submit(self._poll_in_turn, host): host for host in hosts}
+        asked = {self._pool.call(self._poll_in_turn, host): host for host in hosts}
         done, late = wait(asked, POLL_PATIENCE_S)
         for future in late:
             self.lose(asked[future], f"no answer within {POLL_PATIENCE_S:g} s")
@@ -102,7 +109,7 @@ class Hosts:
     def close(self, *, remove_networks: bool = False) -> None:
         """Stop asking and let go of all connections; remove our networks if told to."""
         self._closed = True
-        self._pool.shutdown(wait=True)
+        self._pool.close()
         for host in self._fleet.lab.hosts:
             if remove_networks and host.name in self._parts:
                 self._set_network(host, wanted=False)
@@ -133,9 +140,9 @@ class Hosts:
             case HostLost(host=host, why=why):
                 self.lose(host, why)
             case HostBack(host=host):
-                self._pool.submit(self._ask, host, fresh=True)
+                self._pool.do(partial(self._ask, fresh=True), host)
             case GuestEnded(host=host, instance=instance, why=why):
-                self._pool.submit(self._ask, host, ended={instance: why})
+                self._pool.do(partial(self._ask, ended={instance: why}), host)
 
     def _poll_in_turn(self, host: str) -> None:
         try:

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,6 @@ class Edgewake:
     port: int
     process: subprocess.Popen[bytes] | None = None
     args: tuple[str, ...] = ()
-    log: list[str] = field(default_factory=list)
 
     @property
     def client(self) -> Client:
