@@ -14,6 +14,7 @@ from placement.problem import Demand, Malformed, Problem, Ranking, Resources, Si
 SHOWN_REASONS = 5  # how many sites an error spells out
 
 _NOWHERE: Mapping[str, float] = {}
+_ANYTHING: Mapping[str, str] = {}
 
 Rule = Callable[[Problem, Demand, Site], str]
 
@@ -113,6 +114,11 @@ def never_on(_problem: Problem, demand: Demand, site: Site) -> str:
     return "one of the sites it must avoid" if site.name in demand.never_on else ""
 
 
+def fit(problem: Problem, demand: Demand, site: Site) -> str:
+    """Kind: the site can run such a demand at all."""
+    return problem.unfit.get(demand.name, _ANYTHING).get(site.name, "")
+
+
 def labels(_problem: Problem, demand: Demand, site: Site) -> str:
     """Every label of the demand is on the site."""
     missing = sorted(demand.labels - site.labels)
@@ -143,7 +149,7 @@ def too_far(problem: Problem, population: str, site: str, bound_ms: float) -> st
     return f"{latency:g} ms from {population}, bound {bound_ms:g} ms" if latency > bound_ms else ""
 
 
-RULES: tuple[Rule, ...] = (only_on, never_on, labels, size, latency_bound)
+RULES: tuple[Rule, ...] = (only_on, never_on, labels, fit, size, latency_bound)
 
 
 # --- what runs already --------------------------------------------------------------------------

@@ -67,6 +67,8 @@ def _rules(problem: Problem, demand: Demand, site: Site) -> Iterator[str]:
         yield f"may run only on {', '.join(sorted(demand.only_on))}"
     if site.name in demand.never_on:
         yield "may never run there"
+    if why := problem.unfit.get(demand.name, {}).get(site.name):
+        yield f"the site cannot run it: {why}"
     for key, value in sorted(demand.labels):
         if (key, value) not in site.labels:
             yield f"the site has no label {key}={value}"

@@ -77,13 +77,15 @@ class Problem:
 
     `latency_ms[population][site]` is one way; a missing pair means no path, and such a site is no
     candidate for a demand with a latency bound and a rate from that population. `current` says
-    where copies run now (demand name → site names), for the cost of moving.
+    where copies run now (demand name → site names), for the cost of moving. `unfit[demand][site]`
+    says in a clause why a site cannot run a demand at all, whatever is free there.
     """
 
     sites: tuple[Site, ...]
     demands: tuple[Demand, ...]
     latency_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     current: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unfit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

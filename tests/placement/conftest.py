@@ -84,4 +84,5 @@ def _tiny_problems(draw: st.DrawFn) -> Problem:
             for p in ("p1", "p2")
         },
         current={name: tuple(sorted(seldom(sites, 3))) for name in demands},
+        unfit={name: dict.fromkeys(seldom(sites), "wrong kind") for name in demands},
     )

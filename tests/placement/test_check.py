@@ -28,6 +28,7 @@ def problem(site: Callable[..., Site], demand: Callable[..., Demand]) -> Problem
                    together_with=frozenset({"db"})),
         ),
         {"p": {"a": 1.0, "c": 2.0, "d": 9.0}},
+        unfit={"cache": {"b": "its kernel is for Xen"}},
     )  # fmt: skip
 
 
@@ -51,6 +52,7 @@ def test_a_good_plan_passes(problem: Problem) -> None:
         ({"db": ("b",)}, "db at b: the site has no label disk=ssd"),
         ({"cache": ("d",)}, "cache at d: farther than 5 ms from p"),
         ({"cache": ("b",)}, "cache at b: p has no path to it"),
+        ({"cache": ("b",)}, "cache at b: the site cannot run it: its kernel is for Xen"),
         ({"batch": ("d",), "db": ("d",)}, "db and batch must be apart, both are at d"),
         ({"cache": ("c",)}, "cache must be together with db, which is not at c"),
     ],

@@ -89,6 +89,7 @@ def test_leaving_out_a_family_gives_another_answer(
         ("only_on", {"only_on": frozenset({"far"})}),
         ("never_on", {"never_on": frozenset({"near"})}),
         ("labels", {"labels": frozenset({("disk", "ssd")})}),
+        ("fit", {}),
         ("size", {"cpu": 6}),
         ("latency_bound", {"latency_bound_ms": 10.0, "rates": {"home": 9.0, "away": 1.0}}),
     ],
@@ -106,7 +107,9 @@ def test_leaving_out_a_rule_for_candidates_gives_another_answer(
     }
     ssd = frozenset({("disk", "ssd")})
     sites = (site("near"), site("mid", labels=ssd), site("far", cpu=8, labels=ssd))
-    problem = Problem(sites, (demand("web", **{"rates": {"home": 1.0}, **change}),), latency)
+    unfit = {"web": {"near": "wrong kind"}} if rule == "fit" else {}
+    web = demand("web", **{"rates": {"home": 1.0}, **change})
+    problem = Problem(sites, (web,), latency, unfit=unfit)
     whole = milp.solve(problem, Options())
     assert violations(problem, whole) == ()
     others = tuple(each for each in candidates.RULES if each.__name__ != rule)
