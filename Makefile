@@ -7,7 +7,6 @@ export PYTHON
 export PATH := $(PATH):/usr/sbin:/sbin
 
 BIN := .venv/bin
-SAMPLE := $(IMAGES)/linux-microvm
 # Guests and networks are the system libvirt's, so what asks for them runs as root. Nothing that
 # root runs may leave files of root's in a user's checkout.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo env PATH='$(PATH)' PYTHONDONTWRITEBYTECODE=1 \
@@ -42,7 +41,7 @@ docs: setup ## check the documentation: links, commands, examples
 
 bench: setup libvirtd ## measure; prints tables
 	@scripts/setup.sh bench
-	@set -e; for name in cold_path dns_warm memory; do \
+	@set -e; for name in cold_path images dns_warm memory; do \
 		echo "==> benchmarks/$$name.py"; $(AS_ROOT) $(BIN)/python -m benchmarks.$$name; done
 
 setup: ## install what is missing: Debian packages, a virtual environment
@@ -51,10 +50,10 @@ setup: ## install what is missing: Debian packages, a virtual environment
 libvirtd: ## start this machine's libvirt unless it runs
 	@scripts/libvirtd.sh start
 
-image: setup ## build the sample guest image
+image: setup ## build the sample images: hello and the Linux guest
 	@[ -d $(dir $(IMAGES)) ] || $(AS_ROOT) install -d -m 0711 $(dir $(IMAGES))
 	@[ -d $(IMAGES) ] || $(AS_ROOT) install -d -m 0755 $(IMAGES)
-	@$(AS_ROOT) $(BIN)/python -m images.build.linux_microvm $(SAMPLE)
+	@$(AS_ROOT) $(BIN)/python -m images.build $(IMAGES)
 
 clean: ## remove what these jobs made in this folder
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks build dist

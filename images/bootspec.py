@@ -1,13 +1,38 @@
 """What a hypervisor needs in order to boot a guest, and nothing about what the guest is.
 
 An image family (`images.families`) turns an `Image`, a `GuestAddress` and the service's
-configuration into one `BootSpec`; a hypervisor driver turns the `BootSpec` into domain XML, a QEMU
-command line or whatever it speaks. Neither knows the other.
+configuration into one `BootSpec`; a hypervisor driver turns the `BootSpec` into domain XML, a
+tender's arguments or whatever it speaks. Neither knows the other.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from pathlib import Path
+
+from images.facts import Architecture, Entry
+
+
+class Platform(StrEnum):
+    """What runs the guests of a host."""
+
+    QEMU = "qemu"
+    XEN = "xen"
+    SPT = "spt"
+
+
+@dataclass(frozen=True, slots=True)
+class HostTraits:
+    """What a host can start, as far as an image has to care.
+
+    `kvm` says that KVM was seen to boot a guest there. `dhcp` says that its guest network gives
+    each MAC address of ours the address we chose for it.
+    """
+
+    platform: Platform = Platform.QEMU
+    architecture: Architecture = Architecture.X86_64
+    kvm: bool = False
+    dhcp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,20 +40,30 @@ class Nic:
     """One network card of a guest.
 
     `network` is the host's name for what the card is plugged into (a libvirt network or a bridge);
-    `mac` is written `aa:bb:cc:dd:ee:ff`.
+    `mac` is written `aa:bb:cc:dd:ee:ff`. `name` is what the image itself calls the device (Solo5).
+    `transitional` asks for a virtio card that also speaks the protocol from before virtio 1.0,
+    wherever the machine would offer a modern one only. `xenstore_ip` is the value of the `ip` key
+    of the card's Xenstore backend, where some Xen guests look for their address.
     """
 
     network: str
     mac: str
+    name: str = ""
+    transitional: bool = False
+    xenstore_ip: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """One disk of a guest: a raw or qcow2 file; read-only disks may be shared by many guests."""
+    """One disk of a guest: a raw or qcow2 file; read-only disks may be shared by many guests.
+
+    `name` is what the image itself calls the device (Solo5).
+    """
 
     path: Path
     format: str = "raw"
     read_only: bool = True
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +79,42 @@ class GuestAddress:
 class Image:
     """A bootable image as the lab file names it.
 
-    `family` is a name in `images.families.FAMILIES`; `kernel` and `initrd` are files on this
-    machine; `cmdline` is what the user wants added to the family's own command line.
+    `family` is a name in `images.families.FAMILIES`; empty means that the file's bytes tell.
+    `kernel` is the file that is started, None for an image that boots from its first disk; all
+    files are on this machine. `catalog` names an image of the catalogue, which then says all that
+    is not said here. `cmdline` is what the user wants the guest's program to be told, put
+    where the family wants it.
+
+    The rest overrides what the family says, where it is not empty (or None): `template` the whole
+    command line, with the words of `images.families.template`; `machine` the QEMU machine type;
+    `end_pattern` the console text (a regular expression) that means the guest has ended;
+    `obeys_shutdown` whether an ACPI or Xen shutdown request ends it; `least_memory_mib` the least
+    memory, in MiB.
     """
 
     name: str
-    family: str
-    kernel: Path
+    family: str = ""
+    kernel: Path | None = None
     initrd: Path | None = None
     disks: tuple[Disk, ...] = ()
+    catalog: str = ""
     cmdline: str = ""
+    template: str = ""
+    machine: str = ""
+    end_pattern: str = ""
+    obeys_shutdown: bool | None = None
+    least_memory_mib: int | None = None
+
+    @property
+    def main_file(self) -> Path:
+        """The file that says what the image is: the kernel, else the first disk."""
+        return self.kernel if self.kernel is not None else self.disks[0].path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of the image."""
+        some = (self.kernel, self.initrd, *(disk.path for disk in self.disks))
+        return tuple(path for path in some if path is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +122,8 @@ class BootRequest:
     """What a family is told about the guest it is to describe.
 
     `name` is the instance (also its host name), `service` and `host` are for the guest to show;
-    `config` is the service's own configuration from the lab file.
+    `config` is the service's own configuration from the lab file. `platform` is what will run it
+    and `entry` the way in that `images.match` chose; the nic carries network and MAC only.
     """
 
     name: str
@@ -72,24 +134,40 @@ class BootRequest:
     memory_mib: int
     vcpus: int = 1
     config: tuple[tuple[str, str], ...] = ()
+    platform: Platform = Platform.QEMU
+    entry: Entry = Entry.LINUX
 
 
 @dataclass(frozen=True, slots=True)
 class BootSpec:
     """Everything a hypervisor needs to boot one guest.
 
-    `memory_mib` is in MiB, `vcpus` counts virtual processors (at least 1). `machine` is a QEMU
-    machine type; ``pc`` is the one all multiboot families boot on. `obeys_shutdown` says whether
-    an ACPI power-button press ends the guest: most unikernels ignore it and are destroyed.
+    `memory_mib` is in MiB, `vcpus` counts virtual processors (at least 1). `entry` is the way in
+    (on Xen it decides between PV and PVH); `kernel` is None when the guest boots from its first
+    disk. `machine` is a QEMU machine type; ``pc`` is the one all multiboot families boot on.
+    `xenstore` are keys below the domain's own path and their values, written before it runs.
+    `end_pattern` is a regular expression: console text that means that the guest has ended though
+    its domain is still there; empty if the domain ends by itself. `obeys_shutdown` says whether a
+    shutdown request (ACPI power button, Xen's control/shutdown) ends the guest: most unikernels
+    ignore it and are destroyed.
     """
 
-    kernel: Path
+    kernel: Path | None
     memory_mib: int
     vcpus: int = 1
     initrd: Path | None = None
     cmdline: str = ""
     nics: tuple[Nic, ...] = ()
     disks: tuple[Disk, ...] = ()
+    entry: Entry = Entry.LINUX
     machine: str = "pc"
     acpi: bool = True
+    xenstore: tuple[tuple[str, str], ...] = ()
+    end_pattern: str = ""
     obeys_shutdown: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files the host needs, in the order they are named here."""
+        some = (self.kernel, self.initrd, *(disk.path for disk in self.disks))
+        return tuple(path for path in some if path is not None)

@@ -5,17 +5,17 @@ anything, and an instance is forgotten only after its guest is gone. Each step r
 undo, so a failure anywhere takes back exactly what was done.
 """
 
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from logging import getLogger
+from pathlib import Path
 from typing import Protocol
 
-from images.bootspec import BootRequest, Nic
-from images.errors import ImageError
-from images.families import family
+from images.bootspec import HostTraits
 from orchestrator.errors import (
     EdgewakeError,
     GuestDied,
@@ -26,7 +26,8 @@ from orchestrator.errors import (
 )
 from orchestrator.fleet import Fleet
 from orchestrator.hypervisors.base import Hypervisor, Stamp
-from orchestrator.model import Guest, Instance, InstanceState, Lab, Mark, Probe, Service
+from orchestrator.library import Fit, Library
+from orchestrator.model import Instance, InstanceState, Lab, Probe, Service
 from orchestrator.readiness import Cancelled, NotAnswering, Target
 from orchestrator.store.base import Store
 
@@ -48,26 +49,47 @@ class Wait(Protocol):
         ...
 
 
+KeepFiles = Callable[[Collection[Path]], object]
+
+
+def _sent_nothing(_files: Collection[Path]) -> None:
+    """Stand for a host that boots from this machine's own files."""
+
+
 @dataclass(frozen=True, slots=True)
 class HostParts:
-    """What control needs to work with one host: who runs its guests, and how to wait for them."""
+    """What control needs to work with one host.
+
+    Who runs its guests, how to wait for them, what it can start, and a way to tell it which files
+    of images it may be asked to boot, so that it can remove others that were sent there.
+    """
 
     hypervisor: Hypervisor
     wait: Wait
+    traits: HostTraits
+    keep: KeepFiles = _sent_nothing
 
 
 class Boots:
     """Boots and stops instances. Holds no lock while it talks to a host."""
 
     def __init__(
-        self, owner: str, store: Store, fleet: Fleet, *, end_later: Callable[[Instance], None]
+        self,
+        owner: str,
+        store: Store,
+        fleet: Fleet,
+        library: Library,
+        *,
+        end_later: Callable[[Instance], None],
     ) -> None:
         self.owner = owner
+        self._library = library
         self._end_later = end_later
         self.hosts: dict[str, HostParts] = {}
         self._store = store
         self._fleet = fleet
         self._deaths: dict[str, str] = {}
+        self._end_patterns: dict[str, str] = {}
         self._waiting: dict[str, float] = {}
         self.closing = ""  # why nobody waits for anything any more
         self._lock = threading.Lock()
@@ -82,12 +104,18 @@ class Boots:
         """
         with ExitStack() as undo:
             undo.callback(self._fleet.drop, instance, rest_until=0.0)
+            parts = self._parts(instance)
+            guest = self._library.guest(
+                self._fleet.lab, service, instance, parts.traits, self.owner
+            )
+            instance = replace(instance, address6=guest.mark.address6)
+            self._end_patterns[instance.name] = guest.boot.end_pattern
+            self._fleet.put(instance)
             self._store.save(instance)
             undo.pop_all()  # from here on there is more to take back, and it may not succeed
             undo.callback(self._abandon, instance)
             stamp("intent")
-            guest = guest_of(self._fleet.lab, service, instance, self.owner)
-            self._parts(instance).hypervisor.start(guest, stamp)
+            parts.hypervisor.start(guest, stamp)
             undo.pop_all()
         return self.finish(instance, service, deadline, stamp)
 
@@ -155,6 +183,26 @@ class Boots:
             return False
         return True
 
+    def said_its_end(self, instance: Instance, service: Service) -> bool:
+        """Return whether a guest whose domain goes on by nature has printed that it has ended.
+
+        Only some families need it (`BootSpec.end_pattern`); for the others nothing is read.
+        """
+        pattern = self._end_patterns.get(instance.name)
+        if pattern is None:
+            pattern = self._end_patterns[instance.name] = self._end_pattern(instance, service)
+        if not pattern:
+            return False
+        console = self._parts(instance).hypervisor.console(instance.name)
+        return re.search(pattern, console.decode(errors="replace"), re.MULTILINE) is not None
+
+    def _end_pattern(self, instance: Instance, service: Service) -> str:
+        try:
+            fit = self._library.fit(self._fleet.lab, service, self._parts(instance).traits)
+        except EdgewakeError:
+            return ""
+        return fit.image.end_pattern or fit.family.traits.end_pattern
+
     def note_death(self, instance: str, why: str, asked_at: float) -> None:
         """Tell whoever waits for this instance that its guest is gone.
 
@@ -185,6 +233,7 @@ class Boots:
 
     def forget(self, instance: Instance, *, rest_until: float) -> None:
         """Remove every record of an instance whose guest is known to be gone."""
+        self._end_patterns.pop(instance.name, None)
         self._store.remove(instance, rest_until=rest_until)
         self._fleet.drop(instance, rest_until=rest_until)
 
@@ -200,6 +249,30 @@ class Boots:
         except HypervisorError as error:
             log.info("%s stays to be ended when its host can: %s", instance.name, error)
 
+    def unfit(self, service: Service) -> Mapping[str, str]:
+        """Return the hosts that can run no image of a service, and why."""
+        return self._library.unfit(self._fleet.lab, service, self._traits())
+
+    def fits(self, service: Service) -> Mapping[str, Fit]:
+        """Return which image each host would boot for a service, where it can run one."""
+        lab, fits = self._fleet.lab, {}
+        for host, traits in self._traits().items():
+            with suppress(ImageUnusable):
+                fits[host] = self._library.fit(lab, service, traits)
+        return fits
+
+    def keep_files(self, lab: Lab) -> None:
+        """Tell every host which files a lab may boot, so that it can remove others that we sent."""
+        files = self._library.files(lab)
+        for host, parts in self.hosts.copy().items():
+            try:
+                parts.keep(files)
+            except HypervisorError as error:
+                log.info("%s: files that were sent there were not looked through: %s", host, error)
+
+    def _traits(self) -> dict[str, HostTraits]:
+        return {name: parts.traits for name, parts in self.hosts.copy().items()}
+
     def _parts(self, instance: Instance) -> HostParts:
         try:
             return self.hosts[instance.host]
@@ -207,34 +280,3 @@ class Boots:
             raise EdgewakeError(
                 f"{instance.name}: host {instance.host} is not in the lab"
             ) from None
-
-
-def guest_of(lab: Lab, service: Service, instance: Instance, owner: str) -> Guest:
-    """Return what the hypervisor is to start for an instance; raises `ImageUnusable`."""
-    image = lab.image(service.image)
-    network = lab.host(instance.host).network
-    request = BootRequest(
-        name=instance.name,
-        service=service.name,
-        host=instance.host,
-        address=network.guest_address(instance.address),
-        nic=Nic(network=network.name, mac=instance.mac),
-        memory_mib=service.resources.memory_mib,
-        vcpus=max(1, round(service.resources.cpu)),
-        config=service.config,
-    )
-    try:
-        how = family(image.family)
-        how.check(image)
-        spec = how.boot_spec(image, request)
-    except ImageError as error:
-        raise ImageUnusable(service.name, f"image {image.name}: {error}") from error
-    mark = Mark(
-        owner=owner,
-        instance=instance.name,
-        service=service.name,
-        host=instance.host,
-        address=instance.address,
-        address6=instance.address6,
-    )
-    return Guest(name=instance.name, mark=mark, boot=spec)

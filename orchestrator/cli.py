@@ -233,6 +233,24 @@ def plan(
         _print_changes(answer["changes"])
 
 
+@app.command(epilog="Example: edgewake explain web --for campus")
+def explain(
+    ctx: typer.Context,
+    name: Name,
+    population: Annotated[
+        str, typer.Option("--for", metavar="CLIENTS", help="As if these clients asked.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Show where a service would wake now, with which image, and why not on the other hosts."""
+    query = f"?population={quote(population, safe='')}" if population else ""
+    answer = _client(ctx).get(f"/services/{quote(name, safe='')}/hosts{query}")
+    if as_json:
+        _print_json(answer)
+    else:
+        _print_choices(answer["hosts"])
+
+
 @app.command(epilog="Example: edgewake status")
 def status(ctx: typer.Context, as_json: Json = False) -> None:
     """Show hosts and services.
@@ -351,12 +369,14 @@ def doctor(ctx: typer.Context, lab: MaybeLab = None, as_json: Json = False) -> N
     With LAB, its libvirt hosts, images and DNS address are looked at too. Ends with 5 if a check
     failed; warnings are no failure.
     """
+    from orchestrator.daemon import library_of
     from orchestrator.doctor import Patient, Verdict, examine
     from orchestrator.labfile import load_lab
 
     images = ctx.obj.images
     parsed = load_lab(lab, images_dir=images) if lab else None
-    patient = Patient(images, parsed, dns_is_ours=_is_running(ctx))
+    library = library_of(ctx.obj)
+    patient = Patient(images, library, parsed, dns_is_ours=_is_running(ctx))
     checks: list[Check] = []
     out = _console()
     with out.status("looking; booting a kernel under KVM may take seconds ..."):
@@ -418,12 +438,18 @@ def _is_running(ctx: typer.Context) -> bool:
 
 
 def _plan_offline(ctx: typer.Context, lab: Path) -> dict[str, Any]:
+    from orchestrator.daemon import library_of
     from orchestrator.labfile import load_lab
+    from orchestrator.library import traits_of
     from orchestrator.planner import Planner
     from web import wire
 
-    planner = Planner(load_lab(lab, images_dir=ctx.obj.images))
-    return {"plan": wire.plan(planner.plan([])), "changes": [], "applied": False}
+    wanted = load_lab(lab, images_dir=ctx.obj.images)
+    hosts = {host.name: traits_of(host) for host in wanted.hosts}
+    library = library_of(ctx.obj)
+    unfit = {service.name: library.unfit(wanted, service, hosts) for service in wanted.services}
+    plan = Planner(wanted).plan([], unfit)
+    return {"plan": wire.plan(plan), "changes": [], "applied": False}
 
 
 def unseen(before: str, now: str) -> str:
@@ -519,6 +545,18 @@ def _print_plan(plan: dict[str, Any]) -> None:
         gap = "" if plan["gap"] is None else f", gap {plan['gap']:.2%}"
         out.print(f"no plan is better than {plan['bound']:g}{gap}")
     out.print(f"found by {plan['algorithm']} in {plan['seconds']:.3f} s")
+
+
+def _print_choices(hosts: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table("host", "choice", "boots", "away", "why not", box=None)
+    for host in hosts:
+        boots = f"{_plain(host['image'])} by {host['entry']}" if host["image"] else ""
+        away = "" if host["distance_ms"] is None else f"{host['distance_ms']:g} ms"
+        rank = "[red]no[/]" if host["rank"] is None else f"[green]{host['rank']}[/]"
+        table.add_row(_plain(host["host"]), rank, boots, away, _plain(host["why_not"]))
+    _console().print(table)
 
 
 def _print_wakes(wakes: list[dict[str, Any]]) -> None:

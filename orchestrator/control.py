@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from logging import getLogger
 
+from images.inspect import Inspector
 from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
@@ -26,6 +27,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.hosts import Hosts, OpenHost
 from orchestrator.idle import Usage, Verdict, verdict
 from orchestrator.journal import Journal
+from orchestrator.library import Library
 from orchestrator.model import (
     Capacity,
     Client,
@@ -104,6 +106,23 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A host as a place to wake a service now.
+
+    `rank` counts from 1, the best; None if `why_not` says why it is out. `image` and `entry` are
+    what it would boot and by which way in, empty if it can run none of the service's images.
+    `distance_ms` is the one-way latency to whoever asks, None if nobody was named.
+    """
+
+    host: str
+    rank: int | None
+    image: str = ""
+    entry: str = ""
+    distance_ms: float | None = None
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """A placement of everything and the changes that lead to it."""
 
@@ -121,6 +140,7 @@ class Orchestrator:
         store: Store,
         open_host: OpenHost,
         owner: str,
+        library: Library | None = None,
         settings: ControlSettings | None = None,
     ) -> None:
         self.settings = settings or ControlSettings()
@@ -137,6 +157,7 @@ class Orchestrator:
             owner,
             store,
             self.fleet,
+            library or Library(Inspector()),
             end_later=lambda ended: self._waker.end_later(ended),  # noqa: PLW0108 - made below
         )
         self._hosts = Hosts(
@@ -241,6 +262,7 @@ class Orchestrator:
                 self._store.save_lab(text, path)
             self._journal.record("applied", lab.name, f"{len(changes)} changes")
             self._steering.steer()
+            self._ender.do(self._boots.keep_files, lab)
             return changes
 
     def _leave_behind(self) -> None:
@@ -279,7 +301,8 @@ class Orchestrator:
         """Place everything anew by MILP; move what is awake there unless `dry_run`. Blocks."""
         with self._apply_lock:
             awake = [i for i in self.fleet.instances() if i.state is InstanceState.READY]
-            plan = self.fleet.planner.plan(awake)
+            unfit = {service.name: self._boots.unfit(service) for service in self.lab.services}
+            plan = self.fleet.planner.plan(awake, unfit)
             changes = changes_for(plan, awake)
             changes.raise_if_unsafe()
             if not dry_run:
@@ -316,6 +339,27 @@ class Orchestrator:
         )
 
     # --- for people who look on -------------------------------------------------------------
+
+    def explain(self, service: str, population: str = "") -> tuple[Choice, ...]:
+        """Return for each host whether it would be chosen to wake a service now, best first."""
+        known = self.known(service)
+        fits = self._boots.fits(known)
+        ranking = self.fleet.ranking(service, population, self._boots.unfit(known))
+        distance_ms = self.fleet.planner.distance_ms
+        return tuple(
+            Choice(
+                host=host,
+                rank=rank,
+                image=fits[host].image.name if host in fits else "",
+                entry=str(fits[host].entry) if host in fits else "",
+                distance_ms=distance_ms(population, host) if population else None,
+                why_not=ranking.reasons.get(host, ""),
+            )
+            for rank, host in (
+                *enumerate(ranking.sites, 1),
+                *((None, host) for host in sorted(ranking.reasons)),
+            )
+        )
 
     def events(self, limit: int = 100) -> tuple[Event, ...]:
         """Return the last events of the journal, oldest first."""

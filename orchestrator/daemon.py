@@ -22,16 +22,19 @@ from urllib.parse import urlsplit
 
 from dns_boot.resolver import Resolver
 from dns_boot.server import DnsServer
+from images.inspect import Inspector
 from orchestrator.boot import HostParts
 from orchestrator.control import Orchestrator
 from orchestrator.doctor import probe_kernel
 from orchestrator.errors import EdgewakeError, LabError
+from orchestrator.hypervisors.depot import Digests
 from orchestrator.hypervisors.domain_xml import Virt
 from orchestrator.hypervisors.kvm import cached_verdict
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
 from orchestrator.installation import check_installation
 from orchestrator.labfile import parse_lab, read_text
+from orchestrator.library import Library, traits_of
 from orchestrator.model import Host, Lab, Probe
 from orchestrator.readiness import Cancelled, Target, wait
 from orchestrator.state_dir import StateDir
@@ -106,6 +109,7 @@ class Daemon:
                 store=store,
                 open_host=HostOpener(state),
                 owner=state.owner,
+                library=library_of(state),
             )
             resolver = Resolver(wanted.lab.dns, lambda: orchestrator.lab.populations, orchestrator)
             undo.callback(resolver.close)
@@ -203,6 +207,11 @@ def read_lab(path: Path, images_dir: Path) -> LabFile:
     return LabFile(parse_lab(text, path, images_dir=images_dir), text, path)
 
 
+def library_of(state: StateDir) -> Library:
+    """Return the images of an installation: files, and its catalogue."""
+    return Library(Inspector())
+
+
 # --- hosts ------------------------------------------------------------------------------------
 
 
@@ -215,15 +224,19 @@ class HostOpener:
         self._lock = threading.Lock()
         self._virt: Virt | None = None
         self._machines: dict[str, MemoryMachine] = {}
+        self._digests = Digests()
 
     def __call__(self, host: Host) -> HostParts:
         """Return what control needs to work with a host; connects to nothing yet."""
         if urlsplit(host.uri).scheme == MEMORY_SCHEME:
-            return HostParts(self._remembering(host), wait_in_memory)
+            return HostParts(self._remembering(host), wait_in_memory, traits_of(host))
+        virt = self._virt_of(host)
         hypervisor = LibvirtHypervisor(
-            host, self._owner, console_dir=self._state.consoles, virt=self._virt_of(host)
+            host, self._owner, console_dir=self._state.consoles, virt=virt, digests=self._digests
         )
-        return HostParts(hypervisor, wait)
+        return HostParts(
+            hypervisor, wait, traits_of(host, kvm=virt == "kvm"), keep=hypervisor.collect
+        )
 
     def _remembering(self, host: Host) -> MemoryHypervisor:
         """Return a host in memory; its machine stays when the lab describes it anew."""

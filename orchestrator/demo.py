@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dns_boot.query import Reply, ask
-from images.build.linux_microvm import build
+from images.build import build
 from orchestrator.errors import EdgewakeError, StoreError
 from orchestrator.labfile import load_lab
 from orchestrator.model import Lab, Service
@@ -144,13 +144,23 @@ def run_demo(lab_file: Path, state: Path, *, out: Console | None = None) -> None
         undo.callback(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
         with _opened(folder, out):
             undo.callback(_remove, folder, out)
-            out.print("[bold]Building the sample guest[/] (a Linux kernel and a small RAM disk)")
-            with out.status("copying the kernel, packing the RAM disk ..."):
-                build(folder.images / "linux-microvm")
+            _build_images(lab, folder.images, out)
         demo = Demo(out, lab_file, lab, folder, Client(folder.socket))
         out.print(f"[bold]Starting edgewake[/] with {lab_file.name}: zone {lab.dns.zone}")
         undo.enter_context(_running(demo))
         demo.play()
+
+
+def _build_images(lab: Lab, images: Path, out: Console) -> None:
+    """Build the images that the lab names as ``built:``, which are below that folder."""
+    files = [path for image in lab.images for path in image.files if path.is_relative_to(images)]
+    for name in sorted({path.relative_to(images).parts[0] for path in files}):
+        began = time.monotonic()
+        with out.status(f"building the image {name} ..."):
+            folder = build(name, images)
+        size_kb = sum(file.stat().st_size for file in folder.iterdir()) / 1000
+        took_s = time.monotonic() - began
+        out.print(f"Built the image [bold]{name}[/]: {size_kb:,.0f} kB in {took_s:.1f} s")
 
 
 def _opened(folder: StateDir, out: Console) -> StateDir:
@@ -259,7 +269,7 @@ class _Words(HTMLParser):
     def handle_data(self, data: str) -> None:
         """Take in words; the cells of a row stand in columns."""
         if not self._hidden and (words := " ".join(data.split())):
-            self.lines[-1] = f"{self.lines[-1]:<10}{words}" if self.lines[-1] else words
+            self.lines[-1] = f"{self.lines[-1]:<14}{words}" if self.lines[-1] else words
 
 
 def _words(page: str) -> list[str]:

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 from images.build.linux_microvm import KERNEL_NAME, newest_kernel
 from images.errors import BuildFailed, ImageError
-from images.families import family
 from orchestrator.errors import HypervisorError, InstallationError
 from orchestrator.hypervisors.kvm import QEMU, probe_kvm
 from orchestrator.installation import check_installation
+from orchestrator.library import Library, traits_of
 from orchestrator.model import Capacity, DnsSettings, GuestNetwork, Host, Lab
 
 LOCAL_URI = "qemu:///system"
@@ -54,12 +54,13 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What is looked at: the images folder of a state directory and, if given, a lab.
+    """What is looked at: the images of a state directory and, if given, a lab.
 
     `dns_is_ours` says that an edgewake runs already, so that its port is rightly taken.
     """
 
     images: Path
+    library: Library
     lab: Lab | None = None
     dns_is_ours: bool = False
 
@@ -256,12 +257,22 @@ def _images(patient: Patient) -> Iterator[Check]:
         return
     for image in patient.lab.images:
         try:
-            family(image.family).check(image)
+            known = patient.library.recognise(image)
         except ImageError as error:
             to_do = f"build it (`make image IMAGES={patient.images}`), or correct its path"
             yield Check(f"image {image.name}", Verdict.FAIL, str(error), to_do)
         else:
-            yield Check(f"image {image.name}", Verdict.OK, f"{image.kernel} can be booted")
+            files = ", ".join(f"{each.image.main_file}: {each.title}" for each in known)
+            yield Check(f"image {image.name}", Verdict.OK, files)
+    hosts = {host.name: traits_of(host) for host in patient.lab.hosts}
+    for service in patient.lab.services:
+        unfit = patient.library.unfit(patient.lab, service, hosts)
+        if hosts and len(unfit) == len(hosts):
+            why = "; ".join(sorted(set(unfit.values())))
+            to_do = "see docs/images.md for what each kind of host can boot"
+            yield Check(
+                f"service {service.name}", Verdict.FAIL, f"no host can run it: {why}", to_do
+            )
 
 
 def _sample(images: Path) -> Check:

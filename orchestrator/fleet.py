@@ -26,8 +26,10 @@ from orchestrator.model import (
 from orchestrator.planner import Planner
 from orchestrator.steering.base import Route
 from orchestrator.store.base import Quarantine
+from placement.problem import Ranking
 
 NOTHING = Capacity(cpu=0.0, memory_mib=0)
+NOWHERE: Mapping[str, str] = {}
 
 
 class Fleet:
@@ -129,13 +131,15 @@ class Fleet:
         service: str,
         *,
         population: str = "",
+        unfit: Mapping[str, str] = NOWHERE,
         without: frozenset[str] = frozenset(),
         only: str = "",
         now: float | None = None,
     ) -> Instance:
         """Choose a host and an address for one more instance, and hold what it needs.
 
-        `without` are hosts not to try again, `only` asks for one host. Raises `NoCapacity` saying
+        `unfit` are hosts that cannot run it, with why, `without` hosts not to try again; `only`
+        asks for one host. Raises `NoCapacity` saying
         why each host is out, or `NoHostReachable` if that is the only obstacle.
         """
         now = time.time() if now is None else now
@@ -143,12 +147,7 @@ class Fleet:
             shut = without | self._lost.keys() | self._refused.keys()
             if only:
                 shut |= {host.name for host in self.lab.hosts} - {only}
-            ranking = self.planner.rank(
-                service,
-                used={host.name: self._spoken_for(host) for host in self.lab.hosts},
-                where=self._where(),
-                population=population,
-            )
+            ranking = self._rank(service, population, unfit)
             reasons = dict(ranking.reasons)
             for name in ranking.sites:
                 if name in shut:
@@ -163,6 +162,14 @@ class Fleet:
                 self._keep(instance)
                 return instance
         raise self._no_place(service, shut, reasons)
+
+    def ranking(self, service: str, population: str, unfit: Mapping[str, str]) -> Ranking:
+        """Return where one more instance would go now, best first, and why not elsewhere."""
+        with self._lock:
+            ranking = self._rank(service, population, unfit)
+            shut = {**self._refused, **self._lost}
+            sites = tuple(name for name in ranking.sites if name not in shut)
+            return Ranking(sites, {**shut, **ranking.reasons})
 
     def put(self, instance: Instance) -> None:
         """Remember an instance in its present state, replacing what was known of it."""
@@ -242,6 +249,15 @@ class Fleet:
             return tuple(self._routes.values())
 
     # --- inside ---
+
+    def _rank(self, service: str, population: str, unfit: Mapping[str, str]) -> Ranking:
+        return self.planner.rank(
+            service,
+            used={host.name: self._spoken_for(host) for host in self.lab.hosts},
+            where=self._where(),
+            unfit=unfit,
+            population=population,
+        )
 
     def _of(self, service: str) -> tuple[Instance, ...]:
         return tuple(i for _, i in sorted(self._by_service.get(service, {}).items()))

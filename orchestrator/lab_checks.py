@@ -52,7 +52,8 @@ def _references(entry: LabEntry) -> Iterator[tuple[Where, str, str]]:
     for name, clients in entry.clients.items():
         yield ("clients", name, "router"), clients.router, "router"
     for name, service in entry.services.items():
-        yield ("services", name, "image"), service.image, "image"
+        for index, image in enumerate(service.image):
+            yield ("services", name, "image", index), image, "image"
         for key, noun in _CONSTRAINTS:
             for index, other in enumerate(getattr(service.constraints, key)):
                 yield ("services", name, "constraints", key, index), other, noun
@@ -154,6 +155,7 @@ def _shape(network: GuestNetwork) -> tuple[object, ...]:
         network.create,
         network.bridge,
         network.subnet6,
+        network.dhcp,
     )
 
 

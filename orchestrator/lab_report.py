@@ -51,10 +51,17 @@ class Report:
         raise LabError(message, file=self.path, line=first[0], field=first[1])
 
     def written_at(self, where: Where) -> Where:
-        """Return where a key is written: in `defaults`, if a service has it from there."""
-        inherited = ("defaults", *where[2:])
-        if where[:1] == ("services",) and where[:3] not in self.lines and inherited in self.lines:
-            return inherited
+        """Return where a key is written.
+
+        That is in `defaults`, if a service has it from there; and a list of one may be written as
+        what is in it.
+        """
+        if where[:1] == ("services",) and where[:3] not in self.lines:
+            inherited = ("defaults", *where[2:])
+            if inherited[:2] in self.lines:
+                where = inherited
+        if where and isinstance(where[-1], int) and where not in self.lines:
+            return where[:-1] if where[:-1] in self.lines else where
         return where
 
 

@@ -9,9 +9,9 @@ passed.
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -24,6 +24,7 @@ from orchestrator.lab_values import (
     Alpn,
     Bandwidth,
     BridgeName,
+    CatalogName,
     ConfigText,
     ConsolePattern,
     Cores,
@@ -162,6 +163,9 @@ class NetworkEntry(Entry):
     subnet6: Subnet6 | None = Field(
         default=None, description="IPv6 subnet; guests get the same host part as in IPv4."
     )
+    dhcp: Flag = Field(
+        default=False, description="Guests get their addresses by DHCP, for images that need it."
+    )
 
     def noun(self) -> GuestNetwork:
         """Return the network."""
@@ -174,6 +178,7 @@ class NetworkEntry(Entry):
             create=self.create,
             bridge=self.bridge or "",
             subnet6=self.subnet6,
+            dhcp=self.dhcp,
         )
 
 
@@ -265,25 +270,63 @@ class DiskEntry(Entry):
 
 
 class ImageEntry(Entry):
-    """A bootable image."""
+    """A bootable image: files, or one of the catalogue. What is not said, its family knows."""
 
-    family: Family = Field(description="What kind of guest it is.")
-    kernel: ImageFile = Field(description="Kernel or unikernel file.")
+    family: Family | None = Field(
+        default=None, description="What kind of guest it is; default: what its bytes say."
+    )
+    catalog: CatalogName | None = Field(
+        default=None, description="NAME, NAME:TAG or digest in the catalogue, instead of files."
+    )
+    kernel: ImageFile | None = Field(
+        default=None, description="Kernel or unikernel file; none if it boots from its disk."
+    )
     initrd: ImageFile | None = Field(default=None, description="Initial RAM disk.")
     disks: list[DiskEntry] = Field(default=[], description="Disks, in order.")
-    cmdline: Line = Field(default="", description="Added to the family's own command line.")
+    cmdline: Line = Field(default="", description="What its program is told on the command line.")
+    template: Line = Field(
+        default="", description="The whole command line, instead of the family's own."
+    )
+    machine: Label | None = Field(
+        default=None, description="QEMU machine type, instead of the family's own."
+    )
+    end: ConsolePattern | None = Field(
+        default=None, description="Console text (a regular expression) that means it has ended."
+    )
+    obeys_shutdown: Flag | None = Field(
+        default=None, description="Whether it ends by itself when asked to shut down."
+    )
+    least_memory: SomeMemory | None = Field(
+        default=None, description="Least memory, instead of the family's own."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> "ImageEntry":
+        if self.catalog and (self.kernel or self.initrd or self.disks):
+            raise ValueError(
+                "has both files and 'catalog'; the catalogue's image has its own files"
+            )
+        if not (self.catalog or self.kernel or self.disks):
+            raise ValueError("needs 'kernel', 'disks' or 'catalog': there is nothing to boot")
+        return self
 
     def noun(self, name: str, places: ImagePlaces) -> Image:
         """Return the image of that name; whether its files exist is seen when it is booted."""
         return Image(
             name=name,
-            family=self.family,
-            kernel=places.path(self.kernel),
+            family=self.family or "",
+            kernel=places.path(self.kernel) if self.kernel else None,
             initrd=places.path(self.initrd) if self.initrd else None,
             disks=tuple(
                 Disk(places.path(disk.path), disk.format, disk.read_only) for disk in self.disks
             ),
+            catalog=self.catalog or "",
             cmdline=self.cmdline,
+            template=self.template,
+            machine=self.machine or "",
+            end_pattern=self.end or "",
+            obeys_shutdown=self.obeys_shutdown,
+            least_memory_mib=self.least_memory,
         )
 
 
@@ -333,6 +376,23 @@ class ReadyEntry(Entry):
             return Probe(ProbeKind.HTTP, self.http.port, self.http.path, self.http.status)
         (kind,) = self.model_fields_set
         return Probe(ProbeKind(kind), port=self.tcp or 0, pattern=self.console or "")
+
+
+def _one_or_more(schema: dict[str, Any]) -> None:
+    """Say in JSON Schema that a list of one may be written as what is in it."""
+    many = {key: schema.pop(key) for key in ("type", "items", "minItems") if key in schema}
+    schema["anyOf"] = [many["items"], many]
+
+
+def _listed(written: object) -> object:
+    return [written] if isinstance(written, str) else written
+
+
+SomeImages = Annotated[
+    list[Key],
+    BeforeValidator(_listed),
+    Field(min_length=1, json_schema_extra=_one_or_more),
+]
 
 
 def _never_or(schema: dict[str, Any]) -> None:
@@ -386,7 +446,7 @@ class ConstraintsEntry(Entry):
         )
 
 
-_IMAGE = "Image it boots."
+_IMAGE = "Image it boots, or several: a host boots the first that it can."
 _RESOURCES = "What one instance needs."
 _READY = "How it is seen that it answers."
 
@@ -394,7 +454,7 @@ _READY = "How it is seen that it answers."
 class ServiceDefaults(Entry):
     """The keys of a service that may be given once for all services."""
 
-    image: Key | None = Field(default=None, description=_IMAGE)
+    image: SomeImages | None = Field(default=None, description=_IMAGE)
     config: dict[Label, ConfigText] = Field(default={}, description="Settings handed to the guest.")
     resources: ResourcesEntry | None = Field(default=None, description=_RESOURCES)
     ports: list[PortText] = Field(default=[], description="Ports it listens on, such as 80/tcp.")
@@ -428,7 +488,7 @@ class ServiceEntry(ServiceDefaults):
 
     model_config = ConfigDict(json_schema_extra=_nothing_required)
 
-    image: Key = Field(description=_IMAGE)
+    image: SomeImages = Field(description=_IMAGE)
     resources: ResourcesEntry = Field(description=_RESOURCES)
     ready: ReadyEntry = Field(description=_READY)
     names: list[ServiceName] | None = Field(
@@ -442,7 +502,7 @@ class ServiceEntry(ServiceDefaults):
         return Service(
             name=name,
             names=tuple(absolute(written, zone) for written in self.names or [name]),
-            image=self.image,
+            images=tuple(self.image),
             resources=Capacity(self.resources.cpu, self.resources.memory),
             probe=self.ready.noun(),
             config=tuple(self.config.items()),

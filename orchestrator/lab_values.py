@@ -23,7 +23,7 @@ from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from images.families import FAMILIES
+from images.families import known_families
 from orchestrator.model import (
     Port,
 )
@@ -317,7 +317,15 @@ HttpPath = Annotated[
 Alpn = Annotated[  # RFC 7301 allows any 255 octets; the ones in use are plain words
     str, _matching(r"[A-Za-z0-9._/+-]+", "write a protocol such as h2, h3 or http/1.1", 255)
 ]
-Family = Annotated[str, _one_of(FAMILIES, "family")]
+Family = Annotated[str, _one_of(known_families(), "family")]
+CatalogName = Annotated[
+    str,
+    _matching(
+        r"[a-z0-9]+([._/-][a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9._-]*)?",
+        "write NAME or NAME:TAG as `edgewake image list` shows it, or a digest",
+        300,
+    ),
+]
 DiskFormat = Annotated[str, _one_of(("raw", "qcow2"), "format")]
 Flag = Annotated[bool, Written(_flag, {"type": "boolean"}, bool)]
 PortNumber = Annotated[int, _whole(1, 65535)]

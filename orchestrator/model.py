@@ -60,7 +60,9 @@ class GuestNetwork:
 
     `name` is a libvirt network; with `create` it is ours to make and remove, on bridge `bridge`,
     with `gateway` as the host's own address on it. `first`..`last` is the pool that instances get
-    their addresses from. With `subnet6`, each instance also has an IPv6 address, derived by rule.
+    their addresses from. With `dhcp`, the network gives a guest by DHCP the address that goes with
+    its MAC (see `mac_of`): ours does it then, and one that is not ours is trusted to do it. With
+    `subnet6`, each instance also has an IPv6 address, derived by rule.
     """
 
     name: str
@@ -71,6 +73,7 @@ class GuestNetwork:
     create: bool = False
     bridge: str = ""
     subnet6: IPv6Network | None = None
+    dhcp: bool = False
 
     def guest_address(self, address: IPv4Address) -> GuestAddress:
         """Return what a guest with this IPv4 address is to configure on its card."""
@@ -204,7 +207,8 @@ class Port:
 class Service:
     """A service that exists only while somebody needs it.
 
-    `names` are absolute DNS names, lower case, without the final dot. `config` is handed to the
+    `names` are absolute DNS names, lower case, without the final dot. `images` are flavours of one
+    program, in order of preference: a host boots the first that it can. `config` is handed to the
     image family. `replicas` instances are booted by a wake; the reply leaves when the first one
     answers. `ttl_s` is the TTL of an answer; `deadline_s` bounds the time a query is held.
     `alpn` non-empty means that HTTPS/SVCB queries are answered (and wake) with these protocols.
@@ -212,7 +216,7 @@ class Service:
 
     name: str
     names: tuple[str, ...]
-    image: str
+    images: tuple[str, ...]
     resources: Capacity
     probe: Probe
     config: tuple[tuple[str, str], ...] = ()
@@ -317,6 +321,7 @@ class Mark:
     """Our mark on a guest: it says whose it is, and lets a restart adopt it.
 
     `owner` names the edgewake installation and lab; a guest with another owner is foreign.
+    `obeys_shutdown` says that the guest ends when it is asked to, so it is asked first.
     """
 
     owner: str
@@ -325,6 +330,7 @@ class Mark:
     host: str
     address: IPv4Address
     address6: IPv6Address | None = None
+    obeys_shutdown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,16 +40,18 @@ class Planner:
         service: str,
         used: Mapping[str, Capacity],
         where: Mapping[str, tuple[str, ...]],
+        unfit: Mapping[str, str],
         population: str,
     ) -> Ranking:
         """Return the hosts that can take one more instance now, best first, and why others cannot.
 
         `used` is what is spoken for on each host, `where` on which hosts each service has
-        instances, `population` who asks (empty if unknown).
+        instances, `unfit` which hosts cannot run it and why, `population` who asks (empty if
+        unknown).
         """
         prefer = self.last_plan.sites.get(service, ()) if self.last_plan else ()
         return place_one(
-            replace(self.problem, current=where),
+            replace(self.problem, current=where, unfit={service: unfit}),
             service,
             {name: _resources(amount) for name, amount in used.items()},
             prefer,
@@ -60,18 +62,24 @@ class Planner:
         """Return the one-way latency from a population to a host; infinite if there is no path."""
         return self.problem.latency_ms.get(population, {}).get(host, float("inf"))
 
-    def plan(self, current: Sequence[Instance], options: Options | None = None) -> Plan:
+    def plan(
+        self,
+        current: Sequence[Instance],
+        unfit: Mapping[str, Mapping[str, str]],
+        options: Options | None = None,
+    ) -> Plan:
         """Place every service of the lab anew by MILP, minding where instances run now.
 
-        Raises `EdgewakeError` with one reason per service when no placement exists, and when the
-        independent judge finds the plan wrong (which would be a defect of ours).
+        `unfit` says for each service which hosts cannot run it, and why. Raises `EdgewakeError`
+        with one reason per service when no placement exists, and when the independent judge finds
+        the plan wrong (which would be a defect of ours).
         """
         from placement.milp import solve  # noqa: PLC0415 - 40 MB that a box which never plans saves
 
         where: dict[str, tuple[str, ...]] = {}
         for instance in current:
             where[instance.service] = (*where.get(instance.service, ()), instance.host)
-        problem = replace(self.problem, current=where)
+        problem = replace(self.problem, current=where, unfit=unfit)
         try:
             plan = solve(problem, options or Options())
         except Infeasible as error:

@@ -163,9 +163,9 @@ def _ends(instance: Instance, old: Lab, new: Lab) -> bool:
 
 
 def _guest_facts(lab: Lab, service: str) -> tuple[object, ...] | None:
-    """Return what a running guest cannot follow when it changes: image, arguments, size."""
+    """Return what a running guest cannot follow when it changes: images, arguments, size."""
     for known in lab.services:
         if known.name == service:
-            image = next((image for image in lab.images if image.name == known.image), None)
-            return (image, known.config, known.resources, known.probe)
+            images = [image for image in lab.images if image.name in known.images]
+            return (images, known.images, known.config, known.resources, known.probe)
     return None

@@ -6,6 +6,7 @@ what it was when the host was asked: whoever changed it meanwhile knows better.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from orchestrator.background import Background
 from orchestrator.boot import Boots
@@ -51,6 +52,7 @@ class Settler:
 
     def take_in(self, news: News) -> None:
         """Settle what a host says with what we remember of it."""
+        news = self._without_ended(news)
         self._meter(news.running)
         alive = {guest.mark.instance for guest in news.running}
         for known in news.known:
@@ -61,6 +63,19 @@ class Settler:
             self._settle(settlement, news)
         if news.fresh:
             self._settle_orphans(news)
+
+    def _without_ended(self, news: News) -> News:
+        """Return the news without guests that have ended though their domain goes on."""
+        said = {
+            instance.name: "its console says that it has ended"
+            for instance in news.known
+            if (service := self._fleet.service(instance.service))
+            and self._boots.said_its_end(instance, service)
+        }
+        if not said:
+            return news
+        running = tuple(guest for guest in news.running if guest.mark.instance not in said)
+        return replace(news, running=running, ended={**news.ended, **said})
 
     def probe_the_lost(self) -> None:
         """Ask the guests of lost hosts themselves whether they still answer."""

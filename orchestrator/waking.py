@@ -97,12 +97,20 @@ class Waker:
         `only` names the one host that will do. The caller holds the service's lock. Raises
         `WakeError` that tells what happened on each host that was tried.
         """
+        unfit = self._boots.unfit(service)
+        if unfit and len(unfit) == len(self._fleet.lab.hosts):
+            why = "; ".join(sorted(set(unfit.values())))
+            raise ImageUnusable(service.name, f"no host of the lab can run it: {why}")
         failures: list[EdgewakeError] = []
         tried: set[str] = set()
         while True:
             try:
                 instance = self._fleet.reserve(
-                    service.name, population=population, without=frozenset(tried), only=only
+                    service.name,
+                    population=population,
+                    unfit=unfit,
+                    without=frozenset(tried),
+                    only=only,
                 )
             except (NoCapacity, NoHostReachable):
                 if not failures:

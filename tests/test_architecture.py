@@ -21,7 +21,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "orchestrator.trace": (),
     "orchestrator.model": ("images.bootspec",),
     "orchestrator.summons": ("orchestrator.model", "orchestrator.trace"),
-    "orchestrator.hypervisors": (*NOUNS, "orchestrator.hypervisors", "images.bootspec"),
+    "orchestrator.hypervisors": (
+        *NOUNS,
+        "orchestrator.hypervisors",
+        "orchestrator.once",
+        "images.bootspec",
+        "images.facts",
+    ),
     "orchestrator.routers": (*NOUNS, "orchestrator.routers"),
     "orchestrator.steering": (*NOUNS, "orchestrator.steering"),
     "orchestrator.store": (*NOUNS, "orchestrator.store"),
@@ -41,12 +47,22 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 
 # Only those who wire may know a back end by name; all others know the seam, `base`.
-WIRING = ("orchestrator.cli", "orchestrator.daemon", "orchestrator.demo", "orchestrator.doctor")
+WIRING = (
+    "orchestrator.boot_report",
+    "orchestrator.cli",
+    "orchestrator.daemon",
+    "orchestrator.demo",
+    "orchestrator.doctor",
+)
 BACK_ENDS = ("orchestrator.hypervisors", "orchestrator.routers", "orchestrator.store")
 TOP = (*WIRING, "orchestrator.__main__")
 
 SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
-    "libvirt": ("orchestrator.hypervisors.libvirt_driver",),
+    "libvirt": (
+        "orchestrator.hypervisors.libvirt_driver",
+        "orchestrator.hypervisors.libvirt_line",
+        "orchestrator.hypervisors.libvirt_pool",
+    ),
     "pulp": ("placement.milp",),
     "dnslib": ("dns_boot",),
     "flask": ("web",),

@@ -5,10 +5,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
+from images.bootspec import Image
+from images.build import cpio
 from orchestrator.boot import HostParts
 from orchestrator.control import ControlSettings, Orchestrator
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
+from orchestrator.library import traits_of
 from orchestrator.model import (
     Capacity,
     Client,
@@ -87,7 +91,7 @@ class World:
                     raise NotAnswering("connection refused")
                 time.sleep(0.002)
 
-        return HostParts(driver, wait)
+        return HostParts(driver, wait, traits_of(host))
 
     def service_at(self, address: IPv4Address) -> str:
         for machine in self.machines.values():
@@ -133,6 +137,17 @@ class World:
             time.sleep(0.005)
 
 
+def an_image(folder: Path) -> Image:
+    """Return an image that the linux family takes: the right headers, and nothing else."""
+    kernel, initrd = folder / "vmlinuz", folder / "initrd"
+    header = bytearray(4096)
+    header[0x202:0x206] = b"HdrS"
+    header[0x206:0x208] = (0x020F).to_bytes(2, "little")
+    kernel.write_bytes(bytes(header))
+    initrd.write_bytes(cpio.archive([]))
+    return Image("tiny", "linux", kernel, initrd)
+
+
 def a_host(name: str, index: int = 0, memory_mib: int = 1024, cpu: float = 64.0) -> Host:
     net = IPv4Network((int(IPv4Address("10.9.0.0")) + 256 * index, 24))
     return Host(
@@ -154,7 +169,7 @@ def a_service(name: str, **changes: object) -> Service:
     service = Service(
         name=name,
         names=(f"{name}.edge.test",),
-        image="tiny",
+        images=("tiny",),
         resources=Capacity(cpu=0.1, memory_mib=100),
         probe=Probe(ProbeKind.TCP, port=80),
         ttl_s=0,

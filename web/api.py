@@ -51,19 +51,7 @@ def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
     def status() -> wire.Document:
         return wire.status(orchestrator.status())
 
-    @api.post("/services/<name>/wake")
-    def wake(name: str) -> wire.Document:
-        client = _client(orchestrator.lab, _json_object().get("client"))
-        return _wake(orchestrator, name, client)
-
-    @api.post("/services/<name>/sleep")
-    def sleep(name: str) -> wire.Document:
-        return {"service": name, "ended": list(orchestrator.release(name))}
-
-    @api.get("/services/<name>/console")
-    def console(name: str) -> Response:
-        text = orchestrator.console(name).decode(errors="replace")
-        return Response(text, mimetype="text/plain")
+    _add_services(api, orchestrator)
 
     @api.get("/wakes")
     def wakes() -> wire.Document:
@@ -93,6 +81,29 @@ def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
         }
 
     return api
+
+
+def _add_services(api: Blueprint, orchestrator: Orchestrator) -> None:
+    """Add what is asked of, or about, one service."""
+
+    @api.post("/services/<name>/wake")
+    def wake(name: str) -> wire.Document:
+        client = _client(orchestrator.lab, _json_object().get("client"))
+        return _wake(orchestrator, name, client)
+
+    @api.post("/services/<name>/sleep")
+    def sleep(name: str) -> wire.Document:
+        return {"service": name, "ended": list(orchestrator.release(name))}
+
+    @api.get("/services/<name>/hosts")
+    def hosts(name: str) -> wire.Document:
+        population = request.args.get("population", "")
+        return {"hosts": [wire.choice(each) for each in orchestrator.explain(name, population)]}
+
+    @api.get("/services/<name>/console")
+    def console(name: str) -> Response:
+        text = orchestrator.console(name).decode(errors="replace")
+        return Response(text, mimetype="text/plain")
 
 
 def _wake(orchestrator: Orchestrator, service: str, client: Client) -> wire.Document:

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from orchestrator.changes import Change, Changes
-from orchestrator.control import HostStatus, Proposal, ServiceStatus, Status
+from orchestrator.control import Choice, HostStatus, Proposal, ServiceStatus, Status
 from orchestrator.errors import (
     EdgewakeError,
     HypervisorError,
@@ -80,11 +80,23 @@ def service_status(value: ServiceStatus) -> Document:
     return {
         "name": value.service.name,
         "names": list(value.service.names),
-        "image": value.service.image,
+        "images": list(value.service.images),
         "state": value.state,
         "idle": value.idle,
         "trouble": value.trouble,
         "instances": [instance(each) for each in value.instances],
+    }
+
+
+def choice(value: Choice) -> Document:
+    """Return a host as a place for a service; `rank` is null where `why_not` says why."""
+    return {
+        "host": value.host,
+        "rank": value.rank,
+        "image": value.image,
+        "entry": value.entry,
+        "distance_ms": value.distance_ms,
+        "why_not": value.why_not,
     }
 
 

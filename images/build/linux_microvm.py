@@ -23,7 +23,8 @@ from pathlib import Path
 from images.build import cpio
 from images.build.vmlinux import NotUnpacked, unpack
 from images.errors import BuildFailed
-from images.inspect import FileKind, kind_of
+from images.facts import Entry
+from images.inspect import inspect
 
 KERNEL_NAME = "kernel"
 INITRD_NAME = "initrd"
@@ -115,7 +116,7 @@ def build(
         initrd=initrd_out,
         version=inputs.version,
         rebuilt=rebuilt,
-        unpacked=kind_of(kernel_out) is FileKind.PVH,
+        unpacked=Entry.PVH in inspect(kernel_out).entries,
     )
 
 

@@ -2,7 +2,11 @@
 
 Pure text in and out: no libvirt, no files. `libvirt_driver` sends this XML, golden files in
 `tests/golden/domain_xml` show it. Elements follow libvirt's own format pages (formatdomain,
-formatnetwork); what each choice is for stands beside it.
+formatnetwork); what each choice is for stands beside it. `domain_xml` is for QEMU, `xen_domain_xml`
+for Xen.
+
+A card's `Nic.network` is the name of a libvirt network, or ``bridge:NAME`` for a bridge that
+libvirt does not know, on either hypervisor.
 
 A domain is marked as ours by an element in our own namespace, `MARK_NAMESPACE`. libvirt 9.0 has no
 such place in a network, so a network is ours when its UUID is the one `network_uuid` derives.
@@ -15,8 +19,9 @@ from typing import Literal
 from uuid import UUID
 from xml.etree import ElementTree as ET
 
-from images.bootspec import Disk, Nic
-from orchestrator.model import Guest, GuestNetwork, Mark, guest_uuid
+from images.bootspec import BootSpec, Disk, Nic
+from images.facts import Entry
+from orchestrator.model import Guest, GuestNetwork, Mark, guest_uuid, mac_of
 
 Virt = Literal["qemu", "kvm"]
 
@@ -25,6 +30,14 @@ MARK_PREFIX = "edgewake"
 _MARK_TAG = f"{{{MARK_NAMESPACE}}}guest"
 _MARK_TAGS = frozenset({_MARK_TAG, "guest"})
 _DISK_NAMES = "abcdefghijklmnopqrstuvwxyz"
+_BRIDGE = "bridge:"
+# What stands in <type machine="...">: what libxl builds. It unpacks a Linux bzImage for PVH itself.
+_XEN_MACHINES = {
+    Entry.XEN_PV: ("xen", "xenpv"),
+    Entry.PVH: ("xenpvh", "xenpvh"),
+    Entry.PVH_SECTION: ("xenpvh", "xenpvh"),
+    Entry.LINUX: ("xenpvh", "xenpvh"),
+}
 
 ET.register_namespace(MARK_PREFIX, MARK_NAMESPACE)
 
@@ -43,28 +56,48 @@ def domain_xml(
     its first serial port is appended to that file on the host, which must exist; the port can be
     opened as a console in any case. An empty `emulator` leaves the choice to libvirt.
     `keep_owners` asks libvirt not to change the owner of the guest's files: kernels are shared by
-    guests that start and stop independently. It needs a libvirt with the DAC security driver (the
-    system one has it), and is not used for a guest with a writable disk, which QEMU's user must be
-    given.
+    guests that start and stop independently, and the overlay of a writable disk is QEMU's user's
+    already (`orchestrator.hypervisors.depot`). It needs a libvirt with the DAC security driver; the
+    system one has it.
     """
     boot = guest.boot
-    domain = ET.Element("domain", type=virt)
-    _text(domain, "name", guest.name)
-    _text(domain, "uuid", guest_uuid(guest.mark.owner, guest.name))
-    ET.SubElement(domain, "metadata").append(_mark_element(guest.mark))
-    _text(domain, "memory", str(boot.memory_mib), unit="MiB")
-    _text(domain, "vcpu", str(boot.vcpus))
-    _append_os(domain, guest)
+    domain = _domain(guest, virt)
+    _append_os(domain, boot, "hvm", boot.machine)
     if boot.acpi:
         ET.SubElement(ET.SubElement(domain, "features"), "acpi")
     if virt == "kvm":
         ET.SubElement(domain, "cpu", mode="host-passthrough")
-    # A guest that ends in whatever way is gone: a transient domain leaves nothing behind.
-    for event in ("on_poweroff", "on_reboot", "on_crash"):
-        _text(domain, event, "destroy")
+    _append_ends(domain)
     _append_devices(domain, guest, emulator, console_log)
-    if keep_owners and all(disk.read_only for disk in boot.disks):
+    if keep_owners:
         ET.SubElement(domain, "seclabel", type="none", model="dac")
+    return _pretty(domain)
+
+
+def xen_domain_xml(guest: Guest, *, vif_script: str = "") -> str:
+    """Return the XML of a transient Xen PV or PVH domain that boots `guest`.
+
+    `vif_script` is a hotplug script for cards on a bridge, empty for libxl's own ``vif-bridge``;
+    libvirt passes none to cards on one of its networks. The guest's console is Xen's own: its text
+    is kept by xenconsoled, since libvirt's libxl driver writes no console log. What is in
+    `BootSpec.xenstore` has no place in XML: the driver writes it before the guest runs.
+    Raises `ValueError` for a guest that has no kernel or no entry that Xen starts; `images.match`
+    never lets one through.
+    """
+    boot = guest.boot
+    if boot.kernel is None or boot.entry not in _XEN_MACHINES:
+        raise ValueError(f"{guest.name}: Xen starts no guest by {boot.entry}")
+    os_type, machine = _XEN_MACHINES[boot.entry]
+    domain = _domain(guest, "xen")
+    _append_os(domain, boot, os_type, machine)
+    _append_ends(domain)
+    devices = ET.SubElement(domain, "devices")
+    for disk, letter in zip(boot.disks, _DISK_NAMES, strict=False):
+        _append_xen_disk(devices, disk, f"xvd{letter}")
+    for nic in boot.nics:
+        _append_xen_nic(devices, nic, vif_script)
+    console = ET.SubElement(devices, "console", type="pty")
+    ET.SubElement(console, "target", type="xen", port="0")
     return _pretty(domain)
 
 
@@ -90,6 +123,7 @@ def parse_mark(xml: str) -> Mark | None:
             host=element.attrib["host"],
             address=IPv4Address(element.attrib["address"]),
             address6=IPv6Address(address6) if address6 else None,
+            obeys_shutdown=element.get("shutdown") == "obeyed",
         )
     except (KeyError, ValueError):
         return None
@@ -105,7 +139,8 @@ def network_xml(owner: str, network: GuestNetwork) -> str:
     """Return the XML of the libvirt network for a host's guests.
 
     Mode ``open`` routes without touching the firewall; without DNS and DHCP libvirt starts no
-    dnsmasq: addresses are ours to give. An empty bridge name leaves the choice to libvirt.
+    dnsmasq: addresses are ours to give. With DHCP, each address of the pool goes to the MAC that
+    belongs to it and to nobody else. An empty bridge name leaves the choice to libvirt.
     """
     root = ET.Element("network")
     _text(root, "name", network.name)
@@ -114,7 +149,9 @@ def network_xml(owner: str, network: GuestNetwork) -> str:
     bridge = {"name": network.bridge} if network.bridge else {}
     ET.SubElement(root, "bridge", {**bridge, "stp": "off", "delay": "0"})
     ET.SubElement(root, "dns", enable="no")
-    _append_ip(root, "ipv4", str(network.gateway), network.subnet.prefixlen)
+    ip = _append_ip(root, "ipv4", str(network.gateway), network.subnet.prefixlen)
+    if network.dhcp:
+        _append_dhcp(ip, network)
     gateway6 = network.address6(network.gateway)
     if gateway6 is not None and network.subnet6 is not None:
         _append_ip(root, "ipv6", str(gateway6), network.subnet6.prefixlen)
@@ -124,7 +161,8 @@ def network_xml(owner: str, network: GuestNetwork) -> str:
 def same_network(actual: str, wanted: str) -> bool:
     """Return whether a network's XML, as libvirt reports it, is what `network_xml` asked for.
 
-    Compared are the forwarding mode, the addresses and, if asked for, the bridge's name.
+    Compared are the forwarding mode, the addresses, what DHCP gives to whom and, if asked for, the
+    bridge's name.
     """
     there, asked = _network_facts(actual), _network_facts(wanted)
     if there is None or asked is None:
@@ -132,15 +170,33 @@ def same_network(actual: str, wanted: str) -> bool:
     return there[1:] == asked[1:] and asked[0] in {"", there[0]}
 
 
-def _append_os(domain: ET.Element, guest: Guest) -> None:
-    boot = guest.boot
+def _domain(guest: Guest, virt: str) -> ET.Element:
+    domain = ET.Element("domain", type=virt)
+    _text(domain, "name", guest.name)
+    _text(domain, "uuid", guest_uuid(guest.mark.owner, guest.name))
+    ET.SubElement(domain, "metadata").append(_mark_element(guest.mark))
+    _text(domain, "memory", str(guest.boot.memory_mib), unit="MiB")
+    _text(domain, "vcpu", str(guest.boot.vcpus))
+    return domain
+
+
+def _append_os(domain: ET.Element, boot: BootSpec, os_type: str, machine: str) -> None:
     os = ET.SubElement(domain, "os")
-    _text(os, "type", "hvm", arch="x86_64", machine=boot.machine)
+    _text(os, "type", os_type, arch="x86_64", machine=machine)
+    if boot.kernel is None:
+        ET.SubElement(os, "boot", dev="hd")
+        return
     _text(os, "kernel", str(boot.kernel))
     if boot.initrd is not None:
         _text(os, "initrd", str(boot.initrd))
     if boot.cmdline:
         _text(os, "cmdline", boot.cmdline)
+
+
+def _append_ends(domain: ET.Element) -> None:
+    # A guest that ends in whatever way is gone: a transient domain leaves nothing behind.
+    for event in ("on_poweroff", "on_reboot", "on_crash"):
+        _text(domain, event, "destroy")
 
 
 def _append_devices(
@@ -152,8 +208,10 @@ def _append_devices(
     # libvirt adds both of these unless told not to; unikernels have no drivers for them.
     ET.SubElement(devices, "controller", type="usb", model="none")
     ET.SubElement(devices, "memballoon", model="none")
+    # A guest whose card must be transitional has disk drivers as old as its card's.
+    transitional = any(nic.transitional for nic in guest.boot.nics)
     for disk, letter in zip(guest.boot.disks, _DISK_NAMES, strict=False):
-        _append_disk(devices, disk, f"vd{letter}")
+        _append_disk(devices, disk, f"vd{letter}", transitional=transitional)
     for nic in guest.boot.nics:
         _append_nic(devices, nic)
     serial = ET.SubElement(devices, "serial", type="pty")
@@ -163,23 +221,53 @@ def _append_devices(
     ET.SubElement(serial, "target", type="isa-serial", port="0")
 
 
-def _append_disk(devices: ET.Element, disk: Disk, name: str) -> None:
+def _append_disk(devices: ET.Element, disk: Disk, name: str, *, transitional: bool) -> None:
     element = ET.SubElement(devices, "disk", type="file", device="disk")
+    if transitional:
+        element.set("model", "virtio-transitional")
     ET.SubElement(element, "driver", name="qemu", type=disk.format)
+    _append_file(element, disk, name, "virtio")
+
+
+def _append_xen_disk(devices: ET.Element, disk: Disk, name: str) -> None:
+    element = ET.SubElement(devices, "disk", type="file", device="disk")
+    if disk.format != "raw":  # libxl chooses for raw files; only QEMU in dom0 reads the others
+        ET.SubElement(element, "driver", name="qemu", type=disk.format)
+    _append_file(element, disk, name, "xen")
+
+
+def _append_file(element: ET.Element, disk: Disk, name: str, bus: str) -> None:
     ET.SubElement(element, "source", file=str(disk.path))
-    ET.SubElement(element, "target", dev=name, bus="virtio")
+    ET.SubElement(element, "target", dev=name, bus=bus)
     if disk.read_only:
         ET.SubElement(element, "readonly")
         ET.SubElement(element, "shareable")
 
 
 def _append_nic(devices: ET.Element, nic: Nic) -> None:
-    element = ET.SubElement(devices, "interface", type="network")
-    ET.SubElement(element, "mac", address=nic.mac)
-    ET.SubElement(element, "source", network=nic.network)
-    ET.SubElement(element, "model", type="virtio")
+    element = _interface_on(devices, nic)
+    ET.SubElement(element, "model", type="virtio-transitional" if nic.transitional else "virtio")
     # Nothing boots from the network, and loading the boot ROM costs every guest time.
     ET.SubElement(element, "rom", enabled="no")
+
+
+def _append_xen_nic(devices: ET.Element, nic: Nic, vif_script: str) -> None:
+    element = _interface_on(devices, nic)
+    if vif_script and nic.network.startswith(_BRIDGE):
+        ET.SubElement(element, "script", path=vif_script)
+    # libvirt joins the addresses by blanks into the `ip` key of the card's Xenstore backend
+    # (libvirt src/libxl/xen_common.c, xenMakeIPList). That this gives a netmask and a gateway their
+    # place there, too, was read and not tried.
+    for word in nic.xenstore_ip.split():
+        ET.SubElement(element, "ip", address=word)
+
+
+def _interface_on(devices: ET.Element, nic: Nic) -> ET.Element:
+    kind = "bridge" if nic.network.startswith(_BRIDGE) else "network"
+    element = ET.SubElement(devices, "interface", type=kind)
+    ET.SubElement(element, "mac", address=nic.mac)
+    ET.SubElement(element, "source", {kind: nic.network.removeprefix(_BRIDGE)})
+    return element
 
 
 def _mark_element(mark: Mark) -> ET.Element:
@@ -193,14 +281,24 @@ def _mark_element(mark: Mark) -> ET.Element:
     )
     if mark.address6 is not None:
         element.set("address6", str(mark.address6))
+    if mark.obeys_shutdown:
+        element.set("shutdown", "obeyed")
     return element
 
 
-def _append_ip(network: ET.Element, family: str, address: str, prefix: int) -> None:
-    ET.SubElement(network, "ip", family=family, address=address, prefix=str(prefix))
+def _append_ip(network: ET.Element, family: str, address: str, prefix: int) -> ET.Element:
+    return ET.SubElement(network, "ip", family=family, address=address, prefix=str(prefix))
 
 
-def _network_facts(xml: str) -> tuple[str, str, frozenset[str]] | None:
+def _append_dhcp(ip: ET.Element, network: GuestNetwork) -> None:
+    # Without a range, libvirt has dnsmasq answer the hosts listed here only.
+    dhcp = ET.SubElement(ip, "dhcp")
+    for number in range(int(network.first), int(network.last) + 1):
+        address = IPv4Address(number)
+        ET.SubElement(dhcp, "host", mac=mac_of(address), ip=str(address))
+
+
+def _network_facts(xml: str) -> tuple[str, str, frozenset[str], frozenset[tuple[str, str]]] | None:
     root = _parse(xml)
     if root is None:
         return None
@@ -213,6 +311,9 @@ def _network_facts(xml: str) -> tuple[str, str, frozenset[str]] | None:
         "" if bridge is None else bridge.get("name", ""),
         "" if forward is None else forward.get("mode", "nat"),
         addresses,
+        frozenset(
+            (host.get("mac", ""), host.get("ip", "")) for host in root.findall("ip/dhcp/host")
+        ),
     )
 
 

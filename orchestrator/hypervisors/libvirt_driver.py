@@ -1,22 +1,22 @@
-"""Guests on one host through libvirt: connections, calls, events, and libvirt's errors made ours.
+"""Guests on one host through libvirt: calls, events, and libvirt's errors made ours.
 
-The only module that imports libvirt. What a domain looks like is `domain_xml`'s business. It holds
-no wishes: control decides, this does. Domains are transient, so whatever ends is gone, and nothing
-but what runs has to be found again after a restart.
+Connections are `libvirt_line`'s business, what a domain looks like `domain_xml`'s, and files that
+a guest needs on its host `depot`'s. It holds no wishes: control decides, this does. Domains are
+transient, so whatever ends is gone, and nothing but what runs has to be found again after a
+restart.
 
-Threads: libvirt wants one event loop per process; it runs in a daemon thread that must never wait
-for a libvirt call, so it only sorts events into a queue that each driver empties from a thread of
-its own. No lock is held during a call to libvirt, save one per instance that orders its own starts
-and stops.
+Threads: events come from a thread that must not be kept waiting, so they are sorted into a queue
+that each driver empties from a thread of its own. No lock is held during a call to libvirt, save
+one per instance that orders its own starts and stops.
 """
 
 import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -33,8 +33,9 @@ from orchestrator.hypervisors.base import (
     Listener,
     Stamp,
 )
-from orchestrator.hypervisors.connection import OPEN_TIMEOUT_S, Connection, Connections, Unopened
+from orchestrator.hypervisors.connection import OPEN_TIMEOUT_S, Connections, Unopened
 from orchestrator.hypervisors.consoles import ConsoleLogs
+from orchestrator.hypervisors.depot import Depot, Digests
 from orchestrator.hypervisors.domain_xml import (
     MARK_NAMESPACE,
     Virt,
@@ -44,10 +45,12 @@ from orchestrator.hypervisors.domain_xml import (
     parse_mark,
     same_network,
 )
+from orchestrator.hypervisors.libvirt_line import SHARED, Line, error_text
+from orchestrator.hypervisors.libvirt_pool import LibvirtPool, files_of
 from orchestrator.hypervisors.turns import Turns
 from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, RunningGuest, guest_uuid
 
-KEEPALIVE_S, KEEPALIVE_COUNT = 5, 3  # a silent host counts as lost after about 20 s
+DEPOT_DIR = Path("/var/lib/edgewake/depot")  # on the host; one folder per owner in it
 
 _UNREACHABLE_DOMAINS = frozenset({libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE})
 _UNREACHABLE_CODES = frozenset(
@@ -60,6 +63,8 @@ _UNREACHABLE_CODES = frozenset(
         libvirt.VIR_ERR_AUTH_UNAVAILABLE,
     }
 )
+SHUTDOWN_S = 1.0  # what a guest that obeys may take to end; hello takes a few milliseconds
+SHUTDOWN_POLL_S = 0.01
 _HINTS = (  # what libvirt's text contains (in lower case), and what to do about it
     ("virtlogd-sock", "start virtlogd: run `make setup`"),
     ("failed to connect socket", "start libvirtd on that host: run `make setup` there"),
@@ -72,113 +77,19 @@ _HINTS = (  # what libvirt's text contains (in lower case), and what to do about
     ("network not found", "apply the lab first, or name a network that exists there"),
     ("is not active", "start it with `virsh net-start`"),
     ("permission denied", "QEMU's user must be able to read the image and enter its folders"),
+    ("no space left", "free some there, or remove images that nothing uses"),
+    ("no such file", "is the image on that host? one that was sent there is sent again"),
     ("could not open", "is the image on that host, readable by QEMU's user?"),
-    ("no such file", "is the image on that host, at the same path?"),
+    ("virstorage", "that libvirt has no storage driver, which images and disks need: install it"),
     ("kvm", "KVM does not work there; use virt `qemu` (`edgewake doctor` says more)"),
 )
-_ENDS = {
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: "shut down",
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED: "destroyed",
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: "crashed",
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED: "migrated",
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: "saved",
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: "failed",
-}
-_LOSSES = {
-    libvirt.VIR_CONNECT_CLOSE_REASON_ERROR: "connection error",
-    libvirt.VIR_CONNECT_CLOSE_REASON_EOF: "libvirt closed the connection",
-    libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE: "no answer to keepalive",
-}
+_OVER = frozenset(
+    {libvirt.VIR_DOMAIN_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
+)
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-_loop_lock = threading.Lock()
-
-
-@cache
-def _event_loop() -> threading.Thread:
-    """Start libvirt's event loop for this process; hold `_loop_lock`. Never ends, as libvirt asks.
-
-    Also keeps libvirt from printing errors that we raise anyway.
-    """
-
-    def run() -> None:
-        while True:
-            with suppress(libvirt.libvirtError):
-                libvirt.virEventRunDefaultImpl()
-
-    libvirt.registerErrorHandler(f=lambda _context, _error: None, ctx=None)
-    libvirt.virEventRegisterDefaultImpl()
-    thread = threading.Thread(target=run, name="libvirt-events", daemon=True)
-    thread.start()
-    return thread
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """An open connection, what undoes its registration, and a fact about the host behind it."""
-
-    conn: libvirt.virConnect
-    lifecycle: int
-    has_dac: bool
-
-
-class _LibvirtTransport:
-    """Opens libvirt connections and feeds their events to `Connection`."""
-
-    def open(self, uri: str, connection: Connection[_Line]) -> _Line:
-        """Connect and register for events; `Unopened` with libvirt's own words."""
-
-        def on_close(_conn: libvirt.virConnect, reason: int, _opaque: object) -> None:
-            connection.lose(line, _LOSSES.get(reason, f"closed ({reason})"))
-
-        def on_lifecycle(
-            _conn: libvirt.virConnect,
-            domain: libvirt.virDomain,
-            event: int,
-            detail: int,
-            _opaque: object,
-        ) -> None:
-            if event == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN:
-                why = "shut down"  # QEMU's end, which libvirt may see 2 s later, is still to come
-            elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
-                why = _ENDS.get(detail, f"stopped ({detail})")
-            else:
-                return
-            for tenant in connection.tenants:
-                tenant.ended(domain.UUIDString(), why)
-
-        with _loop_lock:
-            _event_loop()
-        try:
-            conn = libvirt.open(uri)
-            with suppress(libvirt.libvirtError):  # not every transport has keepalive
-                conn.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
-            event = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
-            lifecycle = conn.domainEventRegisterAny(None, event, on_lifecycle, None)
-            line = _Line(conn, lifecycle, "<model>dac</model>" in conn.getCapabilities())
-            conn.registerCloseCallback(on_close, None)
-        except libvirt.libvirtError as error:
-            raise Unopened(_text(error)) from error
-        return line
-
-    def alive(self, line: _Line) -> bool:
-        """Return whether the socket is open."""
-        return line.conn.isAlive() == 1
-
-    def close(self, line: _Line) -> None:
-        """Close; callbacks go first, because they keep a connection open."""
-        with suppress(libvirt.libvirtError):
-            line.conn.unregisterCloseCallback()
-        with suppress(libvirt.libvirtError):
-            line.conn.domainEventDeregisterAny(line.lifecycle)
-        with suppress(libvirt.libvirtError):
-            line.conn.close()
-
-
-# As process-wide as libvirt's own event loop; tests bring their own.
-SHARED: Connections[_Line] = Connections(_LibvirtTransport())
 
 
 class LibvirtHypervisor:
@@ -187,6 +98,10 @@ class LibvirtHypervisor:
     `owner` marks what is ours. Consoles are logged in `console_dir`, on this machine: a host with a
     remote URI has none to show. `virt` is ``kvm`` or ``qemu``; None is ``qemu``, which always
     works. A guest ended by `stop` is not reported as `GuestEnded`.
+
+    Files of this machine are sent to a host with a remote URI, or if `far` says so, into a folder
+    below `depot_dir` there; overlays of writable disks are there in any case. Drivers that share
+    `digests` hash each file once.
     """
 
     def __init__(
@@ -196,12 +111,19 @@ class LibvirtHypervisor:
         *,
         console_dir: Path,
         virt: Virt | None = None,
-        connections: Connections[_Line] = SHARED,
+        far: bool | None = None,
+        depot_dir: Path = DEPOT_DIR,
+        digests: Digests | None = None,
+        connections: Connections[Line] = SHARED,
     ) -> None:
         self.host = host
         self.owner = owner
         self._virt: Virt = virt or "qemu"
-        self._consoles = None if urlsplit(host.uri).hostname else ConsoleLogs(console_dir)
+        remote = bool(urlsplit(host.uri).hostname)
+        self._consoles = None if remote else ConsoleLogs(console_dir)
+        self._depot_dir = depot_dir
+        far = remote if far is None else far
+        self._depot = Depot(host.name, owner, self._pool, far=far, digests=digests)
         self._connections = connections
         self._turns = Turns()
         self._lock = threading.Lock()  # for the fields below; never held during a libvirt call
@@ -246,11 +168,13 @@ class LibvirtHypervisor:
             existing = _lookup(line.conn.lookupByName, guest.name)
             if existing is not None and self._runs_already(existing, guest):
                 return
+            undo.callback(self._depot.forget)  # what it was told is there may be gone
+            undo.callback(self._drop, guest.name)
             xml = domain_xml(
-                guest,
+                replace(guest, boot=self._depot.placed(guest.name, guest.boot)),
                 virt=self._virt,
                 console_log=self._consoles.fresh(guest.name) if self._consoles else None,
-                keep_owners=line.has_dac,
+                keep_owners=line.user is not None,
             )
             domain = line.conn.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
             undo.callback(self._destroy, domain)
@@ -266,8 +190,12 @@ class LibvirtHypervisor:
         with self._turns.of(instance), self._translated(f"stop {instance}"):
             uuid = guest_uuid(self.owner, instance)
             domain = _lookup(self._connect().conn.lookupByUUIDString, uuid)
-            if domain is not None and self._mark_of(domain) is not None:
-                self._destroy(domain)
+            if domain is not None:
+                mark = self._mark_of(domain)
+                if mark is None:
+                    return
+                self._destroy(domain, ask_first=mark.obeys_shutdown)
+            self._drop(instance)
 
     def running(self) -> tuple[RunningGuest, ...]:
         """Return our guests on this host, with their network counters, in one round trip."""
@@ -305,6 +233,16 @@ class LibvirtHypervisor:
             return b""
         with self._translated(f"console of {instance}"):
             return self._consoles.tail(instance)
+
+    def collect(self, wanted: Collection[Path]) -> tuple[str, ...]:
+        """Remove from the host what we sent there and nobody needs; return the names.
+
+        `wanted` are files of this machine that may be booted soon. Images that any guest there
+        uses stay, and so does all that is younger than `depot.GRACE_S`; overlays of guests that
+        are gone, from a run of edgewake that crashed, are removed.
+        """
+        with self._translated("remove unused images"):
+            return self._depot.collect(wanted, self._held)
 
     def watch(self, listener: Listener) -> None:
         """Call `listener` for each event from now on, from a thread of the back end's own.
@@ -344,6 +282,7 @@ class LibvirtHypervisor:
 
     def lost(self, why: str) -> None:
         """Pass on that the connection broke."""
+        self._depot.forget()
         with self._lock:
             self._ending.clear()  # what we were to hear of, we never shall
         self._put(HostLost(self.host.name, why))
@@ -361,11 +300,41 @@ class LibvirtHypervisor:
             if isinstance(event, HostBack):
                 with suppress(HypervisorError):  # lost again: that event is on its way
                     self.running()
+            if isinstance(event, GuestEnded) and self._depot.may_hold(event.instance):
+                # In a thread, because a start of the same instance may be under way for long.
+                threading.Thread(target=self._clear, args=(event.instance,), daemon=True).start()
             for listener in self._listeners:
                 try:
                     listener(event)
                 except Exception:
                     log.exception("a listener failed on %s", event)
+
+    # --- files ------------------------------------------------------------------------------------
+
+    def _pool(self) -> LibvirtPool:
+        line = self._connect()
+        return LibvirtPool(line.conn, self.host.name, self.owner, self._depot_dir, line.user)
+
+    def _clear(self, instance: str) -> None:
+        """Remove the overlays of a guest that ended by itself, unless it was started anew."""
+        with suppress(HypervisorError), self._turns.of(instance), self._translated("look for it"):
+            uuid = guest_uuid(self.owner, instance)
+            domain = _lookup(self._connect().conn.lookupByUUIDString, uuid)
+            if domain is None or _state(domain) in _OVER:
+                self._drop(instance)
+
+    def _drop(self, instance: str) -> None:
+        """Remove an instance's overlays; if that fails, its next start or `collect` does it."""
+        try:
+            with self._translated(f"remove the disks of {instance}"):
+                self._depot.drop(instance)
+        except HypervisorError as error:
+            log.warning("%s", error)
+
+    def _held(self) -> frozenset[Path]:
+        """Return the files of the host that its guests use, anybody's."""
+        domains = self._connect().conn.listAllDomains()
+        return frozenset().union(*map(_files_of, domains))
 
     # --- domains ----------------------------------------------------------------------------------
 
@@ -377,8 +346,7 @@ class LibvirtHypervisor:
                 f"a domain named {guest.name} exists there and is not ours",
                 "rename or remove it, or give the lab another name",
             )
-        state: Any = domain.info()  # the binding's annotations are wrong here
-        if state[0] != libvirt.VIR_DOMAIN_RUNNING:
+        if _state(domain) != libvirt.VIR_DOMAIN_RUNNING:
             self._destroy(domain)
             return False
         if mark != guest.mark:
@@ -387,13 +355,15 @@ class LibvirtHypervisor:
             self._guests[domain.UUIDString()] = guest.name
         return True
 
-    def _destroy(self, domain: libvirt.virDomain) -> None:
+    def _destroy(self, domain: libvirt.virDomain, *, ask_first: bool = False) -> None:
+        """End a domain of ours; with `ask_first`, by its own hand if it does so soon."""
         uuid = domain.UUIDString()
         with self._lock:
             self._guests.pop(uuid, None)
             self._ending[uuid] += 1
         try:
-            domain.destroy()
+            if not (ask_first and _shut_down(domain)):
+                domain.destroy()
         except libvirt.libvirtError as error:
             with self._lock:
                 self._ending[uuid] = max(0, self._ending[uuid] - 1)
@@ -463,7 +433,7 @@ class LibvirtHypervisor:
 
     # --- connection and errors --------------------------------------------------------------------
 
-    def _connect(self) -> _Line:
+    def _connect(self) -> Line:
         if self._closed:
             raise HostUnreachable(self.host.name, "the driver was closed")
         where = f"no connection to {self.host.uri}"
@@ -482,7 +452,7 @@ class LibvirtHypervisor:
         try:
             yield
         except libvirt.libvirtError as error:
-            text = _text(error)
+            text = error_text(error)
             kind = HostUnreachable if _is_unreachable(error) else StartFailed
             raise kind(self.host.name, f"{what}: {text}", hint=_hint(text)) from error
         except OSError as error:
@@ -508,6 +478,17 @@ def _lookup(find: Callable[[str], T], key: str) -> T | None:
         raise
 
 
+def _state(domain: libvirt.virDomain) -> int:
+    info: Any = domain.info()  # the binding's annotations are wrong here
+    return int(info[0])
+
+
+def _files_of(domain: libvirt.virDomain) -> frozenset[Path]:
+    """Return the files that a domain uses; none if it has just ended."""
+    xml = _lookup(lambda _name: domain.XMLDesc(), domain.name())
+    return frozenset() if xml is None else files_of(xml)
+
+
 def _read_mark(domain: libvirt.virDomain) -> Mark | None:
     """Return the mark on a domain; None if it has none, or has just ended."""
     try:
@@ -519,6 +500,20 @@ def _read_mark(domain: libvirt.virDomain) -> Mark | None:
         }:
             return None
         raise
+
+
+def _shut_down(domain: libvirt.virDomain) -> bool:
+    """Ask a guest to end, and return whether it did within `SHUTDOWN_S`."""
+    deadline = time.monotonic() + SHUTDOWN_S
+    try:
+        domain.shutdown()
+        while time.monotonic() < deadline:
+            if not domain.isActive():
+                return True
+            time.sleep(SHUTDOWN_POLL_S)
+    except libvirt.libvirtError as error:
+        return error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
+    return False
 
 
 def _counter(stats: dict[str, Any], direction: str) -> int:
@@ -533,10 +528,6 @@ def _free_mib(conn: libvirt.virConnect) -> int:
         kib: Any = conn.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
         return int(sum(kib.get(part, 0) for part in ("free", "buffers", "cached")) // 1024)
     return conn.getFreeMemory() // 2**20
-
-
-def _text(error: libvirt.libvirtError) -> str:
-    return error.get_error_message() or str(error)
 
 
 def _hint(text: str) -> str:

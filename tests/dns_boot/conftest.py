@@ -31,7 +31,7 @@ ZONE = "edge.test"
 def make_service(name: str, **changes: object) -> Service:
     settings: dict[str, object] = {
         "names": (f"{name}.{ZONE}",),
-        "image": "image",
+        "images": ("image",),
         "resources": Capacity(cpu=1, memory_mib=64),
         "probe": Probe(ProbeKind.TCP, 80),
         "deadline_s": 20.0,

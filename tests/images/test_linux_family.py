@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images.bootspec import BootRequest, GuestAddress, Image, Nic
+from images.bootspec import BootRequest, GuestAddress, Image, Nic, Platform
 from images.errors import ImageNotFound, ImageRefused
+from images.facts import Container, Entry, Format, ImageFacts
 from images.families import family
 from images.families.linux import LINUX, MOST_CMDLINE, Linux
 
 NIC = Nic("net", "02:ed:0a:00:00:02")
+FACTS = ImageFacts(file_bytes=4096, format=Format.BZIMAGE)
 IMAGE = Image("sample", "linux", Path("/images/kernel"), Path("/images/initrd"))
 REQUEST = BootRequest(
     name="ew-lab-web-0",
@@ -29,7 +31,7 @@ REQUEST = BootRequest(
 
 
 def words(request: BootRequest = REQUEST, image: Image = IMAGE) -> list[str]:
-    return LINUX.boot_spec(image, request).cmdline.split(" ")
+    return LINUX.boot_spec(image, FACTS, request).cmdline.split(" ")
 
 
 def test_it_is_found_by_name() -> None:
@@ -37,7 +39,7 @@ def test_it_is_found_by_name() -> None:
 
 
 def test_a_boot_spec() -> None:
-    spec = LINUX.boot_spec(IMAGE, REQUEST)
+    spec = LINUX.boot_spec(IMAGE, FACTS, REQUEST)
     assert (spec.kernel, spec.initrd) == (IMAGE.kernel, IMAGE.initrd)
     assert (spec.memory_mib, spec.vcpus, spec.nics, spec.machine) == (96, 1, (NIC,), "pc")
     assert spec.acpi
@@ -66,6 +68,14 @@ def test_the_users_own_words_come_last() -> None:
     assert words(image=replace(IMAGE, cmdline="loglevel=7 quux"))[-2:] == ["loglevel=7", "quux"]
 
 
+@pytest.mark.parametrize(
+    ("platform", "console"), [(Platform.QEMU, "console=ttyS0"), (Platform.XEN, "console=hvc0")]
+)
+def test_the_console_is_the_platforms(platform: Platform, console: str) -> None:
+    said = words(replace(REQUEST, platform=platform, entry=Entry.PVH))
+    assert [word for word in said if word.startswith("console=")] == [console]
+
+
 @given(st.text(max_size=60))
 def test_no_value_can_add_a_word(value: str) -> None:
     request = replace(REQUEST, config=(("greeting", value),))
@@ -75,7 +85,6 @@ def test_no_value_can_add_a_word(value: str) -> None:
 
 
 REFUSED = [
-    (replace(REQUEST, memory_mib=64), IMAGE, "at least 80 MiB"),
     (replace(REQUEST, config=(("ip", "10.9.9.9/8"),)), IMAGE, "config key 'ip'"),
     (replace(REQUEST, config=(("a b", "1"),)), IMAGE, "config key 'a b'"),
     (replace(REQUEST, config=(("", "1"),)), IMAGE, "config key ''"),
@@ -87,42 +96,28 @@ REFUSED = [
 @pytest.mark.parametrize(("request_", "image", "why"), REFUSED)
 def test_what_is_refused_says_why(request_: BootRequest, image: Image, why: str) -> None:
     with pytest.raises(ImageRefused, match=why):
-        LINUX.boot_spec(image, request_)
+        LINUX.boot_spec(image, FACTS, request_)
 
 
-def on_disk(tmp_path: Path, kernel: bytes, initrd: bytes | None) -> Image:
-    image = replace(IMAGE, kernel=tmp_path / "kernel", initrd=None)
-    image.kernel.write_bytes(kernel)
-    if initrd is None:
-        return image
-    (tmp_path / "initrd").write_bytes(initrd)
-    return replace(image, initrd=tmp_path / "initrd")
+@pytest.mark.parametrize("container", [Container.PLAIN, Container.GZIP])
+def test_a_kernel_with_its_initramfs_passes(container: Container) -> None:
+    LINUX.check(IMAGE, lambda _: replace(FACTS, format=Format.CPIO, container=container))
 
 
-BZIMAGE = bytes(0x202) + b"HdrS" + bytes(100)
+@pytest.mark.parametrize("format_", set(Format) - {Format.CPIO})
+def test_another_initrd_is_refused_with_what_it_is(format_: Format) -> None:
+    with pytest.raises(ImageRefused, match=f"initrd is no such initrd.*it is {format_}"):
+        LINUX.check(IMAGE, lambda _: replace(FACTS, format=format_))
 
 
-@pytest.mark.parametrize("initrd", [b"070701", b"\x1f\x8b\x08"])
-def test_a_kernel_with_its_initramfs_passes(tmp_path: Path, initrd: bytes) -> None:
-    LINUX.check(on_disk(tmp_path, BZIMAGE, initrd))
+def test_an_initrd_is_asked_for() -> None:
+    with pytest.raises(ImageRefused, match="needs an initrd; add 'initrd:'"):
+        LINUX.check(replace(IMAGE, initrd=None), lambda _: FACTS)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "initrd", "why"),
-    [
-        (b"#!/bin/sh", b"070701", "kernel is no such file as family linux boots: a bzImage"),
-        (b"\x7fELF" + bytes(80), b"070701", "ELF without a PVH entry point"),
-        (BZIMAGE, b"hello", "initrd is no such file"),
-        (BZIMAGE, None, "needs an initrd"),
-    ],
-)
-def test_other_bytes_are_refused(
-    tmp_path: Path, kernel: bytes, initrd: bytes | None, why: str
-) -> None:
-    with pytest.raises(ImageRefused, match=why):
-        LINUX.check(on_disk(tmp_path, kernel, initrd))
+def test_a_missing_file_is_what_inspect_says() -> None:
+    def missing(path: Path) -> ImageFacts:
+        raise ImageNotFound(f"{path}: no such file")
 
-
-def test_a_missing_kernel_is_named() -> None:
-    with pytest.raises(ImageNotFound, match="/images/kernel: no such file"):
-        LINUX.check(IMAGE)
+    with pytest.raises(ImageNotFound, match="/images/initrd: no such file"):
+        LINUX.check(IMAGE, missing)

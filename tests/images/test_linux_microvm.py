@@ -17,6 +17,7 @@ from images.build import linux_microvm
 from images.build.linux_microvm import build, newest_kernel, without_signature, without_type_info
 from images.errors import BuildFailed
 from images.families.linux import LEAST_MEMORY_MIB, LINUX
+from images.inspect import inspect
 
 BZIMAGE = bytes(0x202) + b"HdrS" + bytes(100)
 STATIC = b"\x7fELF\x02\x01\x01" + bytes(57)
@@ -165,7 +166,7 @@ def real_image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 @pytest.mark.real
 def test_the_real_image_is_small_and_passes(real_image: Image) -> None:
-    LINUX.check(real_image)
+    LINUX.check(real_image, inspect)
     assert real_image.initrd is not None
     assert real_image.initrd.stat().st_size < 4 * 1024 * 1024
 
@@ -180,7 +181,7 @@ def test_the_real_image_boots_in_the_least_memory(real_image: Image) -> None:
         nic=Nic("user", "02:ed:0a:00:02:0f"),
         memory_mib=LEAST_MEMORY_MIB,
     )
-    spec = LINUX.boot_spec(real_image, request)
+    spec = LINUX.boot_spec(real_image, inspect(real_image.main_file), request)
     console = console_until(qemu(spec.kernel, spec.initrd, spec.cmdline), b"edgewake: ready")
     assert b"edgewake: ready" in console, console[-2000:].decode(errors="replace")
 

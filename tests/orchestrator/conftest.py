@@ -10,19 +10,13 @@ from orchestrator.control import ControlSettings
 from orchestrator.model import DnsSettings, Host, Lab, Service
 from orchestrator.store.base import Store
 from orchestrator.store.memory import MemoryStore
-from tests.world import World, a_host, a_service
+from tests.world import World, a_host, a_service, an_image
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Image:
-    """Return an image that the linux family takes: the right magic, and nothing else."""
-    kernel, initrd = tmp_path / "vmlinuz", tmp_path / "initrd.gz"
-    header = bytearray(0x300)
-    header[0x202:0x206] = b"HdrS"
-    header[0x206:0x208] = (0x020F).to_bytes(2, "little")
-    kernel.write_bytes(bytes(header))
-    initrd.write_bytes(bytes.fromhex("1f8b08000000000000030300000000000000000000"))
-    return Image(name="tiny", family="linux", kernel=kernel, initrd=initrd)
+    """Return an image that the linux family takes."""
+    return an_image(tmp_path)
 
 
 @pytest.fixture

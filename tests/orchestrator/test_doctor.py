@@ -12,11 +12,13 @@ from typer.testing import CliRunner
 from images.bootspec import Image
 from images.build.linux_microvm import KERNEL_NAME
 from images.errors import BuildFailed
+from images.inspect import Inspector
 from orchestrator import doctor
 from orchestrator.cli import Exit, app
 from orchestrator.doctor import CHECKS, Check, Patient, Verdict, examine, probe_kernel
 from orchestrator.errors import InstallationError
 from orchestrator.hypervisors.kvm import KvmVerdict
+from orchestrator.library import Library
 from orchestrator.model import DnsSettings, Lab
 from tests.world import a_host
 
@@ -27,7 +29,7 @@ TO_DO = "what to do"
 def patient(tmp_path: Path) -> Patient:
     images = tmp_path / "images"
     images.mkdir()
-    return Patient(images)
+    return Patient(images, Library(Inspector()))
 
 
 def _lab(**parts: object) -> Lab:

@@ -167,7 +167,7 @@ def test_everything_about_services_becomes_nouns() -> None:
     assert lab.service("web") == Service(
         name="web",
         names=("lab.test", "www.lab.test", "web.lab.test"),
-        image="micro",
+        images=("micro",),
         resources=Capacity(0.5, 96),
         probe=Probe(ProbeKind.HTTP, port=8080, path="/health", status=204),
         config=(("greeting", "hello"), ("version", "1.10"), ("debug", "no")),
@@ -183,7 +183,7 @@ def test_everything_about_services_becomes_nouns() -> None:
     assert lab.service("db") == Service(
         name="db",
         names=("db.lab.test",),
-        image="other",
+        images=("other",),
         resources=Capacity(2.0, 1024),
         probe=Probe(ProbeKind.CONSOLE, pattern="ready in [0-9]+ ms"),
         idle=IdlePolicy(after_s=None),
@@ -723,10 +723,10 @@ def test_the_examples_satisfy_the_schema(name: str) -> None:
 
 
 def test_the_schema_refuses_what_the_program_refuses() -> None:
-    wrong = yaml.safe_load(DEMO.replace("6 ms", "6").replace("family", "familiy"))
+    wrong = yaml.safe_load(DEMO.replace("6 ms", "6").replace("capacity", "capacty"))
     assert {place for place, _ in violations(wrong, lab_schema(), "")} == {
-        ".images.sample.familiy",
-        ".images.sample.family",
+        ".hosts.box.capacty",
+        ".hosts.box.capacity",
         ".links.0.latency",
     }
 

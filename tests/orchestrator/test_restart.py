@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.boot import guest_of
+from images.inspect import Inspector
+from orchestrator.library import Library, traits_of
 from orchestrator.model import IdlePolicy, Instance, InstanceState
 from orchestrator.store.memory import MemoryStore
 from tests.world import World, a_host, a_service
@@ -105,7 +106,9 @@ def crashed_at(world: World, stage: str) -> Instance:
     if steps >= 1:
         world.store.save(instance)
     if steps >= 2:
-        guest = guest_of(world.lab, world.lab.services[0], instance, "tests")
+        guest = Library(Inspector()).guest(
+            world.lab, world.lab.services[0], instance, traits_of(world.lab.hosts[0]), "tests"
+        )
         world.drivers["a"].start(guest, lambda _: None)
     if stage == "being built":
         world.machines["a"].guests[instance.name].runs = False

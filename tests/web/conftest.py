@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from images.bootspec import Image
 from orchestrator.labfile import parse_lab
 from orchestrator.model import DnsSettings, Lab, Link, Population, Router
 from orchestrator.store.memory import MemoryStore
-from tests.world import World, a_host, a_service
+from tests.world import World, a_host, a_service, an_image
 from web.app import create_app
 
 LAB = """\
@@ -30,7 +29,7 @@ hosts:
       gateway: 10.9.0.1
       pool: 10.9.0.10-10.9.0.200
 images:
-  tiny: {family: linux, kernel: vmlinuz, initrd: initrd.gz}
+  tiny: {family: linux, kernel: vmlinuz, initrd: initrd}
 services:
   web:
     names: [web]
@@ -40,20 +39,10 @@ services:
 """
 
 
-def _image(folder: Path) -> Image:
-    """Return an image that the linux family takes: the right magic, and nothing else."""
-    header = bytearray(0x300)
-    header[0x202:0x206] = b"HdrS"
-    header[0x206:0x208] = (0x020F).to_bytes(2, "little")
-    (folder / "vmlinuz").write_bytes(bytes(header))
-    (folder / "initrd.gz").write_bytes(bytes.fromhex("1f8b0800000000000003"))
-    return Image("tiny", "linux", folder / "vmlinuz", folder / "initrd.gz")
-
-
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """Return a running edgewake: hosts a and b, services web, other (no image) and huge."""
-    image = _image(tmp_path)
+    image = an_image(tmp_path)
     lab = Lab(
         name="t",
         dns=DnsSettings(zone="edge.test"),
@@ -67,7 +56,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         images=(image, replace(image, name="gone", kernel=tmp_path / "gone")),
         services=(
             a_service("web"),
-            a_service("other", image="gone"),
+            a_service("other", images=("gone",)),
             a_service("huge", resources=replace(a_service("x").resources, memory_mib=1000)),
         ),
     )

@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.bootspec import BootSpec, Disk, Nic
+from images.facts import Entry
 from orchestrator.hypervisors.domain_xml import (
     domain_xml,
     network_uuid,
     network_xml,
     parse_mark,
     same_network,
+    xen_domain_xml,
 )
 from orchestrator.model import Guest, GuestNetwork, Mark, guest_uuid
 
@@ -54,6 +56,54 @@ DUAL_STACK = replace(PLAIN, mark=replace(MARK, address6=IPv6Address("fd77::a")))
 WRITABLE = replace(
     PLAIN, boot=replace(PLAIN.boot, disks=(Disk(Path("/data/own.img"), read_only=False),))
 )
+TRANSITIONAL = replace(
+    PLAIN,
+    boot=BootSpec(
+        kernel=Path("/images/mirage.virtio"),
+        memory_mib=32,
+        machine="q35",
+        entry=Entry.MULTIBOOT,
+        nics=(Nic("bridge:br0", "02:ed:0a:4d:02:0a", transitional=True),),
+        disks=(Disk(Path("/images/htdocs.img")),),
+    ),
+)
+FROM_DISK = replace(
+    PLAIN,
+    boot=BootSpec(
+        kernel=None,
+        memory_mib=64,
+        entry=Entry.BIOS,
+        nics=(Nic("ew-demo", "02:ed:0a:4d:02:0a"),),
+        disks=(Disk(Path("/images/nanos.img"), read_only=False),),
+    ),
+)
+XEN_PVH = replace(
+    PLAIN,
+    boot=replace(
+        PLAIN.boot,
+        entry=Entry.PVH,
+        disks=(
+            Disk(Path("/images/own.img"), read_only=False),
+            Disk(Path("/images/usr.qcow2"), "qcow2"),
+        ),
+    ),
+)
+XEN_PV = replace(
+    PLAIN,
+    boot=BootSpec(
+        kernel=Path("/images/unikraft"),
+        memory_mib=8,
+        cmdline="web netdev.ip=10.77.2.10/24 --",
+        entry=Entry.XEN_PV,
+        nics=(
+            Nic(
+                "bridge:xenbr0",
+                "02:ed:0a:4d:02:0a",
+                xenstore_ip="10.77.2.10 255.255.255.0 10.77.2.1",
+            ),
+        ),
+    ),
+)
 NETWORK = GuestNetwork(
     name="ew-demo",
     subnet=IPv4Network("10.77.2.0/24"),
@@ -63,6 +113,7 @@ NETWORK = GuestNetwork(
     create=True,
     bridge="ew-demo0",
 )
+SMALL_POOL = replace(NETWORK, last=IPv4Address("10.77.2.12"), dhcp=True)
 NETWORK6 = replace(NETWORK, subnet6=IPv6Network("fd77::/64"), bridge="")
 
 PICTURES = {
@@ -72,8 +123,13 @@ PICTURES = {
     "linux-remote": domain_xml(PLAIN, emulator="/opt/qemu", keep_owners=False),
     "linux-writable-disk": domain_xml(WRITABLE, console_log=CONSOLE),
     "unikernel-two-cards-two-disks": domain_xml(UNIKERNEL, console_log=CONSOLE),
+    "transitional": domain_xml(TRANSITIONAL, console_log=CONSOLE),
+    "from-disk": domain_xml(FROM_DISK, console_log=CONSOLE),
+    "xen-pvh": xen_domain_xml(XEN_PVH),
+    "xen-pv": xen_domain_xml(XEN_PV, vif_script="/etc/xen/scripts/vif-quick"),
     "network": network_xml("edge1/demo", NETWORK),
     "network-dual-stack": network_xml("edge1/demo", NETWORK6),
+    "network-dhcp": network_xml("edge1/demo", SMALL_POOL),
 }
 
 
@@ -92,6 +148,26 @@ def test_no_golden_file_is_left_over() -> None:
 def test_the_domains_uuid_is_that_of_the_instance() -> None:
     uuid = ET.fromstring(PICTURES["linux"]).findtext("uuid")  # noqa: S314 - our own XML
     assert uuid == guest_uuid("edge1/demo", "ew-demo-web-0")
+
+
+@pytest.mark.parametrize("entry", sorted(Entry))
+def test_xen_starts_what_it_can_and_nothing_else(entry: Entry) -> None:
+    guest = replace(PLAIN, boot=replace(PLAIN.boot, entry=entry))
+    if entry in {Entry.LINUX, Entry.PVH, Entry.PVH_SECTION, Entry.XEN_PV}:
+        machine = "xenpv" if entry is Entry.XEN_PV else "xenpvh"
+        assert f'machine="{machine}"' in xen_domain_xml(guest)
+        return
+    with pytest.raises(ValueError, match=f"ew-demo-web-0: Xen starts no guest by {entry}"):
+        xen_domain_xml(guest)
+
+
+def test_xen_starts_no_disk_alone() -> None:
+    with pytest.raises(ValueError, match="ew-demo-web-0"):
+        xen_domain_xml(replace(PLAIN, boot=replace(PLAIN.boot, kernel=None)))
+
+
+def test_a_guest_on_xen_is_marked_like_any_other() -> None:
+    assert parse_mark(PICTURES["xen-pv"]) == MARK
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")))
@@ -168,7 +244,7 @@ def reported(xml: str) -> str:
     )
 
 
-@pytest.mark.parametrize("network", [NETWORK, NETWORK6])
+@pytest.mark.parametrize("network", [NETWORK, NETWORK6, SMALL_POOL])
 def test_a_network_is_recognised_as_libvirt_reports_it(network: GuestNetwork) -> None:
     wanted = network_xml("o", network)
     assert same_network(reported(wanted), wanted)
@@ -183,6 +259,7 @@ def test_a_network_is_recognised_as_libvirt_reports_it(network: GuestNetwork) ->
         replace(NETWORK, gateway=IPv4Address("10.77.2.2")),
         replace(NETWORK, subnet=IPv4Network("10.77.2.0/25")),
         replace(NETWORK, subnet6=IPv6Network("fd77::/64")),
+        replace(NETWORK, dhcp=True),
     ],
 )
 def test_a_network_that_differs_is_another(changed: GuestNetwork) -> None:

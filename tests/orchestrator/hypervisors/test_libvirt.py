@@ -91,7 +91,10 @@ class LibvirtRig:
 
     def driver(self, *, owner: str = "", host: Host | None = None) -> LibvirtHypervisor:
         driver = LibvirtHypervisor(
-            host or self.host, owner or self.owner, console_dir=self.folder / "console"
+            host or self.host,
+            owner or self.owner,
+            console_dir=self.folder / "console",
+            depot_dir=self.folder / "depot",
         )
         self.drivers.append(driver)
         return driver
@@ -154,9 +157,9 @@ class LibvirtRig:
         ours = [domain for domain in self.conn.listAllDomains() if self.tag in domain.name()]
         with ThreadPoolExecutor(len(ours) or 1) as pool:
             list(pool.map(self._destroy, ours))
-        for network in self.conn.listAllNetworks():
-            if self.tag in network.name():
-                network.destroy()
+        for made in (*self.conn.listAllNetworks(), *self.conn.listAllStoragePools()):
+            if self.tag in made.name():
+                made.destroy()
 
     def _destroy(self, domain: libvirt.virDomain) -> None:
         with suppress(libvirt.libvirtError):  # it may be ending by itself

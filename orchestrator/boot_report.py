@@ -1,0 +1,170 @@
+"""How a service would be booted on a host: in lines for people, in stable keys for programs.
+
+What `edgewake image boot-spec` prints: the result of a family's conventions and of whatever the lab
+file overrules. Nothing is started and no host is asked.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from images.bootspec import BootSpec, Nic, Platform
+from orchestrator.errors import EdgewakeError, ImageUnusable
+from orchestrator.hypervisors.domain_xml import domain_xml, xen_domain_xml
+from orchestrator.library import Fit, Library, traits_of
+from orchestrator.model import (
+    Guest,
+    Host,
+    Instance,
+    InstanceState,
+    Lab,
+    Service,
+    instance_name,
+    mac_of,
+)
+
+LABEL_WIDTH = 14
+OWNER = "not-started"
+
+Named = TypeVar("Named", Host, Service)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A guest as it would be started on a host, and the image that was chosen for it."""
+
+    host: Host
+    fit: Fit
+    guest: Guest
+
+    @property
+    def xml(self) -> str:
+        """The domain XML that libvirt would be given; empty where libvirt has no part in it."""
+        match traits_of(self.host).platform:
+            case Platform.QEMU:
+                return domain_xml(self.guest)
+            case Platform.XEN:
+                return xen_domain_xml(self.guest)
+            case Platform.SPT:
+                return ""
+
+
+def planned(lab: Lab, library: Library, service: str, host: str = "") -> Planned:
+    """Return how a service would be booted: on that host, or on the first one that can.
+
+    The address is the first of the host's pool. Raises `EdgewakeError` for an unknown name, and
+    `ImageUnusable` when no host can boot it.
+    """
+    known = _named("service", lab.services, service)
+    hosts = (_named("host", lab.hosts, host),) if host else lab.hosts
+    failures: list[ImageUnusable] = []
+    for each in hosts:
+        try:
+            return _on(lab, library, known, each)
+        except ImageUnusable as error:
+            failures.append(error)
+    raise failures[0] if failures else EdgewakeError("the lab has no hosts")
+
+
+def boot_json(planned: Planned) -> dict[str, Any]:
+    """Return it as JSON; keys are those of `images.bootspec.BootSpec`, and may be added to."""
+    spec = planned.guest.boot
+    return {
+        "instance": planned.guest.name,
+        "host": planned.host.name,
+        "image": planned.fit.image.name,
+        "family": planned.fit.family.traits.name,
+        "entry": str(spec.entry),
+        "machine": spec.machine,
+        "memory_mib": spec.memory_mib,
+        "vcpus": spec.vcpus,
+        "kernel": str(spec.kernel) if spec.kernel else None,
+        "initrd": str(spec.initrd) if spec.initrd else None,
+        "cmdline": spec.cmdline,
+        "disks": [
+            {"path": str(d.path), "format": d.format, "read_only": d.read_only, "name": d.name}
+            for d in spec.disks
+        ],
+        "nics": [
+            {
+                "network": nic.network,
+                "mac": nic.mac,
+                "name": nic.name,
+                "transitional": nic.transitional,
+                "xenstore_ip": nic.xenstore_ip,
+            }
+            for nic in spec.nics
+        ],
+        "xenstore": dict(spec.xenstore),
+        "end_pattern": spec.end_pattern,
+        "obeys_shutdown": spec.obeys_shutdown,
+        "xml": planned.xml,
+    }
+
+
+def boot_text(planned: Planned) -> str:
+    """Return it as short aligned lines."""
+    return "\n".join(f"{label:<{LABEL_WIDTH}}{text}" for label, text in _lines(planned)) + "\n"
+
+
+def _lines(planned: Planned) -> Iterator[tuple[str, str]]:
+    fit, spec, traits = planned.fit, planned.guest.boot, traits_of(planned.host)
+    family = fit.family.traits
+    least = fit.image.least_memory_mib or family.least(traits.platform)
+    yield "image", f"{fit.image.name}: {family.title} ({family.name})"
+    yield "host", f"{planned.host.name} ({traits.platform}), as {planned.guest.name}"
+    yield "way in", str(spec.entry)
+    if traits.platform is Platform.QEMU:
+        yield "machine", spec.machine
+    yield "memory", f"{spec.memory_mib} MiB (least {least}), {spec.vcpus} processor(s)"
+    yield from _files(spec)
+    yield "command line", spec.cmdline or "none"
+    for nic in spec.nics:
+        yield "card", _card(nic)
+    for key, value in spec.xenstore:
+        yield "Xenstore", f"{key} = {value}"
+    yield "ends", f"when it prints {spec.end_pattern!r}" if spec.end_pattern else "by itself"
+    yield "shutdown", "obeyed, so it is asked first" if spec.obeys_shutdown else "ends it at once"
+
+
+def _files(spec: BootSpec) -> Iterator[tuple[str, str]]:
+    yield "kernel", str(spec.kernel or "none: it boots from its first disk")
+    if spec.initrd:
+        yield "initrd", str(spec.initrd)
+    for disk in spec.disks:
+        use = "read-only" if disk.read_only else "with an overlay of its own"
+        name = f", called {disk.name}" if disk.name else ""
+        yield "disk", f"{disk.path} ({disk.format}, {use}{name})"
+
+
+def _card(nic: Nic) -> str:
+    said = [f"{nic.mac} on {nic.network}"]
+    said += [f"called {nic.name}"] if nic.name else []
+    said += ["transitional virtio"] if nic.transitional else []
+    said += [f"Xenstore ip = {nic.xenstore_ip}"] if nic.xenstore_ip else []
+    return ", ".join(said)
+
+
+def _on(lab: Lab, library: Library, service: Service, host: Host) -> Planned:
+    traits, address = traits_of(host), host.network.first
+    instance = Instance(
+        name=instance_name(lab.name, service.name, 0),
+        service=service.name,
+        host=host.name,
+        address=address,
+        address6=host.network.address6(address),
+        mac=mac_of(address),
+        state=InstanceState.BOOTING,
+        created_at=time.time(),
+    )
+    fit = library.fit(lab, service, traits)
+    return Planned(host, fit, library.guest(lab, service, instance, traits, OWNER))
+
+
+def _named(what: str, all_: Sequence[Named], name: str) -> Named:
+    for each in all_:
+        if each.name == name:
+            return each
+    names = ", ".join(each.name for each in all_) or "none"
+    raise EdgewakeError(f"the lab has no {what} {name!r}", hint=f"it has: {names}")

@@ -1,0 +1,385 @@
+"""Image files to hosts, and writable disks for instances: all that a guest finds on its host.
+
+A libvirt on another machine cannot open our files. A `Depot` stands for one host and sends what is
+missing there, once, named by its SHA-256; a writable disk becomes an overlay that lives as long as
+its instance, so that the image itself is never written. It keeps the rules; a `Pool` does the work
+on the host, through whatever the hypervisor offers (`libvirt_pool`).
+
+A pool can neither rename nor hash, so what has arrived is read back and hashed here before a
+guest may use it: that is the one way that works over every transport and needs no tool on the host.
+An empty file beside it, the seal, then says that it was checked. A file that has no seal is a
+transfer that was cut off: the next one goes on at its end, and since the whole file is hashed
+either way, damage in it is found and the file sent anew.
+"""
+
+import hashlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from images.bootspec import BootSpec, Disk
+from orchestrator.errors import StartFailed
+from orchestrator.hypervisors import qcow2
+from orchestrator.model import guest_uuid
+from orchestrator.once import Once
+
+PIECE = 256 * 1024  # bytes; libvirt sends no more in one message
+GRACE_S = 3600.0  # an image that nothing names any more is kept this long
+SEAL = ".checked"
+_MIB = 2**20
+_OURS = re.compile(r"(sha256-[0-9a-f]{64})(\.checked)?|overlay-[0-9a-f-]{36}-[0-9]+")
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file in a pool; `changed_at` is its host's clock, in seconds since 1970."""
+
+    name: str
+    changed_at: float
+
+
+class Pool(Protocol):
+    """A folder of ours on a host, which need not exist until something is written.
+
+    Every method may block, and raises the back end's own errors, which the driver translates.
+    """
+
+    @property
+    def folder(self) -> Path:
+        """Return where it is on the host."""
+        ...
+
+    def stored(self) -> tuple[Stored, ...]:
+        """Return all files in it."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """Return the size of a file in bytes, None if it is not there."""
+        ...
+
+    def write(
+        self, name: str, pieces: Iterable[bytes], *, offset: int = 0, writable: bool = False
+    ) -> None:
+        """Write from `offset` on; make the file if it is not there, for guests to read, or write.
+
+        When it breaks off, what has arrived stays, without holes.
+        """
+        ...
+
+    def read(self, name: str) -> Iterator[bytes]:
+        """Return what the host has stored, in pieces."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file. Removing one that is not there does nothing."""
+        ...
+
+    def free(self) -> int:
+        """Return how many bytes there is room for; makes the folder if it is not there."""
+        ...
+
+
+class Digests:
+    """SHA-256 of files of this machine, each computed once as long as it does not change."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
+        self._flights: Once[None, str] = Once()
+
+    def of(self, path: Path) -> str:
+        """Return the digest in hexadecimal. OSError if the file cannot be read."""
+        stat = path.stat()
+        file, version = (
+            (stat.st_dev, stat.st_ino),
+            (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns),
+        )
+        known = self._known.get(file)
+        if known is not None and known[0] == version:
+            return known[1]
+        digest = _together(self._flights, f"{file} {version}", lambda: _hash(_pieces(path)))
+        self._known[file] = version, digest
+        return digest
+
+
+class Depot:
+    """What guests of one owner find on one host. Safe to use from many threads.
+
+    `far` says that the host cannot open files of this machine. Methods raise `StartFailed`, and
+    whatever the pool raises.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        owner: str,
+        pool: Callable[[], Pool],
+        *,
+        far: bool,
+        digests: Digests | None = None,
+    ) -> None:
+        self._host = host
+        self._owner = owner
+        self._pool = pool
+        self._far = far
+        self._digests = digests or Digests()
+        self._sending: Once[None, Path] = Once()
+        self._lock = threading.Lock()  # for the fields below
+        self._there: dict[str, Path] = {}  # by name: images known to be whole, and where they are
+        self._used_at: dict[str, float] = {}  # by name, on the monotonic clock
+        self._plain: set[str] = set()  # instances that were started here without an overlay
+
+    def placed(self, instance: str, boot: BootSpec) -> BootSpec:
+        """Return `boot` with all its files as the host has them, and fresh overlays.
+
+        Does nothing for a host on this machine, unless there is a disk to be written.
+        """
+        for disk in boot.disks:
+            self._check(disk)
+        writable = not all(disk.read_only for disk in boot.disks)
+        with self._lock:
+            (self._plain.discard if writable else self._plain.add)(instance)
+        if not self._far and not writable:
+            return boot
+        return replace(
+            boot,
+            kernel=boot.kernel and self.bring(boot.kernel),
+            initrd=boot.initrd and self.bring(boot.initrd),
+            disks=tuple(
+                replace(disk, path=self.bring(disk.path))
+                if disk.read_only
+                else self._overlay(instance, number, disk)
+                for number, disk in enumerate(boot.disks)
+            ),
+        )
+
+    def bring(self, path: Path) -> Path:
+        """Return where the host has a file of this machine, and send it there unless it has.
+
+        Several callers that want the same content wait for one transfer.
+        """
+        if not self._far:
+            return path
+        digest = self._digest(path)
+        self._use(image_name(digest))
+        with self._lock:
+            there = self._there.get(image_name(digest))
+        return there or _together(self._sending, digest, lambda: self._checked(path, digest))
+
+    def drop(self, instance: str) -> None:
+        """Remove the overlays of an instance that has ended."""
+        if not self.may_hold(instance):
+            return
+        pool, prefix = self._pool(), self._overlay_name(instance, "")
+        for file in pool.stored():
+            if file.name.startswith(prefix):
+                pool.remove(file.name)
+
+    def may_hold(self, instance: str) -> bool:
+        """Return whether the host may have overlays of an instance, without asking it."""
+        with self._lock:
+            return instance not in self._plain
+
+    def forget(self) -> None:
+        """Take nothing for granted any more about what the host has, and ask again."""
+        with self._lock:
+            self._there.clear()
+
+    def collect(
+        self,
+        wanted: Collection[Path],
+        held: Callable[[], Collection[Path]],
+        grace_s: float = GRACE_S,
+    ) -> tuple[str, ...]:
+        """Remove images that nobody needs and overlays whose guest is gone; return their names.
+
+        `wanted` are files of this machine that may be booted soon; `held` returns the files of the
+        host that its guests use, and is asked after looking at what there is. Whatever was written
+        or brought less than `grace_s` seconds ago stays, and so does what is not named by us.
+        """
+        pool = self._pool()
+        now, names = time.time(), {file.name: file.changed_at for file in pool.stored()}
+        kept = {path.name for path in held() if path.parent == pool.folder} | self._needed(wanted)
+        images = {match[1] or name for name in names if (match := _OURS.fullmatch(name))}
+        doomed = tuple(
+            name
+            for name in sorted(images - kept)
+            if now - max(names.get(name, 0), names.get(name + SEAL, 0)) > grace_s
+            and not self._just_used(name, grace_s)
+        )
+        for name in doomed:
+            self._remove(pool, name)
+        return doomed
+
+    # --- images -----------------------------------------------------------------------------------
+
+    def _checked(self, path: Path, digest: str) -> Path:
+        """Return where the host has what `path` contains, known to be right."""
+        pool, name, size = self._pool(), image_name(digest), path.stat().st_size
+        if pool.size(name + SEAL) is None or pool.size(name) != size:
+            self._arrive(pool, path, digest, size)
+            pool.write(name + SEAL, ())
+        there = pool.folder / name
+        with self._lock:
+            self._there[name] = there
+        return there
+
+    def _arrive(self, pool: Pool, path: Path, digest: str, size: int) -> None:
+        """Send what is missing of a file and read all of it back; twice, if it came out wrong."""
+        name = image_name(digest)
+        for _attempt in range(2):
+            self._send(pool, path, name, size)
+            arrived = _hash(pool.read(name))
+            if arrived == digest:
+                return
+            log.warning("host %s: %s is damaged there and is removed", self._host, name)
+            self._remove(pool, name)
+        raise self._refused(
+            f"{path} arrived there with SHA-256 {arrived} instead of {digest}",
+            "was the file written to meanwhile? if not, that host or the way to it damages data",
+        )
+
+    def _send(self, pool: Pool, path: Path, name: str, size: int) -> None:
+        arrived = pool.size(name) or 0
+        if arrived > size or pool.size(name + SEAL) is not None:
+            self._remove(pool, name)  # it was whole once, so its length says nothing now
+            arrived = 0
+        self._check_room(pool, path, size - arrived)
+        began = time.monotonic()
+        pool.write(name, _pieces(path, arrived), offset=arrived)
+        took = time.monotonic() - began
+        some = f"{size - arrived} of {size}" if arrived else f"all {size}"
+        log.info("host %s: sent %s bytes of %s in %.1f s", self._host, some, path, took)
+
+    def _check_room(self, pool: Pool, path: Path, needed: int) -> None:
+        free = pool.free()
+        if needed > free:
+            raise self._refused(
+                f"no space left for {path}: {_mib(needed)} needed, {_mib(free)} free in "
+                f"{pool.folder} there",
+                "free some there, or remove images that nothing uses",
+            )
+
+    def _remove(self, pool: Pool, name: str) -> None:
+        """Remove a file of ours. An image loses its seal first, so that none is left alone."""
+        with self._lock:
+            self._there.pop(name, None)
+        pool.remove(name + SEAL)
+        pool.remove(name)
+        pool.remove(name + SEAL)  # another edgewake may have checked the file in between
+
+    def _digest(self, path: Path) -> str:
+        try:
+            return self._digests.of(path)
+        except OSError as error:
+            raise self._unreadable(path, error) from error
+
+    # --- disks ------------------------------------------------------------------------------------
+
+    def _overlay(self, instance: str, number: int, disk: Disk) -> Disk:
+        """Return a disk that shows `disk`, on the host, and takes all that is written to it."""
+        try:
+            size = qcow2.disk_size(disk.path, disk.format)
+        except OSError as error:
+            raise self._unreadable(disk.path, error) from error
+        backing = self.bring(disk.path)
+        pool, name = self._pool(), self._overlay_name(instance, str(number))
+        self._use(name)
+        pool.remove(name)
+        pool.write(name, (qcow2.empty_overlay(str(backing), disk.format, size),), writable=True)
+        return replace(disk, path=pool.folder / name, format="qcow2")
+
+    def _overlay_name(self, instance: str, number: str) -> str:
+        return f"overlay-{guest_uuid(self._owner, instance)}-{number}"
+
+    def _check(self, disk: Disk) -> None:
+        """Refuse a disk that would let its image choose which files of the host a guest reads."""
+        if disk.format not in qcow2.FORMATS:
+            raise self._refused(
+                f"{disk.path}: format {disk.format} is not known", "make it raw or qcow2"
+            )
+        if disk.format == "raw":
+            return
+        try:
+            more = qcow2.leans_on(disk.path)
+        except OSError as error:
+            raise self._unreadable(disk.path, error) from error
+        except qcow2.NotQcow2 as error:
+            raise self._refused(str(error), "write `format: raw` if that is what it is") from error
+        if more:
+            raise self._refused(
+                f"{disk.path} needs {more}", "make it whole, with `qemu-img convert -O qcow2`"
+            )
+
+    # --- what may go ------------------------------------------------------------------------------
+
+    def _needed(self, wanted: Collection[Path]) -> set[str]:
+        names = set()
+        for path in wanted if self._far else ():
+            with suppress(OSError):  # what is no longer here cannot be booted from here
+                names.add(image_name(self._digests.of(path)))
+        return names
+
+    def _use(self, name: str) -> None:
+        with self._lock:
+            self._used_at[name] = time.monotonic()
+
+    def _just_used(self, name: str, grace_s: float) -> bool:
+        with self._lock:
+            used_at = self._used_at.get(name)
+        return used_at is not None and time.monotonic() - used_at < grace_s
+
+    # --- errors -----------------------------------------------------------------------------------
+
+    def _unreadable(self, path: Path, error: OSError) -> StartFailed:
+        return self._refused(
+            f"{path} cannot be read on this machine: {error.strerror}",
+            "is it there, and may edgewake read it?",
+        )
+
+    def _refused(self, message: str, hint: str) -> StartFailed:
+        return StartFailed(self._host, message, hint=hint)
+
+
+def image_name(digest: str) -> str:
+    """Return the name of an image in a pool."""
+    return f"sha256-{digest}"
+
+
+def _together(flights: Once[None, T], key: str, work: Callable[[], T]) -> T:
+    """Do the work, or wait for the one who is at it already."""
+
+    def start(_about: None) -> "Future[T]":
+        done: Future[T] = Future()
+        done.set_result(work())
+        return done
+
+    return flights.do(key, lambda: None, start).future.result()
+
+
+def _pieces(path: Path, offset: int = 0) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        while piece := file.read(PIECE):
+            yield piece
+
+
+def _hash(pieces: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _mib(size: int) -> str:
+    return f"{size / _MIB:.1f} MiB"
