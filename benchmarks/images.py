@@ -13,8 +13,10 @@ import socket
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -97,21 +99,28 @@ def started(spec: BootSpec, memory_mib: int) -> Iterator[tuple[subprocess.Popen[
         command(spec, memory_mib), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as process:
         try:
-            assert process.stdout is not None  # noqa: S101 - we asked for a pipe
-            os.set_blocking(process.stdout.fileno(), False)
-            serial_s = 0.0
+            said = Future[float]()
+            threading.Thread(target=_listen, args=(process, said), daemon=True).start()
             while True:
-                if not serial_s and process.stdout.read(1):
-                    serial_s = time.monotonic() - began
                 with suppress(OSError):
                     fetch(HAND_ADDRESS, 0.05)
                     break
                 if time.monotonic() - began > PATIENCE_S or process.poll() is not None:
                     raise TimeoutError
                 time.sleep(0.002)
-            yield process, Boot(serial_s, time.monotonic() - began)
+            answer_s = time.monotonic() - began
+            yield process, Boot(said.result(PATIENCE_S) - began, answer_s)
         finally:
             process.kill()
+
+
+def _listen(process: subprocess.Popen[bytes], said: "Future[float]") -> None:
+    """Note when the first byte comes from the serial port, and keep the pipe from filling up."""
+    assert process.stdout is not None  # noqa: S101 - we asked for a pipe
+    with suppress(ValueError):  # closed: the guest was ended
+        while process.stdout.read(1):
+            if not said.done():
+                said.set_result(time.monotonic())
 
 
 def fetch(address: IPv4Address, timeout_s: float) -> bytes:
@@ -266,7 +275,7 @@ def main() -> None:
             f"{cost.requests_s:,.0f}",
             f"{cost.idle_share:.1%}",
         )
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -383,7 +383,8 @@ def _file(catalog: "Catalog", layer: "Layer") -> str:
     if signature := layer.signature:
         known = any(key.key_id == signature.key_id for key in catalog.keys)
         trusted = "a trusted key" if known else "not among the trusted keys"
-        told.append(f"signed by {signature.key_id} ({trusted}): {signature.comment}")
+        comment = "".join(each for each in signature.comment if each.isprintable())
+        told.append(f"signed by {signature.key_id} ({trusted}): {comment}")
     return ", ".join(told)
 
 

@@ -7,6 +7,7 @@ References must lead somewhere, pools must not overlap, services must fit. Singl
 from collections.abc import Iterator
 from itertools import pairwise
 
+from images.families import family
 from orchestrator.lab_report import Report, Where
 from orchestrator.lab_schema import LabEntry
 from orchestrator.lab_values import LONGEST_DNS_NAME, suggestion
@@ -25,7 +26,7 @@ LONGEST_HOSTNAME = 63  # an instance's name is also its guest's: one DNS label, 
 
 
 def check_references(entry: LabEntry, report: Report) -> set[str]:
-    """Report each name that nothing has; return the services that have such names."""
+    """Report each name that nothing has, and memory unknown; return the services concerned."""
     known = {
         "router": list(entry.routers),
         "host": list(entry.hosts),
@@ -38,7 +39,32 @@ def check_references(entry: LabEntry, report: Report) -> set[str]:
         if name not in known[noun]:
             report.add(where, f"unknown {noun} {name!r}; {suggestion(name, known[noun])}")
             broken.add(str(where[1]))
-    return broken
+    return broken | _check_memory(entry, report)
+
+
+def default_memory_mib(entry: LabEntry, service: str) -> int:
+    """Return what the families of a service's images are comfortable with; 0 if one is not named.
+
+    What a file's bytes say does not count: it may not be there yet, and may change.
+    """
+    images = [entry.images[name] for name in entry.services[service].image if name in entry.images]
+    families = [image.family for image in images]
+    if not families or None in families:
+        return 0
+    return max(family(name).traits.default_memory_mib for name in families if name)
+
+
+def _check_memory(entry: LabEntry, report: Report) -> set[str]:
+    """Report each service whose memory is neither given nor known; return them."""
+    unknown = {
+        name
+        for name, service in entry.services.items()
+        if service.resources.memory is None and not default_memory_mib(entry, name)
+    }
+    for name in unknown:
+        message = "is missing, and its image does not name the family whose default would hold"
+        report.add(("services", name, "resources", "memory"), message)
+    return unknown
 
 
 def _references(entry: LabEntry) -> Iterator[tuple[Where, str, str]]:

@@ -334,7 +334,10 @@ class ResourcesEntry(Entry):
     """What one instance of a service needs."""
 
     cpu: SomeCores = Field(description="Processor cores.")
-    memory: SomeMemory = Field(description="Memory.")
+    memory: SomeMemory | None = Field(
+        default=None,
+        description="Memory; default: what the family is comfortable with, if the image names it.",
+    )
 
 
 class HttpEntry(Entry):
@@ -497,13 +500,13 @@ class ServiceEntry(ServiceDefaults):
         description="DNS names, relative to the zone; `@` is the zone itself; default: the key.",
     )
 
-    def noun(self, name: str, zone: str) -> Service:
-        """Return the service of that name in a zone."""
+    def noun(self, name: str, zone: str, memory_mib: int) -> Service:
+        """Return the service of that name in a zone; `memory_mib` is what its images need."""
         return Service(
             name=name,
             names=tuple(absolute(written, zone) for written in self.names or [name]),
             images=tuple(self.image),
-            resources=Capacity(self.resources.cpu, self.resources.memory),
+            resources=Capacity(self.resources.cpu, self.resources.memory or memory_mib),
             probe=self.ready.noun(),
             config=tuple(self.config.items()),
             ports=tuple(self.ports),

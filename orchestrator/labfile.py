@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.errors import LabError
-from orchestrator.lab_checks import check, check_references
+from orchestrator.lab_checks import check, check_references, default_memory_mib
 from orchestrator.lab_report import Report, Where
 from orchestrator.lab_schema import ImagePlaces, LabEntry, LabJsonSchema
 from orchestrator.lab_values import shown, suggestion
@@ -256,5 +256,8 @@ def _nouns(entry: LabEntry, places: ImagePlaces) -> Lab:
         links=tuple(link.noun() for link in entry.links),
         populations=tuple(clients.noun(name) for name, clients in entry.clients.items()),
         images=tuple(image.noun(name, places) for name, image in entry.images.items()),
-        services=tuple(service.noun(name, zone) for name, service in entry.services.items()),
+        services=tuple(
+            service.noun(name, zone, default_memory_mib(entry, name))
+            for name, service in entry.services.items()
+        ),
     )

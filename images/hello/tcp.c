@@ -12,7 +12,7 @@
 #define GIVE_UP (60 * SECOND)           /* a peer that takes nothing is forgotten */
 #define LINGER (1 * SECOND)             /* after both ends closed: stragglers are still answered */
 #define CLOSED_PATIENCE (5 * SECOND)    /* for the peer to close, after we did */
-#define REPLACEABLE (1 * SECOND)        /* without progress, if there is no room for a new one */
+#define REPLACEABLE (1 * SECOND)        /* after getting nowhere so long, if a new one needs room */
 
 static struct connection table[CONNECTIONS];
 
@@ -51,6 +51,8 @@ static void take_data(struct connection *c, const struct segment *s)
         length = fits;
     }                                   /* else what still comes is taken and thrown away */
     c->expected += length + fin;
+    if (length)
+        c->heard_at = machine->now_ns();
     if (fin)
         c->peer_closed = true, c->peer_closed_first = !c->closing;
 }
@@ -66,7 +68,7 @@ static void serve(struct connection *c)
         memmove(c->requests, c->requests + used, c->request_length);
         c->response_length += response.length;
         if (used)
-            c->progress_at = machine->now_ns();
+            c->served_at = machine->now_ns();
     }
     if (!used && c->peer_closed)
         c->closing = true;              /* nothing that could still be answered will come */
@@ -128,19 +130,19 @@ static void receive(struct connection *c, const struct packet *p, const struct s
 
 /* ---- opening ---- */
 
-/* A free place, or else that of a connection which only lingers, or made no progress for longest. */
+/* A free place, or else that of a connection which only lingers, or got nowhere for longest. */
 static struct connection *place(void)
 {
     struct connection *oldest = table;
     for (struct connection *c = table; c < table + CONNECTIONS; c++) {
         if (!c->used)
             return c;
-        if (!oldest->lingers_until && (c->lingers_until || c->progress_at < oldest->progress_at))
+        if (!oldest->lingers_until && (c->lingers_until || c->served_at < oldest->served_at))
             oldest = c;
     }
     if (oldest->lingers_until)
         return oldest;
-    if (machine->now_ns() - oldest->progress_at < REPLACEABLE)
+    if (machine->now_ns() - oldest->served_at < REPLACEABLE)
         return NULL;
     connection_reset(oldest);
     return oldest;
@@ -165,7 +167,7 @@ static struct connection *open(const struct path *path, const struct segment *s,
     c->timeout = FIRST_TIMEOUT;
     c->smoothed = c->variation = 0;
     c->timed_at = c->resend_at = c->lingers_until = 0;
-    c->progress_at = machine->now_ns();
+    c->heard_at = c->served_at = machine->now_ns();
     return c;
 }
 
@@ -198,12 +200,12 @@ void tcp_receive(const struct packet *p)
 
 /* ---- time ---- */
 
-/* When a connection that makes no progress is closed, or forgotten. */
+/* When a connection in which nothing happens is closed, or forgotten. */
 static u64 patience_ends(const struct connection *c)
 {
     if (c->fin_acked)
-        return c->progress_at + CLOSED_PATIENCE;
-    return c->progress_at + (c->closing || c->response_length ? GIVE_UP : IDLE);
+        return c->heard_at + CLOSED_PATIENCE;
+    return c->heard_at + (c->closing || c->response_length ? GIVE_UP : IDLE);
 }
 
 static void run_out_of_patience(struct connection *c)
@@ -214,7 +216,7 @@ static void run_out_of_patience(struct connection *c)
     }
     c->closing = true;
     c->request_length = 0;
-    c->progress_at = machine->now_ns();
+    c->heard_at = machine->now_ns();
     connection_transmit(c);
 }
 

@@ -111,7 +111,7 @@ void connection_take_ack(struct connection *c, const struct segment *s)
             c->next = s->ack;
         c->congestion = min(c->congestion + acked, RESPONSE_ROOM);
         c->timeout = base_timeout(c);
-        c->progress_at = machine->now_ns();
+        c->heard_at = c->served_at = machine->now_ns();
         c->resend_at = 0;
         if (c->next != c->acked)
             set_resend_timer(c);

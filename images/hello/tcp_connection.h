@@ -28,7 +28,9 @@ struct connection {
     u32 timeout, smoothed, variation;
     u32 timed_number;                   /* measured when this is acknowledged */
     u64 timed_at;                       /* 0: nothing is being measured */
-    u64 resend_at, progress_at, lingers_until;
+    u64 resend_at, lingers_until;       /* 0: no */
+    u64 heard_at;                       /* when the peer last sent or took something new */
+    u64 served_at;                      /* when it last got somewhere: opened, asked, took an answer */
 };
 
 void connection_send(struct connection *c, u32 seq, u8 flags, const u8 *data, u32 length);

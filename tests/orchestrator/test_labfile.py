@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from images.bootspec import Disk, Image
+from images.families.linux import LINUX
 from orchestrator.errors import LabError
 from orchestrator.lab_schema import Entry, LabEntry, ServiceDefaults
 from orchestrator.labfile import LARGEST_FILE, lab_schema, load_lab, parse_lab
@@ -325,6 +326,8 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("image: micro", "image: macro", "defaults.image", "unknown image 'macro'"),
     ("  image: micro\n", "", "services.web.image", "is missing"),
     ("memory: 96 MiB", "memory: 96", "defaults.resources.memory", "has no unit"),
+    ("kernel: /srv/vmlinuz", "catalog: web", "images.other", "both files and 'catalog'"),
+    ("kernel: /srv/vmlinuz", "catalog: We b", "images.other.catalog", "write NAME or NAME:TAG"),
     ("idle: {after: 15 s}", "names: [x]", "defaults.names", "unknown key"),
     ("alpn: [h2]", "alpn: h2", "services.web.alpn", "must be a list, such as"),
     ("routers: {r1: {site: cellar}, r2: {}}", "routers: [r1, r2]", "routers", "must be a mapping"),
@@ -336,6 +339,31 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("the.admin@", "the.admin.", "dns.hostmaster", "write a mail address"),
     ("listen: \"[::1]:5300\"", "listen: 127.0.0.1:0", "dns.listen", "an IP address"),
 ]  # fmt: skip
+
+
+def test_memory_left_out_is_the_familys() -> None:
+    text = LAB.replace("cpu: 0.5, memory: 96 MiB", "cpu: 0.5")
+    assert parsed(text).service("web").resources.memory_mib == LINUX.traits.default_memory_mib
+    error = refused(text.replace("{family: linux, kernel", "{kernel"))
+    assert "defaults.resources.memory: is missing" in str(error)
+    assert "does not name the family" in str(error)
+
+
+def test_an_image_needs_something_to_boot() -> None:
+    files = (
+        "    kernel: /srv/vmlinuz\n    disks: [{path: a.qcow2, format: qcow2, read_only: false}]\n"
+    )
+    assert files in LAB
+    error = refused(LAB.replace(files, ""))
+    assert "images.other: needs 'kernel', 'disks' or 'catalog'" in str(error)
+
+
+def test_a_service_may_have_several_images() -> None:
+    lab = parsed(LAB.replace("    image: other", "    image: [other, micro]"))
+    assert lab.service("db").images == ("other", "micro")
+    assert lab.service("web").images == ("micro",)
+    error = refused(LAB.replace("    image: other", "    image: [other, mikro]"))
+    assert "services.db.image.1: unknown image 'mikro'; did you mean 'micro'?" in str(error)
 
 
 @pytest.mark.parametrize(("old", "new", "field", "message"), MISTAKES)

@@ -186,7 +186,7 @@ static void run(const char *cmdline)
     if (strstr(cmdline, "done"))
         exit(0);
     while (strstr(cmdline, "chatty"))
-        if (printf("%01023d\n", 0) && usleep(50) == 0)
+        if (printf("%01023d\n", 0) && usleep(500) == 0)
             fflush(stdout);
     struct device *card = NULL;
     for (int i = 0; i < device_count; i++)
