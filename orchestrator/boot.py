@@ -90,6 +90,7 @@ class Boots:
         self._fleet = fleet
         self._deaths: dict[str, str] = {}
         self._end_patterns: dict[str, str] = {}
+        self._booted: dict[str, tuple[Path, ...]] = {}
         self._waiting: dict[str, float] = {}
         self.closing = ""  # why nobody waits for anything any more
         self._lock = threading.Lock()
@@ -110,6 +111,7 @@ class Boots:
             )
             instance = replace(instance, address6=guest.mark.address6)
             self._end_patterns[instance.name] = guest.boot.end_pattern
+            self._booted[instance.name] = guest.boot.files
             self._fleet.put(instance)
             self._store.save(instance)
             undo.pop_all()  # from here on there is more to take back, and it may not succeed
@@ -234,6 +236,7 @@ class Boots:
     def forget(self, instance: Instance, *, rest_until: float) -> None:
         """Remove every record of an instance whose guest is known to be gone."""
         self._end_patterns.pop(instance.name, None)
+        self._booted.pop(instance.name, None)
         self._store.remove(instance, rest_until=rest_until)
         self._fleet.drop(instance, rest_until=rest_until)
 
@@ -261,9 +264,14 @@ class Boots:
                 fits[host] = self._library.fit(lab, service, traits)
         return fits
 
+    def files_in_use(self, lab: Lab) -> tuple[Path, ...]:
+        """Return the image files that a lab may boot, and those that our guests have booted."""
+        booted = [path for files in self._booted.copy().values() for path in files]
+        return tuple(dict.fromkeys((*self._library.files(lab), *booted)))
+
     def keep_files(self, lab: Lab) -> None:
         """Tell every host which files a lab may boot, so that it can remove others that we sent."""
-        files = self._library.files(lab)
+        files = self.files_in_use(lab)
         for host, parts in self.hosts.copy().items():
             try:
                 parts.keep(files)

@@ -21,6 +21,7 @@ from urllib.parse import quote
 import typer
 from typer.core import TyperGroup
 
+from orchestrator.cli_images import images_app
 from orchestrator.errors import EdgewakeError, InstallationError, LabError
 from orchestrator.installation import check_installation
 from orchestrator.state_dir import StateDir
@@ -411,6 +412,9 @@ def schema() -> None:
     from orchestrator.labfile import lab_schema
 
     _print_json(lab_schema())
+
+
+app.add_typer(images_app)
 
 
 def main() -> None:

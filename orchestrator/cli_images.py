@@ -1,4 +1,4 @@
-"""The commands `edgewake image ...`: the catalogue of images in the state directory.
+"""The commands `edgewake image ...`: files, recipes, and the catalogue in the state directory.
 
 They need no edgewake to run: the catalogue is a folder with locks of its own. docs/cli.md has every
 command with an example.
@@ -9,7 +9,7 @@ command with an example.
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,13 +19,13 @@ from images.bootspec import Platform
 from images.errors import ImageError
 from orchestrator.errors import EdgewakeError
 from orchestrator.state_dir import StateDir
+from web.client import Client, NotRunning
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from images.catalog import Catalog, Entry, Flavour, Layer, Progress, PublicKey
+    from images.catalog import Catalog, Entry, Flavour, Guard, Layer, Progress, PublicKey
 
-FOLDER = "catalog"  # below the state directory's images
 WIDE = 160  # columns when the output is no terminal, as in orchestrator.cli
 SHORT = 12  # hexadecimal digits of a digest, for people
 FAILED = 1
@@ -35,7 +35,7 @@ images_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Look after the catalogue of images.",
+    help="Look at images, build them, and keep them in a catalogue.",
     epilog="Example: edgewake image list",
 )
 
@@ -168,11 +168,12 @@ def tag(
 def remove(ctx: typer.Context, ref: Ref, as_json: Json = False) -> None:
     """Take a name out of the catalogue.
 
-    The files stay until `edgewake image gc` finds that nothing needs them.
+    The files stay until `edgewake image gc` finds that nothing needs them. A name that the lab of
+    a running edgewake uses cannot be taken out.
     """
     with _image_errors():
         catalog = _catalog(ctx)
-        entry = catalog.remove(ref)
+        entry = catalog.remove(ref, guard=_guard(ctx, catalog))
     if as_json:
         _print_json(_document(catalog, entry))
     else:
@@ -222,12 +223,15 @@ def gc(
 ) -> None:
     """Remove files that no image of the catalogue needs any more.
 
-    What is younger than a day stays: another tool may be about to give it a name.
+    What a running edgewake boots, or has booted, stays; so does what is younger than a day: another
+    tool may be about to give it a name.
     """
     from images.catalog.upkeep import GRACE_S
 
+    in_use = [Path(file) for file in _in_use(ctx)["files"]]
+    grace_s = 0 if everything else GRACE_S
     with _image_errors():
-        removed = _catalog(ctx).collect(grace_s=0 if everything else GRACE_S, dry_run=dry_run)
+        removed = _catalog(ctx).collect(in_use, grace_s=grace_s, dry_run=dry_run)
     if as_json:
         files = [{"path": str(each.path), "size": each.size} for each in removed]
         _print_json({"removed": files, "dry_run": dry_run})
@@ -256,13 +260,110 @@ def export(
         typer.echo(f"{entry.ref}: written to {target}")
 
 
+# --- files, without the catalogue -------------------------------------------------------------
+
+
+@images_app.command(epilog="Example: edgewake image inspect /boot/vmlinuz")
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any file.")], as_json: Json = False
+) -> None:
+    """Say what a file is, where it can run, and what it wants; or why it can run nowhere."""
+    from images.inspect import inspect as look
+    from images.report import facts_json, facts_text
+
+    with _image_errors():
+        facts = look(file)
+    if as_json:
+        _print_json({"file": str(file), **facts_json(facts)})
+    else:
+        typer.echo(facts_text(file, facts), nl=False)
+
+
+@images_app.command(name="boot-spec", epilog="Example: edgewake image boot-spec lab.yaml web")
+def boot_spec(
+    ctx: typer.Context,
+    *,
+    lab: Annotated[Path, typer.Argument(metavar="LAB", help="A lab file.")],
+    service: Annotated[str, typer.Argument(metavar="NAME", help="A service of the lab.")],
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="On this host; default: the first that can.")
+    ] = "",
+    xml: Annotated[bool, typer.Option("--xml", help="Print the domain XML for libvirt.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how a service would be booted: command line, devices, machine, and how it ends.
+
+    That is what its image's family says, and what the lab file overrules. Nothing is started. The
+    address is the first of the host's pool.
+    """
+    from orchestrator.boot_report import boot_json, boot_text, planned
+    from orchestrator.daemon import library_of
+    from orchestrator.labfile import load_lab
+
+    wanted = load_lab(lab, images_dir=ctx.obj.images)
+    boot = planned(wanted, library_of(ctx.obj), service, host)
+    if as_json:
+        _print_json(boot_json(boot))
+    else:
+        typer.echo(boot.xml if xml else boot_text(boot), nl=False)
+
+
+@images_app.command(epilog="Example: edgewake image build hello")
+def build(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RECIPE...", help="hello, linux-microvm; none for all."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build sample images on this machine, for lab files to name as built:RECIPE/FILE."""
+    from images.build import RECIPES
+    from images.build import build as run
+
+    _make_folders(ctx.obj)
+    folders = []
+    for name in names or RECIPES:
+        with _image_errors():
+            folders.append(run(name, ctx.obj.images, _say_nothing if as_json else _say))
+        if not as_json:
+            typer.echo(f"{folders[-1]}: built")
+    if as_json:
+        _print_json({"folders": [str(folder) for folder in folders]})
+
+
 # --- parts ------------------------------------------------------------------------------------
 
 
 def _catalog(ctx: typer.Context) -> "Catalog":
     from images.catalog import Catalog
 
-    return Catalog(ctx.obj.images / FOLDER)
+    return Catalog(ctx.obj.catalog)
+
+
+def _in_use(ctx: typer.Context) -> dict[str, list[str]]:
+    """Return what the running edgewake uses: `files`, and names of the `catalog`."""
+    try:
+        used: dict[str, list[str]] = Client(ctx.obj.socket).get("/images")
+    except NotRunning:
+        return {"files": [], "catalog": []}
+    return used
+
+
+def _guard(ctx: typer.Context, catalog: "Catalog") -> "Guard":
+    """Return what objects to a change of an image that the running edgewake may boot."""
+    names = _in_use(ctx)["catalog"]
+
+    def objects(entry: "Entry") -> None:
+        for name in names:
+            with suppress(ImageError):
+                if catalog.find(name).ref == entry.ref:
+                    raise EdgewakeError(
+                        f"{entry.ref} is used by the lab of the running edgewake, as {name!r}",
+                        hint="apply a lab without it first",
+                    )
+
+    return objects
 
 
 def _make_folders(state: StateDir) -> None:
@@ -321,6 +422,14 @@ def _progress(*, as_json: bool) -> "Iterator[Progress]":
             bars.update(tasks[what], completed=done, total=total or None, visible=True)
 
         yield tell
+
+
+def _say(text: str) -> None:
+    typer.echo(f"  {text} ...", err=True)
+
+
+def _say_nothing(_text: str) -> None:
+    pass
 
 
 # --- printing ---------------------------------------------------------------------------------

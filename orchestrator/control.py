@@ -11,6 +11,7 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from logging import getLogger
+from pathlib import Path
 
 from images.inspect import Inspector
 from orchestrator.background import Background
@@ -339,6 +340,10 @@ class Orchestrator:
         )
 
     # --- for people who look on -------------------------------------------------------------
+
+    def files_in_use(self) -> tuple[Path, ...]:
+        """Return the image files that the lab may boot, and those that its guests have booted."""
+        return self._boots.files_in_use(self.lab)
 
     def explain(self, service: str, population: str = "") -> tuple[Choice, ...]:
         """Return for each host whether it would be chosen to wake a service now, best first."""

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from dns_boot.resolver import Resolver
 from dns_boot.server import DnsServer
+from images.catalog import Catalog
 from images.inspect import Inspector
 from orchestrator.boot import HostParts
 from orchestrator.control import Orchestrator
@@ -209,7 +210,8 @@ def read_lab(path: Path, images_dir: Path) -> LabFile:
 
 def library_of(state: StateDir) -> Library:
     """Return the images of an installation: files, and its catalogue."""
-    return Library(Inspector())
+    inspector = Inspector()
+    return Library(inspector, Catalog(state.catalog, inspect=inspector).fetch)
 
 
 # --- hosts ------------------------------------------------------------------------------------

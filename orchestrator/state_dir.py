@@ -6,6 +6,7 @@ one process may have it open. Other programs (`edgewake status`) may look up pat
 
     database   edgewake.db    what must survive a restart (0600)
     images     images/        kernels, initrds, disks; hypervisors read them (0755)
+    catalog    images/catalog the catalogue of images
     consoles   console/       what guests wrote; hypervisors write there (0711)
     socket     control.sock   where the running edgewake is asked things
     owner      owner          a UUID, made once; part of the mark on every guest
@@ -71,6 +72,11 @@ class StateDir:
     def images(self) -> Path:
         """The folder of images built or fetched here."""
         return self.path / "images"
+
+    @property
+    def catalog(self) -> Path:
+        """The catalogue of images, an OCI image layout."""
+        return self.images / "catalog"
 
     @property
     def consoles(self) -> Path:

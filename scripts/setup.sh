@@ -14,6 +14,8 @@ BASE=(
     libvirt-daemon libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
     qemu-system-x86 busybox-static kmod
     dnsutils iproute2
+    dnsmasq-base # for guest networks with DHCP
+    libxml2-utils tcpdump minisign skopeo # for tests: virt-xml-validate, captures, catalogues
     libvirt-dev pkg-config gcc python3-dev python3-venv # libvirt-python is compiled here
     make git
 )

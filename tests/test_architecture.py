@@ -40,7 +40,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "orchestrator.trace",
     ),
     "web": ("web", "orchestrator", "placement.problem"),
+    "orchestrator.boot_report": EVERYTHING,
     "orchestrator.cli": EVERYTHING,
+    "orchestrator.cli_images": EVERYTHING,
     "orchestrator.daemon": EVERYTHING,
     "orchestrator.demo": EVERYTHING,
     "orchestrator.__main__": ("orchestrator.cli",),
@@ -50,6 +52,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 WIRING = (
     "orchestrator.boot_report",
     "orchestrator.cli",
+    "orchestrator.cli_images",
     "orchestrator.daemon",
     "orchestrator.demo",
     "orchestrator.doctor",

@@ -89,4 +89,7 @@ def test_the_first_lab_of_the_readme_is_a_lab() -> None:
 def test_commands_that_are_named_exist(page: Path) -> None:
     pattern = r"(?:`|^ {4}|\.venv/bin/)edgewake (?!is up:)(?:--\S+ \S+ )?([a-z]+)"
     named = re.findall(pattern, page.read_text(), re.MULTILINE)
-    assert set(named) <= {command.callback.__name__ for command in app.registered_commands}
+    commands = {command.callback.__name__ for command in app.registered_commands}
+    assert set(named) <= commands | {
+        group.typer_instance.info.name for group in app.registered_groups
+    }

@@ -53,6 +53,13 @@ def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
 
     _add_services(api, orchestrator)
 
+    @api.get("/images")
+    def images() -> wire.Document:
+        return {
+            "files": [str(path) for path in orchestrator.files_in_use()],
+            "catalog": sorted({image.catalog for image in orchestrator.lab.images} - {""}),
+        }
+
     @api.get("/wakes")
     def wakes() -> wire.Document:
         return {"wakes": [wire.wake(each) for each in _last_wakes(orchestrator)]}

@@ -1,7 +1,11 @@
 """Bridges and taps on this machine's kernel: made whole, found, changed, removed."""
 
+import fcntl
+import os
+import struct
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from errno import EEXIST, ENODEV, ERANGE
@@ -14,6 +18,7 @@ from orchestrator.hypervisors.bridges import Link, Links
 
 pytestmark = pytest.mark.real
 
+TUNSETIFF, IFF_TAP_NO_PI = 0x400454CA, 0x1002  # linux/if_tun.h
 MAC = "02:ed:0a:58:01:01"
 SYS = Path("/sys/class/net")
 
@@ -93,6 +98,28 @@ def test_a_tap_belongs_to_a_bridge_a_user_and_us(links: Links, name: str) -> Non
     assert (tap.name, tap.kind, tap.alias, tap.up) == (f"{name}t", "tun", "edgewake:x:guest", True)
     assert (SYS / tap.name / "owner").read_text().strip() == "12345"
     assert not links.addresses(tap)
+
+
+def test_a_tap_is_not_ready_while_somebody_else_has_it_open(
+    links: Links, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a child does that another thread is forking: it has a copy of every open file."""
+    bridge = links.add_bridge(f"{name}b", "edgewake:x", MAC)
+    real, closed = Links._set, threading.Event()
+
+    def close(copy: int) -> None:
+        closed.set()
+        os.close(copy)
+
+    def forking(self: Links, index: int, **attributes: object) -> None:
+        copy = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(copy, TUNSETIFF, struct.pack("16sH22x", f"{name}t".encode(), IFF_TAP_NO_PI))
+        threading.Timer(0.3, close, [copy]).start()
+        real(self, index, **attributes)
+
+    monkeypatch.setattr(Links, "_set", forking)
+    links.add_tap(f"{name}t", "edgewake:x:guest", bridge, 0)
+    assert closed.is_set()
 
 
 def test_a_tap_that_cannot_be_finished_is_not_left(links: Links, name: str) -> None:

@@ -1,0 +1,90 @@
+"""What a file is for, by its bytes: the bridge from `images.inspect` to the catalogue."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from images.bootspec import Platform
+from images.catalog.config import ImageConfig
+from images.catalog.entry import QCOW2, RAW, Role
+from images.catalog.files import reading
+from images.errors import ImageError, ImageRefused
+from images.facts import Architecture, Container, Format, ImageFacts
+
+Inspect = Callable[[Path], ImageFacts]
+
+# qcow2, docs/interop/qcow2.txt in QEMU: "Header"
+_QCOW2_MAGIC = b"QFI\xfb"
+_QCOW2_HEAD = 80  # bytes, up to the end of the incompatible features
+_EXTERNAL_DATA = 1 << 2
+
+
+def look_at(path: Path) -> ImageFacts:
+    """Return what `images.inspect` says of a file."""
+    from images.inspect import inspect  # noqa: PLC0415 - a command that adds nothing needs none
+
+    return inspect(path)
+
+
+def role_of(facts: ImageFacts) -> Role | None:
+    """Return what a file is for, or None if it cannot be told."""
+    if facts.container is Container.QCOW2 or facts.format is Format.DISK:
+        return Role.DISK
+    if facts.format is Format.CPIO:
+        return Role.INITRD
+    return Role.KERNEL if facts.format in {Format.ELF, Format.BZIMAGE} else None
+
+
+def disk_format(path: Path, what: str, said: str = "") -> str:
+    """Return the format of a disk, raw or qcow2.
+
+    Raises `ImageRefused` if it is not the one that was `said`, or if a qcow2 file names another
+    file: QEMU would open that, whatever it is, and no digest vouches for it.
+    """
+    with reading(path) as file:
+        head = file.read(_QCOW2_HEAD)
+    found = QCOW2 if head[:4] == _QCOW2_MAGIC else RAW
+    if said and said != found:
+        raise ImageRefused(f"{what}: is said to be {said}, and its bytes are {found}")
+    if found == QCOW2:
+        features = head[72:80] if int.from_bytes(head[4:8], "big") >= 3 else b""
+        external = int.from_bytes(features, "big") & _EXTERNAL_DATA
+        if len(head) < 72 or int.from_bytes(head[8:16], "big") or external:
+            raise ImageRefused(
+                f"{what}: its data are in another file as well (a backing or data file); "
+                f"make one file of it: qemu-img convert -O qcow2 {what} NEW"
+            )
+    return found
+
+
+def completed(config: ImageConfig, facts: ImageFacts, what: str) -> ImageConfig:
+    """Return a configuration with what the main file's facts add; what was said stays.
+
+    Raises `ImageRefused` if the image can be started nowhere.
+    """
+    if facts.unusable:
+        raise ImageRefused(f"{what}: {facts.unusable}")
+    if facts.format is Format.UNKNOWN and not config.family:
+        raise ImageRefused(f"{what}: its bytes do not tell what it is; say so with --family")
+    architecture = facts.architecture
+    known = ImageConfig(
+        family=facts.family,
+        platforms=_platforms(config.family or facts.family, facts),
+        architecture=architecture or "",
+    )
+    if architecture is Architecture.OTHER:
+        raise ImageRefused(f"{what}: built for a processor that we know nothing of")
+    return known.overridden(config)
+
+
+def _platforms(family_name: str, facts: ImageFacts) -> tuple[Platform, ...]:
+    """Return the platforms that have a way into the image; none if the family is not known."""
+    from images.families import family  # noqa: PLC0415 - see look_at
+
+    if not family_name:
+        return ()
+    try:
+        entries = family(family_name).traits.entries
+    except ImageError:
+        return ()  # of a family that is installed elsewhere: its host will tell
+    fitting = (each for each, ways in entries.items() if facts.entries & set(ways))
+    return tuple(sorted(fitting))
