@@ -21,6 +21,7 @@ from urllib.parse import quote
 import typer
 from typer.core import TyperGroup
 
+from orchestrator.cli_hosts import hosts_app
 from orchestrator.cli_images import images_app
 from orchestrator.errors import EdgewakeError, InstallationError, LabError
 from orchestrator.installation import check_installation
@@ -30,7 +31,7 @@ from web.client import ApiError, Client, NotRunning
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.doctor import Check
+    from orchestrator.verdicts import Check
 
 SYSTEM_STATE = Path("/var/lib/edgewake")
 USER_STATE = Path(".local/state/edgewake")  # below the home directory (XDG base directories)
@@ -371,8 +372,9 @@ def doctor(ctx: typer.Context, lab: MaybeLab = None, as_json: Json = False) -> N
     failed; warnings are no failure.
     """
     from orchestrator.daemon import library_of
-    from orchestrator.doctor import Patient, Verdict, examine
+    from orchestrator.doctor import Patient, examine
     from orchestrator.labfile import load_lab
+    from orchestrator.verdicts import Verdict
 
     images = ctx.obj.images
     parsed = load_lab(lab, images_dir=images) if lab else None
@@ -415,6 +417,7 @@ def schema() -> None:
 
 
 app.add_typer(images_app)
+app.add_typer(hosts_app)
 
 
 def main() -> None:
@@ -525,6 +528,8 @@ def _host_state(host: dict[str, Any]) -> str:
         return f"[red]lost[/]: {_plain(host['lost'])}"
     if host["refused"]:
         return f"[red]not used[/]: {_plain(host['refused'])}"
+    if drain := host["drain"]:
+        return f"[yellow]{drain['state']}[/]: {drain['moved']} of {drain['total']} moved"
     return "[green]reachable[/]"
 
 

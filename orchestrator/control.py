@@ -17,24 +17,24 @@ from images.inspect import Inspector
 from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
+from orchestrator.drain import Drainer, DrainReport
 from orchestrator.errors import (
     EdgewakeError,
     Overloaded,
     StoreError,
+    UnknownHost,
     UnknownService,
     WakeError,
 )
-from orchestrator.fleet import Fleet
+from orchestrator.fleet import DRAINING, Fleet
 from orchestrator.hosts import Hosts, OpenHost
 from orchestrator.idle import Usage, Verdict, verdict
 from orchestrator.journal import Journal
 from orchestrator.library import Library
 from orchestrator.model import (
-    Capacity,
     Client,
     Endpoint,
     Event,
-    Host,
     Instance,
     InstanceState,
     Lab,
@@ -43,21 +43,21 @@ from orchestrator.model import (
 from orchestrator.once import Once
 from orchestrator.planner import changes_for
 from orchestrator.reconcile import changed_hosts, lab_changes
+from orchestrator.retiring import WITHDRAW_GRACE_S, Retirer
 from orchestrator.settler import Settler
 from orchestrator.steering.base import Steering
 from orchestrator.steering.fanout import Fanout
 from orchestrator.store.base import Store
 from orchestrator.summons import Summons
 from orchestrator.trace import Wakes, WakeTrace
+from orchestrator.upkeep import Keeper
+from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
 from orchestrator.waking import Waker
-from placement.problem import Plan
 
 log = getLogger(__name__)
 
-# Between "no new answer names this instance" and "end it", so that an answer that was just being
-# sent is seen in `asked` and keeps the service up. Long against a thread switch, short for people.
-WITHDRAW_GRACE_S = 0.05
 END_THREADS = 8
+DRAIN_THREADS = 4  # hosts that are drained at the same time; each moves one service at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,68 +67,6 @@ class ControlSettings:
     parallel_boots: int = 32
     waiting_wakes: int = 1000
     sweep_s: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class HostStatus:
-    """A host as seen now; `free` is None and `lost` says why while it cannot be reached.
-
-    `refused` says why nothing is placed there although it can be reached: its network is not right.
-    """
-
-    host: Host
-    used: Capacity
-    free: Capacity | None
-    lost: str = ""
-    refused: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceStatus:
-    """A service as seen now. `state` is asleep (healthy), waking, awake or stopping.
-
-    `idle` says why an awake one is still up; `trouble` how its last wake failed, if it did.
-    """
-
-    service: Service
-    state: str
-    instances: tuple[Instance, ...]
-    idle: str = ""
-    trouble: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Everything at a glance."""
-
-    lab: str
-    hosts: tuple[HostStatus, ...]
-    services: tuple[ServiceStatus, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A host as a place to wake a service now.
-
-    `rank` counts from 1, the best; None if `why_not` says why it is out. `image` and `entry` are
-    what it would boot and by which way in, empty if it can run none of the service's images.
-    `distance_ms` is the one-way latency to whoever asks, None if nobody was named.
-    """
-
-    host: str
-    rank: int | None
-    image: str = ""
-    entry: str = ""
-    distance_ms: float | None = None
-    why_not: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A placement of everything and the changes that lead to it."""
-
-    plan: Plan
-    changes: Changes
 
 
 class Orchestrator:
@@ -154,6 +92,8 @@ class Orchestrator:
         self._steering = Fanout(self.fleet.routes)
         self._pool = Background("wake", self.settings.parallel_boots)
         self._ender = Background("end", END_THREADS)  # so that endings never take a wake's thread
+        self._draining = Background("drain", DRAIN_THREADS)
+        self._in_hand: frozenset[str] = frozenset()  # services that `_carry_out` is busy with
         self._boots = Boots(
             owner,
             store,
@@ -175,17 +115,49 @@ class Orchestrator:
             announce=self._announce,
             lose=self._hosts.lose,
             mend=self._hosts.mend,
+            recall=lambda service: self._retirer.recall(service),  # noqa: PLW0108 - made below
+            leaving=lambda instance: self._retirer.holds(instance),  # noqa: PLW0108 - made below
             background=self._ender,
+        )
+        self._retirer = Retirer(
+            self.fleet,
+            self._waker,
+            self._journal,
+            asked=self.asked,
+            traffic_at=lambda each: self._usage.traffic_at(each.service, each.name),
+            steer=self._steering.steer,
+        )
+        self._keeper = Keeper(
+            self.fleet,
+            self._waker,
+            self._retirer,
+            self._journal,
+            summon=lambda service: self.summon(service, Client()).endpoints,
+            in_use=lambda service: not self._unused(service).sleep,
+            in_hand=self._is_in_hand,
+            background=self._pool,
+        )
+        self._drainer = Drainer(
+            self.fleet,
+            store,
+            self._waker,
+            self._retirer,
+            self._journal,
+            in_hand=self._is_in_hand,
+            backing_off=self._keeper.backing_off,
+            background=self._draining,
         )
         self._settler = Settler(
             fleet=self.fleet,
             store=store,
             boots=self._boots,
             waker=self._waker,
+            retirer=self._retirer,
             journal=self._journal,
             usage=self._usage,
             asked=self.asked,
             steer=self._steering.steer,
+            lost=self._keeper.lost,
             background=self._ender,
         )
         self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once()
@@ -207,7 +179,9 @@ class Orchestrator:
         no error: it is noted, and taken into use when it answers. Blocks until each was asked.
         """
         hosts = {host.name for host in self.lab.hosts}
-        for instance in self._store.load().instances:
+        stored = self._store.load()
+        self._drainer.resume(stored.drains)
+        for instance in stored.instances:
             if instance.host in hosts:
                 self.fleet.put(instance)
                 self.fleet.withdraw(instance)
@@ -226,8 +200,8 @@ class Orchestrator:
         self._waker.close()
         if self._sweeper.is_alive():
             self._sweeper.join()
-        self._pool.close()
-        self._ender.close()
+        for background in (self._draining, self._pool, self._ender):
+            background.close()
         if end_guests:
             for _ in range(2):  # a full disk stops the first round half-way, but not the second
                 for instance in self.fleet.instances():
@@ -255,10 +229,12 @@ class Orchestrator:
             self._carry_out(lab_changes(old, lab, self.fleet.instances()))
             for host in gone:
                 self._hosts.let_go(host)
+            self._drainer.keep_only(frozenset(host.name for host in lab.hosts))
             self._leave_behind()
             self._hosts.open(opened)
             for host in set(lab.hosts) - set(opened):
                 self._hosts.mend(host.name)
+            self._keeper.try_again()
             if text:
                 self._store.save_lab(text, path)
             self._journal.record("applied", lab.name, f"{len(changes)} changes")
@@ -302,7 +278,11 @@ class Orchestrator:
         """Place everything anew by MILP; move what is awake there unless `dry_run`. Blocks."""
         with self._apply_lock:
             awake = [i for i in self.fleet.instances() if i.state is InstanceState.READY]
-            unfit = {service.name: self._boots.unfit(service) for service in self.lab.services}
+            closed = dict.fromkeys(self.fleet.draining(), DRAINING)
+            unfit = {
+                service.name: {**closed, **self._boots.unfit(service)}
+                for service in self.lab.services
+            }
             plan = self.fleet.planner.plan(awake, unfit)
             changes = changes_for(plan, awake)
             changes.raise_if_unsafe()
@@ -310,8 +290,26 @@ class Orchestrator:
                 self._carry_out(changes)
             return Proposal(plan, changes)
 
+    def drain(self, host: str, *, force: bool = False) -> DrainReport:
+        """Begin to move everything off a host, and place nothing there; returns at once.
+
+        Each instance is booted elsewhere before it is ended. What can run nowhere else is left
+        running and reported, or with `force` ended. The wish is stored: a restart goes on with it.
+        """
+        self._known_host(host)
+        return self._drainer.begin(host, force=force)
+
+    def undrain(self, host: str) -> None:
+        """Use a host again; a drain that is under way stops after its present step."""
+        self._known_host(host)
+        self._drainer.undo(host)
+        self._keeper.try_again()
+
     def expire(self) -> tuple[str, ...]:
-        """Ask every host, then put to sleep what is not used; return those services. Blocks."""
+        """Ask every host, tend what is awake, and put to sleep what is not used. Blocks.
+
+        Returns the services put to sleep.
+        """
         self._hosts.poll()
         self._settler.probe_the_lost()
         for instance in self.fleet.instances():
@@ -319,6 +317,9 @@ class Orchestrator:
                 instance.service
             ):
                 self._waker.end_if_same(instance)
+        self._retirer.tend()
+        self._keeper.tend()
+        self._drainer.tend()
         return tuple(s.name for s in self.lab.services if self._expire_one(s))
 
     def status(self) -> Status:
@@ -333,6 +334,7 @@ class Orchestrator:
                     free=self.fleet.free(host.name),
                     lost=lost.get(host.name, ""),
                     refused=self.fleet.refusal(host.name),
+                    drain=self._drainer.report(host.name),
                 )
                 for host in self.lab.hosts
             ),
@@ -420,7 +422,7 @@ class Orchestrator:
         trace.ended("ready", instance=first.instance, host=first.host)
         self._journal.record("woke", name, f"{first.instance} on {first.host}")
         if service is not None and len(endpoints) < service.replicas:
-            self._pool.do(self._waker.grow, service)
+            self._keeper.grow(service)
         return endpoints
 
     def _announce(self, ready: Instance) -> None:
@@ -446,11 +448,15 @@ class Orchestrator:
             lock.release()
 
     def _idle(self, service: Service) -> Verdict:
+        lost = self.fleet.lost()
+        if any(instance.host in lost for instance in self.fleet.of(service.name)):
+            return Verdict(False, "its host cannot be reached, so its traffic is not seen")
+        return self._unused(service)
+
+    def _unused(self, service: Service) -> Verdict:
+        """Return whether a service may sleep by what was seen of its use."""
         now = time.monotonic()
         instances = self.fleet.of(service.name)
-        lost = self.fleet.lost()
-        if any(instance.host in lost for instance in instances):
-            return Verdict(False, "its host cannot be reached, so its traffic is not seen")
         use = self._usage.of(
             service.name,
             asked_at=self.asked.get(service.name, 0.0),
@@ -466,15 +472,16 @@ class Orchestrator:
 
         With `unless_used`, an answer given in the last moment keeps the service up.
         """
-        instances = self.fleet.of(service)
+        instances, led = self.fleet.of(service), self.fleet.serving(service)
         for instance in instances:
             self.fleet.withdraw(instance)
         self._steering.steer()
         if unless_used and self._used_after_all(service):
-            for instance in instances:
+            for instance in led:
                 self.fleet.restore(instance)
             self._steering.steer()
             return ()
+        self._keeper.forget(service)
         ended = tuple(instance.name for instance in instances if self._waker.end(instance))
         self._usage.slept(service, time.monotonic())
         if ended:
@@ -499,13 +506,20 @@ class Orchestrator:
     # --- changes ----------------------------------------------------------------------------
 
     def _carry_out(self, changes: Changes) -> None:
-        """Do a checked list of changes in its order."""
-        for change in changes:
-            if isinstance(change, Stop):
-                self._drain(change.service)
-            with self._waker.locks[change.service]:
-                self._do(change)
-            self._journal.record("changed", change.service, str(change))
+        """Do a checked list of changes in its order. The caller holds the lock of `apply`."""
+        self._in_hand = frozenset(change.service for change in changes)
+        try:
+            for change in changes:
+                if isinstance(change, Stop):
+                    self._await_caches(change.service)
+                with self._waker.locks[change.service]:
+                    self._do(change)
+                self._journal.record("changed", change.service, str(change))
+        finally:
+            self._in_hand = frozenset()
+
+    def _is_in_hand(self, service: str) -> bool:
+        return service in self._in_hand
 
     def _do(self, change: Change) -> None:
         match change:
@@ -523,7 +537,7 @@ class Orchestrator:
                 if present := self.fleet.get(name):
                     self._waker.end(present)
 
-    def _drain(self, service: str) -> None:
+    def _await_caches(self, service: str) -> None:
         """If others answer, wait until no cache can still name the withdrawn instance."""
         known = self.fleet.service(service)
         asked_at = self.asked.get(service)
@@ -540,17 +554,24 @@ class Orchestrator:
             raise UnknownService(name, "no such service", hint=f"the lab has: {names}")
         return service
 
+    def _known_host(self, name: str) -> None:
+        hosts = [host.name for host in self.lab.hosts]
+        if name not in hosts:
+            raise UnknownHost(f"{name}: no such host", hint=f"the lab has: {', '.join(hosts)}")
+
     def _service_status(self, service: Service) -> ServiceStatus:
         instances = self.fleet.of(service.name)
         states = {instance.state for instance in instances}
+        losses = self._keeper.trouble(service.name)
         if InstanceState.READY in states:
-            return ServiceStatus(service, "awake", instances, self._idle(service).reason)
+            return ServiceStatus(service, "awake", instances, self._idle(service).reason, losses)
         if InstanceState.BOOTING in states:
-            return ServiceStatus(service, "waking", instances)
+            return ServiceStatus(service, "waking", instances, trouble=losses)
         state = "stopping" if states else "asleep"
-        return ServiceStatus(service, state, instances, trouble=self._trouble(service.name))
+        trouble = losses or self._failed_wake(service.name)
+        return ServiceStatus(service, state, instances, trouble=trouble)
 
-    def _trouble(self, service: str) -> str:
+    def _failed_wake(self, service: str) -> str:
         """Return how the last wake failed and when; empty if it did not."""
         for wake in self.wakes.last(service, 1):
             if wake.outcome not in {"ready", "waking"}:

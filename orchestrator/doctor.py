@@ -6,24 +6,26 @@ that edgewake works without it.
 """
 
 import errno
+import grp
 import os
 import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from images.build.linux_microvm import KERNEL_NAME, newest_kernel
 from images.errors import BuildFailed, ImageError
-from orchestrator.errors import HypervisorError, InstallationError
+from orchestrator.errors import InstallationError
+from orchestrator.host_checks import check_hosts
 from orchestrator.hypervisors.kvm import QEMU, probe_kvm
 from orchestrator.installation import check_installation
 from orchestrator.library import Library, traits_of
 from orchestrator.model import Capacity, DnsSettings, GuestNetwork, Host, Lab
+from orchestrator.verdicts import Check, Verdict
 
 LOCAL_URI = "qemu:///system"
 VIRTLOGD_SOCKET = Path("/run/libvirt/virtlogd-sock")
@@ -32,24 +34,17 @@ TUN = Path("/dev/net/tun")
 LEAST_FREE_MIB = 512  # a handful of sample guests, with QEMU's own share
 COMMAND_S = 5.0
 SET_UP = "run `make setup`"
-
-
-class Verdict(StrEnum):
-    """How a check went."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding: `what` was found, and what to do about it (empty if nothing is to be done)."""
-
-    name: str
-    verdict: Verdict
-    what: str
-    to_do: str = ""
+GROUPS = ("libvirt", "kvm")
+OTHERS = frozenset({"memory", "spt"})  # back ends of ours that are no libvirt
+DEVICES = Path("/sys/class/net")
+XEN_CAPABILITIES = Path("/proc/xen/capabilities")
+XENSTORED = Path("/run/xenstored/socket")
+PRIVCMD = Path("/dev/xen/privcmd")
+LIBRARIES = Path("/usr")
+XEN_DRIVERS = tuple(
+    f"{folder}/libvirt/connection-driver/libvirt_driver_libxl.so"
+    for folder in ("lib/*", "lib", "lib64")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +64,7 @@ def examine(patient: Patient) -> Iterator[Check]:
     """Yield one check after the other, as each is done."""
     for check in CHECKS:
         yield check(patient)
-    yield from _libvirts(patient)
+    yield from _hosts(patient)
     yield from _images(patient)
 
 
@@ -98,11 +93,13 @@ def _packages(_patient: Patient) -> Check:
 def _user(_patient: Patient) -> Check:
     if os.geteuid() == 0:
         return Check("user", Verdict.OK, "root")
+    lacks = ", ".join(group for group in GROUPS if not _in_group(group))
+    member = f", not in {lacks}" if lacks else ", in libvirt and kvm"
     return Check(
         "user",
         Verdict.WARN,
-        f"user id {os.geteuid()}, not root: libvirt and ports below 1024 may be refused",
-        "join the group libvirt, or run with sudo",
+        f"user id {os.geteuid()}, not root{member}: libvirt and ports below 1024 may be refused",
+        "usermod -aG libvirt,kvm USER and log in anew, or run with sudo",
     )
 
 
@@ -197,6 +194,60 @@ def _dns_port(patient: Patient) -> Check:
     return Check("dns port", Verdict.OK, f"{where} can be bound")
 
 
+def _xen(_patient: Patient) -> Check:
+    """Say whether this machine is a Xen dom0, and whether its toolstack works."""
+    try:
+        is_dom0 = "control_d" in XEN_CAPABILITIES.read_text()
+    except OSError:
+        is_dom0 = False
+    if not is_dom0:
+        return Check("xen", Verdict.OK, "this machine is no Xen dom0, so it has no Xen guests")
+    if not XENSTORED.is_socket():
+        what = f"xenstored does not run: {XENSTORED} is not there"
+        return Check("xen", Verdict.FAIL, what, "systemctl start xenstored xenconsoled")
+    if not os.access(PRIVCMD, os.R_OK | os.W_OK):
+        what = f"{PRIVCMD} may not be opened by this user; libvirtd, as root, may"
+        return Check("xen", Verdict.WARN, what, "run `xl` with sudo")
+    version = _field("xen_version", ["xl", "info"])
+    if not version:
+        what = "this is a dom0, but `xl info` does not work"
+        return Check("xen", Verdict.FAIL, what, "apt install xen-utils, and boot into Xen anew")
+    if not any(file for pattern in XEN_DRIVERS for file in LIBRARIES.glob(pattern)):
+        what = f"Xen {version}, but libvirt has no driver for it"
+        return Check("xen", Verdict.FAIL, what, "apt install libvirt-daemon-driver-xen")
+    return Check("xen", Verdict.OK, f"dom0 of Xen {version}, with libvirt's driver")
+
+
+def _bridging(_patient: Patient) -> Check:
+    """Look for what makes and shows bridges."""
+    found = _tool("ip")
+    if found is None:
+        return Check("bridges", Verdict.WARN, "ip is not there", "apt install iproute2")
+    bridges = ", ".join(sorted(each.parent.name for each in DEVICES.glob("*/bridge")))
+    return Check("bridges", Verdict.OK, bridges or "none yet; edgewake makes those it is to make")
+
+
+def _gcc(_patient: Patient) -> Check:
+    found = shutil.which("gcc")
+    if found is None:
+        what = "gcc is not there to build our sample unikernel, hello, with"
+        return Check("gcc", Verdict.WARN, what, "apt install gcc")
+    return Check("gcc", Verdict.OK, found)
+
+
+def _dnsmasq(patient: Patient) -> Check:
+    """Look for what libvirt gives out addresses with, on this machine."""
+    hosts = patient.lab.hosts if patient.lab else ()
+    wanted = any(each.network.dhcp and each.network.create for each in hosts)
+    found = _tool("dnsmasq")
+    if found is not None:
+        return Check("dnsmasq", Verdict.OK, found)
+    if not wanted:
+        return Check("dnsmasq", Verdict.OK, "not there, and only needed for `dhcp: true`")
+    what = "dnsmasq is not there, which hosts of the lab with `dhcp: true` need"
+    return Check("dnsmasq", Verdict.WARN, what, "apt install dnsmasq-base")
+
+
 CHECKS: tuple[Callable[[Patient], Check], ...] = (
     _packages,
     _user,
@@ -204,7 +255,11 @@ CHECKS: tuple[Callable[[Patient], Check], ...] = (
     _memory,
     _qemu,
     _kvm,
+    _xen,
     _virtlogd,
+    _bridging,
+    _dnsmasq,
+    _gcc,
     _dig,
     _dns_port,
 )
@@ -213,34 +268,11 @@ CHECKS: tuple[Callable[[Patient], Check], ...] = (
 # --- hypervisors and images -------------------------------------------------------------------
 
 
-def _libvirts(patient: Patient) -> Iterator[Check]:
-    """Connect to every libvirt that the lab names, or to this machine's without a lab."""
+def _hosts(patient: Patient) -> Iterator[Check]:
+    """Ask every libvirt that the lab names, or this machine's without a lab."""
     hosts = patient.lab.hosts if patient.lab else (_this_machine(),)
-    seen: set[str] = set()
-    for host in hosts:
-        if urlsplit(host.uri).scheme != "memory" and host.uri not in seen:
-            seen.add(host.uri)
-            yield _libvirt(host)
-
-
-def _libvirt(host: Host) -> Check:
-    name = f"libvirt {host.uri}"
-    try:
-        # Here, not above: without libvirt's C library this import fails, and that is a finding.
-        from orchestrator.hypervisors.libvirt_driver import (  # noqa: PLC0415
-            LibvirtHypervisor,
-        )
-    except ImportError as error:
-        what = f"the Python package libvirt does not load: {error}"
-        return Check(name, Verdict.FAIL, what, f"install libvirt0, or {SET_UP}")
-    driver = LibvirtHypervisor(host, "doctor", console_dir=Path(os.devnull))
-    try:
-        free = driver.free()
-    except HypervisorError as error:
-        return Check(name, Verdict.FAIL, error.message, error.hint or SET_UP)
-    finally:
-        driver.close()
-    return Check(name, Verdict.OK, f"{free.cpu:g} cores, {free.memory_mib} MiB free")
+    drivers = {host: urlsplit(host.uri).scheme.partition("+")[0] for host in hosts}
+    yield from check_hosts(tuple(host for host in hosts if drivers[host] not in OTHERS))
 
 
 def _this_machine() -> Host:
@@ -305,11 +337,33 @@ def _available_mib() -> int | None:
     return int(kib[0]) // 1024 if kib else None
 
 
+def _tool(name: str) -> str | None:
+    """Return where a program is, also one for administrators."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+def _in_group(name: str) -> bool:
+    try:
+        return grp.getgrnam(name).gr_gid in os.getgroups()
+    except KeyError:
+        return False
+
+
+def _field(name: str, command: list[str]) -> str:
+    """Return what a command prints behind ``name :``; empty if it does not work."""
+    lines = (line.partition(":") for line in _output(command).splitlines())
+    return next((value.strip() for key, _, value in lines if key.strip() == name), "")
+
+
 def _first_line(command: list[str]) -> str:
+    return _output(command).partition("\n")[0]
+
+
+def _output(command: list[str]) -> str:
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=COMMAND_S, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.partition("\n")[0]
+    return done.stdout

@@ -4,6 +4,7 @@ EdgewakeError                 has a message (what and where) and a hint (what to
 ├── LabError                  the lab file is wrong: file, line, field, choices
 ├── InstallationError         this installation cannot work: a package is shadowed, a tool missing
 ├── StoreError                the state store cannot be read or written
+├── UnknownHost               no host of that name in the lab
 ├── TopologyError             a question about the graph that has no answer (unknown node, no path)
 ├── UnsafeChanges             a list of changes was refused; nothing was changed
 ├── HypervisorError           a hypervisor said no
@@ -70,6 +71,10 @@ class InstallationError(EdgewakeError):
 
 class StoreError(EdgewakeError):
     """The state store cannot be read or written."""
+
+
+class UnknownHost(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """No host of that name in the lab."""
 
 
 class TopologyError(EdgewakeError):

@@ -30,6 +30,7 @@ from placement.problem import Ranking
 
 NOTHING = Capacity(cpu=0.0, memory_mib=0)
 NOWHERE: Mapping[str, str] = {}
+DRAINING = "is being drained"
 
 
 class Fleet:
@@ -50,6 +51,7 @@ class Fleet:
         self._free: dict[str, Capacity] = {}
         self._lost: dict[str, str] = {}
         self._refused: dict[str, str] = {}
+        self._draining: frozenset[str] = frozenset()
         self._counted: dict[str, frozenset[str]] = {}
         self._longest_ttl_s = {service.name: service.ttl_s for service in lab.services}
 
@@ -91,6 +93,15 @@ class Fleet:
         """Return why nothing is placed on a host although it can be reached; empty if nothing."""
         with self._lock:
             return self._refused.get(host, "")
+
+    def drain(self, host: str, *, wanted: bool) -> None:
+        """Place nothing new on a host that is being drained; with `wanted` False, do so again."""
+        with self._lock:
+            self._draining = self._draining | {host} if wanted else self._draining - {host}
+
+    def draining(self) -> frozenset[str]:
+        """Return the hosts that are being drained."""
+        return self._draining
 
     def host_answered(self, host: str, free: Capacity, counted: Iterable[str] = ()) -> None:
         """Note that a host is reachable and what it says is free.
@@ -144,7 +155,7 @@ class Fleet:
         """
         now = time.time() if now is None else now
         with self._lock:
-            shut = without | self._lost.keys() | self._refused.keys()
+            shut = without | self._lost.keys() | self._refused.keys() | self._draining
             if only:
                 shut |= {host.name for host in self.lab.hosts} - {only}
             ranking = self._rank(service, population, unfit)
@@ -167,7 +178,7 @@ class Fleet:
         """Return where one more instance would go now, best first, and why not elsewhere."""
         with self._lock:
             ranking = self._rank(service, population, unfit)
-            shut = {**self._refused, **self._lost}
+            shut = {**dict.fromkeys(self._draining, DRAINING), **self._refused, **self._lost}
             sites = tuple(name for name in ranking.sites if name not in shut)
             return Ranking(sites, {**shut, **ranking.reasons})
 
@@ -205,6 +216,10 @@ class Fleet:
         with self._lock:
             return self._of(service)
 
+    def on(self, host: str) -> tuple[Instance, ...]:
+        """Return the instances on a host, in order of name."""
+        return tuple(instance for instance in self.instances() if instance.host == host)
+
     # --- where clients are led ---
 
     def withdraw(self, instance: Instance) -> bool:
@@ -230,15 +245,20 @@ class Fleet:
         with self._lock:
             return instance in self._hidden
 
+    def serving(self, service: str) -> tuple[Instance, ...]:
+        """Return the instances of a service that clients are led to."""
+        with self._lock:
+            return tuple(
+                instance
+                for instance in self._of(service)
+                if instance.state is InstanceState.READY and instance.name not in self._hidden
+            )
+
     def endpoints(self, service: str, population: str = "") -> tuple[Endpoint, ...]:
         """Return where a service answers now, nearest to the population first."""
         with self._lock:
             ttl_s = self._ttl_s(service)
-            found = [
-                _endpoint(instance, ttl_s)
-                for instance in self._of(service)
-                if instance.state is InstanceState.READY and instance.name not in self._hidden
-            ]
+            found = [_endpoint(instance, ttl_s) for instance in self.serving(service)]
             if population and len(found) > 1:
                 found.sort(key=lambda end: self.planner.distance_ms(population, end.host))
             return tuple(found)
@@ -328,7 +348,10 @@ class Fleet:
     ) -> NoCapacity | NoHostReachable:
         """Say why no host will do: unreachable hosts are another matter than full ones."""
         texts = {
-            name: reasons.get(name) or self._lost.get(name) or self._refused.get(name, "")
+            name: reasons.get(name)
+            or self._lost.get(name)
+            or self._refused.get(name)
+            or (DRAINING if name in self._draining else "")
             for name in shut | {*reasons}
         }
         told = "; ".join(f"{name}: {why}" for name, why in sorted(texts.items()) if why)

@@ -158,7 +158,7 @@ class Hosts:
         parts, host = self._parts.get(name), self._host(name)
         if parts is None or host is None:
             return
-        known = tuple(i for i in self._fleet.instances() if i.host == name)
+        known = self._fleet.on(name)
         asked_at = time.monotonic()
         try:
             running = parts.hypervisor.running()

@@ -124,6 +124,11 @@ class Usage:
         meter = meters.setdefault(instance, TrafficMeter(seen_at=now))
         meter.count(*counters, now=now, forget_s=forget_s)
 
+    def traffic_at(self, service: str, instance: str) -> float:
+        """Return when traffic of an instance was last seen; 0 if never in this run."""
+        meter = self._meters.get(service, {}).get(instance)
+        return meter.used_at if meter else 0.0
+
     def of(self, service: str, *, asked_at: float, probing: bool, now: float) -> Use:
         """Return what is known about the use of a service."""
         meters = self._meters.get(service, {})

@@ -16,7 +16,9 @@ log = getLogger("edgewake")
 
 TROUBLE = frozenset(
     {
+        "backing-off",
         "boot-failed",
+        "drain-stuck",
         "host-lost",
         "left-behind",
         "network-refused",

@@ -32,6 +32,7 @@ from orchestrator.lab_values import (
     DnsName,
     Family,
     Flag,
+    HostLossRule,
     HttpPath,
     HttpStatus,
     ImageFile,
@@ -49,6 +50,7 @@ from orchestrator.lab_values import (
     Power,
     Rate,
     Replicas,
+    RestartWhen,
     Seconds,
     ServiceName,
     Socket,
@@ -72,10 +74,12 @@ from orchestrator.model import (
     Host,
     IdlePolicy,
     Link,
+    OnHostLoss,
     Population,
     Price,
     Probe,
     ProbeKind,
+    Restart,
     Service,
 )
 
@@ -479,6 +483,14 @@ class ServiceDefaults(Entry):
     constraints: ConstraintsEntry = Field(
         default=ConstraintsEntry(), description="Where it may run."
     )
+    restart: RestartWhen = Field(
+        default=Restart.ON_QUERY,
+        description="When an instance that was lost is replaced: `on-query`, or `always` at once.",
+    )
+    on_host_loss: HostLossRule = Field(
+        default=OnHostLoss.WAKE_ELSEWHERE,
+        description="Whether it may wake elsewhere when its host is lost, or waits (`keep`).",
+    )
 
 
 def _nothing_required(schema: dict[str, Any]) -> None:
@@ -517,6 +529,8 @@ class ServiceEntry(ServiceDefaults):
             latency_bound_ms=self.latency_bound,
             alpn=tuple(self.alpn),
             constraints=self.constraints.noun(),
+            restart=Restart(self.restart),
+            on_host_loss=OnHostLoss(self.on_host_loss),
         )
 
 

@@ -24,9 +24,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from images.families import known_families
-from orchestrator.model import (
-    Port,
-)
+from orchestrator.model import OnHostLoss, Port, Restart
 from orchestrator.units import BANDWIDTH, MEMORY, MILLISECONDS, POWER, RATE, SECONDS, Dimension
 
 LONGEST_KEY = 30
@@ -305,7 +303,12 @@ Uri = Annotated[
     ),
 ]
 NetworkName = Annotated[
-    str, _matching(r"[A-Za-z0-9_.-]+", "write 1 to 50 letters, digits, _, . and -", 50)
+    str,
+    _matching(
+        r"(?:[A-Za-z0-9_.-]+|bridge:[A-Za-z0-9_.-]{1,15})",
+        "write a libvirt network's name (1 to 50 letters, digits, _, . and -), or bridge:NAME",
+        50,
+    ),
 ]
 BridgeName = Annotated[  # Linux: IFNAMSIZ is 16 with the closing zero
     str,
@@ -327,6 +330,8 @@ CatalogName = Annotated[
     ),
 ]
 DiskFormat = Annotated[str, _one_of(("raw", "qcow2"), "format")]
+RestartWhen = Annotated[str, _one_of(tuple(Restart), "time to restart")]
+HostLossRule = Annotated[str, _one_of(tuple(OnHostLoss), "rule")]
 Flag = Annotated[bool, Written(_flag, {"type": "boolean"}, bool)]
 PortNumber = Annotated[int, _whole(1, 65535)]
 HttpStatus = Annotated[int, _whole(100, 599)]

@@ -203,6 +203,20 @@ class Port:
     protocol: str = "tcp"
 
 
+class Restart(StrEnum):
+    """When an instance that was lost while its service was in use is replaced."""
+
+    ON_QUERY = "on-query"  # the next query wakes the service
+    ALWAYS = "always"  # at once, with back-off, for as long as the service is in use
+
+
+class OnHostLoss(StrEnum):
+    """Whether an instance that is as silent as its lost host counts as lost."""
+
+    WAKE_ELSEWHERE = "wake-elsewhere"
+    KEEP = "keep"  # wait for the host: there are never two copies
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """A service that exists only while somebody needs it.
@@ -228,6 +242,8 @@ class Service:
     latency_bound_ms: float | None = None
     alpn: tuple[str, ...] = ()
     constraints: Constraints = Constraints()
+    restart: Restart = Restart.ON_QUERY
+    on_host_loss: OnHostLoss = OnHostLoss.WAKE_ELSEWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,11 +351,24 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """What a hypervisor is asked to start: a name, our mark, and how to boot it."""
+    """What a hypervisor is asked to start: a name, our mark, and how to boot it.
+
+    `cpu` is the processor time it was promised, in cores: where guests want more than there is,
+    they get it in this proportion (on Xen). None leaves it to the hypervisor.
+    """
 
     name: str
     mark: Mark
     boot: BootSpec
+    cpu: float | None = None
+
+
+class GuestState(StrEnum):
+    """What a guest that is in a host's memory does."""
+
+    RUNNING = "running"
+    PAUSED = "paused"  # by our own `sleep`
+    HELD = "held"  # somebody else paused it
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +381,7 @@ class RunningGuest:
     mark: Mark
     rx_bytes: int = 0
     tx_bytes: int = 0
+    state: GuestState = GuestState.RUNNING
 
 
 @dataclass(frozen=True, slots=True)

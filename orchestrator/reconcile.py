@@ -55,6 +55,37 @@ class Adopt:
 Settlement = Keep | Finish | End | Adopt
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A ready instance beside others of its service.
+
+    `led`: clients are led to it now. `draining`: its host is being drained.
+    """
+
+    instance: Instance
+    led: bool
+    draining: bool = False
+
+
+def surplus(copies: Iterable[Copy], replicas: int) -> tuple[Instance, ...]:
+    """Return which ready copies of a service are one too many, the least wanted last.
+
+    Copies on hosts that are not being drained stay before those that are; then the copies that
+    clients are led to now, before one that a lost host brought back; then the oldest. Copies that
+    are not ready are none, so what is returned here never leaves a service without a copy.
+    """
+    ranked = sorted(
+        copies,
+        key=lambda copy: (
+            copy.draining,
+            not copy.led,
+            copy.instance.ready_at or copy.instance.created_at,
+            copy.instance.name,
+        ),
+    )
+    return tuple(copy.instance for copy in ranked[max(1, replicas) :])
+
+
 def settle(known: Iterable[Instance], running: Sequence[RunningGuest]) -> tuple[Settlement, ...]:
     """Decide what to do about each remembered instance of one host."""
     alive = {guest.mark.instance for guest in running}

@@ -15,8 +15,19 @@ from orchestrator.fleet import Fleet
 from orchestrator.hosts import News
 from orchestrator.idle import Usage
 from orchestrator.journal import Journal
-from orchestrator.model import Instance, InstanceState, RunningGuest
-from orchestrator.reconcile import Adopt, End, Finish, Keep, Settlement, orphan, settle
+from orchestrator.model import Instance, InstanceState, OnHostLoss, RunningGuest
+from orchestrator.reconcile import (
+    Adopt,
+    Copy,
+    End,
+    Finish,
+    Keep,
+    Settlement,
+    orphan,
+    settle,
+    surplus,
+)
+from orchestrator.retiring import Retirer
 from orchestrator.store.base import Store
 from orchestrator.waking import Waker
 
@@ -24,7 +35,11 @@ LOST_PROBE_S = 2.0  # how long a guest on a lost host may be silent before nobod
 
 
 class Settler:
-    """Acts on news from hosts. `asked` is `Orchestrator.asked`; `steer` tells all steering."""
+    """Acts on news from hosts.
+
+    `asked` is `Orchestrator.asked`; `steer` tells all steering; `lost` is told of each awake
+    instance that died or is as silent as its host.
+    """
 
     def __init__(
         self,
@@ -33,20 +48,24 @@ class Settler:
         store: Store,
         boots: Boots,
         waker: Waker,
+        retirer: Retirer,
         journal: Journal,
         usage: Usage,
         asked: dict[str, float],
         steer: Callable[[], None],
+        lost: Callable[[Instance, str], None],
         background: Background,
     ) -> None:
         self._fleet = fleet
         self._store = store
         self._boots = boots
         self._waker = waker
+        self._retirer = retirer
         self._journal = journal
         self._usage = usage
         self._asked = asked
         self._steer = steer
+        self._lost = lost
         self._background = background
         self._probing: set[str] = set()
 
@@ -87,15 +106,21 @@ class Settler:
                 self._background.do(self._probe, instance)
 
     def _probe(self, instance: Instance) -> None:
-        """Lead nobody to a guest that is as silent as its host, until its host is back."""
+        """Lead nobody to a guest that is as silent as its host, until its host is back.
+
+        A service that is kept where it is goes on being announced: its clients may still reach it.
+        """
         try:
             service = self._fleet.service(instance.service)
-            if service is None or self._boots.answers(instance, service, LOST_PROBE_S):
+            if service is None or service.on_host_loss is OnHostLoss.KEEP:
+                return
+            if self._boots.answers(instance, service, LOST_PROBE_S):
                 return
             if instance.host in self._fleet.lost() and self._fleet.withdraw(instance):
                 why = f"{instance.name} does not answer and {instance.host} is lost"
                 self._journal.record("withdrawn", instance.service, why)
                 self._steer()
+                self._lost(instance, why)
         finally:
             self._probing.discard(instance.name)
 
@@ -130,7 +155,7 @@ class Settler:
                 self._fleet.put(instance)
                 self._adopt(instance, "without a record")
             case Keep() if news.fresh and present is instance:
-                self._adopt(instance, f"on {instance.host}")
+                self._take_back(instance)
             case Finish() if news.fresh and present is instance and resting:
                 self._background.do(self._finish, instance)
             case End(why=why) if _may_end(instance, present, news, resting=resting):
@@ -138,9 +163,33 @@ class Settler:
                 self._journal.record("ended", instance.service, f"{instance.name}: {why}")
                 if present is None or self._fleet.withdraw(instance):
                     self._steer()
+                    if present is instance and instance.state is InstanceState.READY:
+                        self._mourn(instance, why)
                     self._waker.end_later(instance)
             case _:
                 pass
+
+    def _mourn(self, instance: Instance, why: str) -> None:
+        """Tell of an instance that died, unless it was on its way out anyway."""
+        if not self._retirer.holds(instance.name):
+            self._lost(instance, f"{instance.name}: {why}")
+
+    def _take_back(self, instance: Instance) -> None:
+        """Lead clients to a guest that a host has brought back, unless others have taken over."""
+        if self._retirer.holds(instance.name):
+            return
+        service = self._fleet.service(instance.service)
+        draining = self._fleet.draining()
+        copies = [
+            Copy(each, led=not self._fleet.hidden(each.name), draining=each.host in draining)
+            for each in self._fleet.of(instance.service)
+            if each is instance or each in self._fleet.serving(each.service)
+        ]
+        if service is not None and instance in surplus(copies, service.replicas):
+            why = f"it came back beside {len(copies) - 1} that clients are led to"
+            self._retirer.retire(instance, why)
+        else:
+            self._adopt(instance, f"on {instance.host}")
 
     def _adopt(self, instance: Instance, how: str) -> None:
         """Lead clients to a guest that was running before us; its last answer may be in caches."""

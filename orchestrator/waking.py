@@ -27,14 +27,18 @@ from orchestrator.errors import (
 )
 from orchestrator.fleet import Fleet
 from orchestrator.journal import Journal
-from orchestrator.model import Instance, Service
+from orchestrator.model import Instance, InstanceState, OnHostLoss, Service
 from orchestrator.trace import WakeTrace
 
 log = getLogger(__name__)
 
 
 class Waker:
-    """Boots instances where they fit best, and ends them."""
+    """Boots instances where they fit best, and ends them.
+
+    `recall` leads clients to a copy of a service that was being retired, if there is one; `leaving`
+    says of an instance whether it is being retired.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,8 @@ class Waker:
         announce: Callable[[Instance], None],
         lose: Callable[[str, str], None],
         mend: Callable[[str], None],
+        recall: Callable[[str], bool],
+        leaving: Callable[[str], bool],
         background: Background,
     ) -> None:
         self.locks: defaultdict[str, Lock] = defaultdict(Lock)
@@ -54,6 +60,8 @@ class Waker:
         self._announce = announce
         self._lose = lose
         self._mend = mend
+        self._recall = recall
+        self._leaving = leaving
         self._background = background
         self._to_end: set[str] = set()
         self._stopping = Flag()
@@ -70,24 +78,54 @@ class Waker:
         try:
             if time.monotonic() >= deadline:
                 raise NotReady(service.name, "too many wakes at once: its turn came too late")
+            if self._fleet.endpoints(service.name) or self._recall(service.name):
+                return
             self._clear_hidden(service.name)
-            if not self._fleet.endpoints(service.name):
-                self.boot(service, population, deadline, trace)
+            self._refuse_second_copy(service)
+            self.boot(service, population, deadline, trace)
         finally:
             lock.release()
 
-    def grow(self, service: Service) -> None:
-        """Boot the further replicas of a service that was just woken. Takes the service's lock."""
+    def grow(self, service: Service) -> str:
+        """Boot the copies that an awake service is missing. Takes the service's lock.
+
+        Returns why one of them could not be booted; empty if all answer.
+        """
         with self.locks[service.name]:
-            while not self._stopping.is_set() and self._fleet.endpoints(service.name):
-                if len(self._fleet.of(service.name)) >= service.replicas:
-                    return
+            while not self._stopping.is_set() and (led := self._fleet.serving(service.name)):
+                if len(led) + len(self.coming(service)) >= service.replicas:
+                    break
                 trace = WakeTrace(service.name)
                 try:
+                    self._clear_hidden(service.name)
                     self.boot(service, "", trace.zero + service.deadline_s, trace)
                 except EdgewakeError as error:
                     self._journal.record("replica-failed", service.name, str(error))
-                    return
+                    return str(error)
+        return ""
+
+    def coming(self, service: Service) -> tuple[Instance, ...]:
+        """Return the instances that nobody is led to, and that will answer without our help.
+
+        They are being booted, or are waited for on a lost host because the service wants no second
+        copy while they may be running.
+        """
+        led = self._fleet.serving(service.name)
+        others = (each for each in self._fleet.of(service.name) if each not in led)
+        awaited = self.awaited(service)
+        return tuple(
+            each
+            for each in others
+            if each in awaited
+            or (each.state is InstanceState.BOOTING and not self._fleet.hidden(each.name))
+        )
+
+    def awaited(self, service: Service) -> tuple[Instance, ...]:
+        """Return the instances on lost hosts that the service waits for instead of moving."""
+        if service.on_host_loss is not OnHostLoss.KEEP:
+            return ()
+        lost = self._fleet.lost()
+        return tuple(each for each in self._fleet.of(service.name) if each.host in lost)
 
     def boot(
         self, service: Service, population: str, deadline: float, trace: WakeTrace, only: str = ""
@@ -183,11 +221,25 @@ class Waker:
         self._stopping.set()
 
     def _clear_hidden(self, service: str) -> None:
-        """End what is on its way out already, so that it holds no memory and no address."""
+        """End what is on its way out already, so that it holds no memory and no address.
+
+        What is being retired has time while others answer: caches may name it.
+        """
         lost = self._fleet.lost()  # an unreachable host would only hold up the wake
+        awake = bool(self._fleet.serving(service))
         for instance in self._fleet.of(service):
-            if self._fleet.hidden(instance.name) and instance.host not in lost:
+            ends = self._fleet.hidden(instance.name) and instance.host not in lost
+            if ends and not (awake and self._leaving(instance.name)):
                 self.end(instance)
+
+    def _refuse_second_copy(self, service: Service) -> None:
+        for instance in self.awaited(service):
+            raise NoHostReachable(
+                service.name,
+                f"{instance.name} may be running on {instance.host}, which cannot be reached",
+                hint="it is led to when its host is back; 'on_host_loss: wake-elsewhere' would "
+                "boot another copy instead",
+            )
 
     def _note_failure(self, instance: Instance, error: EdgewakeError) -> None:
         if isinstance(error, HostUnreachable):

@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "web": ("web", "orchestrator", "placement.problem"),
     "orchestrator.boot_report": EVERYTHING,
     "orchestrator.cli": EVERYTHING,
+    "orchestrator.cli_drain": EVERYTHING,
     "orchestrator.cli_images": EVERYTHING,
     "orchestrator.daemon": EVERYTHING,
     "orchestrator.demo": EVERYTHING,
@@ -62,9 +63,14 @@ TOP = (*WIRING, "orchestrator.__main__")
 
 SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
     "libvirt": (
+        "orchestrator.hypervisors.libvirt_census",
+        "orchestrator.hypervisors.libvirt_consoles",
         "orchestrator.hypervisors.libvirt_driver",
+        "orchestrator.hypervisors.libvirt_errors",
         "orchestrator.hypervisors.libvirt_line",
+        "orchestrator.hypervisors.libvirt_networks",
         "orchestrator.hypervisors.libvirt_pool",
+        "orchestrator.hypervisors.libxl_log",
     ),
     "pulp": ("placement.milp",),
     "dnslib": ("dns_boot",),

@@ -5,6 +5,8 @@
     POST /services/NAME/wake        {"client": "192.0.2.1"} → endpoints and the wake; waits
     POST /services/NAME/sleep       → the instances ended
     GET  /services/NAME/console     the last 64 KiB of the guest's console, as text
+    POST /hosts/NAME/drain          {"force": false} → how far it is; returns at once
+    DELETE /hosts/NAME/drain        use the host again
     GET  /wakes?service=&limit=     where the time of the last wakes went
     GET  /events?limit=             the last lines of the journal
     POST /plans                     {"apply": false} → a placement and the changes to it
@@ -52,6 +54,7 @@ def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
         return wire.status(orchestrator.status())
 
     _add_services(api, orchestrator)
+    _add_hosts(api, orchestrator)
 
     @api.get("/images")
     def images() -> wire.Document:
@@ -111,6 +114,20 @@ def _add_services(api: Blueprint, orchestrator: Orchestrator) -> None:
     def console(name: str) -> Response:
         text = orchestrator.console(name).decode(errors="replace")
         return Response(text, mimetype="text/plain")
+
+
+def _add_hosts(api: Blueprint, orchestrator: Orchestrator) -> None:
+    """Add what is asked of one host."""
+
+    @api.post("/hosts/<name>/drain")
+    def drain(name: str) -> wire.Document:
+        force = _flag(_json_object().get("force", False), "force")
+        return {"host": name, "drain": wire.drain(orchestrator.drain(name, force=force))}
+
+    @api.delete("/hosts/<name>/drain")
+    def undrain(name: str) -> wire.Document:
+        orchestrator.undrain(name)
+        return {"host": name, "drain": None}
 
 
 def _wake(orchestrator: Orchestrator, service: str, client: Client) -> wire.Document:

@@ -58,6 +58,10 @@ class Client:
         """Put a JSON object and return the JSON answer."""
         return self._json("PUT", path, body)
 
+    def delete(self, path: str) -> Any:
+        """Delete what is at a path and return the JSON answer."""
+        return self._json("DELETE", path)
+
     def text(self, path: str) -> str:
         """Return the plain text at a path."""
         return self._ask("GET", path).decode(errors="replace")

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from orchestrator.changes import Change, Changes
-from orchestrator.control import Choice, HostStatus, Proposal, ServiceStatus, Status
+from orchestrator.drain import DrainReport
 from orchestrator.errors import (
     EdgewakeError,
     HypervisorError,
@@ -21,12 +21,14 @@ from orchestrator.errors import (
     LabError,
     NoCapacity,
     StoreError,
+    UnknownHost,
     UnknownService,
     UnsafeChanges,
     WakeError,
 )
 from orchestrator.model import Capacity, Endpoint, Event, Instance
 from orchestrator.trace import Wake
+from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
 from placement.problem import Plan
 
 Document = dict[str, Any]
@@ -39,6 +41,7 @@ STATUS_OF: dict[type[BaseException], HTTPStatus] = {
     EdgewakeError: HTTPStatus.CONFLICT,  # such as: no placement of all services exists
     LabError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnsafeChanges: HTTPStatus.CONFLICT,
+    UnknownHost: HTTPStatus.NOT_FOUND,
     UnknownService: HTTPStatus.NOT_FOUND,
     WakeError: HTTPStatus.SERVICE_UNAVAILABLE,
     NoCapacity: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -72,6 +75,19 @@ def host_status(value: HostStatus) -> Document:
         "reachable": not value.lost,
         "lost": value.lost,
         "refused": value.refused,
+        "drain": None if value.drain is None else drain(value.drain),
+    }
+
+
+def drain(value: DrainReport) -> Document:
+    """Return how far a drain is; `since` is seconds since the epoch."""
+    return {
+        "state": value.state,
+        "since": value.since,
+        "force": value.force,
+        "moved": value.moved,
+        "total": value.total,
+        "stuck": [{"instance": each.instance, "why": each.why} for each in value.stuck],
     }
 
 

@@ -1,7 +1,7 @@
 """Makes the sample image of family `linux` on this machine: a stock Debian kernel and one page.
 
-`build` takes Debian's cloud kernel (package linux-image-cloud-amd64), the virtio modules that go
-with it and busybox-static, adds the scripts in `guest/`, and writes two files that many guests can
+`build` takes Debian's cloud kernel (package linux-image-cloud-amd64), the modules that go with it
+for cards of QEMU's and of Xen's, and busybox-static, adds the scripts in `guest/`, and writes two files that many guests can
 share: ``kernel`` and ``initrd``. It needs no root and no network. How they are booted is the
 business of `images.families.linux`.
 
@@ -34,7 +34,7 @@ STAMP_NAME = "built-from"
 # alone what this machine itself boots.
 _ROOTS = (Path("/"), Path("/var/lib/edgewake/kernel"))
 _BUSYBOX = Path("/bin/busybox")
-_WANTED_MODULES = ("virtio_pci", "virtio_net")
+_WANTED_MODULES = ("virtio_pci", "virtio_net", "xen_netfront")
 _KERNEL_PACKAGE = "linux-image-cloud-amd64"
 _BUSYBOX_PACKAGE = "busybox-static"
 _SIGNATURE_MAGIC = b"~Module signature appended~\n"  # Linux kernel/module_signature.c

@@ -8,9 +8,17 @@ page.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
-from orchestrator.model import Capacity, Guest, GuestNetwork, RunningGuest
+from orchestrator.model import Capacity, Guest, GuestNetwork, Mark, RunningGuest
+
+
+class Depth(StrEnum):
+    """How deeply a guest sleeps: what it keeps, and what it costs."""
+
+    PAUSED = "paused"  # no processor time; keeps its memory; a crash of the host ends it
+    SAVED = "saved"  # its memory is a file on the host's disk, and free for others
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,8 @@ class Hypervisor(Protocol):
         """Start a guest and return when its processor runs; it has not answered anything yet.
 
         Calls `stamp("define")` when the hypervisor has built the guest and `stamp("start")` when
-        it runs. Starting a guest that already runs with the same mark does nothing.
+        it runs. Starting a guest that already runs with the same mark does nothing; one that
+        sleeps, or that somebody paused, is booted anew.
         """
         ...
 
@@ -66,8 +75,32 @@ class Hypervisor(Protocol):
         """End a guest of ours now. Stopping one that is not there does nothing."""
         ...
 
+    def sleep(self, instance: str, depth: Depth) -> None:
+        """Put a guest of ours that runs to sleep; `GuestEnded` is not heard of it.
+
+        One that sleeps at this depth already is left alone. Raises `StartFailed` when there is no
+        such guest or it cannot be done; the guest then runs on, unless it does not survive being
+        saved, which `abilities.probe` finds out.
+        """
+        ...
+
+    def rouse(self, instance: str) -> None:
+        """Let a guest of ours that sleeps run again, also one from before a restart of edgewake.
+
+        One that runs is left alone. Raises `StartFailed` when there is no such guest or it cannot
+        be done; what sleeps then sleeps on. `start` and `stop` end what sleeps.
+        """
+        ...
+
+    def saved(self) -> tuple[Mark, ...]:
+        """Return the marks of our guests that sleep on the host's disk. Slower than `running`."""
+        ...
+
     def running(self) -> tuple[RunningGuest, ...]:
-        """Return our guests on this host, with their network counters, in one round trip."""
+        """Return our guests in this host's memory, paused ones too, with their network counters.
+
+        A guest that was never started to the end (whoever did so is gone) is not among them.
+        """
         ...
 
     def free(self) -> Capacity:

@@ -3,10 +3,15 @@
 For drivers whose library has a connection that can die under them. It knows no such library: a
 `Transport` opens and closes, a `Tenant` (one per host of the lab) is told of losses and returns.
 No lock is held while a connection is opened, closed or asked whether it lives.
+
+A lost host is tried by one thread, ever more seldom; whoever else asks for its connection meanwhile
+is told at once why the last try failed. An attempt may hang for ever, because the other side takes
+our bytes and says nothing: it is given up then, and another is made beside it.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -15,7 +20,10 @@ from typing import Generic, Protocol, TypeVar
 log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT_S = 10.0  # how long a caller waits; ssh and TLS take 1 to 2 s
-RETRY_FIRST_S, RETRY_MOST_S = 0.5, 30.0
+RETRY_FIRST_S, RETRY_MOST_S = 0.5, 10.0
+# An attempt this old is given up. Its thread stays until it ends, so each one that hangs doubles
+# the patience with the next: a host that swallows everything costs a thread or so an hour.
+HUNG_FIRST_S, HUNG_MOST_S = 30.0, 3600.0
 
 C = TypeVar("C")
 
@@ -69,6 +77,9 @@ class Connection(Generic[C]):
         self._lock = threading.Lock()
         self._line: C | None = None
         self._attempt: Future[C] | None = None
+        self._attempt_at = 0.0  # monotonic
+        self._hung = 0  # attempts that were given up and have not ended
+        self._failure: Unopened | None = None  # of the last attempt, if it failed
         self._down = False  # the tenants were told so
         self._retrying = False
         self._closed = threading.Event()
@@ -76,7 +87,8 @@ class Connection(Generic[C]):
     def get(self) -> C:
         """Return a live connection; callers that come while one is being made share the attempt.
 
-        Raises `Unopened`, or `TimeoutError` after `OPEN_TIMEOUT_S`; the attempt then goes on.
+        Raises `Unopened`, or `TimeoutError` when an attempt takes longer than `OPEN_TIMEOUT_S`; the
+        attempt then goes on. While a lost connection is being tried, it fails at once.
         """
         with self._lock:
             line = self._line
@@ -85,13 +97,28 @@ class Connection(Generic[C]):
                 return line
             self.lose(line, "the connection is dead")
         with self._lock:
+            if self._line is None and self._retrying and self._failure is not None:
+                raise Unopened(str(self._failure))
+        return self._made()
+
+    def _made(self) -> C:
+        """Return the connection, waiting for the attempt that is under way, or for a new one."""
+        now = time.monotonic()
+        with self._lock:
             if self._line is not None:
                 return self._line
+            if self._attempt is not None and now - self._attempt_at > self._hung_after():
+                self._attempt, self._hung = None, self._hung + 1
             ours = self._attempt is None
             attempt = self._attempt = self._attempt or Future()
+            self._attempt_at = now if ours else self._attempt_at
+            patience = self._attempt_at + OPEN_TIMEOUT_S - now
         if ours:
             self._in_background(lambda: self._try(attempt))
-        return attempt.result(OPEN_TIMEOUT_S)
+        return attempt.result(max(0.0, patience))
+
+    def _hung_after(self) -> float:
+        return min(HUNG_FIRST_S * 2.0**self._hung, HUNG_MOST_S)
 
     def lose(self, line: C, why: str) -> None:
         """Drop a broken connection, tell the tenants and connect anew. For the transport."""
@@ -99,6 +126,7 @@ class Connection(Generic[C]):
             if self._line is not line:
                 return
             self._line = None
+            self._failure = None
         # In a thread, because closing may wait for the very thread that calls this.
         self._in_background(lambda: self._transport.close(line))
         self.keep_trying(why)
@@ -133,9 +161,12 @@ class Connection(Generic[C]):
             self._failed(attempt, Unopened(repr(error)))
             return
         with self._lock:
-            self._attempt, self._line = None, line
+            self._ended(attempt)
+            ours, self._line, self._failure = self._line or line, self._line or line, None
             was_down, self._down = self._down, False
-        attempt.set_result(line)
+        attempt.set_result(ours)
+        if ours is not line:  # an attempt that was given up came after one that was not
+            self._transport.close(line)
         if self._closed.is_set():
             self.close()
         elif was_down:
@@ -145,14 +176,22 @@ class Connection(Generic[C]):
     def _failed(self, attempt: "Future[C]", error: Unopened) -> None:
         """Let whoever waits for an attempt know, and the next one try again."""
         with self._lock:
-            self._attempt = None
+            self._ended(attempt)
+            self._failure = error
         attempt.set_exception(error)
+
+    def _ended(self, attempt: "Future[C]") -> None:
+        """Take note, under the lock, that an attempt is over, perhaps one that was given up."""
+        if self._attempt is attempt:
+            self._attempt = None
+        else:
+            self._hung -= 1
 
     def _retry(self) -> None:
         pause = RETRY_FIRST_S
         while not self._closed.wait(pause):
             with suppress(Unopened, TimeoutError):
-                self.get()
+                self._made()
                 break
             pause = min(2 * pause, RETRY_MOST_S)
         with self._lock:

@@ -1,14 +1,16 @@
 """Console logs of guests: one file per instance, kept after the guest's end, bounded in size.
 
-The hypervisor's log daemon appends to a file that we make, so that it stays readable for the user
-edgewake runs as; the daemon's own files are root's. It bounds a file itself (libvirt's virtlogd: by
-default 2 MiB) by moving it to ``.0`` and going on in a new one. Each boot begins afresh.
+On this machine's QEMU the hypervisor's log daemon appends to a file that we make, so that it stays
+readable for the user edgewake runs as; the daemon's own files are root's. Elsewhere we append what
+we read ourselves (`libvirt_consoles`). Either bounds a file (libvirt's virtlogd: by default 2 MiB)
+by moving it to ``.0`` and going on in a new one. Each boot begins afresh.
 """
 
 from os import SEEK_END
 from pathlib import Path
 
 CONSOLE_BYTES = 64 * 1024  # what `Hypervisor.console` promises
+MOST_BYTES = 2**20  # of a file that we write ourselves, before it is moved
 _MODE = 0o640
 
 
@@ -26,6 +28,18 @@ class ConsoleLogs:
         path.unlink(missing_ok=True)
         path.touch(_MODE)
         return path
+
+    def append(self, instance: str, data: bytes) -> None:
+        """Add what an instance printed."""
+        path, moved = self._files(instance)
+        if not path.exists():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            path.touch(_MODE)
+        with path.open("ab") as log:
+            log.write(data)
+            full = log.tell() > MOST_BYTES
+        if full:
+            path.replace(moved)
 
     def tail(self, instance: str) -> bytes:
         """Return the last `CONSOLE_BYTES` of what an instance printed; empty if it never ran."""

@@ -27,10 +27,15 @@ Virt = Literal["qemu", "kvm"]
 
 MARK_NAMESPACE = "urn:edgewake:guest:1"
 MARK_PREFIX = "edgewake"
+SLEEP_NAMESPACE = "urn:edgewake:sleep:1"  # of what is on a domain that our own `sleep` paused
+SLEEP_PREFIX = "edgewake-sleep"
+SLEEP_ELEMENT = '<sleep depth="paused"/>'
 _MARK_TAG = f"{{{MARK_NAMESPACE}}}guest"
 _MARK_TAGS = frozenset({_MARK_TAG, "guest"})
 _DISK_NAMES = "abcdefghijklmnopqrstuvwxyz"
-_BRIDGE = "bridge:"
+BRIDGE = "bridge:"  # before the name of a bridge, where a network is named
+# The weight of a domain that was told nothing (Xen's credit schedulers) is what one core is worth.
+_XEN_WEIGHT_PER_CORE, _XEN_LEAST_WEIGHT, _XEN_MOST_WEIGHT = 256, 1, 65535
 # What stands in <type machine="...">: what libxl builds. It unpacks a Linux bzImage for PVH itself.
 _XEN_MACHINES = {
     Entry.XEN_PV: ("xen", "xenpv"),
@@ -78,18 +83,27 @@ def xen_domain_xml(guest: Guest, *, vif_script: str = "") -> str:
     """Return the XML of a transient Xen PV or PVH domain that boots `guest`.
 
     `vif_script` is a hotplug script for cards on a bridge, empty for libxl's own ``vif-bridge``;
-    libvirt passes none to cards on one of its networks. The guest's console is Xen's own: its text
+    libvirt passes none to cards on one of its networks, so the driver names their bridges. The
+    guest's console is Xen's own: its text
     is kept by xenconsoled, since libvirt's libxl driver writes no console log. What is in
-    `BootSpec.xenstore` has no place in XML: the driver writes it before the guest runs.
-    Raises `ValueError` for a guest that has no kernel or no entry that Xen starts; `images.match`
-    never lets one through.
+    `BootSpec.xenstore` has no place in XML, nor anywhere else in libvirt: the driver refuses it.
+    `Guest.cpu` becomes a scheduler weight. Raises `ValueError` for a guest that has no kernel or no
+    entry that Xen starts; `images.match` never lets one through.
     """
     boot = guest.boot
     if boot.kernel is None or boot.entry not in _XEN_MACHINES:
         raise ValueError(f"{guest.name}: Xen starts no guest by {boot.entry}")
     os_type, machine = _XEN_MACHINES[boot.entry]
     domain = _domain(guest, "xen")
+    if guest.cpu is not None:
+        weight = round(_XEN_WEIGHT_PER_CORE * guest.cpu)
+        weight = min(max(weight, _XEN_LEAST_WEIGHT), _XEN_MOST_WEIGHT)
+        _text(ET.SubElement(domain, "cputune"), "shares", str(weight))
     _append_os(domain, boot, os_type, machine)
+    if boot.entry is not Entry.XEN_PV:
+        # Else Xen emulates every reading of the time stamp counter, where it does not trust it.
+        clock = ET.SubElement(domain, "clock", offset="utc")
+        ET.SubElement(clock, "timer", name="tsc", mode="native")
     _append_ends(domain)
     devices = ET.SubElement(domain, "devices")
     for disk, letter in zip(boot.disks, _DISK_NAMES, strict=False):
@@ -253,20 +267,19 @@ def _append_nic(devices: ET.Element, nic: Nic) -> None:
 
 def _append_xen_nic(devices: ET.Element, nic: Nic, vif_script: str) -> None:
     element = _interface_on(devices, nic)
-    if vif_script and nic.network.startswith(_BRIDGE):
+    if vif_script and nic.network.startswith(BRIDGE):
         ET.SubElement(element, "script", path=vif_script)
     # libvirt joins the addresses by blanks into the `ip` key of the card's Xenstore backend
-    # (libvirt src/libxl/xen_common.c, xenMakeIPList). That this gives a netmask and a gateway their
-    # place there, too, was read and not tried.
+    # (libvirt src/libxl/xen_common.c, xenMakeIPList), also what follows: a netmask, a gateway.
     for word in nic.xenstore_ip.split():
         ET.SubElement(element, "ip", address=word)
 
 
 def _interface_on(devices: ET.Element, nic: Nic) -> ET.Element:
-    kind = "bridge" if nic.network.startswith(_BRIDGE) else "network"
+    kind = "bridge" if nic.network.startswith(BRIDGE) else "network"
     element = ET.SubElement(devices, "interface", type=kind)
     ET.SubElement(element, "mac", address=nic.mac)
-    ET.SubElement(element, "source", {kind: nic.network.removeprefix(_BRIDGE)})
+    ET.SubElement(element, "source", {kind: nic.network.removeprefix(BRIDGE)})
     return element
 
 

@@ -1,9 +1,9 @@
-"""Guests on one host through libvirt: calls, events, and libvirt's errors made ours.
+"""Guests on one host through libvirt, on QEMU or Xen: calls, events, and errors made ours.
 
-Connections are `libvirt_line`'s business, what a domain looks like `domain_xml`'s, and files that
-a guest needs on its host `depot`'s. It holds no wishes: control decides, this does. Domains are
-transient, so whatever ends is gone, and nothing but what runs has to be found again after a
-restart.
+Connections are `libvirt_line`'s business, what a domain looks like `domain_xml`'s, what libvirt
+says of those that run `libvirt_census`'s, and files that a guest needs on its host `depot`'s. It
+holds no wishes: control decides, this does. Domains are transient, so whatever ends is gone, and
+nothing but what runs, and what was saved, has to be found again after a restart.
 
 Threads: events come from a thread that must not be kept waiting, so they are sorted into a queue
 that each driver empties from a thread of its own. No lock is held during a call to libvirt, save
@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +24,12 @@ from urllib.parse import urlsplit
 
 import libvirt
 
+from images.bootspec import BootSpec
 from orchestrator.errors import HostUnreachable, HypervisorError, StartFailed
+from orchestrator.hypervisors import libvirt_census as census
+from orchestrator.hypervisors import libxl_log
 from orchestrator.hypervisors.base import (
+    Depth,
     GuestEnded,
     HostBack,
     HostEvent,
@@ -38,54 +42,43 @@ from orchestrator.hypervisors.consoles import ConsoleLogs
 from orchestrator.hypervisors.depot import Depot, Digests
 from orchestrator.hypervisors.domain_xml import (
     MARK_NAMESPACE,
+    SLEEP_ELEMENT,
+    SLEEP_NAMESPACE,
+    SLEEP_PREFIX,
     Virt,
     domain_xml,
-    network_uuid,
-    network_xml,
     parse_mark,
-    same_network,
+    xen_domain_xml,
 )
+from orchestrator.hypervisors.libvirt_consoles import ConsoleStreams
+from orchestrator.hypervisors.libvirt_errors import hint, is_unreachable, lookup
 from orchestrator.hypervisors.libvirt_line import SHARED, Line, error_text
+from orchestrator.hypervisors.libvirt_networks import Networks
 from orchestrator.hypervisors.libvirt_pool import LibvirtPool, files_of
+from orchestrator.hypervisors.saved import SavedGuests
 from orchestrator.hypervisors.turns import Turns
-from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, RunningGuest, guest_uuid
+from orchestrator.hypervisors.xen_script import VifScript
+from orchestrator.model import (
+    Capacity,
+    Guest,
+    GuestNetwork,
+    Host,
+    Mark,
+    RunningGuest,
+    guest_uuid,
+)
 
 DEPOT_DIR = Path("/var/lib/edgewake/depot")  # on the host; one folder per owner in it
 
-_UNREACHABLE_DOMAINS = frozenset({libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE})
-_UNREACHABLE_CODES = frozenset(
-    {
-        libvirt.VIR_ERR_NO_CONNECT,
-        libvirt.VIR_ERR_INVALID_CONN,
-        libvirt.VIR_ERR_RPC,
-        libvirt.VIR_ERR_AUTH_FAILED,
-        libvirt.VIR_ERR_AUTH_CANCELLED,
-        libvirt.VIR_ERR_AUTH_UNAVAILABLE,
-    }
-)
 SHUTDOWN_S = 1.0  # what a guest that obeys may take to end; hello takes a few milliseconds
 SHUTDOWN_POLL_S = 0.01
-_HINTS = (  # what libvirt's text contains (in lower case), and what to do about it
-    ("virtlogd-sock", "start virtlogd: run `make setup`"),
-    ("failed to connect socket", "start libvirtd on that host: run `make setup` there"),
-    ("no connection driver", "check the URI; for this machine it is qemu:///system"),
-    ("connection refused", "is the host up, and libvirtd (or ssh) listening there?"),
-    ("system bus", "polkit does not run there: connect as root"),
-    ("polkit", "join the group libvirt, or run as root"),
-    ("authentication", "check the credentials for this URI, and that you are in group libvirt"),
-    ("cannot allocate memory", "the host has too little free memory; stop a guest or lower memory"),
-    ("network not found", "apply the lab first, or name a network that exists there"),
-    ("is not active", "start it with `virsh net-start`"),
-    ("permission denied", "QEMU's user must be able to read the image and enter its folders"),
-    ("no space left", "free some there, or remove images that nothing uses"),
-    ("no such file", "is the image on that host? one that was sent there is sent again"),
-    ("could not open", "is the image on that host, readable by QEMU's user?"),
-    ("virstorage", "that libvirt has no storage driver, which images and disks need: install it"),
-    ("kvm", "KVM does not work there; use virt `qemu` (`edgewake doctor` says more)"),
-)
 _OVER = frozenset(
     {libvirt.VIR_DOMAIN_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
 )
+# What Xen takes of a host's memory beside a PVH guest's own: 1 MiB for a processor and 8 KiB for
+# each MiB (xen tools/libs/light/libxl_dom.c, libxl__get_required_paging_memory, counts 4 to 8), and
+# some tables. Measured: 1.1 MiB for a guest of 8 MiB, 2.0 for 128, 5.0 for 512; PV guests: none.
+XEN_GUEST_MIB, XEN_GUEST_SHARE = 2, 1 / 128
 
 T = TypeVar("T")
 
@@ -95,13 +88,16 @@ log = logging.getLogger(__name__)
 class LibvirtHypervisor:
     """One host of the lab, driven through libvirt; see `base.Hypervisor` for the contract.
 
-    `owner` marks what is ours. Consoles are logged in `console_dir`, on this machine: a host with a
-    remote URI has none to show. `virt` is ``kvm`` or ``qemu``; None is ``qemu``, which always
-    works. A guest ended by `stop` is not reported as `GuestEnded`.
+    A host whose URI says ``xen`` runs PV and PVH guests, any other one QEMU's; on those, `virt` is
+    ``kvm`` or ``qemu``, and None is ``qemu``, which always works. `owner` marks what is ours.
+    Consoles are logged in `console_dir`, on this machine, also those of guests elsewhere. A guest
+    ended by `stop` is not reported as `GuestEnded`.
 
-    Files of this machine are sent to a host with a remote URI, or if `far` says so, into a folder
-    below `depot_dir` there; overlays of writable disks are there in any case. Drivers that share
-    `digests` hash each file once.
+    A host with a remote URI is another machine, unless `far` says otherwise: files of this one are
+    sent there, into a folder below `depot_dir`, and consoles read over the connection, as they are
+    from Xen in any case. Overlays of writable disks and saved guests are in that folder, too.
+    Drivers that share `digests` hash each file once. `vif_script` is a script of a Xen host's own,
+    such as ``vif-bridge``, to be used instead of ours.
     """
 
     def __init__(
@@ -114,16 +110,22 @@ class LibvirtHypervisor:
         far: bool | None = None,
         depot_dir: Path = DEPOT_DIR,
         digests: Digests | None = None,
+        vif_script: str = "",
         connections: Connections[Line] = SHARED,
     ) -> None:
         self.host = host
         self.owner = owner
         self._virt: Virt = virt or "qemu"
-        remote = bool(urlsplit(host.uri).hostname)
-        self._consoles = None if remote else ConsoleLogs(console_dir)
+        self._xen = urlsplit(host.uri).scheme.partition("+")[0] == "xen"
+        far = bool(urlsplit(host.uri).hostname) if far is None else far
+        self._consoles = ConsoleLogs(console_dir)
+        streamed = far or self._xen
+        self._streams = ConsoleStreams(host.name, self._consoles) if streamed else None
         self._depot_dir = depot_dir
-        far = remote if far is None else far
         self._depot = Depot(host.name, owner, self._pool, far=far, digests=digests)
+        self._networks = Networks(host.name, owner)
+        self._saved = SavedGuests(self._pool)
+        self._vif_script = VifScript(vif_script)
         self._connections = connections
         self._turns = Turns()
         self._lock = threading.Lock()  # for the fields below; never held during a libvirt call
@@ -141,21 +143,7 @@ class LibvirtHypervisor:
         """Make the network exist as wanted (only if `wanted.create`); None removes ours."""
         name = wanted.name if wanted else self.host.network.name
         with self._translated(f"network {name}"):
-            conn = self._connect().conn
-            network = _lookup(conn.networkLookupByName, name)
-            ours = network is not None and network.UUIDString() == network_uuid(self.owner, name)
-            if wanted is None:
-                if network is not None and ours:
-                    self._remove_network(network)
-            elif not wanted.create:
-                self._check_foreign_network(network, name)
-            elif network is not None and not ours:
-                raise self._refused(
-                    f"network {name} exists there and is not ours",
-                    "choose another name, or write `create: false` to use it as it is",
-                )
-            else:
-                self._make_network(conn, network, wanted)
+            self._networks.set(self._connect().conn, name, wanted)
 
     def start(self, guest: Guest, stamp: Stamp) -> None:
         """Start a guest and return when its processor runs; it has not answered anything yet."""
@@ -165,21 +153,18 @@ class LibvirtHypervisor:
             ExitStack() as undo,
         ):
             line = self._connect()
-            existing = _lookup(line.conn.lookupByName, guest.name)
+            existing = lookup(line.conn.lookupByName, guest.name)
             if existing is not None and self._runs_already(existing, guest):
                 return
-            undo.callback(self._depot.forget)  # what it was told is there may be gone
+            undo.callback(self._forget)  # what it was told is there may be gone
             undo.callback(self._drop, guest.name)
-            xml = domain_xml(
-                replace(guest, boot=self._depot.placed(guest.name, guest.boot)),
-                virt=self._virt,
-                console_log=self._consoles.fresh(guest.name) if self._consoles else None,
-                keep_owners=line.user is not None,
-            )
-            domain = line.conn.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
+            self._saved.drop(guest_uuid(self.owner, guest.name))
+            domain = line.conn.createXML(self._xml(guest, line), libvirt.VIR_DOMAIN_START_PAUSED)
             undo.callback(self._destroy, domain)
             with self._lock:
                 self._guests[domain.UUIDString()] = guest.name
+            if self._streams:
+                self._streams.begin(domain, guest.name)
             stamp("define")
             domain.resume()
             undo.pop_all()
@@ -189,7 +174,7 @@ class LibvirtHypervisor:
         """End a guest of ours now. Stopping one that is not there does nothing."""
         with self._turns.of(instance), self._translated(f"stop {instance}"):
             uuid = guest_uuid(self.owner, instance)
-            domain = _lookup(self._connect().conn.lookupByUUIDString, uuid)
+            domain = lookup(self._connect().conn.lookupByUUIDString, uuid)
             if domain is not None:
                 mark = self._mark_of(domain)
                 if mark is None:
@@ -197,40 +182,72 @@ class LibvirtHypervisor:
                 self._destroy(domain, ask_first=mark.obeys_shutdown)
             self._drop(instance)
 
+    def sleep(self, instance: str, depth: Depth) -> None:
+        """Put a guest of ours that runs to sleep; one that sleeps so already is left alone."""
+        with self._turns.of(instance), self._translated(f"put {instance} to sleep"):
+            uuid = guest_uuid(self.owner, instance)
+            domain = lookup(self._connect().conn.lookupByUUIDString, uuid)
+            if domain is None and depth is Depth.SAVED and uuid in self._saved.all():
+                return
+            if domain is None or self._mark_of(domain) is None:
+                raise self._refused(f"{instance} does not run there", "start it first")
+            if depth is Depth.SAVED:
+                self._save(domain, instance)
+            elif _state(domain) != libvirt.VIR_DOMAIN_PAUSED or not census.is_asleep(domain):
+                _set_asleep(domain, SLEEP_ELEMENT)
+                domain.suspend()
+
+    def rouse(self, instance: str) -> None:
+        """Let a guest of ours that sleeps run again; one that runs is left alone."""
+        with self._turns.of(instance), self._translated(f"rouse {instance}"):
+            conn, uuid = self._connect().conn, guest_uuid(self.owner, instance)
+            domain = lookup(conn.lookupByUUIDString, uuid)
+            if domain is None:
+                if uuid not in self._saved.all():
+                    raise self._refused(f"{instance} does not sleep there", "start it")
+                self._restore(conn, uuid, instance)
+            elif self._mark_of(domain) is None:
+                raise self._refused(f"{instance} does not sleep there", "start it")
+            elif _state(domain) == libvirt.VIR_DOMAIN_PAUSED:
+                domain.resume()
+                _set_asleep(domain, None)
+
+    def saved(self) -> tuple[Mark, ...]:
+        """Return the marks of our guests that sleep on the host's disk."""
+        with self._translated("list saved guests"):
+            active = {domain.UUIDString() for domain in self._connect().conn.listAllDomains()}
+            found = self._saved.all()
+        marks = [parse_mark(xml) for uuid, xml in found.items() if uuid not in active]
+        return tuple(mark for mark in marks if mark is not None and self._is_ours(mark))
+
     def running(self) -> tuple[RunningGuest, ...]:
-        """Return our guests on this host, with their network counters, in one round trip."""
+        """Return our guests in this host's memory, paused ones too, with their counters."""
         with self._translated("list guests"):
-            # NOWAIT: a domain that is busy (being started, say) must not keep everyone waiting.
-            domains = self._connect().conn.getAllDomainStats(
-                libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_INTERFACE,
-                libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
-                | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
-            )
-            marked = [(domain, stats, self._mark_of(domain)) for domain, stats in domains]
-        seen = {(domain.UUIDString(), domain.ID()) for domain, _ in domains}
-        ours = [
-            (domain.UUIDString(), mark, stats)
-            for domain, stats, mark in marked
-            if mark is not None and stats.get("state.state") == libvirt.VIR_DOMAIN_RUNNING
-        ]
+            count = census.xen_census if self._xen else census.qemu_census
+            found, domains = count(self._connect().conn, self._mark_of)
+            present = census.present(found)
+            if self._streams:
+                self._streams.keep((one.mark.instance, one.domain) for one in present)
+        seen = {(domain.UUIDString(), domain.ID()) for domain in domains}
         with self._lock:
             self._marks = {key: mark for key, mark in self._marks.items() if key in seen}
-            self._guests.update((uuid, mark.instance) for uuid, mark, _ in ours)
+            self._guests.update((one.domain.UUIDString(), one.mark.instance) for one in present)
         return tuple(
-            RunningGuest(mark, _counter(stats, "rx"), _counter(stats, "tx"))
-            for _, mark, stats in ours
+            RunningGuest(one.mark, one.rx_bytes, one.tx_bytes, one.state) for one in present
         )
 
     def free(self) -> Capacity:
-        """Return what the host itself says is free now: memory, and its number of cores."""
+        """Return what the host itself says is free now: memory, and its number of cores.
+
+        On Xen that is what one more guest could be given, without what Xen needs beside it.
+        """
         with self._translated("read free memory"):
             conn = self._connect().conn
-            return Capacity(cpu=float(conn.getInfo()[2]), memory_mib=_free_mib(conn))
+            free = _xen_free_mib(conn) if self._xen else _free_mib(conn)
+            return Capacity(cpu=float(conn.getInfo()[2]), memory_mib=free)
 
     def console(self, instance: str) -> bytes:
         """Return the last 64 KiB of a guest's console, also after its end; empty if unknown."""
-        if self._consoles is None:
-            return b""
         with self._translated(f"console of {instance}"):
             return self._consoles.tail(instance)
 
@@ -257,6 +274,8 @@ class LibvirtHypervisor:
             threading.Thread(target=self._deliver, name=name, daemon=True).start()
         try:
             self.running()  # so that ends of guests from before a restart are recognised
+            with suppress(StartFailed):  # the host answers, whatever is wrong with its storage
+                self.saved()  # so that the first start need not wait for it
         except HypervisorError as error:
             self._connection.keep_trying(error.message)
 
@@ -265,6 +284,8 @@ class LibvirtHypervisor:
         with self._lock:
             was_closed, self._closed = self._closed, True
         if not was_closed:
+            if self._streams:
+                self._streams.close()
             self._connections.leave(self._connection, self)
             self._events.put(None)
 
@@ -282,7 +303,9 @@ class LibvirtHypervisor:
 
     def lost(self, why: str) -> None:
         """Pass on that the connection broke."""
-        self._depot.forget()
+        self._forget()
+        if self._streams:
+            self._streams.lost()
         with self._lock:
             self._ending.clear()  # what we were to hear of, we never shall
         self._put(HostLost(self.host.name, why))
@@ -319,7 +342,7 @@ class LibvirtHypervisor:
         """Remove the overlays of a guest that ended by itself, unless it was started anew."""
         with suppress(HypervisorError), self._turns.of(instance), self._translated("look for it"):
             uuid = guest_uuid(self.owner, instance)
-            domain = _lookup(self._connect().conn.lookupByUUIDString, uuid)
+            domain = lookup(self._connect().conn.lookupByUUIDString, uuid)
             if domain is None or _state(domain) in _OVER:
                 self._drop(instance)
 
@@ -328,15 +351,88 @@ class LibvirtHypervisor:
         try:
             with self._translated(f"remove the disks of {instance}"):
                 self._depot.drop(instance)
+                self._saved.drop(guest_uuid(self.owner, instance))
         except HypervisorError as error:
             log.warning("%s", error)
 
     def _held(self) -> frozenset[Path]:
         """Return the files of the host that its guests use, anybody's."""
         domains = self._connect().conn.listAllDomains()
-        return frozenset().union(*map(_files_of, domains))
+        asleep = map(files_of, self._saved.all().values())
+        return frozenset().union(*map(_files_of, domains), *asleep)
+
+    def _forget(self) -> None:
+        self._depot.forget()
+        self._saved.forget()
+        self._vif_script.forget()
+        self._networks.forget()
+
+    # --- sleep ------------------------------------------------------------------------------------
+
+    def _save(self, domain: libvirt.virDomain, instance: str) -> None:
+        uuid, xml = domain.UUIDString(), domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)
+        self._saved.drop(uuid, also_unfinished=True)
+        with ExitStack() as undo:
+            undo.callback(self._saved.drop, uuid, also_unfinished=True)
+            file = self._saved.memory_file(uuid)
+            with self._ending_by_us(uuid):
+                domain.save(str(file))
+            self._saved.add(uuid, xml)
+            undo.pop_all()
+        log.info("host %s: %s was saved", self.host.name, instance)
+
+    def _restore(self, conn: libvirt.virConnect, uuid: str, instance: str) -> None:
+        file = self._saved.memory_file(uuid)
+        with ExitStack() as undo:
+            unchanged: Any = None  # the binding's annotation forgets that this is allowed
+            conn.restoreFlags(str(file), unchanged, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+            domain = conn.lookupByUUIDString(uuid)
+            undo.callback(self._destroy, domain)
+            with self._lock:
+                self._guests[uuid] = instance
+            if self._streams:
+                self._streams.keep([(instance, domain)])
+            # Before it runs: what it does from now on must not be undone by a second restore.
+            self._saved.drop(uuid)
+            domain.resume()
+            undo.pop_all()
 
     # --- domains ----------------------------------------------------------------------------------
+
+    def _xml(self, guest: Guest, line: Line) -> str:
+        if self._xen:
+            guest = replace(guest, boot=self._for_xen(guest.boot, line))
+        placed = replace(guest, boot=self._depot.placed(guest.name, guest.boot))
+        if self._xen:
+            return xen_domain_xml(placed, vif_script=self._script())
+        return domain_xml(
+            placed,
+            virt=self._virt,
+            console_log=None if self._streams else self._consoles.fresh(guest.name),
+            keep_owners=line.user is not None,
+        )
+
+    def _for_xen(self, boot: BootSpec, line: Line) -> BootSpec:
+        """Return `boot` with its cards on bridges: those on libvirt's networks get no script."""
+        if boot.xenstore:
+            keys = ", ".join(key for key, _value in boot.xenstore)
+            raise self._refused(
+                f"the guest wants Xenstore keys ({keys}), which libvirt cannot write",
+                "put its settings on its command line",
+            )
+        bridges = (self._networks.bridge(line.conn, nic.network) for nic in boot.nics)
+        cards = zip(boot.nics, bridges, strict=True)
+        return replace(boot, nics=tuple(replace(nic, network=name) for nic, name in cards))
+
+    def _script(self) -> str:
+        """Return our vif script's path there; empty, for Xen's own, where it cannot be put."""
+        try:
+            return self._vif_script.path(self._pool())
+        except libvirt.libvirtError as error:
+            if is_unreachable(error):
+                raise
+            log.warning("host %s: Xen's own vif script is used: %s", self.host.name, error)
+            return ""
 
     def _runs_already(self, domain: libvirt.virDomain, guest: Guest) -> bool:
         """Return whether this domain is the guest, running; clear away a half-made one of ours."""
@@ -357,19 +453,29 @@ class LibvirtHypervisor:
 
     def _destroy(self, domain: libvirt.virDomain, *, ask_first: bool = False) -> None:
         """End a domain of ours; with `ask_first`, by its own hand if it does so soon."""
-        uuid = domain.UUIDString()
-        with self._lock:
-            self._guests.pop(uuid, None)
-            self._ending[uuid] += 1
         try:
-            if not (ask_first and _shut_down(domain)):
-                domain.destroy()
+            with self._ending_by_us(domain.UUIDString()):
+                if not (ask_first and _shut_down(domain)):
+                    domain.destroy()
         except libvirt.libvirtError as error:
-            with self._lock:
-                self._ending[uuid] = max(0, self._ending[uuid] - 1)
             gone = {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID}
             if error.get_error_code() not in gone:
                 raise
+
+    @contextmanager
+    def _ending_by_us(self, uuid: str) -> Iterator[None]:
+        """Let the end of a domain that is caused in here be no news."""
+        with self._lock:
+            instance = self._guests.pop(uuid, None)
+            self._ending[uuid] += 1
+        try:
+            yield
+        except libvirt.libvirtError:
+            with self._lock:
+                self._ending[uuid] = max(0, self._ending[uuid] - 1)
+                if instance is not None:
+                    self._guests.setdefault(uuid, instance)
+            raise
 
     def _mark_of(self, domain: libvirt.virDomain) -> Mark | None:
         """Return a domain's mark if the domain is ours: owner, host, name and UUID all agree."""
@@ -381,55 +487,14 @@ class LibvirtHypervisor:
             if key in self._marks:
                 return self._marks[key]
         mark = _read_mark(domain)
-        if mark is None or (mark.owner, mark.host, mark.instance) != (
-            self.owner,
-            self.host.name,
-            name,
-        ):
+        if mark is None or mark.instance != name or not self._is_ours(mark):
             return None
         with self._lock:
             self._marks[key] = mark
         return mark
 
-    # --- networks ---------------------------------------------------------------------------------
-
-    def _make_network(
-        self,
-        conn: libvirt.virConnect,
-        network: libvirt.virNetwork | None,
-        wanted: GuestNetwork,
-    ) -> None:
-        xml = network_xml(self.owner, wanted)
-        if network is not None:
-            if _serves(network, xml):
-                return
-            self._remove_network(network)
-        try:
-            conn.networkCreateXML(xml)
-        except libvirt.libvirtError:
-            # Another driver of ours may share libvirt and network, and have been quicker.
-            uuid = network_uuid(self.owner, wanted.name)
-            rival = _lookup(conn.networkLookupByUUIDString, uuid)
-            if rival is None or not _serves(rival, xml):
-                raise
-
-    def _remove_network(self, network: libvirt.virNetwork) -> None:
-        if network.isActive():
-            plugged = len(network.listAllPorts())
-            if plugged:
-                raise self._refused(
-                    f"network {network.name()} has {plugged} guest cards plugged in",
-                    "stop those guests first",
-                )
-            network.destroy()
-
-    def _check_foreign_network(self, network: libvirt.virNetwork | None, name: str) -> None:
-        if network is None:
-            hint = "define it, or write `create: true` to have it made"
-            raise self._refused(f"network {name} does not exist there", hint)
-        if not network.isActive():
-            hint = f"start it with `virsh net-start {name}`"
-            raise self._refused(f"network {name} is not active there", hint)
+    def _is_ours(self, mark: Mark) -> bool:
+        return (mark.owner, mark.host) == (self.owner, self.host.name)
 
     # --- connection and errors --------------------------------------------------------------------
 
@@ -443,8 +508,8 @@ class LibvirtHypervisor:
             text = f"{where} within {OPEN_TIMEOUT_S:g} s"
             raise HostUnreachable(self.host.name, text, hint="is the host up?") from None
         except Unopened as error:
-            hint = _hint(str(error))
-            raise HostUnreachable(self.host.name, f"{where}: {error}", hint=hint) from error
+            advice = hint(str(error))
+            raise HostUnreachable(self.host.name, f"{where}: {error}", hint=advice) from error
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
@@ -453,29 +518,25 @@ class LibvirtHypervisor:
             yield
         except libvirt.libvirtError as error:
             text = error_text(error)
-            kind = HostUnreachable if _is_unreachable(error) else StartFailed
-            raise kind(self.host.name, f"{what}: {text}", hint=_hint(text)) from error
+            if libxl_log.OPAQUE in text:
+                raise self._by_libxl(what, text) from error
+            kind = HostUnreachable if is_unreachable(error) else StartFailed
+            raise kind(self.host.name, f"{what}: {text}", hint=hint(text)) from error
         except OSError as error:
             message = f"{what}: {error.filename}: {error.strerror}"
             raise self._refused(message, "run as the owner of that file, or as root") from error
 
-    def _refused(self, message: str, hint: str) -> StartFailed:
-        return StartFailed(self.host.name, message, hint=hint)
+    def _by_libxl(self, what: str, text: str) -> StartFailed:
+        """Return libvirt's error with the cause, which only libxl's log there tells."""
+        try:
+            why, advice = libxl_log.cause(libxl_log.read_tail(self._connect().conn))
+        except HostUnreachable:
+            why, advice = "", ""
+        advice = advice or f"see {libxl_log.FOLDER}/{libxl_log.FILE} there"
+        return self._refused(f"{what}: {why or text}", advice)
 
-
-def _serves(network: libvirt.virNetwork, xml: str) -> bool:
-    """Return whether a network is up and as this XML wants it."""
-    return network.isActive() == 1 and same_network(network.XMLDesc(), xml)
-
-
-def _lookup(find: Callable[[str], T], key: str) -> T | None:
-    """Return what libvirt finds, or None when it says that there is no such thing."""
-    try:
-        return find(key)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() in {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_NETWORK}:
-            return None
-        raise
+    def _refused(self, message: str, advice: str) -> StartFailed:
+        return StartFailed(self.host.name, message, hint=advice)
 
 
 def _state(domain: libvirt.virDomain) -> int:
@@ -485,7 +546,7 @@ def _state(domain: libvirt.virDomain) -> int:
 
 def _files_of(domain: libvirt.virDomain) -> frozenset[Path]:
     """Return the files that a domain uses; none if it has just ended."""
-    xml = _lookup(lambda _name: domain.XMLDesc(), domain.name())
+    xml = lookup(lambda _name: domain.XMLDesc(), domain.name())
     return frozenset() if xml is None else files_of(xml)
 
 
@@ -516,26 +577,22 @@ def _shut_down(domain: libvirt.virDomain) -> bool:
     return False
 
 
-def _counter(stats: dict[str, Any], direction: str) -> int:
-    """Return the bytes of all of a domain's cards; libvirt counts from the guest's side."""
-    cards = range(stats.get("net.count", 0))
-    return sum(stats.get(f"net.{card}.{direction}.bytes", 0) for card in cards)
+def _set_asleep(domain: libvirt.virDomain, element: str | None) -> None:
+    """Write on a domain that our own `sleep` paused it, or, with None, take that away."""
+    kind, where = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_LIVE
+    text: Any = element  # the binding's annotation forgets that None is allowed
+    domain.setMetadata(kind, text, SLEEP_PREFIX, SLEEP_NAMESPACE, where)
 
 
 def _free_mib(conn: libvirt.virConnect) -> int:
     """Return free memory, counting what the kernel gives back when asked: buffers and cache."""
-    with suppress(libvirt.libvirtError):  # not every driver has these figures (Xen has not)
+    with suppress(libvirt.libvirtError):  # not every driver has these figures
         kib: Any = conn.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
         return int(sum(kib.get(part, 0) for part in ("free", "buffers", "cached")) // 1024)
     return conn.getFreeMemory() // 2**20
 
 
-def _hint(text: str) -> str:
-    return next((hint for words, hint in _HINTS if words in text.lower()), "")
-
-
-def _is_unreachable(error: libvirt.libvirtError) -> bool:
-    return (
-        error.get_error_domain() in _UNREACHABLE_DOMAINS
-        or error.get_error_code() in _UNREACHABLE_CODES
-    )
+def _xen_free_mib(conn: libvirt.virConnect) -> int:
+    """Return the memory that one more guest could be given; dom0's is not counted as free."""
+    free = conn.getFreeMemory() / 2**20
+    return max(0, int((free - XEN_GUEST_MIB) / (1 + XEN_GUEST_SHARE)))

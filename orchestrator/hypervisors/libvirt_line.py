@@ -12,6 +12,8 @@ from functools import cache
 import libvirt
 
 from orchestrator.hypervisors.connection import Connection, Connections, Unopened
+from orchestrator.hypervisors.connection_hints import explained
+from orchestrator.hypervisors.connection_uri import guarded
 from orchestrator.hypervisors.libvirt_pool import qemu_user
 
 KEEPALIVE_S, KEEPALIVE_COUNT = 5, 3  # a silent host counts as lost after about 20 s
@@ -93,7 +95,7 @@ class LibvirtTransport:
         with _loop_lock:
             _event_loop()
         try:
-            conn = libvirt.open(uri)
+            conn = libvirt.open(guarded(uri))
             with suppress(libvirt.libvirtError):  # not every transport has keepalive
                 conn.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
             event = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
@@ -101,7 +103,7 @@ class LibvirtTransport:
             line = Line(conn, lifecycle, qemu_user(conn.getCapabilities()))
             conn.registerCloseCallback(on_close, None)
         except libvirt.libvirtError as error:
-            raise Unopened(error_text(error)) from error
+            raise Unopened(explained(uri, error_text(error))) from error
         return line
 
     def alive(self, line: Line) -> bool:

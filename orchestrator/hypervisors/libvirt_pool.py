@@ -26,6 +26,7 @@ from orchestrator.hypervisors.depot import PIECE, Stored
 _FOLDER_MODE = "0711"  # QEMU's user may enter, and nobody but root may list
 _SHARED_MODE = "0644"  # for those who know the digest
 _OWN_MODE = "0600"
+_PROGRAM_MODE = "0755"
 _MAKING_S, _RETRY_S = 2.0, 0.02  # an empty volume is made in milliseconds
 
 T = TypeVar("T")
@@ -84,7 +85,14 @@ class LibvirtPool:
         self, name: str, pieces: Iterable[bytes], *, offset: int = 0, writable: bool = False
     ) -> None:
         """Write from `offset` on; make the file if it is not there."""
-        volume = self._volume_to_write(name, writable=writable)
+        mode, user = (_OWN_MODE, self._user) if writable else (_SHARED_MODE, None)
+        self._write(self._volume_to_write(name, mode, user), pieces, offset)
+
+    def write_program(self, name: str, content: bytes) -> None:
+        """Write a whole file that may be run."""
+        self._write(self._volume_to_write(name, _PROGRAM_MODE, None), (content,), 0)
+
+    def _write(self, volume: libvirt.virStorageVol, pieces: Iterable[bytes], offset: int) -> None:
         with self._stream(lambda stream: volume.upload(stream, offset, 0)) as stream:
             for piece in pieces:
                 _send_all(stream, piece)
@@ -132,13 +140,15 @@ class LibvirtPool:
                 raise StartFailed(self._host, message, hint="rename or remove it") from None
             raise
 
-    def _volume_to_write(self, name: str, *, writable: bool) -> libvirt.virStorageVol:
+    def _volume_to_write(
+        self, name: str, mode: str, user: tuple[int, int] | None
+    ) -> libvirt.virStorageVol:
         pool = self._made()
         volume = _volume(pool, name)
         if volume is not None:
             return volume
         try:
-            return pool.createXML(_volume_xml(name, self._user, writable=writable))
+            return pool.createXML(_volume_xml(name, mode, user))
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_STORAGE_VOL_EXIST:
                 raise
@@ -215,7 +225,7 @@ def files_of(domain_xml: str) -> frozenset[Path]:
     return frozenset(Path(path) for path in paths if path)
 
 
-def _volume_xml(name: str, user: tuple[int, int] | None, *, writable: bool) -> str:
+def _volume_xml(name: str, mode: str, user: tuple[int, int] | None) -> str:
     """Return the XML of an empty file; it grows as it is written."""
     root = ET.Element("volume")
     ET.SubElement(root, "name").text = name
@@ -223,8 +233,8 @@ def _volume_xml(name: str, user: tuple[int, int] | None, *, writable: bool) -> s
     target = ET.SubElement(root, "target")
     ET.SubElement(target, "format", type="raw")
     permissions = ET.SubElement(target, "permissions")
-    ET.SubElement(permissions, "mode").text = _OWN_MODE if writable else _SHARED_MODE
-    if writable and user is not None:
+    ET.SubElement(permissions, "mode").text = mode
+    if user is not None:
         ET.SubElement(permissions, "owner").text = str(user[0])
         ET.SubElement(permissions, "group").text = str(user[1])
     return ET.tostring(root, encoding="unicode")

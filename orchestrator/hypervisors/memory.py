@@ -3,7 +3,7 @@
 For tests of everything above the seam, for trying a lab file without a machine, and for measuring
 our own share of a wake. A `MemoryMachine` is the machine: it outlives drivers, so a restart can be
 played. A `MemoryHypervisor` is a driver on it, with levers (`fail`, `unreachable`, `kill`,
-`transfer`, `say`) that make happen what a real host does by itself.
+`hold`, `transfer`, `say`) that make happen what a real host does by itself.
 """
 
 import logging
@@ -15,6 +15,7 @@ from queue import SimpleQueue
 
 from orchestrator.errors import HostUnreachable, StartFailed
 from orchestrator.hypervisors.base import (
+    Depth,
     GuestEnded,
     HostBack,
     HostEvent,
@@ -24,17 +25,26 @@ from orchestrator.hypervisors.base import (
 )
 from orchestrator.hypervisors.consoles import CONSOLE_BYTES
 from orchestrator.hypervisors.turns import Turns
-from orchestrator.model import Capacity, Guest, GuestNetwork, Host, RunningGuest
+from orchestrator.model import (
+    Capacity,
+    Guest,
+    GuestNetwork,
+    GuestState,
+    Host,
+    Mark,
+    RunningGuest,
+)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Remembered:
-    """A guest on a machine. `runs` is false while it is being built."""
+    """A guest on a machine. `runs` is false while it is being built, and stays true in sleep."""
 
     guest: Guest
     runs: bool = False
+    state: GuestState = GuestState.RUNNING
     started_at: float = 0.0
     rx_bytes: int = 0
     tx_bytes: int = 0
@@ -48,6 +58,7 @@ class MemoryMachine:
     """
 
     guests: dict[str, _Remembered] = field(default_factory=dict)
+    saved: dict[str, _Remembered] = field(default_factory=dict)
     networks: dict[str, tuple[str, GuestNetwork | None]] = field(default_factory=dict)
     consoles: dict[str, bytes] = field(default_factory=dict)
     drivers: tuple["MemoryHypervisor", ...] = ()
@@ -121,6 +132,7 @@ class MemoryHypervisor:
                 if self._runs_already(guest):
                     return
                 self._check_start(guest)
+                self.machine.saved.pop(guest.name, None)
                 kept = self.machine.guests[guest.name] = _Remembered(guest)
                 self.machine.consoles[guest.name] = b""
                 self.starts.append(guest.name)
@@ -141,13 +153,51 @@ class MemoryHypervisor:
             if kept is not None and self._is_ours(kept):
                 del self.machine.guests[instance]
                 self._report(kept, "destroyed", but=self)
+            if (asleep := self.machine.saved.get(instance)) and self._is_ours(asleep):
+                del self.machine.saved[instance]
+
+    def sleep(self, instance: str, depth: Depth) -> None:
+        """Put a guest of ours that runs to sleep; one that sleeps so already is left alone."""
+        with self.machine.turns.of(instance), self.machine.lock:
+            self._check_reachable()
+            kept = self._ours(self.machine.guests, instance)
+            if kept is None and depth is Depth.SAVED and self._ours(self.machine.saved, instance):
+                return
+            if kept is None:
+                raise self._refused(f"{instance} does not run there", "start it first")
+            if depth is Depth.SAVED:
+                self.machine.saved[instance] = self.machine.guests.pop(instance)
+                self._report(kept, "saved", but=self)
+            else:
+                kept.state = GuestState.PAUSED
+
+    def rouse(self, instance: str) -> None:
+        """Let a guest of ours that sleeps run again; one that runs is left alone."""
+        with self.machine.turns.of(instance), self.machine.lock:
+            self._check_reachable()
+            kept = self._ours(self.machine.guests, instance)
+            if kept is None:
+                kept = self._ours(self.machine.saved, instance)
+                if kept is None:
+                    raise self._refused(f"{instance} does not sleep there", "start it")
+                self._check_memory(kept.guest, f"rouse {instance}")
+                self.machine.guests[instance] = self.machine.saved.pop(instance)
+            kept.state = GuestState.RUNNING
+
+    def saved(self) -> tuple[Mark, ...]:
+        """Return the marks of our guests that sleep on the machine's "disk"."""
+        with self.machine.lock:
+            self._check_reachable()
+            return tuple(
+                kept.guest.mark for kept in self.machine.saved.values() if self._is_ours(kept)
+            )
 
     def running(self) -> tuple[RunningGuest, ...]:
         """Return our guests on this host, with their network counters."""
         with self.machine.lock:
             self._check_reachable()
             return tuple(
-                RunningGuest(kept.guest.mark, kept.rx_bytes, kept.tx_bytes)
+                RunningGuest(kept.guest.mark, kept.rx_bytes, kept.tx_bytes, kept.state)
                 for kept in self.machine.guests.values()
                 if kept.runs and self._is_ours(kept)
             )
@@ -189,6 +239,11 @@ class MemoryHypervisor:
         """Let a guest end by itself; KeyError if there is none of that name."""
         with self.machine.lock:
             self._report(self.machine.guests.pop(instance), why)
+
+    def hold(self, instance: str) -> None:
+        """Pause a guest behind every driver's back; KeyError if there is none of that name."""
+        with self.machine.lock:
+            self.machine.guests[instance].state = GuestState.HELD
 
     def transfer(self, instance: str, rx_bytes: int = 0, tx_bytes: int = 0) -> None:
         """Let a guest receive and send bytes; KeyError if there is none of that name."""
@@ -236,9 +291,16 @@ class MemoryHypervisor:
                 f"a domain named {guest.name} exists there and is not ours",
                 "rename or remove it, or give the lab another name",
             )
+        if kept.state is not GuestState.RUNNING:
+            del self.machine.guests[guest.name]
+            return False
         if kept.guest.mark != guest.mark:
             raise self._refused(f"{guest.name} runs there with another mark", "stop it first")
         return True
+
+    def _ours(self, guests: dict[str, _Remembered], instance: str) -> _Remembered | None:
+        kept = guests.get(instance)
+        return kept if kept is not None and self._is_ours(kept) else None
 
     def _resume(self, kept: _Remembered) -> None:
         """Let a guest that was built run, unless something happened to it or its host meanwhile."""
@@ -265,10 +327,13 @@ class MemoryHypervisor:
                     f"start {guest.name}: network {nic.network} does not exist",
                     "apply the lab first, or name a network that exists there",
                 )
+        self._check_memory(guest, f"start {guest.name}")
+
+    def _check_memory(self, guest: Guest, what: str) -> None:
         left = self.host.capacity.memory_mib - self.machine.used_mib
         if guest.boot.memory_mib > left:
             raise self._refused(
-                f"start {guest.name}: {guest.boot.memory_mib} MiB wanted, {left} MiB left",
+                f"{what}: {guest.boot.memory_mib} MiB wanted, {left} MiB left",
                 "the host has too little free memory; stop a guest or lower memory",
             )
 

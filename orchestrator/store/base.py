@@ -28,6 +28,18 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """The wish that a host be drained, kept until it is undone. `since` is wall-clock seconds.
+
+    With `force`, services that can run nowhere else are ended, too.
+    """
+
+    host: str
+    since: float
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """Everything a restart needs: instances that may exist, addresses that must rest, the lab.
 
@@ -39,6 +51,7 @@ class Stored:
     quarantines: tuple[Quarantine, ...] = ()
     lab_text: str = ""
     lab_path: str = ""
+    drains: tuple[Drain, ...] = ()
 
 
 class Store(Protocol):
@@ -62,6 +75,14 @@ class Store(Protocol):
 
     def save_lab(self, text: str, path: str) -> None:
         """Keep the lab file last applied."""
+        ...
+
+    def save_drain(self, drain: Drain) -> None:
+        """Keep the wish that a host be drained, replacing what was kept for that host."""
+        ...
+
+    def remove_drain(self, host: str) -> None:
+        """Forget that wish; forgetting one that is not kept does nothing."""
         ...
 
     def record(self, event: Event) -> None:

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 
 from orchestrator.errors import StoreError
 from orchestrator.model import Event, Instance
-from orchestrator.store.base import Quarantine, Stored
+from orchestrator.store.base import Drain, Quarantine, Stored
 
 JOURNAL_KEPT = 100_000  # events
 
@@ -24,6 +24,7 @@ class MemoryStore:
         self._instances: dict[str, Instance] = {}
         self._quarantines: dict[tuple[str, IPv4Address], Quarantine] = {}
         self._lab = ("", "")
+        self._drains: dict[str, Drain] = {}
         self._journal: deque[Event] = deque(maxlen=JOURNAL_KEPT)
 
     def load(self) -> Stored:
@@ -36,6 +37,7 @@ class MemoryStore:
                 quarantines=tuple(self._quarantines.values()),
                 lab_text=text,
                 lab_path=path,
+                drains=tuple(self._drains.values()),
             )
 
     def save(self, instance: Instance) -> None:
@@ -59,6 +61,18 @@ class MemoryStore:
         with self._lock:
             self._refuse_closed()
             self._lab = (text, path)
+
+    def save_drain(self, drain: Drain) -> None:
+        """Keep the wish that a host be drained."""
+        with self._lock:
+            self._refuse_closed()
+            self._drains[drain.host] = drain
+
+    def remove_drain(self, host: str) -> None:
+        """Forget that wish."""
+        with self._lock:
+            self._refuse_closed()
+            self._drains.pop(host, None)
 
     def record(self, event: Event) -> None:
         """Append to the journal."""

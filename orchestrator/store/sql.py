@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Connection,
     Float,
@@ -45,9 +46,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.errors import StoreError
 from orchestrator.model import Event, Instance, InstanceState
-from orchestrator.store.base import Quarantine, Stored
+from orchestrator.store.base import Drain, Quarantine, Stored
 
-SCHEMA = "1"  # grows by one with every change of the tables below
+SCHEMA = "2"  # grows by one with every change of the tables below; see `_MIGRATIONS`
 JOURNAL_KEPT = 100_000  # rows of the journal that are always there to be read
 PRUNE_EVERY = 1_000  # rows between two prunings, so that almost no record() pays for one
 BUSY_TIMEOUT_MS = 5_000  # how long to wait for a tool (sqlite3, a backup) that holds the file
@@ -82,6 +83,13 @@ _QUARANTINES = Table(
     Column("service", String, nullable=False),
     Column("until", Float, nullable=False),
 )
+_DRAINS = Table(
+    "drains",
+    _SCHEMA,
+    Column("host", String, primary_key=True),
+    Column("since", Float, nullable=False),
+    Column("force", Boolean, nullable=False),
+)
 _JOURNAL = Table(
     "journal",
     _SCHEMA,
@@ -92,6 +100,9 @@ _JOURNAL = Table(
     Column("text", Text, nullable=False),
     Column("data", Text, nullable=False),
 )
+
+# What each older schema lacks: the tables to make on the way to the next one.
+_MIGRATIONS: Mapping[str, tuple[str, Sequence[Table]]] = {"1": ("2", (_DRAINS,))}
 
 _SAVE = insert(_INSTANCES)
 _SAVE = _SAVE.on_conflict_do_update(
@@ -105,6 +116,11 @@ _REST = _REST.on_conflict_do_update(
         "service": _REST.excluded.service,
         "until": func.max(_QUARANTINES.c.until, _REST.excluded.until),
     },
+)
+_WISH = insert(_DRAINS)
+_WISH = _WISH.on_conflict_do_update(
+    index_elements=["host"],
+    set_={"since": _WISH.excluded.since, "force": _WISH.excluded.force},
 )
 _SET = insert(_META)
 _SET = _SET.on_conflict_do_update(index_elements=["key"], set_={"value": _SET.excluded.value})
@@ -159,6 +175,10 @@ class SqlStore:
                 ),
                 lab_text=meta.get("lab_text", ""),
                 lab_path=meta.get("lab_path", ""),
+                drains=tuple(
+                    Drain(row["host"], row["since"], row["force"])
+                    for row in connection.execute(select(_DRAINS)).mappings()
+                ),
             )
 
     def save(self, instance: Instance) -> None:
@@ -184,6 +204,17 @@ class SqlStore:
             connection.execute(
                 _SET, [{"key": "lab_text", "value": text}, {"key": "lab_path", "value": path}]
             )
+
+    def save_drain(self, drain: Drain) -> None:
+        """Keep the wish that a host be drained."""
+        wish = {"host": drain.host, "since": drain.since, "force": drain.force}
+        with self._writing(f"save the drain of {drain.host}") as connection:
+            connection.execute(_WISH, wish)
+
+    def remove_drain(self, host: str) -> None:
+        """Forget that wish."""
+        with self._writing(f"forget the drain of {host}") as connection:
+            connection.execute(delete(_DRAINS).where(_DRAINS.c.host == host))
 
     def record(self, event: Event) -> None:
         """Append to the journal; all but the last `JOURNAL_KEPT` rows go, now and then."""
@@ -217,8 +248,8 @@ class SqlStore:
     def _prepare(self) -> None:
         """Make the tables of a new file, and refuse a file that is damaged or not ours to read.
 
-        All tables are made in one transaction with the schema's number, so that a crash leaves
-        either nothing or everything.
+        All tables are made in one transaction with the schema's number, and so is every step from
+        an older schema: a crash leaves either nothing or everything of it.
         """
         with self._writer.begin():
             verdict = self._writer.execute(text("PRAGMA quick_check(1)")).scalar_one()
@@ -229,7 +260,7 @@ class SqlStore:
                 _SCHEMA.create_all(self._writer)
                 self._writer.execute(_SET, {"key": "schema", "value": SCHEMA})
                 return
-            self._refuse_foreign(tables)
+            self._migrate(self._schema_of(tables))
 
     def _use_wal(self) -> None:
         """Go over to a write-ahead log, which stays with the file; not possible in a transaction.
@@ -240,8 +271,9 @@ class SqlStore:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.close()
 
-    def _refuse_foreign(self, tables: Sequence[str]) -> None:
-        schema = None
+    def _schema_of(self, tables: Sequence[str]) -> str:
+        """Return the number of the file's schema; StoreError if the file is not ours."""
+        schema: str | None = None
         if _META.name in tables:
             ours = select(_META.c.value).where(_META.c.key == "schema")
             schema = self._writer.execute(ours).scalar_one_or_none()
@@ -250,6 +282,16 @@ class SqlStore:
                 f"{self._path}: this is a database of some other program",
                 hint="name another file; this one was left as it is",
             )
+        return schema
+
+    def _migrate(self, found: str) -> None:
+        """Bring a file of an older schema up to ours; StoreError if we know no way."""
+        schema = found
+        while schema in _MIGRATIONS:
+            schema, made = _MIGRATIONS[schema]
+            _SCHEMA.create_all(self._writer, made)
+        if schema != found:
+            self._writer.execute(_SET, {"key": "schema", "value": schema})
         if schema != SCHEMA:
             raise StoreError(
                 f"{self._path}: its schema is number {schema}, this edgewake reads {SCHEMA}",

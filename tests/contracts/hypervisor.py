@@ -15,8 +15,9 @@ from typing import Protocol
 import pytest
 
 from orchestrator.errors import HostUnreachable, StartFailed
-from orchestrator.hypervisors.base import GuestEnded, HostEvent, Hypervisor
-from orchestrator.model import Guest, Host
+from orchestrator.hypervisors.abilities import probe
+from orchestrator.hypervisors.base import Depth, GuestEnded, HostEvent, Hypervisor
+from orchestrator.model import Guest, GuestState, Host
 
 
 class Rig(Protocol):
@@ -40,6 +41,10 @@ class Rig(Protocol):
 
     def let_end(self, guest: Guest) -> None:
         """Let a running guest end without any driver's doing."""
+        ...
+
+    def hold(self, guest: Guest) -> None:
+        """Pause a running guest without any driver's doing."""
         ...
 
     def chat(self, guest: Guest) -> None:
@@ -365,3 +370,118 @@ class HypervisorContract:
         heard = Heard()
         dead.watch(heard)
         heard.wait(lambda event: type(event).__name__ == "HostLost", rig.patience_s)
+
+
+def states(hypervisor: Hypervisor) -> dict[str, GuestState]:
+    """Return what a driver says of the instances that are in the host's memory."""
+    return {guest.mark.instance: guest.state for guest in hypervisor.running()}
+
+
+class SleepContract:
+    """Subclass it where the fixture `rig` is, if guests can sleep; name the depths they can."""
+
+    depths: tuple[Depth, ...] = tuple(Depth)
+
+    @pytest.fixture
+    def guest(self, rig: Rig) -> Guest:
+        return rig.guest()
+
+    @pytest.fixture
+    def sleeper(self, rig: Rig, guest: Guest) -> Hypervisor:
+        """Return a driver with a guest that runs."""
+        driver = rig.driver()
+        driver.set_network(rig.host.network)
+        driver.start(guest, unheard)
+        return driver
+
+    def test_a_guest_sleeps_and_is_roused_at_every_depth(
+        self, rig: Rig, sleeper: Hypervisor, guest: Guest
+    ) -> None:
+        heard = Heard()
+        sleeper.watch(heard)
+        for depth in self.depths:
+            for _twice in range(2):
+                sleeper.sleep(guest.name, depth)
+            if depth is Depth.PAUSED:
+                assert states(sleeper) == {guest.name: GuestState.PAUSED}
+                assert sleeper.saved() == ()
+            else:
+                assert states(sleeper) == {}
+                assert not rig.has_guest(guest.name)
+                assert sleeper.saved() == (guest.mark,)
+            for _twice in range(2):
+                sleeper.rouse(guest.name)
+            assert states(sleeper) == {guest.name: GuestState.RUNNING}
+            assert sleeper.saved() == ()
+        assert heard.events == []
+
+    def test_what_sleeps_is_found_after_a_restart_and_roused(
+        self, rig: Rig, sleeper: Hypervisor, guest: Guest
+    ) -> None:
+        for depth in self.depths:
+            sleeper.sleep(guest.name, depth)
+            sleeper.close()
+            sleeper = rig.driver()
+            asleep = {run.mark for run in sleeper.running() if run.state is GuestState.PAUSED}
+            assert asleep | set(sleeper.saved()) == {guest.mark}
+            sleeper.rouse(guest.name)
+            assert states(sleeper) == {guest.name: GuestState.RUNNING}
+
+    def test_stopping_ends_what_sleeps(self, rig: Rig, sleeper: Hypervisor, guest: Guest) -> None:
+        for depth in self.depths:
+            sleeper.start(guest, unheard)
+            sleeper.sleep(guest.name, depth)
+            sleeper.stop(guest.name)
+            assert (states(sleeper), sleeper.saved()) == ({}, ())
+            assert not rig.has_guest(guest.name)
+            with pytest.raises(StartFailed, match="does not sleep"):
+                sleeper.rouse(guest.name)
+
+    def test_starting_boots_anew_what_sleeps(
+        self, rig: Rig, sleeper: Hypervisor, guest: Guest
+    ) -> None:
+        for depth in self.depths:
+            stamps: list[str] = []
+            sleeper.sleep(guest.name, depth)
+            sleeper.start(guest, stamps.append)
+            assert stamps == ["define", "start"]
+            assert states(sleeper) == {guest.name: GuestState.RUNNING}
+            assert sleeper.saved() == ()
+
+    def test_a_guest_that_somebody_paused_is_shown_as_held(
+        self, rig: Rig, sleeper: Hypervisor, guest: Guest
+    ) -> None:
+        eventually(lambda: bool(sleeper.console(guest.name)), rig.patience_s, "it has run")
+        rig.hold(guest)
+        assert states(sleeper) == {guest.name: GuestState.HELD}
+        sleeper.rouse(guest.name)
+        assert states(sleeper) == {guest.name: GuestState.RUNNING}
+
+    def test_who_does_not_run_cannot_sleep(self, rig: Rig, sleeper: Hypervisor) -> None:
+        with pytest.raises(StartFailed, match=f"host {rig.host.name}: .*never-was"):
+            sleeper.sleep("never-was", self.depths[0])
+
+    def test_a_foreign_guest_is_not_put_to_sleep(
+        self, rig: Rig, sleeper: Hypervisor, guest: Guest
+    ) -> None:
+        other = rig.driver(owner="someone-else")
+        for depth in self.depths:
+            with pytest.raises(StartFailed):
+                other.sleep(guest.name, depth)
+            with pytest.raises(StartFailed):
+                other.rouse(guest.name)
+        assert states(sleeper) == {guest.name: GuestState.RUNNING}
+
+    def test_a_probe_says_whether_a_guest_survives_it(
+        self, rig: Rig, sleeper: Hypervisor, guest: Guest
+    ) -> None:
+        for depth in self.depths:
+            found = probe(sleeper, guest.name, depth, lambda: bool(states(sleeper)), 1.0)
+            assert found.works, found.why
+            assert found.sleep_s > 0 or found.rouse_s >= 0
+        deaf = probe(sleeper, guest.name, self.depths[0], lambda: False, 0.0)
+        assert not deaf.works
+        assert "did not answer" in deaf.why
+        gone = probe(sleeper, "never-was", self.depths[0], lambda: True, 1.0)
+        assert not gone.works
+        assert "never-was" in gone.why

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.model import Event, Instance, InstanceState, mac_of
-from orchestrator.store.base import Quarantine, Store, Stored
+from orchestrator.store.base import Drain, Quarantine, Store, Stored
 
 
 def instance_of(number: int, service: str = "web") -> Instance:
@@ -111,6 +111,14 @@ class StoreContract:
         assert kept.lab_text == "name: Gerät\r\n\n# '; DROP TABLE meta\n"
         assert kept.lab_path == "/etc/lab.yaml"
 
+    def test_a_drain_is_kept_until_it_is_removed(self, store: Store) -> None:
+        store.save_drain(Drain("edge1", 1_700_000_000.25))
+        store.save_drain(Drain("edge2", 2.0))
+        store.save_drain(Drain("edge1", 3.5, force=True))
+        store.remove_drain("edge2")
+        store.remove_drain("edge2")
+        assert store.load() == Stored(drains=(Drain("edge1", 3.5, force=True),))
+
     def test_the_journal_returns_the_last_events_oldest_first(self, store: Store) -> None:
         for number in range(5):
             store.record(event_of(number))
@@ -149,6 +157,8 @@ class StoreContract:
             lambda: store.save(instance_of(1)),
             lambda: store.remove(instance_of(1), rest_until=0.0),
             lambda: store.save_lab("", ""),
+            lambda: store.save_drain(Drain("edge1", 1.0)),
+            lambda: store.remove_drain("edge1"),
             lambda: store.record(event_of(1)),
         ):
             with pytest.raises(StoreError, match="closed"):

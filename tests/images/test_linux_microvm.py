@@ -31,6 +31,7 @@ DEPENDS = f"""\
 {VIRTIO}/virtio_ring.ko:
 {VIRTIO}/virtio-pci.ko.xz: {NEEDS}
 kernel/drivers/net/virtio_net.ko: {NEEDS}
+kernel/drivers/net/xen-netfront.ko:
 kernel/drivers/net/other.ko:
 """
 
@@ -66,7 +67,8 @@ def test_what_is_in_the_initrd(tmp_path: Path, parts: Parts) -> None:
     listed = names.stdout.decode().split()
     home = "lib/modules/9.9"
     assert [name for name in listed if name.endswith(".ko")] == [
-        f"{home}/{name}.ko" for name in ("virtio_ring", "virtio", "virtio_pci", "virtio_net")
+        f"{home}/{name}.ko"
+        for name in ("virtio_ring", "virtio", "virtio_pci", "virtio_net", "xen_netfront")
     ]
     assert {"init", "bin/busybox", "dev/console", "www/cgi-bin/index.cgi"} <= set(listed)
     assert MODULE + b"virtio-pci.ko.xz" in data, "compressed modules are unpacked"
@@ -130,7 +132,9 @@ def test_a_driver_may_be_built_in(tmp_path: Path, parts: Parts) -> None:
     (parts["modules"] / "modules.dep").write_text("\n".join(DEPENDS.splitlines()[:3]) + "\n")
     with pytest.raises(BuildFailed, match="no module virtio_net"):
         build(tmp_path / "out", **parts)
-    (parts["modules"] / "modules.builtin").write_text("kernel/drivers/net/virtio_net.ko\n")
+    (parts["modules"] / "modules.builtin").write_text(
+        "kernel/drivers/net/virtio_net.ko\nkernel/drivers/net/xen-netfront.ko\n"
+    )
     assert build(tmp_path / "out", **parts).rebuilt
 
 

@@ -2,9 +2,10 @@
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -15,11 +16,12 @@ from images.errors import BuildFailed
 from images.inspect import Inspector
 from orchestrator import doctor
 from orchestrator.cli import Exit, app
-from orchestrator.doctor import CHECKS, Check, Patient, Verdict, examine, probe_kernel
+from orchestrator.doctor import CHECKS, Patient, examine, probe_kernel
 from orchestrator.errors import InstallationError
 from orchestrator.hypervisors.kvm import KvmVerdict
 from orchestrator.library import Library
-from orchestrator.model import DnsSettings, Lab
+from orchestrator.model import Capacity, DnsSettings, Lab
+from orchestrator.verdicts import Check, Verdict
 from tests.world import a_host
 
 TO_DO = "what to do"
@@ -65,6 +67,98 @@ def test_user(
 ) -> None:
     monkeypatch.setattr(doctor.os, "geteuid", lambda: uid)
     _is(_find(patient, "user"), verdict)
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"), [([1, 2], "in libvirt and kvm"), ([1], "not in kvm"), ([], "libvirt, kvm")]
+)
+def test_a_user_who_is_not_root_needs_two_groups(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch, groups: list[int], said: str
+) -> None:
+    known = {"libvirt": SimpleNamespace(gr_gid=1), "kvm": SimpleNamespace(gr_gid=2)}
+    monkeypatch.setattr(doctor, "grp", SimpleNamespace(getgrnam=known.__getitem__))
+    monkeypatch.setattr(doctor.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(doctor.os, "getgroups", lambda: groups)
+    _is(_find(patient, "user"), Verdict.WARN, said, "usermod -aG libvirt,kvm")
+    known.clear()  # and a machine may not have them at all
+    _is(_find(patient, "user"), Verdict.WARN, "not in libvirt, kvm")
+
+
+@pytest.fixture
+def dom0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a folder that looks like a dom0 where all is well."""
+    root = tmp_path / "dom0"
+    driver = root / "usr" / doctor.XEN_DRIVERS[1]
+    driver.parent.mkdir(parents=True)
+    driver.touch()
+    (root / "capabilities").write_text("control_d\n")
+    (root / "privcmd").touch()
+    _program(root, "xl", "echo 'host : x'; echo 'xen_version            : 4.17.5'")
+    monkeypatch.setenv("PATH", f"{root}:/bin")
+    monkeypatch.setattr(doctor, "XEN_CAPABILITIES", root / "capabilities")
+    monkeypatch.setattr(doctor, "XENSTORED", root / "socket")
+    monkeypatch.setattr(doctor, "PRIVCMD", root / "privcmd")
+    monkeypatch.setattr(doctor, "LIBRARIES", root / "usr")
+    with socket.socket(socket.AF_UNIX) as xenstored:
+        xenstored.bind(str(root / "socket"))
+        yield root
+
+
+def test_a_dom0_where_all_is_well(patient: Patient, dom0: Path) -> None:
+    _is(_find(patient, "xen"), Verdict.OK, "dom0 of Xen 4.17.5")
+
+
+@pytest.mark.parametrize(
+    ("gone", "verdict", "said"),
+    [
+        ("capabilities", Verdict.OK, "no Xen dom0"),
+        ("socket", Verdict.FAIL, "systemctl start xenstored"),
+        ("privcmd", Verdict.WARN, "sudo"),
+        ("xl", Verdict.FAIL, "apt install xen-utils"),
+        (f"usr/{doctor.XEN_DRIVERS[1]}", Verdict.FAIL, "libvirt-daemon-driver-xen"),
+    ],
+)
+def test_a_dom0_that_lacks_something(
+    patient: Patient, dom0: Path, gone: str, verdict: Verdict, said: str
+) -> None:
+    (dom0 / gone).unlink()
+    _is(_find(patient, "xen"), verdict, said)
+
+
+def test_a_xen_guest_is_no_dom0(patient: Patient, dom0: Path) -> None:
+    (dom0 / "capabilities").write_text("")
+    _is(_find(patient, "xen"), Verdict.OK, "no Xen dom0")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_bridges(patient: Patient, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    folder = patient.images / "br7" / "bridge"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(doctor, "DEVICES", patient.images)
+    monkeypatch.setattr(doctor, "_tool", lambda _: "/sbin/ip" if there else None)
+    if there:
+        _is(_find(patient, "bridging"), Verdict.OK, "br7")
+    else:
+        _is(_find(patient, "bridging"), Verdict.WARN, "apt install iproute2")
+
+
+def test_dnsmasq_is_missed_only_where_the_lab_has_dhcp(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_tool", lambda _: None)
+    _is(_find(patient, "dnsmasq"), Verdict.OK, "only needed for `dhcp: true`")
+    host = a_host("a")
+    lab = _lab(hosts=(replace(host, network=replace(host.network, dhcp=True)),))
+    _is(_find(replace(patient, lab=lab), "dnsmasq"), Verdict.WARN, "apt install dnsmasq-base")
+    monkeypatch.setattr(doctor, "_tool", lambda name: f"/usr/sbin/{name}")
+    _is(_find(replace(patient, lab=lab), "dnsmasq"), Verdict.OK, "/usr/sbin/dnsmasq")
+
+
+def test_gcc(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(patient.images))
+    _is(_find(patient, "gcc"), Verdict.WARN, "hello", "apt install gcc")
+    _program(patient.images, "gcc", "exit 0")
+    _is(_find(patient, "gcc"), Verdict.OK, str(patient.images / "gcc"))
 
 
 @pytest.mark.parametrize(("there", "verdict"), [(True, Verdict.OK), (False, Verdict.FAIL)])
@@ -225,7 +319,11 @@ def test_every_libvirt_of_the_lab_is_asked_once(
     """`test:///default` is a driver inside the libvirt library, so it needs no daemon."""
     dead = f"qemu+unix:///system?socket={patient.images}/none"
     uris = ["test:///default", dead, "memory:///x", "test:///default"]
-    hosts = tuple(replace(a_host(f"h{index}", index), uri=uri) for index, uri in enumerate(uris))
+    size = Capacity(cpu=1, memory_mib=512)
+    hosts = tuple(
+        replace(a_host(f"h{index}", index), uri=uri, capacity=size)
+        for index, uri in enumerate(uris)
+    )
     checks = seen(replace(patient, lab=_lab(hosts=hosts)))
     assert list(checks) == ["libvirt test:///default", f"libvirt {dead}"]
     _is(checks["libvirt test:///default"], Verdict.OK, "cores", "MiB free")

@@ -293,3 +293,49 @@ def test_a_defect_of_ours_shows_no_insides(
     assert _problem(answer, 500)["detail"] == "internal error"
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text
+
+
+# --- draining a host ------------------------------------------------------------------------------
+
+
+def test_a_drain_is_begun_shown_and_undone(world: World, http: FlaskClient) -> None:
+    assert http.get(f"{API}/status").get_json()["hosts"][0]["drain"] is None
+    document = http.post(f"{API}/hosts/a/drain").get_json()
+    assert document["host"] == "a"
+    assert (document["drain"]["state"], document["drain"]["total"]) == ("drained", 0)
+    shown = http.get(f"{API}/status").get_json()["hosts"][0]["drain"]
+    assert shown == document["drain"]
+    end = http.post(f"{API}/services/web/wake").get_json()["endpoints"][0]
+    assert end["host"] == "b"
+    assert http.delete(f"{API}/hosts/a/drain").get_json() == {"host": "a", "drain": None}
+    assert http.get(f"{API}/status").get_json()["hosts"][0]["drain"] is None
+
+
+def test_what_cannot_be_drained_is_listed(world: World, http: FlaskClient) -> None:
+    http.post(f"{API}/hosts/b/drain")
+    http.post(f"{API}/services/web/wake")
+    document = http.post(f"{API}/hosts/a/drain", json={"force": False}).get_json()
+    assert (document["drain"]["state"], document["drain"]["moved"]) == ("draining", 0)
+
+    def stuck() -> list[dict[str, str]]:
+        found: list[dict[str, str]] = http.get(f"{API}/status").get_json()["hosts"][0]["drain"][
+            "stuck"
+        ]
+        return found
+
+    world.eventually(lambda: stuck() != [])
+    assert stuck()[0]["instance"] == "ew-t-web-0"
+    assert "is being drained" in stuck()[0]["why"]
+
+
+@pytest.mark.parametrize("method", ["post", "delete"])
+def test_an_unknown_host_cannot_be_drained(http: FlaskClient, method: str) -> None:
+    document = _problem(getattr(http, method)(f"{API}/hosts/nope/drain"), 404)
+    assert document["type"].endswith(":unknown-host")
+    assert "a, b" in document["hint"]
+
+
+def test_force_must_be_a_switch(http: FlaskClient) -> None:
+    assert (
+        "force" in _problem(http.post(f"{API}/hosts/a/drain", json={"force": "x"}), 400)["detail"]
+    )

@@ -9,5 +9,5 @@ exec > /dev/null # the reply is complete; give it time to leave
 usleep 200000
 case ${SCRIPT_NAME##*/} in
 	crash) echo c > /proc/sysrq-trigger ;;
-	*) [ -d /proc/acpi ] && poweroff -f; reboot -f ;;
+	*) [ -d /proc/acpi ] || [ -d /proc/xen ] && poweroff -f; reboot -f ;;
 esac

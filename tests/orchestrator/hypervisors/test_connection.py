@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,9 +31,10 @@ class Wire:
         self.attempts = 0
 
     def open(self, uri: str, connection: Connection[Line]) -> Line:
+        gate = self.may_open
         self.attempts += 1
         self.asked.set()
-        self.may_open.wait(PATIENCE_S)
+        gate.wait(PATIENCE_S)
         if not self.up:
             raise Unopened(f"nobody at {uri}")
         self.opened.append(Line())
@@ -184,3 +186,78 @@ def test_a_line_opened_after_everyone_left_is_closed(wire: Wire) -> None:
         wire.may_open.set()
         asked.result(PATIENCE_S)
     assert wire.closed.get(timeout=PATIENCE_S) is wire.opened[0]
+
+
+def test_while_a_lost_host_is_tried_nobody_else_tries_it(
+    wire: Wire, line: Connection[Line], told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control asks every second, and ssh must not be started as often for a host that is off."""
+    monkeypatch.setattr(module, "RETRY_FIRST_S", 3600.0)
+    wire.up = False
+    with pytest.raises(Unopened):
+        line.get()
+    line.keep_trying("nobody there")
+    for _ in range(100):
+        with pytest.raises(Unopened, match="nobody at here"):
+            line.get()
+    assert wire.attempts == 1
+
+
+def test_pauses_between_tries_grow_to_a_limit(
+    wire: Wire, line: Connection[Line], told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: SimpleQueue[float] = SimpleQueue()
+
+    class Closed(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.put(timeout or 0.0)
+            return super().wait(0.001)
+
+    monkeypatch.setattr(module, "RETRY_MOST_S", 0.05)
+    line._closed = Closed()
+    wire.up = False
+    line.keep_trying("nobody there")
+    assert [pauses.get(timeout=PATIENCE_S) for _ in range(5)] == [0.01, 0.02, 0.04, 0.05, 0.05]
+    wire.up = True
+
+
+def test_an_attempt_that_hangs_is_given_up_and_another_made_beside_it(
+    wire: Wire, line: Connection[Line], told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other side took our bytes and says nothing: no error ever comes."""
+    monkeypatch.setattr(module, "OPEN_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(module, "HUNG_FIRST_S", 0.0)
+    is_open, hung = wire.may_open, threading.Event()
+    wire.may_open = hung
+    with pytest.raises(TimeoutError):
+        line.get()
+    assert wire.asked.wait(PATIENCE_S)
+    wire.may_open = is_open
+    monkeypatch.setattr(module, "OPEN_TIMEOUT_S", PATIENCE_S)
+    good = line.get()
+    assert good is wire.opened[0]
+    assert wire.attempts == 2
+    hung.set()  # the first one comes through after all: one too many
+    surplus = wire.closed.get(timeout=PATIENCE_S)
+    assert surplus is wire.opened[1]
+    assert line.get() is good
+
+
+def test_each_attempt_that_hangs_makes_the_next_more_patient(
+    wire: Wire, line: Connection[Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a host that swallows everything does not cost a thread every half minute."""
+    now = 1000.0
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(module, "OPEN_TIMEOUT_S", 0.0)
+    wire.may_open.clear()
+    started = []
+    for _ in range(7200):
+        now += 1
+        with pytest.raises(TimeoutError):
+            line.get()
+        if line._attempt_at == now:
+            started.append(now - 1000.0)
+    assert started[:4] == [1.0, 32.0, 93.0, 214.0]
+    assert len(started) < 10
+    wire.may_open.set()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.hypervisors.consoles import CONSOLE_BYTES, ConsoleLogs
+from orchestrator.hypervisors.consoles import CONSOLE_BYTES, MOST_BYTES, ConsoleLogs
 
 
 @pytest.fixture
@@ -40,3 +40,16 @@ def test_only_the_end_is_shown(logs: ConsoleLogs) -> None:
 
 def test_names_stay_in_the_directory(logs: ConsoleLogs, tmp_path: Path) -> None:
     assert logs.fresh("../web").parent == tmp_path / "console"
+
+
+def test_what_is_appended_is_bounded(logs: ConsoleLogs) -> None:
+    logs.append("web", b"adopted")
+    assert logs.tail("web") == b"adopted"
+    log = logs.fresh("web")
+    for piece in range(40):
+        logs.append("web", bytes([65 + piece]) * (MOST_BYTES // 10))
+    kept = sum(file.stat().st_size for file in log.parent.iterdir())
+    assert kept <= 2 * MOST_BYTES + MOST_BYTES // 10
+    logs.append("web", b"end")
+    assert logs.tail("web").endswith(b"hhend")
+    assert not stat.S_IMODE(log.stat().st_mode) & stat.S_IRWXO

@@ -23,11 +23,20 @@ import pytest
 from images.bootspec import BootSpec, Disk, Nic
 from images.build.linux_microvm import Built
 from orchestrator.errors import HostUnreachable, StartFailed
+from orchestrator.hypervisors import libvirt_consoles
 from orchestrator.hypervisors.base import GuestEnded, HostBack, HostLost
 from orchestrator.hypervisors.domain_xml import MARK_NAMESPACE, domain_xml
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
 from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, mac_of
-from tests.contracts.hypervisor import Heard, HypervisorContract, ends, eventually, names, unheard
+from tests.contracts.hypervisor import (
+    Heard,
+    HypervisorContract,
+    SleepContract,
+    ends,
+    eventually,
+    names,
+    unheard,
+)
 
 pytestmark = pytest.mark.real
 
@@ -89,12 +98,15 @@ class LibvirtRig:
         self.host = Host(name="here", uri=URI, capacity=capacity, network=network)
         self.drivers: list[LibvirtHypervisor] = []
 
-    def driver(self, *, owner: str = "", host: Host | None = None) -> LibvirtHypervisor:
+    def driver(
+        self, *, owner: str = "", host: Host | None = None, far: bool | None = None
+    ) -> LibvirtHypervisor:
         driver = LibvirtHypervisor(
             host or self.host,
             owner or self.owner,
             console_dir=self.folder / "console",
             depot_dir=self.folder / "depot",
+            far=far,
         )
         self.drivers.append(driver)
         return driver
@@ -118,6 +130,9 @@ class LibvirtRig:
     def let_end(self, guest: Guest) -> None:
         pid = int(Path(f"/run/libvirt/qemu/{guest.name}.pid").read_text())
         os.kill(pid, signal.SIGKILL)
+
+    def hold(self, guest: Guest) -> None:
+        self.conn.lookupByName(guest.name).suspend()
 
     def chat(self, guest: Guest) -> None:
         """Fetch the first MiB of something big from the guest, as soon as it serves."""
@@ -181,6 +196,10 @@ def rig(microvm_files: Built) -> Iterator[LibvirtRig]:
 
 
 class TestLibvirtHypervisor(HypervisorContract):
+    pass
+
+
+class TestLibvirtSleep(SleepContract):
     pass
 
 
@@ -442,3 +461,35 @@ def test_drivers_share_one_connection_until_the_last_closes(rig: LibvirtRig, pro
     drivers[0].close()
     drivers[1].close()
     assert drivers[2].running() == ()
+
+
+# --- consoles that are read over the connection ---------------------------------------------------
+
+
+def test_the_console_of_a_guest_elsewhere_is_read_from_its_first_byte(
+    rig: LibvirtRig, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libvirt_consoles, "REOPEN_S", 0.0)
+    far = rig.driver(host=replace(rig.host, uri=proxy.uri), far=True)
+    far.set_network(rig.host.network)
+    heard = Heard()
+    far.watch(heard)
+    guest = rig.guest(cmdline="edgewake.test=1")
+    far.start(guest, unheard)
+    eventually(lambda: b"ready" in far.console(guest.name), rig.patience_s, "console output")
+    assert b"Linux version" in far.console(guest.name).splitlines()[0]
+    before = far.console(guest.name)
+    proxy.cut()
+    heard.wait(lambda event: isinstance(event, HostLost), rig.patience_s)
+    proxy.open()
+    heard.wait(lambda event: isinstance(event, HostBack), rig.patience_s)
+    connection = http.client.HTTPConnection(str(guest.mark.address), timeout=rig.patience_s)
+    connection.request("GET", "/cgi-bin/poweroff")  # of which the guest says something
+    connection.getresponse().read()
+    connection.close()
+    eventually(
+        lambda: b"Power down" in far.console(guest.name),
+        rig.patience_s,
+        "the console after the connection was made again",
+    )
+    assert far.console(guest.name).startswith(before[:1000])

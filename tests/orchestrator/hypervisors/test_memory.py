@@ -16,7 +16,7 @@ from orchestrator.hypervisors.base import GuestEnded, HostBack, HostLost
 from orchestrator.hypervisors.consoles import CONSOLE_BYTES
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
 from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, mac_of
-from tests.contracts.hypervisor import Heard, HypervisorContract, ends, unheard
+from tests.contracts.hypervisor import Heard, HypervisorContract, SleepContract, ends, unheard
 
 NETWORK = GuestNetwork(
     name="lab0",
@@ -57,6 +57,9 @@ class MemoryRig:
     def let_end(self, guest: Guest) -> None:
         self.drivers[0].kill(guest.name)
 
+    def hold(self, guest: Guest) -> None:
+        self.drivers[0].hold(guest.name)
+
     def chat(self, guest: Guest) -> None:
         self.drivers[0].transfer(guest.name, rx_bytes=1, tx_bytes=100)
 
@@ -84,6 +87,10 @@ def rig() -> Iterator[MemoryRig]:
 
 
 class TestMemoryHypervisor(HypervisorContract):
+    pass
+
+
+class TestMemorySleep(SleepContract):
     pass
 
 

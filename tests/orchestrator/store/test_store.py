@@ -17,7 +17,7 @@ from sqlalchemy import Engine, event
 from orchestrator.errors import StoreError
 from orchestrator.model import Event
 from orchestrator.store import sql
-from orchestrator.store.base import Store
+from orchestrator.store.base import Drain, Store
 from orchestrator.store.memory import MemoryStore
 from orchestrator.store.sql import SqlStore
 from tests.contracts.store import StoreContract, event_of, instance_of
@@ -143,6 +143,26 @@ def test_a_wrong_file_is_refused_and_left_as_it_is(
     assert str(file) in str(caught.value)
     assert caught.value.hint
     assert file.read_bytes() == before
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Schema 1 had no table of drains; all else was as it is."""
+    url = f"sqlite:///{tmp_path}/state.db"
+    store = SqlStore(url)
+    store.save(instance_of(1))
+    store.close()
+    _execute(tmp_path / "state.db", "DROP TABLE drains")
+    _execute(tmp_path / "state.db", "UPDATE meta SET value = '1' WHERE key = 'schema'")
+
+    for _ in range(2):
+        store = SqlStore(url)
+        assert store.load().instances == (instance_of(1),)
+        store.save_drain(Drain("edge1", 1.0))
+        store.close()
+    connection = sqlite3.connect(tmp_path / "state.db")
+    found = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    connection.close()
+    assert found == (sql.SCHEMA,)
 
 
 @pytest.mark.parametrize(("column", "value"), [("address", "10.0.0"), ("state", "flying")])

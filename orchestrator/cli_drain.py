@@ -1,0 +1,88 @@
+"""`edgewake host drain`: asks the running edgewake to empty a host, and shows how far that is.
+
+The drain is edgewake's and goes on without this command: it may be interrupted, and asked again.
+"""
+
+import json
+import time
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from orchestrator.errors import EdgewakeError
+from web.client import Client
+
+LOOK_S = 0.5  # between two looks at the drain: a step takes a boot and a TTL, so seconds
+
+
+def drain(  # noqa: PLR0917 - typer declares options as arguments
+    ctx: typer.Context,
+    host: Annotated[str, typer.Argument(metavar="HOST", help="A host of the lab.")],
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Use the host again; what has moved stays moved.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="End services that can run nowhere else.")
+    ] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Only begin, and end at once.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Move everything off a host, and place nothing new there.
+
+    Each instance is booted elsewhere before it is ended. What can run nowhere else goes on running
+    and is listed; the command then ends with 1.
+    """
+    if undo and force:
+        raise typer.BadParameter("--undo and --force do not go together")
+    client, path = Client(ctx.obj.socket), f"/hosts/{quote(host, safe='')}/drain"
+    if undo:
+        answer = client.delete(path)
+        typer.echo(json.dumps(answer, indent=2) if as_json else f"{host}: in use again")
+        return
+    report = client.post(path, {"force": force})["drain"]
+    if not no_wait:
+        report = _watch(client, host, report, quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps({"host": host, "drain": report}, indent=2))
+    else:
+        _print(host, report)
+    if not no_wait and report["state"] != "drained":
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application of `edgewake host`."""
+    app.command(epilog="Example: edgewake host drain pc1")(drain)
+
+
+def _watch(client: Client, host: str, report: Any, *, quiet: bool) -> Any:
+    """Return the drain when nothing more of it can be done now; show each step unless `quiet`."""
+    while report["state"] != "drained" and len(report["stuck"]) < report["total"] - report["moved"]:
+        time.sleep(LOOK_S)
+        now = _report(client, host)
+        if not quiet and now["moved"] != report["moved"]:
+            typer.echo(f"{host}: {_progress(now)}")
+        report = now
+    return report
+
+
+def _report(client: Client, host: str) -> Any:
+    for each in client.get("/status")["hosts"]:
+        if each["name"] == host and each["drain"]:
+            return each["drain"]
+    raise EdgewakeError(f"{host}: the drain was undone meanwhile")
+
+
+def _progress(report: Any) -> str:
+    return f"drained {report['moved']} of {report['total']}"
+
+
+def _print(host: str, report: Any) -> None:
+    for each in report["stuck"]:
+        typer.echo(f"{host}: {each['instance']} stays: {each['why']}")
+    left = report["total"] - report["moved"]
+    hint = "; --force ends what cannot move" if report["stuck"] else ""
+    typer.echo(f"{host}: {_progress(report)}" + (f", {left} left{hint}" if left else ""))

@@ -1,0 +1,101 @@
+"""Why Xen did not start a guest: read from libxl's log, because libvirt does not pass it on.
+
+For any cause libvirt's libxl driver says "libxenlight failed to create new domain" (or "Failed to
+save domain with libxenlight") and no more. The cause is in a file of dom0's, which libvirt itself
+can hand out over the connection: as a volume of a storage pool on the folder of its logs. Only the
+lines at the end are read, and only after a failure. If two guests fail at once on one host, one may
+be told the cause of the other.
+
+Texts are those of Xen 4.17; each but the one that says so was provoked on the test bed.
+"""
+
+import hashlib
+import re
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+from xml.sax.saxutils import escape
+
+import libvirt
+
+OPAQUE = "libxenlight"  # in what libvirt says, whatever it was
+FOLDER, FILE = "/var/log/libvirt/libxl", "libxl-driver.log"
+_TAIL = 8 * 1024
+_LINES = 25  # of the end; one failure takes up to six
+
+_MORE_MEMORY = "give its service more memory"
+_LESS_MEMORY = "the host has too little free memory; stop a guest or lower memory"
+_CAUSES = (  # what a line contains, what that means, and what to do about it
+    (r"segment \S+ too large|not enough memory for initial mapping",
+     "its memory is too small for its kernel", _MORE_MEMORY),
+    # Seen with a MirageOS guest of 16 MiB, by others.
+    (r"xc_dom_build_image failed: Device or resource busy",
+     "its memory is too small to be built", _MORE_MEMORY),
+    (r"can't allocate low memory|xc_dom_boot_mem_init failed",
+     "Xen has too little free memory for it", _LESS_MEMORY),
+    (r"Failed to set paging mempool size",
+     "Xen has too little memory for it", _LESS_MEMORY),
+    (r"failed to open file '([^']*)': No such file", "there is no file {0} in dom0",
+     "is the image on that host? one that was sent there is sent again"),
+    (r"failed to stat: (.*): No such file", "there is no disk {0} in dom0",
+     "is the image on that host? one that was sent there is sent again"),
+    (r"No space left on device", "the disk there is full",
+     "free some, or give edgewake's folder there a file system of its own"),
+    (r"Invalid kernel|XEN_ELFNOTE|no loader found",
+     "Xen finds no way into this kernel", "`edgewake image inspect` says what it can be booted by"),
+    (r"script: (.*ridge.*)", "its network card could not be plugged in: {0}",
+     "name a bridge that exists there"),
+    (r"script: (.*)", "its network card could not be plugged in: {0}",
+     "see /var/log/xen/xen-hotplug.log there"),
+    (r"killing execution of (\S+) \S* ?because of timeout",
+     "its network card was not plugged in in time by {0}",
+     "is that host overloaded? see /var/log/xen/xen-hotplug.log there"),
+    (r"(/\S+) (?:online|add) \[\d+\] exited with error status (\d+)",
+     "{0}, which plugs in its network card, failed with status {1}",
+     "can it be run as a program there? see /var/log/xen/xen-hotplug.log"),
+)  # fmt: skip
+
+
+def cause(log: str) -> tuple[str, str]:
+    """Return what libxl's latest complaint means and what to do about it; "" for what is not known.
+
+    A cause that is not in the table is returned in libxl's own words.
+    """
+    lines = log.splitlines()[-_LINES:]
+    for line in reversed(lines):
+        for pattern, meaning, advice in _CAUSES:
+            if match := re.search(pattern, line):
+                return meaning.format(*match.groups()), advice
+    return (lines[-1].partition(": ")[2] if lines else ""), ""  # without the time
+
+
+def read_tail(conn: libvirt.virConnect) -> str:
+    """Return the end of libxl's log; empty if this libvirt cannot hand it out."""
+    with suppress(libvirt.libvirtError):
+        return _read(conn).decode(errors="replace")
+    return ""
+
+
+def _read(conn: libvirt.virConnect) -> bytes:
+    volume = _folder(conn).storageVolLookupByName(FILE)
+    info: Any = volume.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)  # the annotation is wrong
+    size = int(info[2])
+    stream, read = conn.newStream(), b""
+    volume.download(stream, max(0, size - _TAIL), 0)
+    while piece := stream.recv(_TAIL):
+        read += piece
+    stream.finish()
+    return read
+
+
+def _folder(conn: libvirt.virConnect) -> libvirt.virStoragePool:
+    """Return a pool on the folder of logs; transient, and kept for the next time."""
+    with suppress(libvirt.libvirtError):
+        pool = conn.storagePoolLookupByTargetPath(FOLDER)
+        pool.refresh()
+        return pool
+    uuid = UUID(bytes=hashlib.sha256(b"edgewake libxl log").digest()[:16], version=5)
+    return conn.storagePoolCreateXML(
+        f"<pool type='dir'><name>edgewake-libxl-log</name><uuid>{uuid}</uuid>"
+        f"<target><path>{escape(FOLDER)}</path></target></pool>"
+    )

@@ -1,0 +1,249 @@
+"""Keeps awake services as many as they should be: grows lost copies again, takes surplus ones away.
+
+The decisions are pure: `missing` says how many copies to boot now, `after_loss` and `delay_s` how
+long to wait after losses in a row. `Keeper` acts on them, one piece of work per service at a time,
+and leaves a service alone that is being woken, put to sleep or moved. Which copy is surplus is
+`orchestrator.reconcile`'s rule.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from orchestrator.background import Background
+from orchestrator.fleet import Fleet
+from orchestrator.journal import Journal
+from orchestrator.model import Endpoint, Instance, Restart, Service
+from orchestrator.reconcile import Copy, surplus
+from orchestrator.retiring import Retirer
+from orchestrator.waking import Waker
+
+FIRST_DELAY_S = 1.0  # after the second loss in a row; the first is made good at once
+LONGEST_DELAY_S = 300.0  # as for containers that crash in a loop: Kubernetes, "restart policy"
+STEADY_S = 60.0  # an instance that was up for so long ends a row of losses
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Losses of one service in a row: instances that died, and boots that were to replace them."""
+
+    count: int = 0
+    last_at: float = 0.0
+    why: str = ""
+
+    @property
+    def retry_at(self) -> float:
+        """When the next boot may be tried (monotonic seconds)."""
+        return self.last_at + delay_s(self.count)
+
+
+def delay_s(losses: int) -> float:
+    """Return how long to wait after so many losses in a row: nothing, then twice as long each."""
+    if losses <= 1:
+        return 0.0
+    return min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(losses - 2, 30))
+
+
+def after_loss(before: Losses, *, up_s: float, why: str, now: float) -> Losses:
+    """Return the row of losses with one more of an instance that had been up for `up_s`."""
+    count = 1 if up_s >= STEADY_S else before.count + 1
+    return Losses(count, now, why)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How many copies a service has and should have.
+
+    `led` are those that clients are led to, `coming` those that will answer without our help
+    (booting, or waited for on a lost host). `owed`: it was in use when its last copy was lost, and
+    is to be restarted at once.
+    """
+
+    replicas: int
+    led: int
+    coming: int = 0
+    owed: bool = False
+
+
+def missing(standing: Standing, *, retry_at: float, now: float) -> int:
+    """Return how many copies to boot now. A service that sleeps misses none."""
+    if now < retry_at:
+        return 0
+    wanted = standing.replicas if standing.led else int(standing.owed)
+    return max(0, wanted - standing.led - standing.coming)
+
+
+class Keeper:
+    """Tends the copies of all services.
+
+    `summon` begins (or joins) the wake of a service; `in_use` says whether it was used of late, by
+    its own idle policy; `in_hand` whether a list of changes is being carried out on it.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        waker: Waker,
+        retirer: Retirer,
+        journal: Journal,
+        *,
+        summon: Callable[[str], Future[tuple[Endpoint, ...]]],
+        in_use: Callable[[Service], bool],
+        in_hand: Callable[[str], bool],
+        background: Background,
+    ) -> None:
+        self._fleet = fleet
+        self._waker = waker
+        self._retirer = retirer
+        self._journal = journal
+        self._summon = summon
+        self._in_use = in_use
+        self._in_hand = in_hand
+        self._background = background
+        self._losses: dict[str, Losses] = {}
+        self._told: dict[str, set[tuple[str, float]]] = {}
+        self._owed: set[str] = set()
+        self._busy: set[str] = set()
+        self._lock = threading.Lock()  # around the four above
+
+    # --- what happened ----------------------------------------------------------------------
+
+    def lost(self, instance: Instance, why: str) -> None:
+        """Note that an awake instance died or went silent with its host, and act on it."""
+        name = instance.service
+        service = self._fleet.service(name)
+        if service is None:
+            return
+        with self._lock:
+            if self._heard_of(instance):
+                return
+            if service.restart is Restart.ALWAYS:
+                self._owed.add(name)
+        self._note(name, why, up_s=time.time() - (instance.ready_at or time.time()))
+        self._tend(service)
+
+    def forget(self, service: str) -> None:
+        """Owe a service nothing any more: it was put to sleep."""
+        with self._lock:
+            self._owed.discard(service)
+            self._losses.pop(service, None)
+            self._told.pop(service, None)
+
+    def try_again(self) -> None:
+        """Wait no longer to replace what is missing: there may be room for it now."""
+        with self._lock:
+            self._losses.clear()
+
+    def backing_off(self, service: str) -> bool:
+        """Return whether so many copies of a service were lost of late that it is left alone."""
+        return time.monotonic() < self._losses.get(service, Losses()).retry_at
+
+    def trouble(self, service: str) -> str:
+        """Return what is wrong with the copies of a service; empty if nothing is."""
+        losses, now = self._losses.get(service, Losses()), time.monotonic()
+        if losses.count < 2 or now > losses.retry_at + STEADY_S:
+            return ""
+        left_s = losses.retry_at - now
+        tried = left_s > 0 and (service in self._owed or self._fleet.serving(service))
+        again = f"; the next try is in {left_s:.0f} s" if tried else ""
+        return f"{losses.count} failures in a row, the last: {losses.why}{again}"
+
+    # --- what is done about it --------------------------------------------------------------
+
+    def tend(self) -> None:
+        """Look at every service; called in each sweep. Begins work, waits for none."""
+        for service in self._fleet.lab.services:
+            self._tend(service)
+
+    def grow(self, service: Service) -> None:
+        """Boot the copies that an awake service is missing, in the background, once at a time."""
+        if self._claim(service.name):
+            self._background.do(self._grow, service)
+
+    def _claim(self, service: str) -> bool:
+        """Return whether the caller is the one to work on a service, until it is not busy."""
+        with self._lock:
+            free = service not in self._busy
+            self._busy.add(service)
+            return free
+
+    def _tend(self, service: Service) -> None:
+        name = service.name
+        if name in self._busy or self._in_hand(name) or not self._waker.resting(name):
+            return
+        self._trim(service)
+        standing = self._standing(service)
+        retry_at = self._losses.get(name, Losses()).retry_at
+        if not missing(standing, retry_at=retry_at, now=time.monotonic()):
+            return
+        if standing.led:
+            self.grow(service)
+        else:
+            self._restart(service)
+
+    def _standing(self, service: Service) -> Standing:
+        name, led = service.name, len(self._fleet.serving(service.name))
+        if name in self._owed and (led or not self._in_use(service)):
+            self._owed.discard(name)
+        return Standing(
+            replicas=service.replicas,
+            led=led,
+            coming=len(self._waker.coming(service)),
+            owed=name in self._owed,
+        )
+
+    def _trim(self, service: Service) -> None:
+        """Retire the copies beyond those that the service should have."""
+        lock = self._waker.locks[service.name]
+        if len(self._fleet.serving(service.name)) <= service.replicas:
+            return
+        if not lock.acquire(blocking=False):
+            return
+        try:
+            draining = self._fleet.draining()
+            led = self._fleet.serving(service.name)
+            copies = [Copy(each, led=True, draining=each.host in draining) for each in led]
+            for instance in surplus(copies, service.replicas):
+                self._retirer.retire(instance, f"{len(led)} copies, {service.replicas} wanted")
+        finally:
+            lock.release()
+
+    def _restart(self, service: Service) -> None:
+        name = service.name
+        if not self._claim(name):
+            return
+        losses = self._losses.get(name, Losses())
+        self._journal.record("restarting", name, f"after {losses.count} in a row: {losses.why}")
+        self._summon(name).add_done_callback(lambda done: self._restarted(name, done))
+
+    def _restarted(self, service: str, done: Future[tuple[Endpoint, ...]]) -> None:
+        if error := done.exception():
+            self._note(service, str(error))
+        self._busy.discard(service)
+
+    def _grow(self, service: Service) -> None:
+        try:
+            if why := self._waker.grow(service):
+                self._note(service.name, why)
+        finally:
+            self._busy.discard(service.name)
+
+    def _heard_of(self, instance: Instance) -> bool:
+        """Return whether this loss was told before: by a silent probe first, then by its host."""
+        name, key = instance.service, (instance.name, instance.created_at)
+        kept = {(each.name, each.created_at) for each in self._fleet.of(name)}
+        told = self._told.get(name, set())
+        self._told[name] = (told & kept) | {key}
+        return key in told
+
+    def _note(self, service: str, why: str, *, up_s: float = 0.0) -> None:
+        with self._lock:
+            before = self._losses.get(service, Losses())
+            losses = after_loss(before, up_s=up_s, why=why, now=time.monotonic())
+            self._losses[service] = losses
+        if losses.count > 1:
+            wait = f"nothing is booted without a query for {delay_s(losses.count):g} s"
+            text = f"{losses.count} failures in a row: {wait}"
+            self._journal.record("backing-off", service, text)

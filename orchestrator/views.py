@@ -1,0 +1,73 @@
+"""What control tells people who look on: values for the API, the command line and the dashboard."""
+
+from dataclasses import dataclass
+
+from orchestrator.changes import Changes
+from orchestrator.drain import DrainReport
+from orchestrator.model import Capacity, Host, Instance, Service
+from placement.problem import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """A host as seen now; `free` is None and `lost` says why while it cannot be reached.
+
+    `refused` says why nothing is placed there although it can be reached: its network is not right.
+    `drain` is None unless the host is being drained, or has been.
+    """
+
+    host: Host
+    used: Capacity
+    free: Capacity | None
+    lost: str = ""
+    refused: str = ""
+    drain: DrainReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """A service as seen now. `state` is asleep (healthy), waking, awake or stopping.
+
+    `idle` says why an awake one is still up; `trouble` how its last wake failed, or how often in a
+    row its instances were lost.
+    """
+
+    service: Service
+    state: str
+    instances: tuple[Instance, ...]
+    idle: str = ""
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything at a glance."""
+
+    lab: str
+    hosts: tuple[HostStatus, ...]
+    services: tuple[ServiceStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A host as a place to wake a service now.
+
+    `rank` counts from 1, the best; None if `why_not` says why it is out. `image` and `entry` are
+    what it would boot and by which way in, empty if it can run none of the service's images.
+    `distance_ms` is the one-way latency to whoever asks, None if nobody was named.
+    """
+
+    host: str
+    rank: int | None
+    image: str = ""
+    entry: str = ""
+    distance_ms: float | None = None
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A placement of everything and the changes that lead to it."""
+
+    plan: Plan
+    changes: Changes

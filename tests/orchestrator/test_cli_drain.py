@@ -1,0 +1,139 @@
+"""`edgewake host drain` against an edgewake with hosts in memory: in text and in JSON."""
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from images.bootspec import Image
+from orchestrator import cli
+from orchestrator.cli import Exit
+from orchestrator.cli_drain import register
+from orchestrator.daemon import Daemon
+from web.client import Client
+
+Run = Callable[..., Result]
+
+host_app = typer.Typer(name="host")
+host_app.callback()(lambda: None)
+register(host_app)
+whole = typer.Typer(cls=cli._Commands, rich_markup_mode=None)
+whole.callback()(cli.edgewake)
+whole.add_typer(host_app)
+whole.command()(cli.status)
+
+LAB = """\
+name: t
+zone: drain.test
+dns: {{listen: 127.0.0.1:{port}}}
+hosts:
+  a:
+    uri: memory:///
+    capacity: {{cpu: 4, memory: 512 MiB}}
+    network: {{name: net-a, create: true, bridge: ewt0, subnet: 10.9.0.0/24, gateway: 10.9.0.1,
+      pool: 10.9.0.10-10.9.0.99}}
+  b:
+    uri: memory:///
+    capacity: {{cpu: 4, memory: 512 MiB}}
+    network: {{name: net-b, create: true, bridge: ewt1, subnet: 10.9.1.0/24, gateway: 10.9.1.1,
+      pool: 10.9.1.10-10.9.1.99}}
+images:
+  tiny: {{family: linux, kernel: {image.kernel}, initrd: {image.initrd}}}
+defaults:
+  image: tiny
+  resources: {{cpu: 0.1, memory: 100 MiB}}
+  ready: {{tcp: 80}}
+  ttl: 0 s
+  idle: never
+services:
+  web: {{}}
+  bound: {{constraints: {{hosts: [a]}}}}
+"""
+
+
+@pytest.fixture
+def state(tmp_path: Path, image: Image) -> Iterator[Path]:
+    """Run an edgewake in this process, and return its state directory."""
+    lab, folder = tmp_path / "lab.yaml", tmp_path / "state"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    lab.write_text(LAB.format(image=image, port=port))
+    running = Daemon(folder, lab, ephemeral=True)
+    running.start()
+    yield folder
+    running.stop()
+
+
+@pytest.fixture
+def run(state: Path) -> Run:
+    def invoke(*args: str) -> Result:
+        return CliRunner().invoke(whole, ["--state", str(state), *args])
+
+    return invoke
+
+
+@pytest.fixture
+def client(state: Path) -> Client:
+    return Client(state / "control.sock")
+
+
+def woken_on(client: Client, service: str) -> str:
+    return str(client.post(f"/services/{service}/wake")["endpoints"][0]["host"])
+
+
+def test_it_shows_progress_and_ends_when_the_host_is_empty(run: Run, client: Client) -> None:
+    host = woken_on(client, "web")
+    result = run("host", "drain", host)
+    assert result.exit_code == Exit.OK, result.output
+    assert f"{host}: drained 1 of 1" in result.output
+    (instance,) = client.get("/status")["services"][0]["instances"]
+    assert instance["host"] != host
+    assert re.search(rf"{host} +drained: 1 of 1 moved", run("status").output)
+    assert "in use again" in run("host", "drain", host, "--undo").output
+    assert "drained" not in run("status").output
+
+
+def test_what_stays_is_listed_and_ends_it_with_1_unless_forced(run: Run, client: Client) -> None:
+    assert woken_on(client, "bound") == "a"
+    result = run("host", "drain", "a")
+    assert result.exit_code == Exit.FAILED
+    assert "ew-t-bound-0 stays: bound: no host has room" in result.output
+    assert "drained 0 of 1, 1 left; --force ends what cannot move" in result.output
+    forced = run("host", "drain", "a", "--force")
+    assert forced.exit_code == Exit.OK, forced.output
+    assert client.get("/status")["services"][1]["state"] == "asleep"
+
+
+def test_json_is_the_document_of_the_api(run: Run) -> None:
+    result = run("host", "drain", "b", "--json")
+    document = json.loads(result.output)
+    assert document["host"] == "b"
+    assert document["drain"]["state"] == "drained"
+    assert json.loads(run("host", "drain", "b", "--undo", "--json").output) == {
+        "host": "b",
+        "drain": None,
+    }
+
+
+def test_without_waiting_it_only_begins(run: Run, client: Client) -> None:
+    assert woken_on(client, "bound") == "a"
+    result = run("host", "drain", "a", "--no-wait", "--json")
+    assert result.exit_code == Exit.OK
+    assert json.loads(result.output)["drain"]["state"] == "draining"
+
+
+def test_an_unknown_host_is_told(run: Run) -> None:
+    result = run("host", "drain", "nope")
+    assert result.exit_code == Exit.FAILED
+    assert "the lab has: a, b" in result.output
+
+
+def test_undo_and_force_do_not_go_together(run: Run) -> None:
+    assert run("host", "drain", "a", "--undo", "--force").exit_code == Exit.USAGE
