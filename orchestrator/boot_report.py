@@ -125,7 +125,10 @@ def _lines(planned: Planned) -> Iterator[tuple[str, str]]:
     for key, value in spec.xenstore:
         yield "Xenstore", f"{key} = {value}"
     yield "ends", f"when it prints {spec.end_pattern!r}" if spec.end_pattern else "by itself"
-    yield "shutdown", "obeyed, so it is asked first" if spec.obeys_shutdown else "ends it at once"
+    yield (
+        "shutdown",
+        "obeyed: it is asked first" if spec.obeys_shutdown else "not obeyed: it is destroyed",
+    )
 
 
 def _files(spec: BootSpec) -> Iterator[tuple[str, str]]:

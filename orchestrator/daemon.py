@@ -2,7 +2,8 @@
 
 `Daemon` is the process without its signals and output, for tests and programs; `run` is what the
 command line calls. Which back end serves a host is decided here, by its URI: ``memory:`` remembers
-guests instead of booting them, everything else is libvirt's.
+guests instead of booting them, ``spt:`` runs Solo5 unikernels as processes of this machine, and
+everything else is libvirt's.
 """
 
 import json
@@ -33,6 +34,7 @@ from orchestrator.hypervisors.domain_xml import Virt
 from orchestrator.hypervisors.kvm import cached_verdict
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
+from orchestrator.hypervisors.spt import SptHypervisor
 from orchestrator.installation import check_installation
 from orchestrator.labfile import parse_lab, read_text
 from orchestrator.library import Library, traits_of
@@ -50,7 +52,7 @@ log = logging.getLogger(__name__)
 # the default of 5 ms makes the median answer ten times slower (docs/dns.md).
 SWITCH_INTERVAL_S = 0.0005
 
-MEMORY_SCHEME = "memory"
+MEMORY_SCHEME, SPT_SCHEME = "memory", "spt"
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 OURS = ("edgewake", "orchestrator", "dns_boot", "web", "images", "placement")
 
@@ -232,6 +234,14 @@ class HostOpener:
         """Return what control needs to work with a host; connects to nothing yet."""
         if urlsplit(host.uri).scheme == MEMORY_SCHEME:
             return HostParts(self._remembering(host), wait_in_memory, traits_of(host))
+        if urlsplit(host.uri).scheme == SPT_SCHEME:
+            tenders = SptHypervisor(
+                host,
+                self._owner,
+                folder=self._state.path / "spt",
+                console_dir=self._state.consoles,
+            )
+            return HostParts(tenders, wait, traits_of(host))
         virt = self._virt_of(host)
         hypervisor = LibvirtHypervisor(
             host, self._owner, console_dir=self._state.consoles, virt=virt, digests=self._digests

@@ -69,6 +69,7 @@ SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
     "pulp": ("placement.milp",),
     "dnslib": ("dns_boot",),
     "flask": ("web",),
+    "pyroute2": ("orchestrator.hypervisors.bridges",),
     "sqlalchemy": ("orchestrator.store.sql",),
     "networkx": ("orchestrator.topology", "placement"),
 }

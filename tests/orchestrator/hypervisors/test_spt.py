@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import cast
 
@@ -149,7 +149,7 @@ class SptRig:
 
     def pid(self, name: str) -> int:
         """Return the process id that the guest's record says."""
-        return int(str(cast("list[object]", self.record(name)["process"])[0]))
+        return int(cast("dict[str, int]", self.record(name)["process"])["pid"])
 
     def record(self, name: str) -> dict[str, object]:
         data: dict[str, object] = json.loads((self.folder / "state" / f"{name}.json").read_text())
@@ -744,11 +744,11 @@ def test_a_process_id_that_means_another_process_is_left_alone(
         hypervisor.start(rig.guest(), unheard)
         record = rig.record(rig.guest().name)
         hypervisor.stop(rig.guest().name)
-        _, started, boot = cast("list[object]", record["process"])
+        process = cast("dict[str, object]", record["process"])
         theirs = int(Path(f"/proc/{innocent.pid}/stat").read_text().split()[21])
         reused = {
-            "another start time": [innocent.pid, started, boot],
-            "another boot": [innocent.pid, theirs, "0e0e0e0e-0000-0000-0000-000000000000"],
+            "another start time": {**process, "pid": innocent.pid},
+            "another boot": {"pid": innocent.pid, "started": theirs, "boot": "another"},
         }
         file = rig.folder / "state" / f"{rig.guest().name}.json"
         file.write_text(json.dumps({**record, "process": reused[change]}))
@@ -756,6 +756,13 @@ def test_a_process_id_that_means_another_process_is_left_alone(
         assert not rig.has_guest(rig.guest().name)
         assert innocent.poll() is None
         innocent.kill()
+
+
+def test_the_whole_mark_survives_a_restart(rig: SptRig, hypervisor: SptHypervisor) -> None:
+    guest = rig.guest()
+    mark = replace(guest.mark, address6=IPv6Address("fd77:88::2"), obeys_shutdown=True)
+    hypervisor.start(replace(guest, mark=mark), unheard)
+    assert [running.mark for running in rig.driver().running()] == [mark]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"owner": 1}', "null"])
