@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "orchestrator.once",
         "images.bootspec",
         "images.facts",
+        "images.qcow2_header",
     ),
     "orchestrator.routers": (*NOUNS, "orchestrator.routers"),
     "orchestrator.steering": (*NOUNS, "orchestrator.steering"),

@@ -9,13 +9,9 @@ from images.catalog.entry import QCOW2, RAW, Role
 from images.catalog.files import reading
 from images.errors import ImageError, ImageRefused
 from images.facts import Architecture, Container, Format, ImageFacts
+from images.qcow2_header import HEADER_BYTES, LEAST_BYTES, MAGIC, qcow2_header
 
 Inspect = Callable[[Path], ImageFacts]
-
-# qcow2, docs/interop/qcow2.txt in QEMU: "Header"
-_QCOW2_MAGIC = b"QFI\xfb"
-_QCOW2_HEAD = 80  # bytes, up to the end of the incompatible features
-_EXTERNAL_DATA = 1 << 2
 
 
 def look_at(path: Path) -> ImageFacts:
@@ -41,14 +37,13 @@ def disk_format(path: Path, what: str, said: str = "") -> str:
     file: QEMU would open that, whatever it is, and no digest vouches for it.
     """
     with reading(path) as file:
-        head = file.read(_QCOW2_HEAD)
-    found = QCOW2 if head[:4] == _QCOW2_MAGIC else RAW
+        head = file.read(HEADER_BYTES)
+    found = QCOW2 if head.startswith(MAGIC) else RAW
     if said and said != found:
         raise ImageRefused(f"{what}: is said to be {said}, and its bytes are {found}")
     if found == QCOW2:
-        features = head[72:80] if int.from_bytes(head[4:8], "big") >= 3 else b""
-        external = int.from_bytes(features, "big") & _EXTERNAL_DATA
-        if len(head) < 72 or int.from_bytes(head[8:16], "big") or external:
+        header = qcow2_header(head)
+        if len(head) < LEAST_BYTES or header.backing_at or header.has_external_data:
             raise ImageRefused(
                 f"{what}: its data are in another file as well (a backing or data file); "
                 f"make one file of it: qemu-img convert -O qcow2 {what} NEW"

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from images.bootspec import BootSpec, Disk
+from images.qcow2_header import NotQcow2
 from orchestrator.errors import StartFailed
 from orchestrator.hypervisors import qcow2
 from orchestrator.model import guest_uuid
@@ -314,7 +315,7 @@ class Depot:
             more = qcow2.leans_on(disk.path)
         except OSError as error:
             raise self._unreadable(disk.path, error) from error
-        except qcow2.NotQcow2 as error:
+        except NotQcow2 as error:
             raise self._refused(str(error), "write `format: raw` if that is what it is") from error
         if more:
             raise self._refused(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.hypervisors.qcow2 import NotQcow2, disk_size, empty_overlay, leans_on
+from images.qcow2_header import NotQcow2
+from orchestrator.hypervisors.qcow2 import disk_size, empty_overlay, leans_on
 
 
 def overlay(folder: Path, size: int, backing: str = "/images/base") -> Path:
