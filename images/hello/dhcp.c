@@ -90,18 +90,18 @@ static struct path to_everybody(void)
     return path;
 }
 
-static void start_again(void)
+static void start_again(u64 pause)
 {
     state = SELECTING;
     id = random32();
     waited = FIRST_WAIT;
-    next = machine->now_ns();
+    next = machine->now_ns() + pause;
 }
 
 void dhcp_start(void)
 {
     say("no ip= was given: asking for an address by DHCP");
-    start_again();
+    start_again(0);
 }
 
 static void give_up_address(const char *why)
@@ -109,13 +109,13 @@ static void give_up_address(const char *why)
     say("%s", why);
     if (state == BOUND)
         net_set_ipv4(NO_ADDRESS);
-    start_again();
+    start_again(FIRST_WAIT);            /* a server that always refuses must not be flooded */
 }
 
 /* When next to ask, and not at the same moment as every other guest of this host (RFC 2131, 4.1). */
 static u64 back_off(u64 now)
 {
-    u64 wait = waited + random32() % (u32)(waited / 8);
+    u64 wait = waited + divide(waited, 8000) * (random32() % 1000);
     waited = earlier(2 * waited, LONGEST_WAIT);
     return now + wait;
 }
@@ -140,7 +140,7 @@ u64 dhcp_timers(void)
     if (now < next)
         return next;
     if (state == REQUESTING && waited > 4 * FIRST_WAIT)
-        start_again();                  /* the server that offered has gone silent */
+        start_again(0);                 /* the server that offered has gone silent */
     if (state == BOUND) {
         renew(now);
     } else {

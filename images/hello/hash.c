@@ -41,10 +41,12 @@ u32 keyed_hash(const void *data, u32 length)
 
 void hash_seed(const void *data, u32 length)
 {
-    u32 hardware = 0;
-    if (cpuid(1).c & CPUID_RDRAND)
-        __asm__ volatile("rdrand %0" : "=r"(hardware) : : "cc");
-    key[0] ^= (u32)rdtsc() ^ hardware;
+    for (u32 i = 0; i < countof(key); i++) {
+        u32 hardware = 0;
+        if (cpuid(1).c & CPUID_RDRAND)
+            __asm__ volatile("rdrand %0" : "=r"(hardware) : : "cc");
+        key[i] ^= (u32)rdtsc() ^ hardware;
+    }
     key[1] ^= keyed_hash(data, length);
 }
 

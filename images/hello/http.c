@@ -162,11 +162,13 @@ static const char *reason(u32 status)
     }
 }
 
-static void respond(struct text *to, u32 status, const char *type, const struct text *body, bool head, bool keep_alive)
+static void respond(struct text *to, u32 status, const char *type, const struct text *body, bool head,
+                    bool keep_alive)
 {
     put(to, "HTTP/1.1 %u %s\r\nDate: ", status, reason(status));
     put_http_date(to, wall_s());
-    put(to, "\r\nContent-Type: %s; charset=utf-8\r\nContent-Length: %u\r\nCache-Control: no-store\r\n", type, body->length);
+    put(to, "\r\nContent-Type: %s; charset=utf-8\r\nContent-Length: %u\r\n", type, body->length);
+    put(to, "Cache-Control: no-store\r\n");
     if (status == 405)
         put(to, "Allow: GET, HEAD\r\n");
     put(to, "Connection: %s\r\n\r\n", keep_alive ? "keep-alive" : "close");

@@ -123,8 +123,8 @@ void net_conflict(const struct ip *address, const u8 mac[6])
 
 void net_start(void)
 {
-    ipv6_start();
     say("network card %m", own.mac);
+    ipv6_start();
 }
 
 void net_set_ipv4(struct ip address)

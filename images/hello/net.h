@@ -1,4 +1,4 @@
-/* Ethernet, ARP, and what all of IP has in common.
+/* Ethernet, ARP, and what both versions of IP have in common.
  *
  * There is no table of neighbours: a reply goes back to the Ethernet address its question came from,
  * and a TCP connection remembers the one its peer was last heard from. So the guest never has to

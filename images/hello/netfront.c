@@ -32,6 +32,7 @@
 static char backend_state[XENSTORE_TEXT];  /* the path of the back end's state */
 static u32 port;                        /* 0: not published */
 static bool connected;
+static bool closing;                    /* it was our wish */
 
 u32 netfront_port(void)
 {
@@ -96,7 +97,8 @@ void netfront_backend_changed(void)
     case XENBUS_unknown:
         if (!port)
             break;
-        say("network card detached");
+        if (!closing)
+            say("network card detached");
         disconnect();
         say_state(XENBUS_closed);
         break;
@@ -188,6 +190,7 @@ void netfront_close(void)
 {
     if (!connected)
         return;
+    closing = true;
     rings_drain(xen_time() + CLOSE_PATIENCE);
     say_state(XENBUS_closing);
     follow_backend(is_disconnected, CLOSE_PATIENCE);

@@ -86,6 +86,11 @@ static void close_if_done(struct connection *c)
         c->lingers_until = machine->now_ns() + LINGER;
 }
 
+static bool is_opening(const struct segment *s)
+{
+    return (s->flags & (SYN | ACK | RST | FIN)) == SYN;
+}
+
 /* RFC 9293, 3.10.7.4, first check: does any part of the segment lie in our window? */
 static bool in_window(const struct connection *c, const struct segment *s)
 {
@@ -104,7 +109,7 @@ static void tell_where_we_are(struct connection *c, const struct segment *s)
 
 static void receive(struct connection *c, const struct packet *p, const struct segment *s)
 {
-    if (c->lingers_until && s->flags & SYN && before(c->expected, s->seq)) {
+    if (c->lingers_until && is_opening(s) && before(c->expected, s->seq)) {
         c->used = false;                /* the peer uses the port again: RFC 9293, 3.6.1 */
         cookie_send(&p->path, s);
         return;
@@ -185,7 +190,7 @@ void tcp_receive(const struct packet *p)
         receive(c, p, &s);
     } else if (s.to != TCP_PORT) {
         segment_refuse(&p->path, &s);
-    } else if ((s.flags & (SYN | ACK | RST | FIN)) == SYN) {
+    } else if (is_opening(&s)) {
         cookie_send(&p->path, &s);
     } else if ((s.flags & (SYN | ACK | RST)) == ACK) {
         enum cookie cookie = cookie_check(&p->path, &s, &mss);

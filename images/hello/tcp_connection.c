@@ -26,6 +26,12 @@ static void set_resend_timer(struct connection *c)
     c->resend_at = machine->now_ns() + c->timeout * MILLISECOND;
 }
 
+static void time_segment(struct connection *c, u32 number)
+{
+    c->timed_number = number;
+    c->timed_at = machine->now_ns();
+}
+
 void connection_transmit(struct connection *c)
 {
     u32 end = c->response_length, allowed = min(c->window, c->congestion);
@@ -41,7 +47,7 @@ void connection_transmit(struct connection *c)
         if (before(c->next, c->highest))
             counts.resent++;
         else if (!c->timed_at)
-            c->timed_number = c->next + length, c->timed_at = machine->now_ns();
+            time_segment(c, c->next + length);
         connection_send(c, c->next, ACK | (last ? PSH : 0) | (fin ? FIN : 0), c->responses + sent, length);
         c->next += length + fin;
         if (before(c->highest, c->next))
@@ -64,15 +70,14 @@ void connection_resend(struct connection *c)
     c->next = c->acked;
     c->congestion = c->mss;
     set_resend_timer(c);
-    if (c->window == 0 && c->response_length) {
-        connection_send(c, c->acked, ACK, c->responses, 1);        /* makes the peer say what its window is */
+    if (c->window == 0 && c->response_length) {     /* one byte makes the peer say what its window is */
+        connection_send(c, c->acked, ACK, c->responses, 1);
         if (before(c->highest, c->acked + 1))
             c->highest = c->acked + 1;
     } else {
         connection_transmit(c);
     }
 }
-
 
 static void measure(struct connection *c, u32 ack)
 {
