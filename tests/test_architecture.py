@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "orchestrator.cli_images": EVERYTHING,
     "orchestrator.daemon": EVERYTHING,
     "orchestrator.demo": EVERYTHING,
+    "orchestrator.display": EVERYTHING,
     "orchestrator.__main__": ("orchestrator.cli",),
 }
 
@@ -56,6 +57,7 @@ WIRING = (
     "orchestrator.cli_images",
     "orchestrator.daemon",
     "orchestrator.demo",
+    "orchestrator.display",
     "orchestrator.doctor",
 )
 BACK_ENDS = ("orchestrator.hypervisors", "orchestrator.routers", "orchestrator.store")
