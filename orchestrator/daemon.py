@@ -17,7 +17,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from types import FrameType
 from urllib.parse import urlsplit
 
@@ -53,6 +52,7 @@ log = logging.getLogger(__name__)
 SWITCH_INTERVAL_S = 0.0005
 
 MEMORY_SCHEME, SPT_SCHEME = "memory", "spt"
+ORDERS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 OURS = ("edgewake", "orchestrator", "dns_boot", "web", "images", "placement")
 
@@ -311,35 +311,67 @@ def run(
     """
     _set_up_logging(verbose=verbose)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    orders: SimpleQueue[int] = SimpleQueue()
-    before = {
-        number: signal.signal(number, partial(_put, orders))
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    }
     daemon = Daemon(state, lab_path, ephemeral=ephemeral)
-    if while_stdin:
-        threading.Thread(target=_end_with_stdin, args=(orders,), daemon=True).start()
-    try:
-        daemon.start()
-        print(_ready(daemon, as_json=as_json), flush=True)  # noqa: T201 - this is the output
-        while orders.get() == signal.SIGHUP:
-            _reload(daemon)
-        log.info("stopping; interrupt again to leave at once")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        daemon.stop()
+    with Orders() as orders:
+        if while_stdin:
+            threading.Thread(target=_end_with_stdin, args=(orders,), daemon=True).start()
+        try:
+            daemon.start()
+            print(_ready(daemon, as_json=as_json), flush=True)  # noqa: T201 - this is the output
+            while orders.next() == signal.SIGHUP:
+                _reload(daemon)
+            log.info("stopping; interrupt again to leave at once")
+        finally:
+            orders.close()
+            daemon.stop()
 
 
-def _end_with_stdin(orders: "SimpleQueue[int]") -> None:
+class Orders:
+    """Signals that tell the process what to do, taken one after the other by its main thread.
+
+    They come through a pipe: the kernel may hand a signal to any thread, and a main thread that
+    waits for a lock or a queue then never hears of it.
+    """
+
+    def __enter__(self) -> "Orders":
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._before = {number: signal.signal(number, _nothing) for number in ORDERS}
+        self._fd_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def next(self) -> int:
+        """Wait for the next order."""
+        while True:
+            number = os.read(self._read, 1)[0]
+            if number in ORDERS:
+                return number
+
+    def give(self, number: int) -> None:
+        """Give an order, as a signal of that number would."""
+        os.write(self._write, bytes([number]))
+
+    def close(self) -> None:
+        """Let signals do what they did before. May be called twice."""
+        if self._before:
+            signal.set_wakeup_fd(self._fd_before)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            self._before = {}
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """Handle a signal that has been noted already."""
+
+
+def _end_with_stdin(orders: Orders) -> None:
     """Order the end when whoever started us has closed our standard input, or is gone."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    orders.put(signal.SIGTERM)
-
-
-def _put(orders: "SimpleQueue[int]", number: int, _frame: FrameType | None) -> None:
-    orders.put(number)
+    orders.give(signal.SIGTERM)
 
 
 def _reload(daemon: Daemon) -> None:
