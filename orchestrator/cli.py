@@ -364,14 +364,14 @@ def doctor(ctx: typer.Context, lab: MaybeLab = None, as_json: Json = False) -> N
     With LAB, its libvirt hosts, images and DNS address are looked at too. Ends with 5 if a check
     failed; warnings are no failure.
     """
-    from orchestrator.daemon import library_of
+    from orchestrator.daemon import kvm_known, library_of
     from orchestrator.doctor import Patient, Verdict, examine
     from orchestrator.labfile import load_lab
 
     images = ctx.obj.images
     parsed = load_lab(lab, images_dir=images) if lab else None
     library = library_of(ctx.obj)
-    patient = Patient(images, library, parsed, dns_is_ours=_is_running(ctx))
+    patient = Patient(images, library, kvm_known(ctx.obj), parsed, dns_is_ours=_is_running(ctx))
     checks: list[Check] = []
     out = display.console()
     with out.status("looking; booting a kernel under KVM may take seconds ..."):
@@ -436,14 +436,15 @@ def _is_running(ctx: typer.Context) -> bool:
 
 
 def _plan_offline(ctx: typer.Context, lab: Path) -> dict[str, Any]:
-    from orchestrator.daemon import library_of
+    from orchestrator.daemon import kvm_known, library_of
     from orchestrator.labfile import load_lab
-    from orchestrator.library import traits_of
+    from orchestrator.library import Place, traits_of
     from orchestrator.planner import Planner
     from web import wire
 
     wanted = load_lab(lab, images_dir=ctx.obj.images)
-    hosts = {host.name: traits_of(host) for host in wanted.hosts}
+    kvm = kvm_known(ctx.obj)
+    hosts = {host.name: Place(host, traits_of(host, kvm=kvm(host))) for host in wanted.hosts}
     library = library_of(ctx.obj)
     unfit = {service.name: library.unfit(wanted, service, hosts) for service in wanted.services}
     plan = Planner(wanted).plan([], unfit)

@@ -30,7 +30,7 @@ from orchestrator.doctor import probe_kernel
 from orchestrator.errors import EdgewakeError, LabError
 from orchestrator.hypervisors.depot import Digests
 from orchestrator.hypervisors.domain_xml import Virt
-from orchestrator.hypervisors.kvm import cached_verdict
+from orchestrator.hypervisors.kvm import cached_verdict, kept_verdict
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
 from orchestrator.hypervisors.spt import SptHypervisor
@@ -213,7 +213,23 @@ def read_lab(path: Path, images_dir: Path) -> LabFile:
 def library_of(state: StateDir) -> Library:
     """Return the images of an installation: files, and its catalogue."""
     inspector = Inspector()
-    return Library(inspector, Catalog(state.catalog, inspect=inspector).fetch)
+    return Library(inspector, Catalog(state.catalog, inspect=inspector))
+
+
+def kvm_known(state: StateDir) -> Callable[[Host], bool]:
+    """Return what tells of a host whether KVM boots guests there, as far as was found out before.
+
+    Nothing is booted to find out; `HostOpener` does that, for hosts on this machine only.
+    """
+    kernel = probe_kernel(state.images)
+    verdict = kept_verdict(state.kvm, kernel) if kernel else None
+    return lambda host: bool(verdict and verdict.usable and is_local_qemu(host))
+
+
+def is_local_qemu(host: Host) -> bool:
+    """Return whether a host is this machine, by QEMU."""
+    parts = urlsplit(host.uri)
+    return parts.scheme == "qemu" and not parts.hostname
 
 
 # --- hosts ------------------------------------------------------------------------------------
@@ -258,8 +274,7 @@ class HostOpener:
 
     def _virt_of(self, host: Host) -> Virt:
         """Return ``kvm`` only for a QEMU host on this machine where KVM was seen to boot."""
-        parts = urlsplit(host.uri)
-        if parts.scheme != "qemu" or parts.hostname:
+        if not is_local_qemu(host):
             return "qemu"
         with self._lock:
             if self._virt is None:
@@ -271,7 +286,7 @@ class HostOpener:
         if kernel is None:
             log.info("guests run under TCG: no kernel is there to find out whether KVM boots")
             return "qemu"
-        verdict = cached_verdict(self._state.path / "kvm.json", kernel)
+        verdict = cached_verdict(self._state.kvm, kernel)
         if verdict.usable:
             log.info("guests run under KVM: %s", verdict.why)
         else:

@@ -22,7 +22,7 @@ from images.errors import BuildFailed, ImageError
 from orchestrator.errors import HypervisorError, InstallationError
 from orchestrator.hypervisors.kvm import QEMU, probe_kvm
 from orchestrator.installation import check_installation
-from orchestrator.library import Library, traits_of
+from orchestrator.library import Library, Place, traits_of
 from orchestrator.model import Capacity, DnsSettings, GuestNetwork, Host, Lab
 
 LOCAL_URI = "qemu:///system"
@@ -56,11 +56,14 @@ class Check:
 class Patient:
     """What is looked at: the images of a state directory and, if given, a lab.
 
+    `kvm` says of a host whether KVM is known to boot guests there.
+
     `dns_is_ours` says that an edgewake runs already, so that its port is rightly taken.
     """
 
     images: Path
     library: Library
+    kvm: Callable[[Host], bool]
     lab: Lab | None = None
     dns_is_ours: bool = False
 
@@ -260,11 +263,15 @@ def _images(patient: Patient) -> Iterator[Check]:
             known = patient.library.recognise(image)
         except ImageError as error:
             to_do = f"build it (`make image IMAGES={patient.images}`), or correct its path"
+            if image.catalog:
+                to_do = "see `edgewake image list`, and add it (again): `edgewake image add`"
             yield Check(f"image {image.name}", Verdict.FAIL, str(error), to_do)
         else:
             files = ", ".join(f"{each.image.main_file}: {each.title}" for each in known)
             yield Check(f"image {image.name}", Verdict.OK, files)
-    hosts = {host.name: traits_of(host) for host in patient.lab.hosts}
+    hosts = {
+        host.name: Place(host, traits_of(host, kvm=patient.kvm(host))) for host in patient.lab.hosts
+    }
     for service in patient.lab.services:
         unfit = patient.library.unfit(patient.lab, service, hosts)
         if hosts and len(unfit) == len(hosts):

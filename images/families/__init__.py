@@ -111,7 +111,13 @@ def family(name: str) -> Family:
     except KeyError:
         names = ", ".join(sorted(known))
         raise ImageError(f"unknown image family {name!r}; known families: {names}") from None
-    return cast(Family, getattr(import_module(module), attribute))
+    try:
+        return cast(Family, getattr(import_module(module), attribute))
+    except (ImportError, AttributeError) as error:
+        raise ImageError(
+            f"image family {name!r} cannot be loaded from {known[name]}: {error}; correct the "
+            "package that brings it, or remove that"
+        ) from error
 
 
 @cache

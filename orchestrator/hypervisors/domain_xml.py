@@ -15,6 +15,7 @@ such place in a network, so a network is ours when its UUID is the one `network_
 import hashlib
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Literal
 from uuid import UUID
 from xml.etree import ElementTree as ET
@@ -29,7 +30,6 @@ MARK_NAMESPACE = "urn:edgewake:guest:1"
 MARK_PREFIX = "edgewake"
 _MARK_TAG = f"{{{MARK_NAMESPACE}}}guest"
 _MARK_TAGS = frozenset({_MARK_TAG, "guest"})
-_DISK_NAMES = "abcdefghijklmnopqrstuvwxyz"
 _BRIDGE = "bridge:"
 # What stands in <type machine="...">: what libxl builds. It unpacks a Linux bzImage for PVH itself.
 _XEN_MACHINES = {
@@ -92,8 +92,8 @@ def xen_domain_xml(guest: Guest, *, vif_script: str = "") -> str:
     _append_os(domain, boot, os_type, machine)
     _append_ends(domain)
     devices = ET.SubElement(domain, "devices")
-    for disk, letter in zip(boot.disks, _DISK_NAMES, strict=False):
-        _append_xen_disk(devices, disk, f"xvd{letter}")
+    for number, disk in enumerate(boot.disks):
+        _append_xen_disk(devices, disk, _disk_name("xvd", number))
     for nic in boot.nics:
         _append_xen_nic(devices, nic, vif_script)
     console = ET.SubElement(devices, "console", type="pty")
@@ -210,8 +210,8 @@ def _append_devices(
     ET.SubElement(devices, "memballoon", model="none")
     # A guest whose card must be transitional has disk drivers as old as its card's.
     transitional = any(nic.transitional for nic in guest.boot.nics)
-    for disk, letter in zip(guest.boot.disks, _DISK_NAMES, strict=False):
-        _append_disk(devices, disk, f"vd{letter}", transitional=transitional)
+    for number, disk in enumerate(guest.boot.disks):
+        _append_disk(devices, disk, _disk_name("vd", number), transitional=transitional)
     for nic in guest.boot.nics:
         _append_nic(devices, nic)
     serial = ET.SubElement(devices, "serial", type="pty")
@@ -219,6 +219,15 @@ def _append_devices(
         # Appending keeps the file's owner: virtlogd would make a new one readable by root only.
         ET.SubElement(serial, "log", file=str(console_log), append="on")
     ET.SubElement(serial, "target", type="isa-serial", port="0")
+
+
+def _disk_name(prefix: str, number: int) -> str:
+    """Return the name of a disk as Linux and libvirt count them: vda, vdb … vdz, vdaa, vdab …"""
+    letters, number = "", number + 1
+    while number:
+        number, letter = divmod(number - 1, len(ascii_lowercase))
+        letters = ascii_lowercase[letter] + letters
+    return prefix + letters
 
 
 def _append_disk(devices: ET.Element, disk: Disk, name: str, *, transitional: bool) -> None:

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from images.bootspec import BootSpec, Disk, Nic
+from images.bootspec import BootSpec, Nic
 from images.facts import Entry
 from orchestrator.hypervisors.processes import Exit
 
@@ -44,20 +44,13 @@ def objections(boot: BootSpec) -> Iterator[tuple[str, str]]:
         yield f"solo5-spt cannot start an image by {boot.entry}", "use an image built for `spt`"
     if boot.kernel is None:
         yield "there is no kernel to load", "name the .spt file as the image's kernel"
-    if boot.vcpus > 1:
-        yield f"a Solo5 guest has one processor, not {boot.vcpus}", "ask for 1 cpu or less"
     if not boot.nics:
         yield "the guest has no network card", "nobody could reach it: give it one"
     if not all([*(nic.name for nic in boot.nics), *(disk.name for disk in boot.disks)]):
         yield "a device has no name", "use the names of the image's Solo5 manifest"
-    yield from (why for disk in boot.disks for why in _disk_objections(disk))
-
-
-def _disk_objections(disk: Disk) -> Iterator[tuple[str, str]]:
-    if disk.format != "raw":
-        yield f"{disk.path}: a Solo5 disk is a raw file, not {disk.format}", "`qemu-img convert`"
-    if str(disk.path).split() != [str(disk.path)]:
-        yield f"{disk.path}: the tender takes no path with blanks", "rename it"
+    for disk in boot.disks:
+        if disk.format != "raw":
+            yield f"{disk.path}: a Solo5 disk is raw, not {disk.format}", "`qemu-img convert`"
 
 
 def net_argument(nic: Nic, tap: str) -> str:
@@ -70,7 +63,9 @@ def tender_argv(
 ) -> list[str]:
     """Return the tender's command line, for a spec without `objections`.
 
-    The guest's own is one argument: the tender joins several with blanks and keeps no quotes, so
+    `disks` are files whose paths have no blanks, where the tender would end them. `vcpus` has no
+    place in it: a Solo5 guest has one processor, and how much cpu a service may have is for
+    placement.     The guest's own is one argument: the tender joins several with blanks and keeps no quotes, so
     only thus does a guest read exactly what it would read on any other hypervisor.
     """
     nets = [

@@ -17,7 +17,6 @@ import hashlib
 import logging
 import os
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -43,6 +42,7 @@ from orchestrator.hypervisors.processes import (
     seccomp_filters,
 )
 from orchestrator.hypervisors.records import Records
+from orchestrator.hypervisors.sparse import copy
 from orchestrator.hypervisors.spt_record import GuestRecord, parse_record, record_text
 from orchestrator.model import Capacity, Guest, GuestNetwork, Host, RunningGuest
 
@@ -58,6 +58,7 @@ _HINTS = (  # what a system error contains, in lower case, and what to do about 
     ("operation not permitted", "run as root, or give edgewake the capability CAP_NET_ADMIN"),
     ("permission denied", "run as the owner of that file, or as root"),
     ("util-linux", "install that package"),
+    ("no space left", "free some there: each boot copies the guest's disks into that folder"),
 )
 
 log = logging.getLogger(__name__)
@@ -123,9 +124,9 @@ class SptHypervisor:
                 record = self._record(guest)
                 undo.callback(self._clear, record)
                 self._records.write(guest.name, record_text(record))
-                disks = self._disks(guest, record)
+                self._copy_disks(guest, record)
                 self._plug(guest, record)
-                argv = solo5.tender_argv(tender, guest.boot, record.taps, disks)
+                argv = solo5.tender_argv(tender, guest.boot, record.taps, record.copies)
                 stamp("define")
                 process = launch(argv, output=record.console, user=self._user(guest.name))
                 undo.callback(process.close)
@@ -304,6 +305,12 @@ class SptHypervisor:
             raise self._refused(wanted, solo5.HOW_TO_INSTALL)
         for why, advice in solo5.objections(guest.boot):
             raise self._refused(f"{what}: {why}", advice)
+        folder = str(self._records.folder)
+        if guest.boot.disks and folder.split() != [folder]:
+            raise self._refused(
+                f"{what}: its disks would be in {folder}, and the tender takes no path with blanks",
+                "use a state folder without them",
+            )
         wanted_mib, free_mib = guest.boot.memory_mib, _available_mib()
         if wanted_mib > free_mib:
             raise self._refused(
@@ -313,7 +320,7 @@ class SptHypervisor:
         return tender
 
     def _record(self, guest: Guest) -> GuestRecord:
-        nics, disks = guest.boot.nics, guest.boot.disks
+        nics = guest.boot.nics
         taps = tuple(f"ewt{secrets.token_hex(6)}" for _ in nics)
         return GuestRecord(
             mark=guest.mark,
@@ -321,25 +328,18 @@ class SptHypervisor:
             nets=tuple(solo5.net_argument(nic, tap) for nic, tap in zip(nics, taps, strict=True)),
             copies=tuple(
                 self._records.path(guest.name, f".{number}.disk")
-                for number, disk in enumerate(disks)
-                if disk.read_only
+                for number in range(len(guest.boot.disks))
             ),
             console=self._consoles.fresh(guest.name),
         )
 
-    def _disks(self, guest: Guest, record: GuestRecord) -> list[Path]:
-        """Return what the tender may open: for writing, always, so shared disks are copied."""
-        copies = iter(record.copies)
+    def _copy_disks(self, guest: Guest, record: GuestRecord) -> None:
+        """Make the guest's disks: its own each, since the tender opens all of them for writing."""
         user = self._user(guest.name)
-        files = []
-        for disk in guest.boot.disks:
-            file = disk.path
-            if disk.read_only:
-                file = Path(shutil.copyfile(disk.path, next(copies)))
+        for disk, own in zip(guest.boot.disks, record.copies, strict=True):
+            copy(disk.path, own)
             if user is not None:
-                os.chown(file, user, -1)
-            files.append(file.absolute())
-        return files
+                os.chown(own, user, -1)
 
     def _plug(self, guest: Guest, record: GuestRecord) -> None:
         user = self._user(guest.name)
