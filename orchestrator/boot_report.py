@@ -105,7 +105,7 @@ def _lines(planned: Planned) -> Iterator[tuple[str, str]]:
     family = fit.known.family.traits
     least = fit.image.least_memory_mib or family.least(traits.platform)
     yield "image", f"{fit.image.name}: {family.title} ({family.name})"
-    yield "host", f"{planned.place.host.name} ({traits.platform}), as {planned.guest.name}"
+    yield "host", f"{planned.place.host.name} ({traits.platform}), as {planned.guest.name} for example"
     yield "way in", str(spec.entry)
     if traits.platform is Platform.QEMU:
         yield "machine", spec.machine

@@ -286,22 +286,28 @@ def boot_spec(
     """Return how an instance of a service is booted; raises `ImageError`."""
     network = place.host.network
     address = network.guest_address(instance.address)
-    return known.family.boot_spec(
-        known.image,
-        known.facts,
-        BootRequest(
-            name=instance.name,
-            service=service.name,
-            host=instance.host,
-            address=address if known.takes_ipv6 else replace(address, ipv6=None),
-            nic=Nic(network=network.name, mac=instance.mac),
-            memory_mib=service.resources.memory_mib,
-            vcpus=max(1, round(service.resources.cpu)),
-            config=service.config,
-            platform=place.traits.platform,
-            entry=entry,
-        ),
+    request = BootRequest(
+        name=instance.name,
+        service=service.name,
+        host=instance.host,
+        address=address if known.takes_ipv6 else replace(address, ipv6=None),
+        nic=Nic(network=network.name, mac=instance.mac),
+        memory_mib=service.resources.memory_mib,
+        vcpus=max(1, round(service.resources.cpu)),
+        config=service.config,
+        platform=place.traits.platform,
+        entry=entry,
     )
+    try:
+        return known.family.boot_spec(known.image, known.facts, request)
+    except ImageError:
+        raise
+    except Exception as error:
+        name = known.family.traits.name
+        log.exception("image family %s failed", name)
+        raise ImageRefused(
+            f"its family {name} failed: {error!r}; that is a defect of the family, see the log"
+        ) from error
 
 
 def example(lab: Lab, service: Service, host: Host) -> Instance:

@@ -3,6 +3,10 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.xenbed.fixture import xen_bed
+
+__all__ = ["xen_bed"]
+
 pytest.register_assert_rewrite("tests.contracts", "tests.world")
 
 # Real guests boot beside us on few cores: how long an example takes says nothing about our code.

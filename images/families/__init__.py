@@ -110,10 +110,13 @@ def family(name: str) -> Family:
         module, _, attribute = known[name].partition(":")
     except KeyError:
         names = ", ".join(sorted(known))
-        raise ImageError(f"unknown image family {name!r}; known families: {names}") from None
+        raise ImageError(
+            f"unknown image family {name!r}; known families: {names} (one that was installed since "
+            "edgewake started is known after a restart)"
+        ) from None
     try:
         return cast(Family, getattr(import_module(module), attribute))
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001 - the code of somebody else's package
         raise ImageError(
             f"image family {name!r} cannot be loaded from {known[name]}: {error}; correct the "
             "package that brings it, or remove that"

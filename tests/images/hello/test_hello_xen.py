@@ -22,12 +22,10 @@ import pytest
 
 from tests.images.hello.conftest import Fetch
 from tests.images.hello.frames import with_checksum
-from tests.xenbed import fixture
 from tests.xenbed.bed import Bed
 
 # The first test may wait for the bed's start, or for its build.
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
-xen_bed = fixture.xen_bed
 
 PATIENCE_S = 60.0
 WORDS_OF_CONFIG = "greeting=Hi%20from%20Xen"
