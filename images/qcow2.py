@@ -16,8 +16,6 @@ from images.xen_notes import text
 _HARMLESS = 0b11  # dirty, corrupt: what is read here is read all the same
 _OFFSET = 0x00FF_FFFF_FFFF_FE00
 _COMPRESSED, _ZERO = 1 << 62, 1
-_CLUSTER_BITS = range(9, 22)
-
 
 _UNSEEN = ImageFacts(
     file_bytes=0,
@@ -37,13 +35,13 @@ def qcow2_facts(source: Source) -> ImageFacts | None:
     if not head.startswith(MAGIC):
         return None
     header = qcow2_header(head)
-    if header.version not in (2, 3) or header.cluster_bits not in _CLUSTER_BITS:
+    if header.objection:
         return ImageFacts(
             source.size,
             container=Container.QCOW2,
             format=Format.DISK,
             evidence="qcow2 magic number",
-            unusable=f"a damaged qcow2 header, or version {header.version}, which is not known",
+            unusable=header.objection,
         )
     inside = _inside(source, header)
     return replace(

@@ -109,7 +109,8 @@ def _lines(planned: Planned) -> Iterator[tuple[str, str]]:
     yield "way in", str(spec.entry)
     if traits.platform is Platform.QEMU:
         yield "machine", spec.machine
-    yield "memory", f"{spec.memory_mib} MiB (least {least}), {spec.vcpus} processor(s)"
+    processors = 1 if traits.platform is Platform.SPT else spec.vcpus  # the tender has one
+    yield "memory", f"{spec.memory_mib} MiB (least {least}), {processors} processor(s)"
     yield from _files(spec)
     yield "command line", spec.cmdline or "none"
     for nic in spec.nics:

@@ -222,7 +222,7 @@ def _append_devices(
 
 
 def _disk_name(prefix: str, number: int) -> str:
-    """Return the name of a disk as Linux and libvirt count them: vda, vdb … vdz, vdaa, vdab …"""
+    """Return the name of a disk as Linux counts them: vdz is followed by vdaa."""
     letters, number = "", number + 1
     while number:
         number, letter = divmod(number - 1, len(ascii_lowercase))

@@ -63,10 +63,10 @@ def tender_argv(
 ) -> list[str]:
     """Return the tender's command line, for a spec without `objections`.
 
-    `disks` are files whose paths have no blanks, where the tender would end them. `vcpus` has no
-    place in it: a Solo5 guest has one processor, and how much cpu a service may have is for
-    placement.     The guest's own is one argument: the tender joins several with blanks and keeps no quotes, so
-    only thus does a guest read exactly what it would read on any other hypervisor.
+    `disks` are files whose paths have no blanks: the tender would end a path there. `vcpus` is not
+    told: a Solo5 guest has one processor, however much cpu its service has.
+    The guest's own command line is one argument: the tender joins several with blanks and keeps no
+    quotes, so only thus does a guest read exactly what it would read on any other hypervisor.
     """
     nets = [
         argument

@@ -40,12 +40,13 @@ def extents(path: Path, begin: int = 0, *, least_hole: int = 1) -> Iterator[tupl
 
 
 def copy(source: Path, target: Path) -> None:
-    """Make a file of our own that has the same contents, and the same holes, at this moment.
+    """Make `target` anew, for its owner alone, with the same contents and the same holes.
 
-    It shares the blocks of the source where the file system can. OSError names `target`, which is
-    then to be removed.
+    It shares the blocks of the source where the file system can. OSError; what was made stays.
     """
-    with source.open("rb") as original, target.open("xb", opener=_private) as made:
+    target.unlink(missing_ok=True)
+    target.touch(_MODE, exist_ok=False)
+    with source.open("rb") as original, target.open("r+b") as made:
         try:
             if not _cloned(original.fileno(), made.fileno()):
                 for begin, end in extents(source):
@@ -53,10 +54,6 @@ def copy(source: Path, target: Path) -> None:
                 made.truncate(file_size(source))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(target)) from error
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, _MODE)
 
 
 def _cloned(source: int, target: int) -> bool:

@@ -357,7 +357,7 @@ class SptHypervisor:
                 links.add_tap(tap, alias, bridge, os.geteuid() if user is None else user)
 
     def _user(self, instance: str) -> int | None:
-        """Return the uid a guest runs as: the same at each start, so that its disks stay its own.
+        """Return the uid a guest runs as: its own, and the same at each start.
 
         None when we are not root: then it runs as we do, without our capabilities.
         """
