@@ -8,7 +8,7 @@ undo, so a failure anywhere takes back exactly what was done.
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from logging import getLogger
 from pathlib import Path
@@ -280,8 +280,9 @@ class Boots:
 
         Files that a crash left held for a guest that never was are let go of, too.
         """
+        stored = {instance.name for instance in self._store.load().instances}
         for instance in self._library.holders():
-            if self._fleet.get(instance) is None:
+            if self._fleet.get(instance) is None and instance not in stored:
                 self._library.release(instance)
         files = self._library.files(lab)
         for host, parts in self.hosts.copy().items():

@@ -45,8 +45,8 @@ def planned(
 ) -> Planned:
     """Return how a service would be booted: on that host, or on the first one that can.
 
-    `kvm` says of a host whether KVM boots guests there. The address is the first of the host's pool. Raises `EdgewakeError` for an unknown name, and
-    `ImageUnusable` when no host can boot it.
+    `kvm` says of a host whether KVM boots guests there. The address is the first of the host's
+    pool. Raises `EdgewakeError` for an unknown name, and `ImageUnusable` when no host can boot it.
     """
     known = _named("service", lab.services, service)
     hosts = (_named("host", lab.hosts, host),) if host else lab.hosts
@@ -105,7 +105,10 @@ def _lines(planned: Planned) -> Iterator[tuple[str, str]]:
     family = fit.known.family.traits
     least = fit.image.least_memory_mib or family.least(traits.platform)
     yield "image", f"{fit.image.name}: {family.title} ({family.name})"
-    yield "host", f"{planned.place.host.name} ({traits.platform}), as {planned.guest.name} for example"
+    yield (
+        "host",
+        f"{planned.place.host.name} ({traits.platform}), as {planned.guest.name} for example",
+    )
     yield "way in", str(spec.entry)
     if traits.platform is Platform.QEMU:
         yield "machine", spec.machine

@@ -9,7 +9,6 @@ from functools import lru_cache
 
 import re2
 
-
 LINES = "(?m)"  # ^ and $ are the ends of a line
 
 

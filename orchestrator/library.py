@@ -167,7 +167,7 @@ class Library:
             return ()
 
     def release(self, instance: str) -> None:
-        """Let go of the files of a guest that is gone; what fails is logged, nobody waits for it."""
+        """Let go of the files of a guest that is gone; what fails is logged."""
         try:
             self._shelf.release(instance)
         except ImageError as error:

@@ -7,8 +7,8 @@ from images.bootspec import Platform
 from images.catalog.config import ImageConfig
 from images.catalog.entry import QCOW2, RAW, Role
 from images.catalog.files import reading
-from images.errors import ImageError, ImageRefused
-from images.facts import Architecture, Container, Format, ImageFacts
+from images.errors import ImageRefused
+from images.facts import Container, Format, ImageFacts
 from images.qcow2_header import HEADER_BYTES, LEAST_BYTES, MAGIC, qcow2_header
 
 Inspect = Callable[[Path], ImageFacts]
@@ -43,31 +43,23 @@ def disk_format(path: Path, what: str, said: str = "") -> str:
         raise ImageRefused(f"{what}: is said to be {said}, and its bytes are {found}")
     if found == QCOW2:
         header = qcow2_header(head)
-        if len(head) < LEAST_BYTES or header.backing_at or header.has_external_data:
+        if header.backing_at or header.has_external_data:
             raise ImageRefused(
                 f"{what}: its data are in another file as well (a backing or data file); "
                 f"make one file of it: qemu-img convert -O qcow2 {what} NEW"
             )
+        if len(head) < LEAST_BYTES or header.objection:
+            raise ImageRefused(f"{what}: {header.objection or 'its qcow2 header is cut off'}")
     return found
 
 
-def completed(config: ImageConfig, facts: ImageFacts, what: str) -> ImageConfig:
-    """Return a configuration with what the main file's facts add; what was said stays.
-
-    Raises `ImageRefused` if the image can be started nowhere.
-    """
-    if facts.unusable:
-        raise ImageRefused(f"{what}: {facts.unusable}")
-    if facts.format is Format.UNKNOWN and not config.family:
-        raise ImageRefused(f"{what}: its bytes do not tell what it is; say so with --family")
-    architecture = facts.architecture
+def completed(config: ImageConfig, facts: ImageFacts) -> ImageConfig:
+    """Return a configuration with what the main file's facts add; what was said stays."""
     known = ImageConfig(
         family=facts.family,
         platforms=_platforms(config.family or facts.family, facts),
-        architecture=architecture or "",
+        architecture=facts.architecture or "",
     )
-    if architecture is Architecture.OTHER:
-        raise ImageRefused(f"{what}: built for a processor that we know nothing of")
     return known.overridden(config)
 
 
@@ -77,9 +69,6 @@ def _platforms(family_name: str, facts: ImageFacts) -> tuple[Platform, ...]:
 
     if not family_name:
         return ()
-    try:
-        entries = family(family_name).traits.entries
-    except ImageError:
-        return ()  # of a family that is installed elsewhere: its host will tell
+    entries = family(family_name).traits.entries
     fitting = (each for each, ways in entries.items() if facts.entries & set(ways))
     return tuple(sorted(fitting))

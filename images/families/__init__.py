@@ -116,7 +116,7 @@ def family(name: str) -> Family:
         ) from None
     try:
         return cast(Family, getattr(import_module(module), attribute))
-    except Exception as error:  # noqa: BLE001 - the code of somebody else's package
+    except Exception as error:
         raise ImageError(
             f"image family {name!r} cannot be loaded from {known[name]}: {error}; correct the "
             "package that brings it, or remove that"
