@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format docs bench setup libvirtd image clean
+.PHONY: help demo test lint format docs bench setup libvirtd image xenbed clean
 
 help: ## list these jobs
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -54,6 +54,9 @@ image: setup ## build the sample images: hello and the Linux guest
 	@[ -d $(dir $(IMAGES)) ] || $(AS_ROOT) install -d -m 0711 $(dir $(IMAGES))
 	@[ -d $(IMAGES) ] || $(AS_ROOT) install -d -m 0755 $(IMAGES)
 	@$(AS_ROOT) $(BIN)/python -m images.build $(IMAGES)
+
+xenbed: setup ## a Xen host to try things on, emulated
+	@$(AS_ROOT) $(BIN)/python -m tests.xenbed start
 
 clean: ## remove what these jobs made in this folder
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks build dist

@@ -203,11 +203,15 @@ def _binding(service: Service, endpoints: Sequence[Endpoint]) -> HTTPS:
 def failure(error: BaseException) -> Answer:
     """Return the SERVFAIL that says why a service could not be woken.
 
-    What is not a `WakeError` is a defect of ours; its text is for the log, not for the client.
+    What is not a `WakeError` is a defect of ours; its text is for the log, not for the client. Nor
+    is what is wrong with an image: that speaks of files and hosts, and is long.
     """
     if isinstance(error, WakeError):
         code = EDE_OF_REASON.get(error.reason, Ede.OTHER)
-        return Answer(SERVFAIL, ede=(code, error.message))
+        text = error.message
+        if error.reason is WakeReason.IMAGE_UNUSABLE:
+            text = f"{error.service}: its image cannot be booted; `edgewake status` says why"
+        return Answer(SERVFAIL, ede=(code, text))
     if isinstance(error, CancelledError):
         return Answer(SERVFAIL, ede=(Ede.NOT_READY, "the wake was given up; ask again"))
     return Answer(SERVFAIL, ede=(Ede.OTHER, "internal error; the server's log says more"))

@@ -82,8 +82,8 @@ class Image:
     `family` is a name in `images.families.FAMILIES`; empty means that the file's bytes tell.
     `kernel` is the file that is started, None for an image that boots from its first disk; all
     files are on this machine. `catalog` names an image of the catalogue, which then says all that
-    is not said here. `cmdline` is what the user wants the guest's program to be told, put
-    where the family wants it.
+    is not said here. `cmdline` is what the user wants the guest's program to be told, put where the
+    family wants it.
 
     The rest overrides what the family says, where it is not empty (or None): `template` the whole
     command line, with the words of `images.families.template`; `machine` the QEMU machine type;

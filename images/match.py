@@ -42,9 +42,13 @@ def resolve(image: Image, facts: ImageFacts) -> str:
     for family ``other`` and for families of installed packages, which `images.inspect` cannot know.
     """
     said, seen = image.family, facts.family
+    if not said and facts.unusable:
+        raise ImageRefused(facts.unusable)
     if not said and not seen:
+        ways = f" (it can be entered by {_listed(facts.entries)})" if facts.entries else ""
         raise ImageRefused(
-            f"{image.main_file} does not tell by its bytes what it is; add 'family:' to the image"
+            f"{image.main_file} does not tell by its bytes what kind of guest it is{ways}; add "
+            "'family:' to the image, 'other' if none of the named ones fits"
         )
     if said in FAMILIES and said != "other" and seen not in {"", said} and {said, seen} != ALIKE:
         raise ImageRefused(

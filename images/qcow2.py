@@ -5,21 +5,17 @@ After QEMU docs/interop/qcow2.txt. An inside that needs more than the two tables
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from images.disk import NO_BOOT_LOADER, disk_facts
 from images.facts import Architecture, Container, Entry, Format, ImageFacts
+from images.qcow2_header import HEADER_BYTES, MAGIC, MOST_NAME_BYTES, Qcow2Header, qcow2_header
 from images.source import Source
 from images.xen_notes import text
 
-MAGIC = b"QFI\xfb"
-MOST_BACKING_NAME_BYTES = 1023
-_EXTERNAL_DATA = 1 << 2  # an incompatible feature
 _HARMLESS = 0b11  # dirty, corrupt: what is read here is read all the same
 _OFFSET = 0x00FF_FFFF_FFFF_FE00
 _COMPRESSED, _ZERO = 1 << 62, 1
-_CLUSTER_BITS = range(9, 22)
-
 
 _UNSEEN = ImageFacts(
     file_bytes=0,
@@ -33,30 +29,19 @@ class _NotSimple(Exception):  # noqa: N818 - reads as a sentence where it is rai
     """A cluster cannot be read without more of the format than is done here."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    version: int
-    backing_at: int
-    backing_length: int
-    cluster_bits: int
-    virtual_size: int
-    encryption: int
-    l1_at: int
-    features: int
-
-
 def qcow2_facts(source: Source) -> ImageFacts | None:
     """Return what a qcow2 file is, None if it is none."""
-    if source.read(0, 4) != MAGIC:
+    head = source.read(0, HEADER_BYTES)
+    if not head.startswith(MAGIC):
         return None
-    header = _header(source)
-    if header.version not in (2, 3) or header.cluster_bits not in _CLUSTER_BITS:
+    header = qcow2_header(head)
+    if header.objection:
         return ImageFacts(
             source.size,
             container=Container.QCOW2,
             format=Format.DISK,
             evidence="qcow2 magic number",
-            unusable=f"a damaged qcow2 header, or version {header.version}, which is not known",
+            unusable=header.objection,
         )
     inside = _inside(source, header)
     return replace(
@@ -70,35 +55,18 @@ def qcow2_facts(source: Source) -> ImageFacts | None:
     )
 
 
-def _header(source: Source) -> _Header:
-    def number(at: int, size: int) -> int:
-        return source.number(at, size, "big")
-
-    version = number(4, 4)
-    return _Header(
-        version=version,
-        backing_at=number(8, 8),
-        backing_length=number(16, 4),
-        cluster_bits=number(20, 4),
-        virtual_size=number(24, 8),
-        encryption=number(32, 4),
-        l1_at=number(40, 8),
-        features=number(72, 8) if version == 3 else 0,
-    )
-
-
-def _warnings(source: Source, header: _Header) -> list[str]:
+def _warnings(source: Source, header: Qcow2Header) -> list[str]:
     warnings = []
     if header.backing_at:
-        length = min(header.backing_length, MOST_BACKING_NAME_BYTES)
+        length = min(header.backing_length, MOST_NAME_BYTES)
         name = text(source.read(header.backing_at, length))
         warnings.append(f"it is only what changed in another file, which it needs: {name!r}")
-    if header.features & _EXTERNAL_DATA:
+    if header.has_external_data:
         warnings.append("its data are in another file, which it needs")
     return warnings
 
 
-def _inside(source: Source, header: _Header) -> ImageFacts:
+def _inside(source: Source, header: Qcow2Header) -> ImageFacts:
     """Return what the disk inside is."""
     if header.backing_at or header.encryption or header.features & ~_HARMLESS:
         return _UNSEEN
@@ -109,7 +77,7 @@ def _inside(source: Source, header: _Header) -> ImageFacts:
     return facts or ImageFacts(0, unusable=NO_BOOT_LOADER)
 
 
-def _reader(source: Source, header: _Header) -> Callable[[int, int], bytes]:
+def _reader(source: Source, header: Qcow2Header) -> Callable[[int, int], bytes]:
     """Return a function that reads the disk inside; it raises `_NotSimple`."""
     cluster_bytes = 1 << header.cluster_bits
     l2_bits = header.cluster_bits - 3

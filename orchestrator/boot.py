@@ -5,17 +5,17 @@ anything, and an instance is forgotten only after its guest is gone. Each step r
 undo, so a failure anywhere takes back exactly what was done.
 """
 
-import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from logging import getLogger
 from pathlib import Path
 from typing import Protocol
 
 from images.bootspec import HostTraits
+from orchestrator import console_pattern
 from orchestrator.errors import (
     EdgewakeError,
     GuestDied,
@@ -26,7 +26,7 @@ from orchestrator.errors import (
 )
 from orchestrator.fleet import Fleet
 from orchestrator.hypervisors.base import Hypervisor, Stamp
-from orchestrator.library import Fit, Library
+from orchestrator.library import Fit, Library, Place
 from orchestrator.model import Instance, InstanceState, Lab, Probe, Service
 from orchestrator.readiness import Cancelled, NotAnswering, Target
 from orchestrator.store.base import Store
@@ -90,7 +90,6 @@ class Boots:
         self._fleet = fleet
         self._deaths: dict[str, str] = {}
         self._end_patterns: dict[str, str] = {}
-        self._booted: dict[str, tuple[Path, ...]] = {}
         self._waiting: dict[str, float] = {}
         self.closing = ""  # why nobody waits for anything any more
         self._lock = threading.Lock()
@@ -106,12 +105,12 @@ class Boots:
         with ExitStack() as undo:
             undo.callback(self._fleet.drop, instance, rest_until=0.0)
             parts = self._parts(instance)
-            guest = self._library.guest(
-                self._fleet.lab, service, instance, parts.traits, self.owner
-            )
+            place = Place(self._fleet.lab.host(instance.host), parts.traits)
+            guest = self._library.guest(self._fleet.lab, service, instance, place, self.owner)
             instance = replace(instance, address6=guest.mark.address6)
             self._end_patterns[instance.name] = guest.boot.end_pattern
-            self._booted[instance.name] = guest.boot.files
+            self._library.hold(guest)
+            undo.callback(self._library.release, instance.name)
             self._fleet.put(instance)
             self._store.save(instance)
             undo.pop_all()  # from here on there is more to take back, and it may not succeed
@@ -195,15 +194,22 @@ class Boots:
             pattern = self._end_patterns[instance.name] = self._end_pattern(instance, service)
         if not pattern:
             return False
-        console = self._parts(instance).hypervisor.console(instance.name)
-        return re.search(pattern, console.decode(errors="replace"), re.MULTILINE) is not None
+        try:
+            console = self._parts(instance).hypervisor.console(instance.name)
+        except HypervisorError as error:  # it may be read next time, and says nothing till then
+            log.debug("the console of %s cannot be read: %s", instance.name, error)
+            return False
+        return console_pattern.found(pattern, console)
 
     def _end_pattern(self, instance: Instance, service: Service) -> str:
+        place = self._places().get(instance.host)
+        if place is None:
+            return ""
         try:
-            fit = self._library.fit(self._fleet.lab, service, self._parts(instance).traits)
+            fit = self._library.fit(self._fleet.lab, service, place)
         except EdgewakeError:
             return ""
-        return fit.image.end_pattern or fit.family.traits.end_pattern
+        return fit.image.end_pattern or fit.known.family.traits.end_pattern
 
     def note_death(self, instance: str, why: str, asked_at: float) -> None:
         """Tell whoever waits for this instance that its guest is gone.
@@ -236,7 +242,7 @@ class Boots:
     def forget(self, instance: Instance, *, rest_until: float) -> None:
         """Remove every record of an instance whose guest is known to be gone."""
         self._end_patterns.pop(instance.name, None)
-        self._booted.pop(instance.name, None)
+        self._library.release(instance.name)
         self._store.remove(instance, rest_until=rest_until)
         self._fleet.drop(instance, rest_until=rest_until)
 
@@ -254,32 +260,44 @@ class Boots:
 
     def unfit(self, service: Service) -> Mapping[str, str]:
         """Return the hosts that can run no image of a service, and why."""
-        return self._library.unfit(self._fleet.lab, service, self._traits())
+        return self._library.unfit(self._fleet.lab, service, self._places())
 
-    def fits(self, service: Service) -> Mapping[str, Fit]:
-        """Return which image each host would boot for a service, where it can run one."""
-        lab, fits = self._fleet.lab, {}
-        for host, traits in self._traits().items():
-            with suppress(ImageUnusable):
-                fits[host] = self._library.fit(lab, service, traits)
-        return fits
-
-    def files_in_use(self, lab: Lab) -> tuple[Path, ...]:
-        """Return the image files that a lab may boot, and those that our guests have booted."""
-        booted = [path for files in self._booted.copy().values() for path in files]
-        return tuple(dict.fromkeys((*self._library.files(lab), *booted)))
+    def fits(self, service: Service) -> Mapping[str, Fit | ImageUnusable]:
+        """Return which image each host would boot for a service, or why it can run none."""
+        lab = self._fleet.lab
+        by_kind: dict[object, Fit | ImageUnusable] = {}
+        places = self._places()
+        for place in places.values():
+            if place.kind not in by_kind:
+                try:
+                    by_kind[place.kind] = self._library.fit(lab, service, place)
+                except ImageUnusable as error:
+                    by_kind[place.kind] = error
+        return {host: by_kind[place.kind] for host, place in places.items()}
 
     def keep_files(self, lab: Lab) -> None:
-        """Tell every host which files a lab may boot, so that it can remove others that we sent."""
-        files = self.files_in_use(lab)
+        """Tell every host which files a lab may boot, so that it can remove others that we sent.
+
+        Files that a crash left held for a guest that never was are let go of, too.
+        """
+        stored = {instance.name for instance in self._store.load().instances}
+        for instance in self._library.holders():
+            if self._fleet.get(instance) is None and instance not in stored:
+                self._library.release(instance)
+        files = self._library.files(lab)
         for host, parts in self.hosts.copy().items():
             try:
                 parts.keep(files)
             except HypervisorError as error:
                 log.info("%s: files that were sent there were not looked through: %s", host, error)
 
-    def _traits(self) -> dict[str, HostTraits]:
-        return {name: parts.traits for name, parts in self.hosts.copy().items()}
+    def _places(self) -> dict[str, Place]:
+        """Return the hosts of the lab that were opened."""
+        return {
+            host.name: Place(host, parts.traits)
+            for host in self._fleet.lab.hosts
+            if (parts := self.hosts.get(host.name))
+        }
 
     def _parts(self, instance: Instance) -> HostParts:
         try:

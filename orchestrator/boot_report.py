@@ -4,25 +4,15 @@ What `edgewake image boot-spec` prints: the result of a family's conventions and
 file overrules. Nothing is started and no host is asked.
 """
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from images.bootspec import BootSpec, Nic, Platform
 from orchestrator.errors import EdgewakeError, ImageUnusable
 from orchestrator.hypervisors.domain_xml import domain_xml, xen_domain_xml
-from orchestrator.library import Fit, Library, traits_of
-from orchestrator.model import (
-    Guest,
-    Host,
-    Instance,
-    InstanceState,
-    Lab,
-    Service,
-    instance_name,
-    mac_of,
-)
+from orchestrator.library import Fit, Library, Place, example, traits_of
+from orchestrator.model import Guest, Host, Lab, Service
 
 LABEL_WIDTH = 14
 OWNER = "not-started"
@@ -34,34 +24,36 @@ Named = TypeVar("Named", Host, Service)
 class Planned:
     """A guest as it would be started on a host, and the image that was chosen for it."""
 
-    host: Host
+    place: Place
     fit: Fit
     guest: Guest
 
     @property
     def xml(self) -> str:
         """The domain XML that libvirt would be given; empty where libvirt has no part in it."""
-        match traits_of(self.host).platform:
+        match self.place.traits.platform:
             case Platform.QEMU:
-                return domain_xml(self.guest)
+                return domain_xml(self.guest, virt="kvm" if self.place.traits.kvm else "qemu")
             case Platform.XEN:
                 return xen_domain_xml(self.guest)
             case Platform.SPT:
                 return ""
 
 
-def planned(lab: Lab, library: Library, service: str, host: str = "") -> Planned:
+def planned(
+    lab: Lab, library: Library, service: str, host: str = "", *, kvm: Callable[[Host], bool]
+) -> Planned:
     """Return how a service would be booted: on that host, or on the first one that can.
 
-    The address is the first of the host's pool. Raises `EdgewakeError` for an unknown name, and
-    `ImageUnusable` when no host can boot it.
+    `kvm` says of a host whether KVM boots guests there. The address is the first of the host's
+    pool. Raises `EdgewakeError` for an unknown name, and `ImageUnusable` when no host can boot it.
     """
     known = _named("service", lab.services, service)
     hosts = (_named("host", lab.hosts, host),) if host else lab.hosts
     failures: list[ImageUnusable] = []
     for each in hosts:
         try:
-            return _on(lab, library, known, each)
+            return _on(lab, library, known, each, kvm(each))
         except ImageUnusable as error:
             failures.append(error)
     raise failures[0] if failures else EdgewakeError("the lab has no hosts")
@@ -72,9 +64,9 @@ def boot_json(planned: Planned) -> dict[str, Any]:
     spec = planned.guest.boot
     return {
         "instance": planned.guest.name,
-        "host": planned.host.name,
+        "host": planned.place.host.name,
         "image": planned.fit.image.name,
-        "family": planned.fit.family.traits.name,
+        "family": planned.fit.known.family.traits.name,
         "entry": str(spec.entry),
         "machine": spec.machine,
         "memory_mib": spec.memory_mib,
@@ -109,15 +101,19 @@ def boot_text(planned: Planned) -> str:
 
 
 def _lines(planned: Planned) -> Iterator[tuple[str, str]]:
-    fit, spec, traits = planned.fit, planned.guest.boot, traits_of(planned.host)
-    family = fit.family.traits
+    fit, spec, traits = planned.fit, planned.guest.boot, planned.place.traits
+    family = fit.known.family.traits
     least = fit.image.least_memory_mib or family.least(traits.platform)
     yield "image", f"{fit.image.name}: {family.title} ({family.name})"
-    yield "host", f"{planned.host.name} ({traits.platform}), as {planned.guest.name}"
+    yield (
+        "host",
+        f"{planned.place.host.name} ({traits.platform}), as {planned.guest.name} for example",
+    )
     yield "way in", str(spec.entry)
     if traits.platform is Platform.QEMU:
         yield "machine", spec.machine
-    yield "memory", f"{spec.memory_mib} MiB (least {least}), {spec.vcpus} processor(s)"
+    processors = 1 if traits.platform is Platform.SPT else spec.vcpus  # the tender has one
+    yield "memory", f"{spec.memory_mib} MiB (least {least}), {processors} processor(s)"
     yield from _files(spec)
     yield "command line", spec.cmdline or "none"
     for nic in spec.nics:
@@ -125,7 +121,10 @@ def _lines(planned: Planned) -> Iterator[tuple[str, str]]:
     for key, value in spec.xenstore:
         yield "Xenstore", f"{key} = {value}"
     yield "ends", f"when it prints {spec.end_pattern!r}" if spec.end_pattern else "by itself"
-    yield "shutdown", "obeyed, so it is asked first" if spec.obeys_shutdown else "ends it at once"
+    yield (
+        "shutdown",
+        "obeyed: it is asked first" if spec.obeys_shutdown else "not obeyed: it is destroyed",
+    )
 
 
 def _files(spec: BootSpec) -> Iterator[tuple[str, str]]:
@@ -146,20 +145,11 @@ def _card(nic: Nic) -> str:
     return ", ".join(said)
 
 
-def _on(lab: Lab, library: Library, service: Service, host: Host) -> Planned:
-    traits, address = traits_of(host), host.network.first
-    instance = Instance(
-        name=instance_name(lab.name, service.name, 0),
-        service=service.name,
-        host=host.name,
-        address=address,
-        address6=host.network.address6(address),
-        mac=mac_of(address),
-        state=InstanceState.BOOTING,
-        created_at=time.time(),
-    )
-    fit = library.fit(lab, service, traits)
-    return Planned(host, fit, library.guest(lab, service, instance, traits, OWNER))
+def _on(lab: Lab, library: Library, service: Service, host: Host, kvm: bool) -> Planned:
+    place = Place(host, traits_of(host, kvm=kvm))
+    fit = library.fit(lab, service, place)
+    instance = example(lab, service, host)
+    return Planned(place, fit, library.guest(lab, service, instance, place, OWNER))
 
 
 def _named(what: str, all_: Sequence[Named], name: str) -> Named:

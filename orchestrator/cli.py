@@ -8,8 +8,6 @@ that `edgewake --help` is quick.
 
 # ruff: noqa: PLC0415 - see above
 
-import csv
-import json
 import os
 import sys
 import time
@@ -21,6 +19,7 @@ from urllib.parse import quote
 import typer
 from typer.core import TyperGroup
 
+from orchestrator import display
 from orchestrator.cli_hosts import hosts_app
 from orchestrator.cli_images import images_app
 from orchestrator.errors import EdgewakeError, InstallationError, LabError
@@ -29,18 +28,13 @@ from orchestrator.state_dir import StateDir
 from web.client import ApiError, Client, NotRunning
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from orchestrator.verdicts import Check
 
 SYSTEM_STATE = Path("/var/lib/edgewake")
 USER_STATE = Path(".local/state/edgewake")  # below the home directory (XDG base directories)
 DEMO_LAB = Path(__file__).resolve().parents[1] / "examples" / "demo.yaml"
-WIDE = 160  # columns when the output is no terminal: enough that nothing is cut
 FOLLOW_S = 0.5
 RECOGNISED = 64  # characters by which a place in a console's text is found again
-STATE_COLOURS = {"awake": "bold green", "asleep": "green", "waking": "yellow", "stopping": "yellow"}
-VERDICT_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 class Exit(IntEnum):
@@ -195,15 +189,15 @@ def apply(
     answer = client.put("/lab?dry_run=1", body)
     if not dry_run:
         if answer["changes"] and not yes and not as_json and _at_terminal():
-            _print_changes(answer["changes"])
+            display.print_changes(answer["changes"])
             typer.confirm("Go on?", abort=True)
         answer = client.put("/lab", body)
     if as_json:
-        _print_json(answer)
+        display.print_json(answer)
         return
     typer.echo(f"lab {answer['lab']}: {'applied' if answer['applied'] else 'not applied'}")
     typer.echo(f"  {answer['summary']}")
-    _print_changes(answer["changes"])
+    display.print_changes(answer["changes"])
 
 
 @app.command(epilog="Example: edgewake plan lab.yaml")
@@ -227,12 +221,12 @@ def plan(
     else:
         answer = _plan_offline(ctx, lab)
     if as_json:
-        _print_json(answer)
+        display.print_json(answer)
         return
-    _print_plan(answer["plan"])
+    display.print_plan(answer["plan"])
     if lab is None:
         typer.echo("Changes to what is awake now" + (", carried out:" if do_apply else ":"))
-        _print_changes(answer["changes"])
+        display.print_changes(answer["changes"])
 
 
 @app.command(epilog="Example: edgewake explain web --for campus")
@@ -248,9 +242,9 @@ def explain(
     query = f"?population={quote(population, safe='')}" if population else ""
     answer = _client(ctx).get(f"/services/{quote(name, safe='')}/hosts{query}")
     if as_json:
-        _print_json(answer)
+        display.print_json(answer)
     else:
-        _print_choices(answer["hosts"])
+        display.print_choices(answer["hosts"])
 
 
 @app.command(epilog="Example: edgewake status")
@@ -261,9 +255,9 @@ def status(ctx: typer.Context, as_json: Json = False) -> None:
     """
     answer = _client(ctx).get("/status")
     if as_json:
-        _print_json(answer)
+        display.print_json(answer)
     else:
-        _print_status(answer)
+        display.print_status(answer)
 
 
 @app.command(epilog="Example: edgewake wake web")
@@ -282,7 +276,7 @@ def wake(
     body = {"client": client} if client else {}
     answer = _client(ctx).post(f"/services/{quote(name, safe='')}/wake", body)
     if as_json:
-        _print_json(answer)
+        display.print_json(answer)
         return
     for end in answer["endpoints"]:
         addresses = " ".join(each for each in (end["address"], end["address6"]) if each)
@@ -290,7 +284,7 @@ def wake(
     if answer["wake"] is None:
         typer.echo("it was awake")
     else:
-        _print_wakes([answer["wake"]])
+        display.print_wakes([answer["wake"]])
 
 
 @app.command(epilog="Example: edgewake sleep web")
@@ -298,7 +292,7 @@ def sleep(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     """Put a service to sleep now, used or not."""
     answer = _client(ctx).post(f"/services/{quote(name, safe='')}/sleep")
     if as_json:
-        _print_json(answer)
+        display.print_json(answer)
     else:
         ended = ", ".join(answer["ended"])
         typer.echo(f"{name}: ended {ended}" if ended else f"{name}: was asleep")
@@ -322,7 +316,7 @@ def logs(
     client, path = _client(ctx), f"/services/{quote(name, safe='')}/console"
     text = client.text(path)
     if as_json:
-        _print_json({"service": name, "console": text})
+        display.print_json({"service": name, "console": text})
         return
     typer.echo(text, nl=False)
     while follow:
@@ -352,11 +346,11 @@ def trace(
         raise typer.BadParameter("--csv and --json do not go together")
     answer = _client(ctx).get(f"/wakes?service={quote(name, safe='')}&limit={limit}")
     if as_json:
-        _print_json(answer)
+        display.print_json(answer)
     elif as_csv:
-        _print_csv(answer["wakes"])
+        display.print_csv(answer["wakes"])
     elif answer["wakes"]:
-        _print_wakes(answer["wakes"])
+        display.print_wakes(answer["wakes"])
     else:
         typer.echo("no wakes yet")
 
@@ -371,7 +365,7 @@ def doctor(ctx: typer.Context, lab: MaybeLab = None, as_json: Json = False) -> N
     With LAB, its libvirt hosts, images and DNS address are looked at too. Ends with 5 if a check
     failed; warnings are no failure.
     """
-    from orchestrator.daemon import library_of
+    from orchestrator.daemon import kvm_known, library_of
     from orchestrator.doctor import Patient, examine
     from orchestrator.labfile import load_lab
     from orchestrator.verdicts import Verdict
@@ -379,16 +373,16 @@ def doctor(ctx: typer.Context, lab: MaybeLab = None, as_json: Json = False) -> N
     images = ctx.obj.images
     parsed = load_lab(lab, images_dir=images) if lab else None
     library = library_of(ctx.obj)
-    patient = Patient(images, library, parsed, dns_is_ours=_is_running(ctx))
+    patient = Patient(images, library, kvm_known(ctx.obj), parsed, dns_is_ours=_is_running(ctx))
     checks: list[Check] = []
-    out = _console()
+    out = display.console()
     with out.status("looking; booting a kernel under KVM may take seconds ..."):
         for check in examine(patient):
             checks.append(check)
             if not as_json:
-                _print_check(out, check)
+                display.print_check(out, check)
     if as_json:
-        _print_json({"checks": [_check_document(check) for check in checks]})
+        display.print_json({"checks": [display.check_document(check) for check in checks]})
     if any(check.verdict is Verdict.FAIL for check in checks):
         raise typer.Exit(Exit.INSTALLATION)
 
@@ -413,7 +407,7 @@ def schema() -> None:
     """Print the JSON Schema of lab files, for editors."""
     from orchestrator.labfile import lab_schema
 
-    _print_json(lab_schema())
+    display.print_json(lab_schema())
 
 
 app.add_typer(images_app)
@@ -445,14 +439,15 @@ def _is_running(ctx: typer.Context) -> bool:
 
 
 def _plan_offline(ctx: typer.Context, lab: Path) -> dict[str, Any]:
-    from orchestrator.daemon import library_of
+    from orchestrator.daemon import kvm_known, library_of
     from orchestrator.labfile import load_lab
-    from orchestrator.library import traits_of
+    from orchestrator.library import Place, traits_of
     from orchestrator.planner import Planner
     from web import wire
 
     wanted = load_lab(lab, images_dir=ctx.obj.images)
-    hosts = {host.name: traits_of(host) for host in wanted.hosts}
+    kvm = kvm_known(ctx.obj)
+    hosts = {host.name: Place(host, traits_of(host, kvm=kvm(host))) for host in wanted.hosts}
     library = library_of(ctx.obj)
     unfit = {service.name: library.unfit(wanted, service, hosts) for service in wanted.services}
     plan = Planner(wanted).plan([], unfit)
@@ -473,141 +468,3 @@ def unseen(before: str, now: str) -> str:
             return now[len(before) - at :]
         at = before.find(now[:RECOGNISED], at + 1)
     return now
-
-
-# --- printing ---------------------------------------------------------------------------------
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
-
-
-def _print_json(document: object) -> None:
-    typer.echo(json.dumps(document, indent=2))
-
-
-def _print_changes(changes: list[dict[str, Any]]) -> None:
-    for change in changes:
-        what = change.get("instance") or change["service"]
-        typer.echo(f"  {change['do']:<9} {what} on {change['host']}")
-    if not changes:
-        typer.echo("  no instance has to end or move")
-
-
-def _print_status(answer: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    hosts = Table("host", "state", "cpu used", "memory used", "host says free", box=None)
-    for host in answer["hosts"]:
-        used, usable, free = host["used"], host["usable"], host["free"]
-        hosts.add_row(
-            host["name"],
-            _host_state(host),
-            f"{used['cpu']:g} of {usable['cpu']:g}",
-            f"{used['memory_mib']} of {usable['memory_mib']} MiB",
-            f"{free['memory_mib']} MiB" if free else "?",
-        )
-    services = Table("service", "state", "where", "address", "remark", box=None)
-    for service in answer["services"]:
-        instances, state = service["instances"], service["state"]
-        services.add_row(
-            service["name"],
-            f"[{STATE_COLOURS.get(state, 'default')}]{state}[/]",
-            ", ".join(each["host"] for each in instances),
-            ", ".join(each["address"] for each in instances),
-            _remark(service),
-        )
-    out = _console()
-    out.print(f"lab [bold]{_plain(answer['lab'])}[/]\n", hosts, "", services, sep="\n")
-
-
-def _host_state(host: dict[str, Any]) -> str:
-    if host["lost"]:
-        return f"[red]lost[/]: {_plain(host['lost'])}"
-    if host["refused"]:
-        return f"[red]not used[/]: {_plain(host['refused'])}"
-    if drain := host["drain"]:
-        return f"[yellow]{drain['state']}[/]: {drain['moved']} of {drain['total']} moved"
-    return "[green]reachable[/]"
-
-
-def _remark(service: dict[str, Any]) -> str:
-    if service["trouble"]:
-        return f"[yellow]{_plain(service['trouble'])}[/]"
-    asleep = service["state"] == "asleep"
-    return _plain(service["idle"]) or ("healthy: a query wakes it" if asleep else "")
-
-
-def _print_plan(plan: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    table = Table("service", "hosts", "why", box=None)
-    for service, sites in sorted(plan["sites"].items()):
-        table.add_row(service, ", ".join(sites), _plain(plan["why"].get(service, "")))
-    out = _console()
-    out.print(table)
-    terms = ", ".join(f"{name} {value:g}" for name, value in plan["terms"].items())
-    out.print(f"\nvalue {plan['value']:g}" + (f" ({terms})" if terms else ""))
-    if plan["bound"] is not None:
-        gap = "" if plan["gap"] is None else f", gap {plan['gap']:.2%}"
-        out.print(f"no plan is better than {plan['bound']:g}{gap}")
-    out.print(f"found by {plan['algorithm']} in {plan['seconds']:.3f} s")
-
-
-def _print_choices(hosts: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    table = Table("host", "choice", "boots", "away", "why not", box=None)
-    for host in hosts:
-        boots = f"{_plain(host['image'])} by {host['entry']}" if host["image"] else ""
-        away = "" if host["distance_ms"] is None else f"{host['distance_ms']:g} ms"
-        rank = "[red]no[/]" if host["rank"] is None else f"[green]{host['rank']}[/]"
-        table.add_row(_plain(host["host"]), rank, boots, away, _plain(host["why_not"]))
-    _console().print(table)
-
-
-def _print_wakes(wakes: list[dict[str, Any]]) -> None:
-    from orchestrator.timeline import print_wakes, wake_of
-
-    print_wakes(_console(), [wake_of(wake) for wake in wakes])
-
-
-def _print_csv(wakes: list[dict[str, Any]]) -> None:
-    """Print one line per stage of each wake: long, tidy, for spreadsheets and data frames."""
-    from orchestrator.trace import OURS
-
-    facts = ("id", "service", "started_at", "outcome", "host", "instance", "queries")
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*facts, "stage", "at_ms", "took_ms", "ours"])
-    for wake in wakes:
-        before_s = 0.0
-        for stage, at_s in wake["stamps"]:
-            times = f"{at_s * 1000:.3f}", f"{(at_s - before_s) * 1000:.3f}"
-            writer.writerow([*(wake[fact] for fact in facts), stage, *times, int(stage in OURS)])
-            before_s = at_s
-
-
-def _print_check(out: "Console", check: "Check") -> None:
-    colour = VERDICT_COLOURS[check.verdict]
-    found = f"[{colour}]{check.verdict:<4}[/]  {_plain(check.name)}: {_plain(check.what)}"
-    out.print(found, soft_wrap=True)
-    if check.to_do:
-        out.print(f"      {_plain(check.to_do)}", soft_wrap=True)
-
-
-def _check_document(check: "Check") -> dict[str, str]:
-    return {
-        "name": check.name,
-        "verdict": check.verdict.value,
-        "what": check.what,
-        "to_do": check.to_do,
-    }
-
-
-def _plain(text: str) -> str:
-    """Return text in which rich sees no markup."""
-    from rich.markup import escape
-
-    return escape(text)

@@ -1,7 +1,7 @@
-"""The commands `edgewake host ...`: look at machines that are to run guests.
+"""The commands `edgewake host ...`: look at machines that are to run guests, and empty them.
 
-They need no edgewake to run, and change nothing on any host. docs/cli.md has every command with an
-example, docs/hosts.md what a host needs.
+`add` needs no edgewake to run, and changes nothing on any host; `drain` asks the one that runs.
+docs/cli.md has every command with an example, docs/hosts.md what a host needs.
 """
 
 # ruff: noqa: PLC0415 - as in orchestrator.cli: what a command needs is imported by it
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli_drain import register
+
 if TYPE_CHECKING:
     from orchestrator.host_advice import Entry, Missing
     from orchestrator.host_probe import FoundNetwork, HostFacts
@@ -23,9 +25,12 @@ hosts_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Look at machines that are to run guests.",
+    help="Look at machines that are to run guests, and empty them.",
     epilog="Example: edgewake host add xen+ssh://root@pc1/system",
 )
+
+
+register(hosts_app)
 
 
 @hosts_app.command(epilog="Example: edgewake host add xen+ssh://root@pc1/system")

@@ -9,7 +9,7 @@ command with an example.
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,7 +68,7 @@ def add(
     cmdline: Annotated[str, typer.Option(help="What its program is told.")] = "",
     platform: Annotated[
         list[Platform] | None,
-        typer.Option(help="Where it runs, if its bytes do not tell; more than once for more."),
+        typer.Option(help="The only hosts it is for; more than once for more."),
     ] = None,
     flavour: Annotated[
         str, typer.Option(metavar="WORD", help="What it is called among the flavours of NAME.")
@@ -93,13 +93,15 @@ def add(
 ) -> None:
     """Add an image to the catalogue, or another flavour of one.
 
-    Nothing of it can be seen before every byte is there and right.
+    Nothing of it can be seen before every byte is there and right, and it is known to boot
+    somewhere. What the lab of a running edgewake uses cannot be replaced.
     """
     from images.catalog import Adding, ImageConfig, Part, Role
 
     with _image_errors(), _progress(as_json=as_json) as progress:
         parts = [Part(initrd, Role.INITRD)] if initrd else []
         parts += [Part(each, Role.DISK) for each in disk or []]
+        catalog = _catalog(ctx)
         how = Adding(
             config=ImageConfig(family=family, platforms=tuple(platform or ()), cmdline=cmdline),
             parts=tuple(parts),
@@ -107,9 +109,9 @@ def add(
             signatures=tuple(signature or ()),
             keys=_keys(key),
             replace=replace,
+            guard=_guard(ctx, catalog),
             progress=progress,
         )
-        catalog = _catalog(ctx)
         _make_folders(ctx.obj)
         entry = catalog.add_from(name, *sources, digests=digest or (), how=how)
     if as_json:
@@ -154,10 +156,13 @@ def tag(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Give an image another name, too."""
+    """Give an image another name, too.
+
+    A name that the lab of a running edgewake uses cannot be taken away from its image.
+    """
     with _image_errors():
         catalog = _catalog(ctx)
-        entry = catalog.tag(ref, new, replace_it=replace)
+        entry = catalog.tag(ref, new, replace_it=replace, guard=_guard(ctx, catalog))
     if as_json:
         _print_json(_document(catalog, entry))
     else:
@@ -223,15 +228,14 @@ def gc(
 ) -> None:
     """Remove files that no image of the catalogue needs any more.
 
-    What a running edgewake boots, or has booted, stays; so does what is younger than a day: another
-    tool may be about to give it a name.
+    What a guest runs from stays, whether edgewake runs or not; so does what is younger than a day:
+    another tool may be about to give it a name.
     """
     from images.catalog.upkeep import GRACE_S
 
-    in_use = [Path(file) for file in _in_use(ctx)["files"]]
     grace_s = 0 if everything else GRACE_S
     with _image_errors():
-        removed = _catalog(ctx).collect(in_use, grace_s=grace_s, dry_run=dry_run)
+        removed = _catalog(ctx).collect(grace_s=grace_s, dry_run=dry_run)
     if as_json:
         files = [{"path": str(each.path), "size": each.size} for each in removed]
         _print_json({"removed": files, "dry_run": dry_run})
@@ -297,11 +301,11 @@ def boot_spec(
     address is the first of the host's pool.
     """
     from orchestrator.boot_report import boot_json, boot_text, planned
-    from orchestrator.daemon import library_of
+    from orchestrator.daemon import kvm_known, library_of
     from orchestrator.labfile import load_lab
 
     wanted = load_lab(lab, images_dir=ctx.obj.images)
-    boot = planned(wanted, library_of(ctx.obj), service, host)
+    boot = planned(wanted, library_of(ctx.obj), service, host, kvm=kvm_known(ctx.obj))
     if as_json:
         _print_json(boot_json(boot))
     else:
@@ -341,27 +345,25 @@ def _catalog(ctx: typer.Context) -> "Catalog":
     return Catalog(ctx.obj.catalog)
 
 
-def _in_use(ctx: typer.Context) -> dict[str, list[str]]:
-    """Return what the running edgewake uses: `files`, and names of the `catalog`."""
+def _in_use(ctx: typer.Context) -> list[str]:
+    """Return the images of the catalogue that the lab of the running edgewake names."""
     try:
-        used: dict[str, list[str]] = Client(ctx.obj.socket).get("/images")
+        names: list[str] = Client(ctx.obj.socket).get("/images")["catalog"]
     except NotRunning:
-        return {"files": [], "catalog": []}
-    return used
+        return []
+    return names
 
 
 def _guard(ctx: typer.Context, catalog: "Catalog") -> "Guard":
-    """Return what objects to a change of an image that the running edgewake may boot."""
-    names = _in_use(ctx)["catalog"]
+    """Return what objects to taking away an image that the running edgewake may boot."""
 
     def objects(entry: "Entry") -> None:
-        for name in names:
-            with suppress(ImageError):
-                if catalog.find(name).ref == entry.ref:
-                    raise EdgewakeError(
-                        f"{entry.ref} is used by the lab of the running edgewake, as {name!r}",
-                        hint="apply a lab without it first",
-                    )
+        for name in _in_use(ctx):
+            if catalog.depends(name, entry):
+                raise EdgewakeError(
+                    f"{entry.ref} is used by the lab of the running edgewake, as {name!r}",
+                    hint="apply a lab without it first",
+                )
 
     return objects
 
@@ -458,15 +460,23 @@ def _print_entries(entries: "Sequence[Entry]") -> None:
             ", ".join(sorted(families)),
             _size(entry.size),
             entry.added.partition("T")[0],
-            entry.problem,
+            "; ".join(_problems(entry)),
         )
     _console().print(table)
+
+
+def _problems(entry: "Entry") -> list[str]:
+    if entry.problem:
+        return [entry.problem]
+    return [f"{each.name}: {each.problem}" for each in entry.flavours if each.problem]
 
 
 def _print_entry(catalog: "Catalog", entry: "Entry") -> None:
     typer.echo(f"{entry.ref}: {entry.digest}")
     for flavour in entry.flavours:
         typer.echo(f"\n{flavour.name}: {flavour.digest}")
+        if flavour.problem:
+            typer.echo(f"  {flavour.problem}")
         for name, value in flavour.config.document().items():
             typer.echo(f"  {name:<16} {_words(value)}")
         for layer in flavour.layers:
@@ -512,6 +522,7 @@ def _flavour_document(catalog: "Catalog", flavour: "Flavour") -> dict[str, Any]:
     return {
         "name": flavour.name,
         "digest": flavour.digest,
+        "problem": flavour.problem,
         "config": flavour.config.document(),
         "files": [_layer_document(catalog, layer) for layer in flavour.layers],
     }

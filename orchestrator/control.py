@@ -8,10 +8,10 @@ threads, one flight per service; `summon` returns at once, the other verbs say t
 
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from logging import getLogger
-from pathlib import Path
 
 from images.inspect import Inspector
 from orchestrator.background import Background
@@ -20,6 +20,7 @@ from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
 from orchestrator.drain import Drainer, DrainReport
 from orchestrator.errors import (
     EdgewakeError,
+    ImageUnusable,
     Overloaded,
     StoreError,
     UnknownHost,
@@ -30,7 +31,7 @@ from orchestrator.fleet import DRAINING, Fleet
 from orchestrator.hosts import Hosts, OpenHost
 from orchestrator.idle import Usage, Verdict, verdict
 from orchestrator.journal import Journal
-from orchestrator.library import Library
+from orchestrator.library import Fit, Library
 from orchestrator.model import (
     Client,
     Endpoint,
@@ -53,6 +54,7 @@ from orchestrator.trace import Wakes, WakeTrace
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
 from orchestrator.waking import Waker
+from placement.problem import Ranking
 
 log = getLogger(__name__)
 
@@ -343,30 +345,13 @@ class Orchestrator:
 
     # --- for people who look on -------------------------------------------------------------
 
-    def files_in_use(self) -> tuple[Path, ...]:
-        """Return the image files that the lab may boot, and those that its guests have booted."""
-        return self._boots.files_in_use(self.lab)
-
     def explain(self, service: str, population: str = "") -> tuple[Choice, ...]:
         """Return for each host whether it would be chosen to wake a service now, best first."""
         known = self.known(service)
         fits = self._boots.fits(known)
         ranking = self.fleet.ranking(service, population, self._boots.unfit(known))
-        distance_ms = self.fleet.planner.distance_ms
-        return tuple(
-            Choice(
-                host=host,
-                rank=rank,
-                image=fits[host].image.name if host in fits else "",
-                entry=str(fits[host].entry) if host in fits else "",
-                distance_ms=distance_ms(population, host) if population else None,
-                why_not=ranking.reasons.get(host, ""),
-            )
-            for rank, host in (
-                *enumerate(ranking.sites, 1),
-                *((None, host) for host in sorted(ranking.reasons)),
-            )
-        )
+        ranked = [*enumerate(ranking.sites, 1), *((None, host) for host in sorted(ranking.reasons))]
+        return tuple(self._choice(host, rank, population, fits, ranking) for rank, host in ranked)
 
     def events(self, limit: int = 100) -> tuple[Event, ...]:
         """Return the last events of the journal, oldest first."""
@@ -381,6 +366,26 @@ class Orchestrator:
             if parts := self._boots.hosts.get(host):
                 return parts.hypervisor.console(name)
         return b""
+
+    def _choice(
+        self,
+        host: str,
+        rank: int | None,
+        population: str,
+        fits: Mapping[str, Fit | ImageUnusable],
+        ranking: Ranking,
+    ) -> Choice:
+        fit = fits.get(host)
+        unusable = fit.message if isinstance(fit, ImageUnusable) else ""
+        distance_ms = self.fleet.planner.distance_ms(population, host) if population else None
+        return Choice(
+            host=host,
+            rank=None if unusable else rank,
+            image=fit.image.name if isinstance(fit, Fit) else "",
+            entry=str(fit.entry) if isinstance(fit, Fit) else "",
+            distance_ms=distance_ms,
+            why_not=ranking.reasons.get(host, unusable),
+        )
 
     # --- wakes ------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 `Daemon` is the process without its signals and output, for tests and programs; `run` is what the
 command line calls. Which back end serves a host is decided here, by its URI: ``memory:`` remembers
-guests instead of booting them, everything else is libvirt's.
+guests instead of booting them, ``spt:`` runs Solo5 unikernels as processes of this machine, and
+everything else is libvirt's.
 """
 
 import json
@@ -16,7 +17,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from types import FrameType
 from urllib.parse import urlsplit
 
@@ -30,9 +30,10 @@ from orchestrator.doctor import probe_kernel
 from orchestrator.errors import EdgewakeError, LabError
 from orchestrator.hypervisors.depot import Digests
 from orchestrator.hypervisors.domain_xml import Virt
-from orchestrator.hypervisors.kvm import cached_verdict
+from orchestrator.hypervisors.kvm import cached_verdict, kept_verdict
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
+from orchestrator.hypervisors.spt import SptHypervisor
 from orchestrator.installation import check_installation
 from orchestrator.labfile import parse_lab, read_text
 from orchestrator.library import Library, traits_of
@@ -50,7 +51,8 @@ log = logging.getLogger(__name__)
 # the default of 5 ms makes the median answer ten times slower (docs/dns.md).
 SWITCH_INTERVAL_S = 0.0005
 
-MEMORY_SCHEME = "memory"
+MEMORY_SCHEME, SPT_SCHEME = "memory", "spt"
+ORDERS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 OURS = ("edgewake", "orchestrator", "dns_boot", "web", "images", "placement")
 
@@ -211,7 +213,23 @@ def read_lab(path: Path, images_dir: Path) -> LabFile:
 def library_of(state: StateDir) -> Library:
     """Return the images of an installation: files, and its catalogue."""
     inspector = Inspector()
-    return Library(inspector, Catalog(state.catalog, inspect=inspector).fetch)
+    return Library(inspector, Catalog(state.catalog, inspect=inspector))
+
+
+def kvm_known(state: StateDir) -> Callable[[Host], bool]:
+    """Return what tells of a host whether KVM boots guests there, as far as was found out before.
+
+    Nothing is booted to find out; `HostOpener` does that, for hosts on this machine only.
+    """
+    kernel = probe_kernel(state.images)
+    verdict = kept_verdict(state.kvm, kernel) if kernel else None
+    return lambda host: bool(verdict and verdict.usable and is_local_qemu(host))
+
+
+def is_local_qemu(host: Host) -> bool:
+    """Return whether a host is this machine, by QEMU."""
+    parts = urlsplit(host.uri)
+    return parts.scheme == "qemu" and not parts.hostname
 
 
 # --- hosts ------------------------------------------------------------------------------------
@@ -232,6 +250,14 @@ class HostOpener:
         """Return what control needs to work with a host; connects to nothing yet."""
         if urlsplit(host.uri).scheme == MEMORY_SCHEME:
             return HostParts(self._remembering(host), wait_in_memory, traits_of(host))
+        if urlsplit(host.uri).scheme == SPT_SCHEME:
+            tenders = SptHypervisor(
+                host,
+                self._owner,
+                folder=self._state.path / "spt",
+                console_dir=self._state.consoles,
+            )
+            return HostParts(tenders, wait, traits_of(host))
         virt = self._virt_of(host)
         hypervisor = LibvirtHypervisor(
             host, self._owner, console_dir=self._state.consoles, virt=virt, digests=self._digests
@@ -248,8 +274,7 @@ class HostOpener:
 
     def _virt_of(self, host: Host) -> Virt:
         """Return ``kvm`` only for a QEMU host on this machine where KVM was seen to boot."""
-        parts = urlsplit(host.uri)
-        if parts.scheme != "qemu" or parts.hostname:
+        if not is_local_qemu(host):
             return "qemu"
         with self._lock:
             if self._virt is None:
@@ -261,7 +286,7 @@ class HostOpener:
         if kernel is None:
             log.info("guests run under TCG: no kernel is there to find out whether KVM boots")
             return "qemu"
-        verdict = cached_verdict(self._state.path / "kvm.json", kernel)
+        verdict = cached_verdict(self._state.kvm, kernel)
         if verdict.usable:
             log.info("guests run under KVM: %s", verdict.why)
         else:
@@ -301,35 +326,67 @@ def run(
     """
     _set_up_logging(verbose=verbose)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    orders: SimpleQueue[int] = SimpleQueue()
-    before = {
-        number: signal.signal(number, partial(_put, orders))
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    }
     daemon = Daemon(state, lab_path, ephemeral=ephemeral)
-    if while_stdin:
-        threading.Thread(target=_end_with_stdin, args=(orders,), daemon=True).start()
-    try:
-        daemon.start()
-        print(_ready(daemon, as_json=as_json), flush=True)  # noqa: T201 - this is the output
-        while orders.get() == signal.SIGHUP:
-            _reload(daemon)
-        log.info("stopping; interrupt again to leave at once")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        daemon.stop()
+    with Orders() as orders:
+        if while_stdin:
+            threading.Thread(target=_end_with_stdin, args=(orders,), daemon=True).start()
+        try:
+            daemon.start()
+            print(_ready(daemon, as_json=as_json), flush=True)  # noqa: T201 - this is the output
+            while orders.next() == signal.SIGHUP:
+                _reload(daemon)
+            log.info("stopping; interrupt again to leave at once")
+        finally:
+            orders.close()
+            daemon.stop()
 
 
-def _end_with_stdin(orders: "SimpleQueue[int]") -> None:
+class Orders:
+    """Signals that tell the process what to do, taken one after the other by its main thread.
+
+    They come through a pipe: the kernel may hand a signal to any thread, and a main thread that
+    waits for a lock or a queue then never hears of it.
+    """
+
+    def __enter__(self) -> "Orders":
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._before = {number: signal.signal(number, _nothing) for number in ORDERS}
+        self._fd_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def next(self) -> int:
+        """Wait for the next order."""
+        while True:
+            number = os.read(self._read, 1)[0]
+            if number in ORDERS:
+                return number
+
+    def give(self, number: int) -> None:
+        """Give an order, as a signal of that number would."""
+        os.write(self._write, bytes([number]))
+
+    def close(self) -> None:
+        """Let signals do what they did before. May be called twice."""
+        if self._before:
+            signal.set_wakeup_fd(self._fd_before)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            self._before = {}
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """Handle a signal that has been noted already."""
+
+
+def _end_with_stdin(orders: Orders) -> None:
     """Order the end when whoever started us has closed our standard input, or is gone."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    orders.put(signal.SIGTERM)
-
-
-def _put(orders: "SimpleQueue[int]", number: int, _frame: FrameType | None) -> None:
-    orders.put(number)
+    orders.give(signal.SIGTERM)
 
 
 def _reload(daemon: Daemon) -> None:

@@ -23,7 +23,7 @@ from orchestrator.errors import InstallationError
 from orchestrator.host_checks import check_hosts
 from orchestrator.hypervisors.kvm import QEMU, probe_kvm
 from orchestrator.installation import check_installation
-from orchestrator.library import Library, traits_of
+from orchestrator.library import Library, Place, traits_of
 from orchestrator.model import Capacity, DnsSettings, GuestNetwork, Host, Lab
 from orchestrator.verdicts import Check, Verdict
 
@@ -51,11 +51,14 @@ XEN_DRIVERS = tuple(
 class Patient:
     """What is looked at: the images of a state directory and, if given, a lab.
 
+    `kvm` says of a host whether KVM is known to boot guests there.
+
     `dns_is_ours` says that an edgewake runs already, so that its port is rightly taken.
     """
 
     images: Path
     library: Library
+    kvm: Callable[[Host], bool]
     lab: Lab | None = None
     dns_is_ours: bool = False
 
@@ -292,11 +295,15 @@ def _images(patient: Patient) -> Iterator[Check]:
             known = patient.library.recognise(image)
         except ImageError as error:
             to_do = f"build it (`make image IMAGES={patient.images}`), or correct its path"
+            if image.catalog:
+                to_do = "see `edgewake image list`, and add it (again): `edgewake image add`"
             yield Check(f"image {image.name}", Verdict.FAIL, str(error), to_do)
         else:
             files = ", ".join(f"{each.image.main_file}: {each.title}" for each in known)
             yield Check(f"image {image.name}", Verdict.OK, files)
-    hosts = {host.name: traits_of(host) for host in patient.lab.hosts}
+    hosts = {
+        host.name: Place(host, traits_of(host, kvm=patient.kvm(host))) for host in patient.lab.hosts
+    }
     for service in patient.lab.services:
         unfit = patient.library.unfit(patient.lab, service, hosts)
         if hosts and len(unfit) == len(hosts):

@@ -374,7 +374,8 @@ def _plus(a: Capacity, b: Capacity) -> Capacity:
 
 
 def _minus(a: Capacity, b: Capacity) -> Capacity:
-    return Capacity(cpu=a.cpu - b.cpu, memory_mib=a.memory_mib - b.memory_mib)
+    cpu = round(a.cpu - b.cpu, 9)  # sums of fractions are not exact, and show
+    return Capacity(cpu=cpu, memory_mib=a.memory_mib - b.memory_mib)
 
 
 def _endpoint(instance: Instance, ttl_s: int) -> Endpoint:

@@ -18,7 +18,7 @@ from orchestrator.errors import HostUnreachable, HypervisorError
 from orchestrator.fleet import Fleet
 from orchestrator.hypervisors.base import GuestEnded, HostBack, HostEvent, HostLost
 from orchestrator.journal import Journal
-from orchestrator.model import Host, Instance, RunningGuest
+from orchestrator.model import GuestState, Host, Instance, RunningGuest
 
 log = getLogger(__name__)
 OpenHost = Callable[[Host], HostParts]
@@ -161,7 +161,10 @@ class Hosts:
         known = self._fleet.on(name)
         asked_at = time.monotonic()
         try:
-            running = parts.hypervisor.running()
+            # One that somebody paused answers nobody; it counts as ended, as it always did.
+            running = tuple(
+                guest for guest in parts.hypervisor.running() if guest.state is GuestState.RUNNING
+            )
             free = parts.hypervisor.free()
         except HypervisorError as error:
             self.lose(name, error.message)

@@ -43,15 +43,18 @@ def check_references(entry: LabEntry, report: Report) -> set[str]:
 
 
 def default_memory_mib(entry: LabEntry, service: str) -> int:
-    """Return what the families of a service's images are comfortable with; 0 if one is not named.
+    """Return what a service's images are comfortable with; 0 if one does not name its family.
 
     What a file's bytes say does not count: it may not be there yet, and may change.
     """
     images = [entry.images[name] for name in entry.services[service].image if name in entry.images]
-    families = [image.family for image in images]
-    if not families or None in families:
+    if not images or not all(image.family for image in images):
         return 0
-    return max(family(name).traits.default_memory_mib for name in families if name)
+    return max(
+        max(family(image.family).traits.default_memory_mib, image.least_memory or 0)
+        for image in images
+        if image.family
+    )
 
 
 def _check_memory(entry: LabEntry, report: Report) -> set[str]:
@@ -134,6 +137,8 @@ def _check_network(network: GuestNetwork, where: Where, report: Report) -> None:
             report.add((*where, "pool"), f"{pool} has {address} in it, which no guest may have")
     if network.create and not network.bridge:
         report.add((*where, "bridge"), "is missing, and required with 'create: true'")
+    if network.create and network.name.startswith("bridge:"):
+        report.add((*where, "create"), "a bridge is used as it is; edgewake makes networks only")
     if network.bridge and not network.create:
         report.add((*where, "bridge"), "has no meaning without 'create: true'")
     longest = 128 - (32 - subnet.prefixlen)

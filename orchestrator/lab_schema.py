@@ -61,6 +61,7 @@ from orchestrator.lab_values import (
     Subnet,
     Subnet4,
     Subnet6,
+    Template,
     Ttl,
     Uri,
     Weight,
@@ -286,9 +287,9 @@ class ImageEntry(Entry):
         default=None, description="Kernel or unikernel file; none if it boots from its disk."
     )
     initrd: ImageFile | None = Field(default=None, description="Initial RAM disk.")
-    disks: list[DiskEntry] = Field(default=[], description="Disks, in order.")
+    disks: list[DiskEntry] = Field(default=[], max_length=16, description="Disks, in order.")
     cmdline: Line = Field(default="", description="What its program is told on the command line.")
-    template: Line = Field(
+    template: Template = Field(
         default="", description="The whole command line, instead of the family's own."
     )
     machine: Label | None = Field(

@@ -6,7 +6,6 @@ hold these values are in `orchestrator.lab_schema`.
 """
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,7 +22,10 @@ from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from images.errors import ImageRefused
 from images.families import known_families
+from images.families.template import parse
+from orchestrator import console_pattern
 from orchestrator.model import OnHostLoss, Port, Restart
 from orchestrator.units import BANDWIDTH, MEMORY, MILLISECONDS, POWER, RATE, SECONDS, Dimension
 
@@ -234,11 +236,9 @@ def _port(text: str) -> Port:
 
 def _console_pattern(text: str) -> str:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # "may change its meaning" is no pattern to rely on
-            re.compile(text)
-    except (re.error, Warning, OverflowError, RecursionError) as error:
-        raise ValueError(f"{shown(text)} is not a regular expression: {error}") from None
+        console_pattern.check(text)
+    except console_pattern.NotAPattern as error:
+        raise ValueError(str(error)) from None
     return text
 
 
@@ -285,7 +285,19 @@ Key = Annotated[
         LONGEST_KEY,
     ),
 ]
-Line = Annotated[str, _matching(r"[^\x00-\x1f\x7f]*", "it must be one line of text", 4000)]
+_ONE_LINE = _matching(r"[^\x00-\x1f\x7f]*", "it must be one line of text", 4000)
+
+
+def _template(text: str) -> str:
+    try:
+        parse(text)
+    except ImageRefused as error:
+        raise ValueError(str(error)) from None
+    return str(_ONE_LINE.read(text))
+
+
+Line = Annotated[str, _ONE_LINE]
+Template = Annotated[str, Written(_template, _ONE_LINE.schema)]
 Label = Annotated[
     str,
     Written(

@@ -5,23 +5,91 @@ nouns. It reads image files, so nothing here is called with a lock held; facts a
 long as a file does not change.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from logging import getLogger
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from images.bootspec import BootRequest, BootSpec, HostTraits, Image, Nic, Platform
-from images.errors import ImageError, ImageRefused
+from images.catalog import Fetched
+from images.errors import ImageError, ImageNotFound, ImageRefused
 from images.facts import Entry, ImageFacts
 from images.families import Family, Inspect, family
+from images.families.template import parse
 from images.match import match, resolve
 from orchestrator.errors import ImageUnusable
-from orchestrator.model import Guest, Host, Instance, Lab, Mark, Service
+from orchestrator.model import (
+    Guest,
+    Host,
+    Instance,
+    InstanceState,
+    Lab,
+    Mark,
+    Service,
+    instance_name,
+    mac_of,
+)
 
-Fetch = Callable[[Image], Sequence[Image]]
+log = getLogger(__name__)
 
 PLATFORMS = {"xen": Platform.XEN, "spt": Platform.SPT}
+
+
+class Shelf(Protocol):
+    """Where images of the catalogue come from; `images.catalog.Catalog` is one."""
+
+    def fetch(self, asked: Image) -> Sequence[Fetched]:
+        """Return the flavours of an image; one that is not of the catalogue is its only flavour."""
+        ...
+
+    def hold(self, who: str, files: Iterable[Path]) -> None:
+        """Keep those files that are of the catalogue, for as long as `who` needs them."""
+        ...
+
+    def release(self, who: str) -> None:
+        """Let go of what was held for `who`; if nothing was, do nothing."""
+        ...
+
+    def holders(self) -> tuple[str, ...]:
+        """Return for whom files are held."""
+        ...
+
+
+class NoShelf:
+    """Stands where there is no catalogue."""
+
+    def fetch(self, asked: Image) -> Sequence[Fetched]:
+        """Return the image itself; raises `ImageNotFound` if it is to come from a catalogue."""
+        if asked.catalog:
+            raise ImageNotFound(f"{asked.catalog}: there is no catalogue here")
+        return (Fetched("", (), lambda: asked),)
+
+    def hold(self, who: str, files: Iterable[Path]) -> None:
+        """Do nothing."""
+
+    def release(self, who: str) -> None:
+        """Do nothing."""
+
+    def holders(self) -> tuple[str, ...]:
+        """Return nobody."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A host as an image sees it: the noun, and what it can start."""
+
+    host: Host
+    traits: HostTraits
+
+    @property
+    def kind(self) -> tuple[HostTraits, bool]:
+        """What hosts have in common that take the same images: guests are told the same there."""
+        return self.traits, self.host.network.subnet6 is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,78 +106,108 @@ class Known:
         ways = ", ".join(sorted(self.facts.entries)) or "no known way in"
         return f"{self.family.traits.title} ({ways})"
 
+    @property
+    def takes_ipv6(self) -> bool:
+        """Whether its guests are told an IPv6 address."""
+        if self.image.template:
+            return "ip6" in parse(self.image.template).words
+        return self.family.traits.ipv6
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """An image that a host can run: with its files, what they are, and the way in."""
+    """An image that a host can run for a service, and by which way in."""
 
-    image: Image
-    facts: ImageFacts
-    family: Family
+    known: Known
     entry: Entry
+
+    @property
+    def image(self) -> Image:
+        """The image, with its files."""
+        return self.known.image
 
 
 class Library:
     """The images of a lab as hosts see them.
 
-    `inspect` tells what a file is. `fetch` returns an image with its files in place, verified; an
-    image of the catalogue may come in several flavours. Both raise `ImageError`.
+    `inspect` tells what a file is; `shelf` is the catalogue.
     """
 
-    def __init__(self, inspect: Inspect, fetch: Fetch = lambda image: (image,)) -> None:
+    def __init__(self, inspect: Inspect, shelf: Shelf | None = None) -> None:
         self._inspect = inspect
-        self._fetch = fetch
+        self._shelf = shelf or NoShelf()
 
     def recognise(self, image: Image) -> tuple[Known, ...]:
         """Return every flavour of an image with what it is; raises `ImageError` if one is bad."""
-        return tuple(self._known(each) for each in self._fetch(image))
+        return tuple(self._known(each.ready()) for each in self._shelf.fetch(image))
 
     def files(self, lab: Lab) -> tuple[Path, ...]:
-        """Return the files of all images of a lab that are there."""
+        """Return the files of all images of a lab that are there and right."""
         found: list[Path] = []
         for image in lab.images:
             with suppress(ImageError):
-                found += (path for each in self._fetch(image) for path in each.files)
+                for flavour in self._shelf.fetch(image):
+                    with suppress(ImageError):
+                        found += flavour.ready().files
         return tuple(found)
 
-    def fit(self, lab: Lab, service: Service, traits: HostTraits) -> Fit:
-        """Return the first image of a service that runs on such a host.
+    def hold(self, guest: Guest) -> None:
+        """Keep the files of a guest until it is released; raises `ImageUnusable`."""
+        try:
+            self._shelf.hold(guest.name, guest.boot.files)
+        except ImageError as error:
+            raise ImageUnusable(guest.mark.service, str(error)) from error
+
+    def holders(self) -> tuple[str, ...]:
+        """Return the instances for which files are held."""
+        try:
+            return self._shelf.holders()
+        except ImageError as error:
+            log.warning("who holds files of the catalogue cannot be read: %s", error)
+            return ()
+
+    def release(self, instance: str) -> None:
+        """Let go of the files of a guest that is gone; what fails is logged."""
+        try:
+            self._shelf.release(instance)
+        except ImageError as error:
+            log.warning("the files of %s stay in the catalogue: %s", instance, error)
+
+    def fit(self, lab: Lab, service: Service, place: Place) -> Fit:
+        """Return the first image of a service that such a host can boot for it.
 
         Raises `ImageUnusable` saying why none does, image by image.
         """
         reasons: list[str] = []
-        for image in self._flavours(lab, service, reasons):
-            try:
-                return self._fit(image, service.resources.memory_mib, traits)
-            except ImageError as error:
-                reasons.append(f"image {image.name}: {error}")
+        for attempt in self._attempts(lab, service, place):
+            if isinstance(attempt, Fit):
+                return attempt
+            reasons.append(attempt.text)
         raise ImageUnusable(service.name, "; ".join(reasons))
 
-    def unfit(
-        self, lab: Lab, service: Service, hosts: Mapping[str, HostTraits]
-    ) -> Mapping[str, str]:
+    def unfit(self, lab: Lab, service: Service, places: Mapping[str, Place]) -> Mapping[str, str]:
         """Return the hosts that can run no image of a service, and why in a clause.
 
         Empty for images that are all absent or damaged: that is not a host's fault, and booting
         one says what is wrong.
         """
-        verdicts: dict[HostTraits, str] = {}
-        for traits in set(hosts.values()):
-            verdicts[traits] = self._why_not(lab, service, traits)
-        return {name: verdicts[traits] for name, traits in hosts.items() if verdicts[traits]}
+        verdicts: dict[tuple[HostTraits, bool], str] = {}
+        for place in places.values():
+            if place.kind not in verdicts:
+                verdicts[place.kind] = self._why_not(lab, service, place)
+        said = {name: verdicts[place.kind] for name, place in places.items()}
+        return {name: why for name, why in said.items() if why}
 
     def guest(
-        self, lab: Lab, service: Service, instance: Instance, traits: HostTraits, owner: str
+        self, lab: Lab, service: Service, instance: Instance, place: Place, owner: str
     ) -> Guest:
         """Return what the hypervisor is to start for an instance; raises `ImageUnusable`.
 
-        A guest that cannot be told an IPv6 address has none in its mark.
+        A guest that is not told its IPv6 address has none in its mark.
         """
-        fit = self.fit(lab, service, traits)
-        if not fit.family.traits.ipv6:
-            instance = replace(instance, address6=None)
+        fit = self.fit(lab, service, place)
         try:
-            spec = boot_spec(fit, lab, service, instance, traits)
+            spec = boot_spec(fit.known, fit.entry, service, instance, place)
         except ImageError as error:
             raise ImageUnusable(service.name, f"image {fit.image.name}: {error}") from error
         mark = Mark(
@@ -118,68 +216,112 @@ class Library:
             service=service.name,
             host=instance.host,
             address=instance.address,
-            address6=instance.address6,
+            address6=instance.address6 if fit.known.takes_ipv6 else None,
             obeys_shutdown=spec.obeys_shutdown,
         )
-        return Guest(name=instance.name, mark=mark, boot=spec)
+        return Guest(name=instance.name, mark=mark, boot=spec, cpu=service.resources.cpu)
 
-    def _flavours(self, lab: Lab, service: Service, reasons: list[str]) -> Iterable[Image]:
+    def _attempts(self, lab: Lab, service: Service, place: Place) -> "Iterator[Fit | _Miss]":
+        """Try the flavours of a service's images on a host, one after the other."""
         for name in service.images:
             image = lab.image(name)
             try:
-                yield from self._fetch(image)
+                flavours = self._shelf.fetch(image)
             except ImageError as error:
-                reasons.append(f"image {name}: {error}")
+                yield _Miss(f"image {name}: {error}", refused=False)
+                continue
+            for flavour in flavours:
+                try:
+                    yield self._fit(lab, service, flavour, place)
+                except ImageError as error:
+                    yield _Miss(f"image {name}: {error}", refused=isinstance(error, ImageRefused))
 
-    def _fit(self, image: Image, memory_mib: int, traits: HostTraits) -> Fit:
-        known = self._known(image)
-        matched = match(image, known.facts, known.family.traits, traits, memory_mib)
+    def _fit(self, lab: Lab, service: Service, flavour: Fetched, place: Place) -> Fit:
+        if flavour.platforms and place.traits.platform not in flavour.platforms:
+            wanted = " and ".join(flavour.platforms)
+            raise ImageRefused(f"its flavour {flavour.flavour} is for {wanted}")
+        known = self._known(flavour.ready())
+        matched = match(
+            known.image,
+            known.facts,
+            known.family.traits,
+            place.traits,
+            service.resources.memory_mib,
+        )
         if matched.entry is None:
             raise ImageRefused(matched.why_not)
-        return Fit(image, known.facts, known.family, matched.entry)
+        # What the family refuses to say to this image is as good a reason as any other.
+        boot_spec(known, matched.entry, service, example(lab, service, place.host), place)
+        return Fit(known, matched.entry)
 
     def _known(self, image: Image) -> Known:
         facts = self._inspect(image.main_file)
+        for path in image.files:  # whether they are there
+            self._inspect(path)
         how = family(resolve(image, facts))
         how.check(image, self._inspect)
         return Known(image, facts, how)
 
-    def _why_not(self, lab: Lab, service: Service, traits: HostTraits) -> str:
-        absent: list[str] = []
-        refused: list[str] = []
-        for image in self._flavours(lab, service, absent):
-            try:
-                self._fit(image, service.resources.memory_mib, traits)
-            except ImageRefused as error:
-                refused.append(f"image {image.name}: {error}")
-            except ImageError as error:
-                absent.append(f"image {image.name}: {error}")
-            else:
+    def _why_not(self, lab: Lab, service: Service, place: Place) -> str:
+        misses: list[_Miss] = []
+        for attempt in self._attempts(lab, service, place):
+            if isinstance(attempt, Fit):
                 return ""
-        return "; ".join((*refused, *absent)) if refused else ""
+            misses.append(attempt)
+        misses.sort(key=lambda miss: not miss.refused)
+        return "; ".join(miss.text for miss in misses) if any(m.refused for m in misses) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Miss:
+    """Why a flavour is not booted on a host; `refused` if that is for what the host is."""
+
+    text: str
+    refused: bool
 
 
 def boot_spec(
-    fit: Fit, lab: Lab, service: Service, instance: Instance, traits: HostTraits
+    known: Known, entry: Entry, service: Service, instance: Instance, place: Place
 ) -> BootSpec:
     """Return how an instance of a service is booted; raises `ImageError`."""
-    network = lab.host(instance.host).network
+    network = place.host.network
     address = network.guest_address(instance.address)
-    return fit.family.boot_spec(
-        fit.image,
-        fit.facts,
-        BootRequest(
-            name=instance.name,
-            service=service.name,
-            host=instance.host,
-            address=address if instance.address6 else replace(address, ipv6=None),
-            nic=Nic(network=network.name, mac=instance.mac),
-            memory_mib=service.resources.memory_mib,
-            vcpus=max(1, round(service.resources.cpu)),
-            config=service.config,
-            platform=traits.platform,
-            entry=fit.entry,
-        ),
+    request = BootRequest(
+        name=instance.name,
+        service=service.name,
+        host=instance.host,
+        address=address if known.takes_ipv6 else replace(address, ipv6=None),
+        nic=Nic(network=network.name, mac=instance.mac),
+        memory_mib=service.resources.memory_mib,
+        vcpus=max(1, round(service.resources.cpu)),
+        config=service.config,
+        platform=place.traits.platform,
+        entry=entry,
+    )
+    try:
+        return known.family.boot_spec(known.image, known.facts, request)
+    except ImageError:
+        raise
+    except Exception as error:
+        name = known.family.traits.name
+        log.exception("image family %s failed", name)
+        raise ImageRefused(
+            f"its family {name} failed: {error!r}; that is a defect of the family, see the log"
+        ) from error
+
+
+def example(lab: Lab, service: Service, host: Host) -> Instance:
+    """Return an instance as it might be: the first of its service, at the pool's first address."""
+    address = host.network.first
+    return Instance(
+        name=instance_name(lab.name, service.name, 0),
+        service=service.name,
+        host=host.name,
+        address=address,
+        address6=host.network.address6(address),
+        mac=mac_of(address),
+        state=InstanceState.BOOTING,
+        created_at=time.time(),
     )
 
 

@@ -20,7 +20,7 @@ from ipaddress import IPv4Address, IPv6Address
 from math import inf
 from typing import Protocol
 
-from orchestrator import neighbours
+from orchestrator import console_pattern, neighbours
 from orchestrator.model import Probe, ProbeKind
 from orchestrator.neighbours import ArpSocket
 
@@ -363,14 +363,15 @@ class _Console:
         self.last = f"no {pattern!r} on the console"
         self.due = 0.0
         self._console = console
+        self._pattern = pattern
         try:
-            self._pattern = re.compile(pattern.encode())
-        except re.error as error:
-            raise NotAnswering(f"{pattern!r} is not a regular expression: {error}") from error
+            console_pattern.check(pattern)
+        except console_pattern.NotAPattern as error:
+            raise NotAnswering(str(error)) from error
 
     def launch(self, now: float, pace: float) -> bool:
         self.due = now + pace
-        return self._pattern.search(self._console()) is not None
+        return console_pattern.found(self._pattern, self._console())
 
     def answered(self, key: selectors.SelectorKey) -> bool:  # noqa: ARG002 - nothing is selected
         return False

@@ -8,6 +8,7 @@ one process may have it open. Other programs (`edgewake status`) may look up pat
     images     images/        kernels, initrds, disks; hypervisors read them (0755)
     catalog    images/catalog the catalogue of images
     consoles   console/       what guests wrote; hypervisors write there (0711)
+    kvm        kvm.json       whether KVM boots guests on this machine
     socket     control.sock   where the running edgewake is asked things
     owner      owner          a UUID, made once; part of the mark on every guest
     lock       lock           held by the process that has the folder open; says its process id
@@ -77,6 +78,11 @@ class StateDir:
     def catalog(self) -> Path:
         """The catalogue of images, an OCI image layout."""
         return self.images / "catalog"
+
+    @property
+    def kvm(self) -> Path:
+        """The file that keeps whether KVM boots guests on this machine."""
+        return self.path / "kvm.json"
 
     @property
     def consoles(self) -> Path:

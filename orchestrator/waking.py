@@ -163,11 +163,7 @@ class Waker:
                 failures.append(error)
                 tried.add(instance.host)
                 self._note_failure(instance, error)
-                if (
-                    isinstance(error, ImageUnusable)
-                    or time.monotonic() >= deadline
-                    or self._stopping.is_set()
-                ):
+                if time.monotonic() >= deadline or self._stopping.is_set():
                     raise _told(service.name, failures) from error
             else:
                 self._announce(ready)
@@ -254,7 +250,8 @@ def _told(service: str, failures: list[EdgewakeError]) -> WakeError:
     last = failures[-1]
     if isinstance(last, WakeError) and len(failures) == 1:
         return last
-    said = "; ".join(failure.message.removeprefix(f"{service}: ") for failure in failures)
+    messages = (failure.message.removeprefix(f"{service}: ") for failure in failures)
+    said = "; ".join(dict.fromkeys(messages))
     if isinstance(last, WakeError):
         return last.__class__(service, said, hint=last.hint)
     return NoHostReachable(service, f"no host could start it: {said}", hint=last.hint)

@@ -59,7 +59,7 @@ def hopeless(problem: Problem) -> dict[str, str]:
     for demand in problem.demands:
         found = candidates(problem, demand)
         if len(found.sites) < demand.replicas:
-            wanted, count = demand.replicas, len(found.sites) or "no"
+            wanted, count = demand.replicas, len(found.sites) or "none"
             text = f"{wanted} site(s) wanted, {count} can take it"
             reasons[demand.name] = f"{text}: {summary(found.reasons)}"
         for other in sorted(demand.together_with):

@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "orchestrator.once",
         "images.bootspec",
         "images.facts",
+        "images.qcow2_header",
     ),
     "orchestrator.routers": (*NOUNS, "orchestrator.routers"),
     "orchestrator.steering": (*NOUNS, "orchestrator.steering"),
@@ -46,6 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "orchestrator.cli_images": EVERYTHING,
     "orchestrator.daemon": EVERYTHING,
     "orchestrator.demo": EVERYTHING,
+    "orchestrator.display": EVERYTHING,
     "orchestrator.__main__": ("orchestrator.cli",),
 }
 
@@ -56,7 +58,13 @@ WIRING = (
     "orchestrator.cli_images",
     "orchestrator.daemon",
     "orchestrator.demo",
+    "orchestrator.display",
     "orchestrator.doctor",
+    "orchestrator.host_shell",
+    "orchestrator.host_probe",
+    "orchestrator.host_checks",
+    "orchestrator.host_advice",
+    "orchestrator.cli_hosts",
 )
 BACK_ENDS = ("orchestrator.hypervisors", "orchestrator.routers", "orchestrator.store")
 TOP = (*WIRING, "orchestrator.__main__")
@@ -70,11 +78,13 @@ SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
         "orchestrator.hypervisors.libvirt_line",
         "orchestrator.hypervisors.libvirt_networks",
         "orchestrator.hypervisors.libvirt_pool",
+        "orchestrator.hypervisors.libvirt_probe",
         "orchestrator.hypervisors.libxl_log",
     ),
     "pulp": ("placement.milp",),
     "dnslib": ("dns_boot",),
     "flask": ("web",),
+    "pyroute2": ("orchestrator.hypervisors.bridges",),
     "sqlalchemy": ("orchestrator.store.sql",),
     "networkx": ("orchestrator.topology", "placement"),
 }

@@ -30,7 +30,7 @@ def test_the_demo_is_one_machine_on_loopback_and_its_own_network() -> None:
     assert host.network.create
     assert str(host.network.subnet) == "10.213.77.0/24"
     assert (lab.dns.listen, lab.dns.port) == ("127.0.0.1", 5391)
-    assert {service.name for service in lab.services} == {"web", "api"}
+    assert {service.name for service in lab.services} == {"web", "api", "program"}
 
 
 def test_the_mini_pcs_are_nine_xen_hosts_on_a_network_that_is_not_ours() -> None:

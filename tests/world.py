@@ -12,7 +12,7 @@ from images.build import cpio
 from orchestrator.boot import HostParts
 from orchestrator.control import ControlSettings, Orchestrator
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
-from orchestrator.library import traits_of
+from orchestrator.library import Library, traits_of
 from orchestrator.model import (
     Capacity,
     Client,
@@ -64,6 +64,7 @@ class World:
     answer_s: dict[str, float | None] = field(default_factory=dict)
     boot_s: float = 0.0
     seen: Seen = field(default_factory=Seen)
+    library: Library | None = None
     settings: ControlSettings = field(default_factory=lambda: ControlSettings(sweep_s=3600))
     control: Orchestrator = field(init=False)
 
@@ -107,6 +108,7 @@ class World:
             store=self.store,
             open_host=self.open_host,
             owner=OWNER,
+            library=self.library,
             settings=self.settings,
         )
         self.control.start(self.seen)

@@ -59,7 +59,6 @@ def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
     @api.get("/images")
     def images() -> wire.Document:
         return {
-            "files": [str(path) for path in orchestrator.files_in_use()],
             "catalog": sorted({image.catalog for image in orchestrator.lab.images} - {""}),
         }
 

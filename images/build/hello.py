@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from images.build.files import replace
 from images.errors import BuildFailed
 
 KERNEL_NAME = "kernel"
@@ -72,8 +73,8 @@ def build(out: Path, *, progress: Progress = lambda _: None) -> Built:
     try:
         out.mkdir(mode=0o755, parents=True, exist_ok=True)
         stamp.unlink(missing_ok=True)
-        _replace(kernel, image)
-        _replace(stamp, _stamp(sources, image).encode())
+        replace(kernel, image)
+        replace(stamp, _stamp(sources, image).encode())
     except OSError as error:
         raise BuildFailed(f"{out}: cannot be written: {error.strerror}") from error
     return Built(kernel, rebuilt=True, warnings=warnings)
@@ -156,19 +157,6 @@ def _is_current(sources: dict[str, bytes], kernel: Path, stamp: Path) -> bool:
         return stamp.read_text() == _stamp(sources, kernel.read_bytes())
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file that everybody may read, so that it is there whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as new:
-        try:
-            new.write(data)
-            new.flush()
-            Path(new.name).chmod(0o644)
-            Path(new.name).rename(path)
-        except BaseException:
-            Path(new.name).unlink(missing_ok=True)
-            raise
 
 
 def main(arguments: list[str]) -> int:

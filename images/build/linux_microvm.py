@@ -1,9 +1,9 @@
 """Makes the sample image of family `linux` on this machine: a stock Debian kernel and one page.
 
 `build` takes Debian's cloud kernel (package linux-image-cloud-amd64), the modules that go with it
-for cards of QEMU's and of Xen's, and busybox-static, adds the scripts in `guest/`, and writes two files that many guests can
-share: ``kernel`` and ``initrd``. It needs no root and no network. How they are booted is the
-business of `images.families.linux`.
+for cards of QEMU's and of Xen's, and busybox-static, adds the scripts in `guest/`, and writes two
+files that many guests can share: ``kernel`` and ``initrd``. It needs no root and no network. How
+they are booted is the business of `images.families.linux`.
 
     python -m images.build.linux_microvm DIRECTORY
 """
@@ -14,13 +14,13 @@ import lzma
 import re
 import struct
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from images.build import cpio
+from images.build.files import replace
 from images.build.vmlinux import NotUnpacked, unpack
 from images.errors import BuildFailed
 from images.facts import Entry
@@ -106,9 +106,9 @@ def build(
         try:
             out.mkdir(mode=0o755, parents=True, exist_ok=True)
             stamp.unlink(missing_ok=True)
-            _replace(kernel_out, kernel_bytes)
-            _replace(initrd_out, initrd_bytes)
-            _replace(stamp, _stamp(inputs, kernel_bytes, initrd_bytes).encode())
+            replace(kernel_out, kernel_bytes)
+            replace(initrd_out, initrd_bytes)
+            replace(stamp, _stamp(inputs, kernel_bytes, initrd_bytes).encode())
         except OSError as error:
             raise BuildFailed(f"{out}: cannot be written: {error.strerror}") from error
     return Built(
@@ -301,19 +301,6 @@ def _is_current(inputs: _Inputs, kernel: Path, initrd: Path, stamp: Path) -> boo
         return stamp.read_text() == _stamp(inputs, kernel.read_bytes(), initrd.read_bytes())
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file that everybody may read, so that it is there whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as new:
-        try:
-            new.write(data)
-            new.flush()
-            Path(new.name).chmod(0o644)
-            Path(new.name).rename(path)
-        except BaseException:
-            Path(new.name).unlink(missing_ok=True)
-            raise
 
 
 def main(arguments: list[str]) -> int:

@@ -8,7 +8,7 @@ from images.catalog.adding import Adding, Guard
 from images.catalog.blobs import Progress
 from images.catalog.catalog import Catalog
 from images.catalog.config import ImageConfig
-from images.catalog.entry import Entry, Flavour, Layer, Role
+from images.catalog.entry import Entry, Fetched, Flavour, Layer, Role
 from images.catalog.minisign import PublicKey, keys_of
 from images.catalog.sources import Part
 from images.catalog.upkeep import Damage, Removed
@@ -18,6 +18,7 @@ __all__ = [
     "Catalog",
     "Damage",
     "Entry",
+    "Fetched",
     "Flavour",
     "Guard",
     "ImageConfig",

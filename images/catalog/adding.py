@@ -1,4 +1,4 @@
-"""From gathered files to an image that may be kept: every check, then its two documents.
+"""From sources to an image that may be kept: every check, then its two documents.
 
 Nothing here is visible yet; `Catalog` gives it a name.
 """
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from images.catalog import download, oci, recognise
 from images.catalog.blobs import Blob, Progress, Staging, quiet
+from images.catalog.bootable import checked
 from images.catalog.config import ImageConfig
 from images.catalog.entry import (
     Entry,
     Layer,
     Role,
-    check_roles,
     manifest_descriptor,
     manifest_document,
     usual_flavour,
@@ -23,9 +23,9 @@ from images.catalog.entry import (
 from images.catalog.minisign import PublicKey
 from images.catalog.names import Digest
 from images.catalog.packages import Gathered
-from images.catalog.sources import Gatherer, Part, signature_in
+from images.catalog.sources import Gatherer, Part, Source, signature_in, told
 from images.catalog.trust import PathOf, Trust, signed
-from images.errors import ImageError, ImageRefused, ImageUntrusted
+from images.errors import ImageRefused, ImageUntrusted
 
 Guard = Callable[[Entry], None]
 """Raises an error if an entry must stay as it is, because something depends on it."""
@@ -84,44 +84,49 @@ class Maker:
         self._inspect = inspect
         self._how = how
 
-    def gatherer(self) -> Gatherer:
-        """Return what stages the files of sources."""
+    def make(self, sources: Sequence[Source]) -> list[Made]:
+        """Return the images of sources, or the one that the parts make; raises `ImageError`."""
         how = self._how
-        signed_beside = bool(self._trust.keys or how.keys) and not how.signatures
-        return Gatherer(self._staging, self._inspect, how.progress, signed=signed_beside)
+        extra = [told(part, self._inspect) for part in how.parts]
 
-    def make(self, gathered: Sequence[Gathered], extra: Sequence[Layer]) -> list[Made]:
-        """Return the images, each with these extra files; raises `ImageError`."""
-        made = [self._made(each, (*each.layers, *extra)) for each in gathered]
-        names = [each.flavour for each in made]
-        for name in names:
-            if not _FLAVOUR.fullmatch(name):
-                raise ImageRefused(f"{name[:100]!r} is no name for a flavour; write one word")
-            if names.count(name) > 1:
-                raise ImageRefused(
-                    f"several of these images are for {name}; add them one by one, each with a "
-                    "--flavour of its own"
-                )
+        def check(parts: Sequence[Part], config: ImageConfig) -> None:
+            checked([*parts, *extra], config.overridden(how.config), self._inspect)
+
+        signed_beside = bool(self._trust.keys or how.keys) and not how.signatures
+        gatherer = Gatherer(self._staging, self._inspect, check, how.progress, signed=signed_beside)
+        gathered = [each for source in sources for each in gatherer.gather(source)]
+        gathered = gathered or [gatherer.local(())]
+        files = [gatherer.file(part) for part in extra]
+        made = [self._made(each, (*each.layers, *files)) for each in gathered]
+        _must_differ([each.flavour for each in made])
         return made
 
     def _made(self, gathered: Gathered, layers: tuple[Layer, ...]) -> Made:
-        main = next((each for each in layers if each.role is Role.KERNEL), None) or layers[0]
-        what = main.title or str(main.role)
-        check_roles(layers, what)
+        how = self._how
         layers = checked_disks(layers, self._staging.path)
         layers = self._signed(layers)
-        try:
-            facts = self._inspect(self._staging.path(main.blob.digest))
-        except ImageError as error:
-            raise ImageRefused(f"{what}: {error}") from error
-        config = recognise.completed(gathered.config.overridden(self._how.config), facts, what)
-        if gathered.manifest and self._how.changes_nothing:
+        config = checked(self._parts(layers), gathered.config.overridden(how.config), self._inspect)
+        if gathered.manifest and how.changes_nothing:
             return self._as_it_is(gathered)
-        flavour = self._how.flavour or gathered.flavour or usual_flavour(config)
+        flavour = how.flavour or gathered.flavour or usual_flavour(config)
         config_blob = self._staging.put(oci.write(config.document()))
         manifest = self._staging.put(oci.write(manifest_document(flavour, config_blob, layers)))
         digests = (manifest, config_blob, *(layer.blob for layer in layers))
         return Made(flavour, manifest_descriptor(manifest, config), _digests(*digests))
+
+    def _parts(self, layers: Sequence[Layer]) -> list[Part]:
+        path_of = self._staging.path
+        return [
+            Part(
+                path_of(each.blob.digest),
+                each.role,
+                each.format,
+                each.name,
+                each.read_only,
+                each.title or str(each.role),
+            )
+            for each in layers
+        ]
 
     def _as_it_is(self, gathered: Gathered) -> Made:
         manifest = oci.manifest_of(oci.read(gathered.manifest, gathered.flavour), gathered.flavour)
@@ -140,6 +145,17 @@ class Maker:
         Trust(keys).check(layers, path_of)
         self._trust.check(layers, path_of)
         return layers
+
+
+def _must_differ(flavours: Sequence[str]) -> None:
+    for name in flavours:
+        if not _FLAVOUR.fullmatch(name):
+            raise ImageRefused(f"{name[:100]!r} is no name for a flavour; write one word")
+        if flavours.count(name) > 1:
+            raise ImageRefused(
+                f"several of these images are for {name}; add them one by one, each with a "
+                "--flavour of its own"
+            )
 
 
 def checked_disks(layers: Sequence[Layer], path_of: PathOf) -> tuple[Layer, ...]:

@@ -13,19 +13,24 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from threading import Lock
+from typing import BinaryIO, Protocol
 
-from images.catalog.files import new_path, reading, sync_folder
-from images.catalog.names import Digest, hex_of
+from images.catalog.files import new_path, open_regular, reading, sync_folder
+from images.catalog.names import Digest, digest_in, hex_of
 from images.errors import ImageDamaged, ImageNotFound, ImageRefused
 
 BLOBS = Path("blobs/sha256")
 BLOB_MODE = 0o444
 SMALL = 1 << 20  # bytes; hashing them takes about a millisecond
 CHUNK = 1 << 20
+HOLE = 64 * 1024  # bytes of zeros that are not written
+MOST_FILE = 1 << 44  # bytes; a local file is as large as it is
 SETTLED_NS = (
     100_000_000  # a file changed less than 0.1 s ago may change again within one time stamp
 )
+
+_ZEROS = bytes(HOLE)
 
 Progress = Callable[[str, int, int], None]
 """Told what is being worked on, how many bytes are done, and how many there are (0: unknown)."""
@@ -65,7 +70,8 @@ class Blobs:
 
     def __init__(self, root: Path) -> None:
         self.folder = root / BLOBS
-        self._seen: dict[Digest, _Stamp] = {}
+        self._hashed: dict[Digest, tuple[_Stamp, Digest]] = {}
+        self._hashing: dict[Digest, Lock] = {}  # who asks for the same waits for the first
 
     def path(self, digest: Digest) -> Path:
         """Return where a blob is, or would be."""
@@ -78,17 +84,28 @@ class Blobs:
         `ImageNotFound` or `ImageDamaged`.
         """
         path = self.path(digest)
-        with reading(path) as file:
+        with reading(path) as file, self._hashing.setdefault(digest, Lock()):
             before = _stamp(file.fileno())
-            if not again and before.size > SMALL and self._seen.get(digest) == before:
-                return path
-            found = _hash(file, digest[:19], before.size, progress)
-            after = _stamp(file.fileno())
+            stamp, found = self._hashed.get(digest, (None, digest))
+            if again or before.size <= SMALL or stamp != before:
+                found = _hash(file, digest[:19], before.size, progress)
+                after = _stamp(file.fileno())
+                if after == before and time.time_ns() - after.ctime_ns > SETTLED_NS:
+                    self._hashed[digest] = after, found
         if found != digest:
             raise ImageDamaged(path, digest, found, "add the image again, with --replace")
-        if after == before and time.time_ns() - after.ctime_ns > SETTLED_NS:
-            self._seen[digest] = after
         return path
+
+    def digest_at(self, path: Path) -> Digest | None:
+        """Return the digest of the blob that is at a path; None if that is no blob of ours."""
+        path = path.resolve()
+        return digest_in(path.name) if path.parent == self.folder.resolve() else None
+
+    def has_size(self, size: int) -> bool:
+        """Return whether there is a blob of that size, in bytes."""
+        return any(
+            digest_in(path.name) and path.stat().st_size == size for path in self.folder.iterdir()
+        )
 
     def read(self, digest: Digest, most: int) -> bytes:
         """Return the verified bytes of a small blob; ImageRefused if it is larger than `most`."""
@@ -143,15 +160,45 @@ class Staging:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 digest, size = self._pour(
-                    source, file.write, what, most=most, total=total, progress=progress
+                    source, file, what, most=most, total=total, progress=progress
                 )
                 _must_be(digest, expected, what)
+                file.truncate(size)  # it may end in a hole
                 file.flush()
                 _make_durable(file.fileno())
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
         return self._staged(draft, digest, size)
+
+    def copy_file(self, path: Path, *, expected: Digest | None, progress: Progress) -> Blob:
+        """Stage a blob of a file of this machine; what is here already takes no room again.
+
+        Raises `ImageError` as `copy` does, and if the file cannot be read.
+        """
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            source = _Told(file, path)
+            if self._blobs.has_size(size):
+                digest = _hash(source, str(path), size, progress)
+                _must_be(digest, expected, str(path))
+                if there := self.there(digest):
+                    return there
+                file.seek(0)
+            return self.copy(
+                source,
+                str(path),
+                expected=expected,
+                most=MOST_FILE,
+                total=size,
+                progress=progress,
+            )
+
+    def there(self, digest: Digest) -> Blob | None:
+        """Return a blob that need not be staged, as it is here already and undamaged."""
+        if not self._is_there(digest):
+            return None
+        return Blob(digest, self._blobs.path(digest).stat().st_size)
 
     def adopt(self, path: Path, digest: Digest) -> Blob:
         """Stage a file of ours whose digest was just checked, by moving it."""
@@ -189,7 +236,7 @@ class Staging:
     @staticmethod
     def _pour(
         source: Readable,
-        write: Callable[[bytes], object],
+        file: BinaryIO,
         what: str,
         *,
         most: int,
@@ -202,7 +249,7 @@ class Staging:
             if done > most:
                 raise ImageRefused(f"{what}: more than {most} bytes, which is the limit")
             digest.update(chunk)
-            write(chunk)
+            _write_sparse(file, chunk)
             if what:
                 progress(what, done, total)
         return Digest(f"sha256:{digest.hexdigest()}"), done
@@ -220,6 +267,19 @@ class Staging:
         except (ImageNotFound, ImageRefused, ImageDamaged):
             return False
         return True
+
+
+class _Told:
+    """A file whose errors name it, not what is being written meanwhile."""
+
+    def __init__(self, file: Readable, path: Path) -> None:
+        self._file, self._path = file, path
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            raise ImageNotFound(f"{self._path}: cannot be read: {error.strerror}") from error
 
 
 class _Bytes:
@@ -248,6 +308,16 @@ def _hash(file: Readable, what: str, total: int, progress: Progress) -> Digest:
         done += len(chunk)
         progress(what, done, total)
     return Digest(f"sha256:{digest.hexdigest()}")
+
+
+def _write_sparse(file: BinaryIO, data: bytes) -> None:
+    """Write data with holes where it is zero: a disk image is mostly that."""
+    for at in range(0, len(data), HOLE):
+        part = data[at : at + HOLE]
+        if part == _ZEROS[: len(part)]:
+            file.seek(len(part), os.SEEK_CUR)
+        else:
+            file.write(part)
 
 
 def _stamp(descriptor: int) -> _Stamp:

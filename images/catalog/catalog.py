@@ -9,22 +9,31 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
-from images.bootspec import Image, Platform
-from images.catalog import export, minisign, oci, recognise, upkeep
+from images.bootspec import Image
+from images.catalog import export, leases, oci, recognise, upkeep
 from images.catalog.adding import Adding, Guard, Made, Maker, checked_disks, unguarded
 from images.catalog.blobs import Progress, quiet
 from images.catalog.config import config_of
-from images.catalog.entry import Entry, Flavour, flavour_of, image_of, is_ours, layers_of
+from images.catalog.entry import (
+    Entry,
+    Fetched,
+    Flavour,
+    flavour_of,
+    image_of,
+    is_ours,
+    layers_of,
+    title_of,
+)
 from images.catalog.layout import FolderLayout, document, leaves
 from images.catalog.minisign import PublicKey
 from images.catalog.names import Digest, digest_of, is_name, name_of, prefix_of
-from images.catalog.packages import Gathered
 from images.catalog.sources import Part, Source, fetched
-from images.catalog.store import TRUSTED_KEYS, Store, read_keys, set_ref
-from images.catalog.trust import Trust
+from images.catalog.store import TRUSTED_KEYS, Store, set_ref
+from images.catalog.trust import Trust, TrustFile
 from images.catalog.upkeep import GRACE_S, Damage, Removed
 from images.errors import ImageDamaged, ImageError, ImageExists, ImageNotFound, ImageRefused
 
@@ -50,16 +59,16 @@ class Catalog:
         self._store = Store(root)
         self._blobs = self._store.blobs
         self._layout = FolderLayout(self._store.root)
-        if keys is None and (text := read_keys(self._store.root)) is not None:
-            keys = minisign.keys_of(text, str(self._store.root / TRUSTED_KEYS))
-        self._trust = Trust(keys or ())
+        given = None if keys is None else Trust(keys)
+        file = TrustFile(self._store.root / TRUSTED_KEYS)
+        self._trust = file.now if given is None else lambda: given
         self._inspect = inspect
         self._clock = clock
 
     @property
     def keys(self) -> tuple[PublicKey, ...]:
         """The trusted keys."""
-        return self._trust.keys
+        return self._trust().keys
 
     # --- adding -----------------------------------------------------------------------------------
 
@@ -82,18 +91,26 @@ class Catalog:
         wanted = zip_longest(sources, checked)
         return self._add(ref, [Source(text, digest) for text, digest in wanted], how)
 
-    def tag(self, ref: str, new: str, *, replace_it: bool = False) -> Entry:
+    def tag(
+        self, ref: str, new: str, *, replace_it: bool = False, guard: Guard = unguarded
+    ) -> Entry:
         """Give an entry, or one flavour by its digest, another name.
 
-        Raises `ImageExists` if that is taken by something else, unless `replace_it`.
+        Raises `ImageExists` if that is taken by something else, unless `replace_it`, to which the
+        guard may object.
         """
         name = str(name_of(new).tagged())
         self._must_exist(ref)
         with self._store.changing() as index:
-            _, target = self._resolved(ref, index)
-            old = self._store.refs(index).get(name)
-            if old and old.digest != target.digest and not replace_it:
-                raise ImageExists(f"{name} is the name of another image; --replace takes it away")
+            refs = self._store.refs(index)
+            _, target = self._resolved(ref, refs)
+            old = refs.get(name)
+            if old and old.digest != target.digest:
+                if not replace_it:
+                    raise ImageExists(
+                        f"{name} is the name of another image; --replace takes it away"
+                    )
+                guard(self._entry_or_problem(name, old))
             if not old or old.digest != target.digest:
                 set_ref(index, name, self._named(target, name))
         return self.find(name)
@@ -102,8 +119,9 @@ class Catalog:
         """Take away a name; its files go when they are collected. Returns what it stood for."""
         self._must_exist(ref)
         with self._store.changing() as index:
-            name = self._name_in(ref, self._store.refs(index))
-            entry = self._entry_or_problem(name, self._store.refs(index)[name])
+            refs = self._store.refs(index)
+            name = self._name_in(ref, refs)
+            entry = self._entry_or_problem(name, refs[name])
             guard(entry)
             set_ref(index, name, None)
         return entry
@@ -121,20 +139,32 @@ class Catalog:
         A NAME without a tag is the one with the tag `latest`, or the only one there is. Raises
         `ImageNotFound`, and says what there is.
         """
-        return self._resolved(ref, self._store.index())[0]
+        return self._resolved(ref, self._store.refs(self._store.index()))[0]
 
-    def files(self, entry: Entry, platform: Platform | None = None) -> Image:
-        """Return the image for a platform (or the only one) with verified files."""
-        return self._image(entry.flavour(platform), Image(name=entry.ref))
+    def depends(self, ref: str, entry: Entry) -> bool:
+        """Return whether a name or digest would lead elsewhere, or nowhere, without an entry."""
+        refs = self._store.refs(self._store.index())
+        try:
+            digest = self._resolved(ref, refs)[1].digest
+        except ImageError:
+            return False  # it leads nowhere as it is
+        refs.pop(entry.ref, None)
+        try:
+            return self._resolved(ref, refs)[1].digest != digest
+        except ImageError:
+            return True
 
-    def fetch(self, asked: Image) -> tuple[Image, ...]:
-        """Return the flavours of an image of the catalogue, with verified files.
+    def fetch(self, asked: Image) -> tuple[Fetched, ...]:
+        """Return the flavours of an image of the catalogue; each is verified when it is used.
 
         What `asked` says itself stays. An image that is not of the catalogue is returned as it is.
         """
         if not asked.catalog:
-            return (asked,)
-        return tuple(self._image(each, asked) for each in self.find(asked.catalog).flavours)
+            return (Fetched("", (), lambda: asked),)
+        return tuple(
+            Fetched(each.name, each.config.platforms, partial(self._image, each, asked))
+            for each in self.find(asked.catalog).flavours
+        )
 
     # --- keeping ----------------------------------------------------------------------------------
 
@@ -142,29 +172,39 @@ class Catalog:
         """Read every byte of an image, or of all there is, and return what is wrong."""
         entries = [self.find(ref)] if ref and not is_name(ref) else self._chosen(ref)
         return upkeep.verify(
-            self._store, self._trust, entries, everything=not ref, progress=progress
+            self._store, self._trust(), entries, everything=not ref, progress=progress
         )
 
-    def collect(
-        self,
-        in_use: Iterable[Path | str] = (),
-        *,
-        grace_s: float = GRACE_S,
-        dry_run: bool = False,
-    ) -> tuple[Removed, ...]:
-        """Remove blobs that no name leads to, that are not in use, and are older than `grace_s`.
+    def hold(self, who: str, files: Iterable[Path]) -> None:
+        """Keep those of the files that are blobs of ours from being collected, for a guest.
 
-        `in_use` are paths of files or digests. Waits until nobody is adding. With `dry_run`,
-        nothing is removed. Raises `ImageDamaged` if it cannot be told what a name leads to.
+        That lasts until `release`, whoever runs; a second hold replaces the first. Files that are
+        none of ours need nothing. Raises `ImageNotFound` if one was removed already.
         """
-        return upkeep.collect(self._store, in_use, grace_s, self._clock(), dry_run=dry_run)
+        leases.hold(self._store, who, files)
+
+    def release(self, who: str) -> None:
+        """Let go of what a guest used; nothing happens if that is nothing."""
+        leases.release(self._store, who)
+
+    def holders(self) -> tuple[str, ...]:
+        """Return the guests that hold files."""
+        return leases.holders(self._store)
+
+    def collect(self, *, grace_s: float = GRACE_S, dry_run: bool = False) -> tuple[Removed, ...]:
+        """Remove blobs that no name leads to, nobody holds, and are older than `grace_s` seconds.
+
+        Waits until nobody is adding. With `dry_run`, nothing is removed. Raises `ImageDamaged` if
+        it cannot be told what a name leads to, `CatalogError` if not what somebody holds.
+        """
+        return upkeep.collect(self._store, grace_s, self._clock(), dry_run=dry_run)
 
     def export(self, ref: str, target: Path, progress: Progress = quiet) -> Entry:
         """Write an entry as an OCI image layout: a new folder, or a file if the name ends in .tar.
 
         Every byte is verified on its way. Raises `CatalogError` if it cannot be written.
         """
-        entry, descriptor = self._resolved(ref, self._store.index())
+        entry, descriptor = self._resolved(ref, self._store.refs(self._store.index()))
         export.export(self._store, entry, descriptor, target, progress)
         return entry
 
@@ -178,10 +218,7 @@ class Catalog:
             self._store.adding(),
             self._blobs.staging() as staging,
         ):
-            maker = Maker(staging, self._trust, self._inspect, how)
-            gatherer = maker.gatherer()
-            gathered = [each for source in ready for each in gatherer.gather(source)]
-            made = maker.make(gathered or [Gathered(())], gatherer.files(how.parts))
+            made = Maker(staging, self._trust(), self._inspect, how).make(ready)
             staging.keep(digest for each in made for digest in each.digests)
             with self._store.changing() as index:
                 old = self._store.refs(index).get(name)
@@ -220,7 +257,7 @@ class Catalog:
     def _descriptors(self, top: oci.Descriptor, entry: Entry) -> dict[str, oci.Descriptor]:
         if entry.problem:
             return {}
-        by_digest = {each.digest: each for each, _ in leaves(self._layout, top)}
+        by_digest = {each.digest: each for each in leaves(self._layout, top)}
         return {
             each.name: replace(by_digest[each.digest], annotations={}) for each in entry.flavours
         }
@@ -233,8 +270,7 @@ class Catalog:
         if not self._store.exists():
             raise _not_found(ref, ())
 
-    def _resolved(self, ref: str, index: dict[str, object]) -> tuple[Entry, oci.Descriptor]:
-        refs = self._store.refs(index)
+    def _resolved(self, ref: str, refs: dict[str, oci.Descriptor]) -> tuple[Entry, oci.Descriptor]:
         try:
             name = self._name_in(ref, refs)
         except ImageNotFound:
@@ -270,7 +306,7 @@ class Catalog:
                 found.setdefault(entry.digest, (entry, descriptor))
             for each in entry.flavours:
                 if each.digest.startswith(start) and each.digest not in found:
-                    one = replace(entry, ref=each.digest, digest=each.digest, flavours=(each,))
+                    one = Entry(each.digest, each.digest, (each,), entry.added, each.problem)
                     leaf = self._descriptors(descriptor, entry)[each.name]
                     found[each.digest] = one, leaf
         if len(found) > 1:
@@ -295,17 +331,25 @@ class Catalog:
             added = descriptor.annotations.get(oci.CREATED, "")
             return Entry(ref, descriptor.digest, (), added, problem=str(error))
 
-    def _entry(self, ref: str, descriptor: oci.Descriptor) -> Entry:
-        flavours = tuple(
-            self._flavour(ref, each.digest, data) for each, data in leaves(self._layout, descriptor)
-        )
-        return Entry(
-            ref, descriptor.digest, flavours, added=descriptor.annotations.get(oci.CREATED, "")
-        )
+    def _entry(self, ref: str, top: oci.Descriptor) -> Entry:
+        """Return what a name points to; raises `ImageError` if no flavour of it can be read."""
+        flavours: list[Flavour] = []
+        errors: list[ImageError] = []
+        for each in leaves(self._layout, top):
+            try:
+                flavours.append(self._flavour(ref, each))
+            except ImageError as error:
+                errors.append(error)
+                name = title_of(each.annotations.get(oci.FLAVOUR, "")) or each.digest[:19]
+                flavours.append(Flavour(name, each.digest, problem=str(error)))
+        if errors and len(errors) == len(flavours):
+            raise errors[0]
+        added = top.annotations.get(oci.CREATED, "")
+        return Entry(ref, top.digest, tuple(flavours), added)
 
-    def _flavour(self, ref: str, digest: Digest, data: bytes) -> Flavour:
+    def _flavour(self, ref: str, descriptor: oci.Descriptor) -> Flavour:
         where = f"image {ref}"
-        manifest = oci.manifest_of(oci.read(data, where), where)
+        manifest = oci.manifest_of(oci.read(document(self._layout, descriptor), where), where)
         if not is_ours(manifest):
             raise ImageRefused(
                 f"{where} was put here by another tool and is not in our form; import it: "
@@ -313,12 +357,14 @@ class Catalog:
             )
         config = config_of(oci.read(document(self._layout, manifest.config), where), where)
         layers = layers_of(manifest, where)
-        return Flavour(flavour_of(manifest, config), digest, config, layers)
+        return Flavour(flavour_of(manifest, config), descriptor.digest, config, layers)
 
     def _image(self, flavour: Flavour, asked: Image) -> Image:
+        if flavour.problem:
+            raise ImageError(flavour.problem)
         digests = [layer.blob.digest for layer in flavour.layers]
         paths = {digest: self._blobs.verified(digest) for digest in digests}
-        self._trust.check(flavour.layers, self._blobs.path)
+        self._trust().check(flavour.layers, self._blobs.path)
         checked_disks(flavour.layers, self._blobs.path)
         return image_of(flavour, paths, asked)
 

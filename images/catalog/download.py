@@ -4,7 +4,6 @@ What arrives is kept in a file named by the digest, so that a download that brok
 stopped: at once, or when it is asked for again. Nothing is believed but the digest.
 """
 
-import errno
 import fcntl
 import hashlib
 import http.client
@@ -28,7 +27,7 @@ from urllib.request import (
 )
 
 from images.catalog.blobs import CHUNK, Progress, quiet
-from images.catalog.files import FILE_MODE, make_folder
+from images.catalog.files import DISK_IS_FULL, FILE_MODE, make_folder
 from images.catalog.names import Digest, hex_of
 from images.errors import DownloadFailed, ImageDamaged, ImageRefused
 
@@ -142,7 +141,7 @@ class _Download:
         try:
             return "" if self._fetch() else "the connection ended early"
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
+            if isinstance(error, OSError) and error.errno in DISK_IS_FULL:
                 raise
             return _reason(error)
         except ValueError as error:
@@ -187,9 +186,10 @@ class _Download:
     def _told(self, error: HTTPError) -> bool:
         if error.code == 416 and self._done:  # nothing is missing, or it is another file by now
             return True
+        reason = " ".join(f"HTTP {error.code} {error.reason}".split())  # of loops: several lines
         if error.code in {408, 429} or error.code >= 500:
-            raise http.client.HTTPException(f"HTTP {error.code} {error.reason}")
-        raise DownloadFailed(f"{self._what}: HTTP {error.code} {error.reason}")
+            raise http.client.HTTPException(reason)
+        raise DownloadFailed(f"{self._what}: {reason}")
 
     def _digest(self) -> Digest:
         return Digest(f"sha256:{self._found.hexdigest()}")
@@ -247,7 +247,6 @@ def _opener() -> OpenerDirector:
 
 
 _OPENER = _opener()
-_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _start(response: http.client.HTTPResponse) -> int:

@@ -3,8 +3,8 @@
 Here they also turn into OCI documents and back.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -58,21 +58,21 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """One image of an entry: the one for some platforms. `digest` is its manifest's."""
+    """One image of an entry: the one for some platforms. `digest` is its manifest's.
+
+    `problem` says why it cannot even be read, and is empty if nothing is known against it.
+    """
 
     name: str
     digest: Digest
-    config: ImageConfig
-    layers: tuple[Layer, ...]
+    config: ImageConfig = field(default_factory=ImageConfig)
+    layers: tuple[Layer, ...] = ()
+    problem: str = ""
 
     @property
     def size(self) -> int:
         """The size of its files, in bytes."""
         return sum(layer.blob.size for layer in self.layers)
-
-    def suits(self, platform: Platform) -> bool:
-        """Return whether it is for a platform."""
-        return not self.config.platforms or platform in self.config.platforms
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Entry:
 
     `ref` is NAME:TAG, or a digest when it was found by one; `digest` is what it points to and
     changes whenever anything in it does; `added` is when, in RFC 3339, or empty. `problem` says why
-    it cannot be used, and is empty if nothing is known against it.
+    it cannot be used, and is empty if nothing is known against it; each flavour has its own.
     """
 
     ref: str
@@ -101,14 +101,18 @@ class Entry:
         blobs = {layer.blob for flavour in self.flavours for layer in flavour.layers}
         return sum(blob.size for blob in blobs)
 
-    def flavour(self, platform: Platform | None = None) -> Flavour:
-        """Return the flavour for a platform, or the only one; ImageRefused if there is none."""
-        suited = [each for each in self.flavours if platform is None or each.suits(platform)]
-        if len(suited) == 1 or (suited and platform is not None):
-            return suited[0]
-        names = ", ".join(each.name for each in self.flavours) or "none"
-        which = "say which is meant" if platform is None else f"none is for {platform}"
-        raise ImageRefused(f"image {self.ref} has the flavours {names}; {which}")
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One flavour of an image that was asked for, not yet verified.
+
+    `platforms` are those it was made for; empty means any. `ready` verifies its files and returns
+    it with them in place; it raises `ImageError` if this flavour, and no other, cannot be used.
+    """
+
+    flavour: str
+    platforms: tuple[Platform, ...]
+    ready: Callable[[], Image]
 
 
 def usual_flavour(config: ImageConfig) -> str:
@@ -171,7 +175,7 @@ def is_ours(manifest: oci.Manifest) -> bool:
 def layers_of(manifest: oci.Manifest, where: str) -> tuple[Layer, ...]:
     """Return the files of an image of ours; ImageRefused if they make no image."""
     layers = tuple(_layer(each, where) for each in manifest.layers)
-    check_roles(layers, where)
+    check_roles([each.role for each in layers], where)
     return layers
 
 
@@ -180,9 +184,8 @@ def flavour_of(manifest: oci.Manifest, config: ImageConfig) -> str:
     return title_of(manifest.annotations.get(oci.FLAVOUR, "")) or usual_flavour(config)
 
 
-def check_roles(layers: tuple[Layer, ...], where: str) -> None:
-    """Raise `ImageRefused` unless the files make an image."""
-    roles = [layer.role for layer in layers]
+def check_roles(roles: Sequence[Role | None], where: str) -> None:
+    """Raise `ImageRefused` unless files with these roles make an image."""
     if roles.count(Role.KERNEL) > 1 or roles.count(Role.INITRD) > 1:
         raise ImageRefused(f"{where}: an image has at most one kernel and one initrd")
     if roles.count(Role.DISK) > MOST_DISKS:

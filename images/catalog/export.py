@@ -17,7 +17,7 @@ from images.catalog import oci
 from images.catalog.blobs import BLOB_MODE, BLOBS, CHUNK, Progress
 from images.catalog.entry import Entry
 from images.catalog.files import FILE_MODE, make_folder, new_path, open_regular, sync_folder
-from images.catalog.layout import INDEXES, FolderLayout, leaves
+from images.catalog.layout import INDEXES, FolderLayout, document, leaves
 from images.catalog.names import Digest, hex_of
 from images.catalog.store import Store
 from images.errors import CatalogError, ImageDamaged, ImageExists
@@ -59,7 +59,9 @@ def export(
 def _digests(store: Store, top: oci.Descriptor) -> list[Digest]:
     """Return all blobs below a descriptor, each once: documents, then files."""
     found = [top.digest] if top.media_type in INDEXES else []
-    for descriptor, data in leaves(FolderLayout(store.root), top):
+    layout = FolderLayout(store.root)
+    for descriptor in leaves(layout, top):
+        data = document(layout, descriptor)
         links = oci.linked(oci.read(data, descriptor.digest), descriptor.digest)
         found += [descriptor.digest, *(each.digest for each, _ in links)]
     return list(dict.fromkeys(found))

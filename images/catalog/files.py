@@ -19,6 +19,8 @@ LOCK_S = 60.0  # a lock is held while an image is added: seconds, as downloads c
 POLL_S = 0.05
 NEW = ".new-"  # a file that begins so is being written, or was when its writer died
 
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 _NOT_FOR_US = (
     errno.ENOENT,
     errno.ENOTDIR,

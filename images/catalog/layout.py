@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 
 from images.catalog import oci, tarball
 from images.catalog.blobs import BLOBS, Readable, sha256
-from images.catalog.files import open_regular, read_small
+from images.catalog.files import open_regular, read_small, reading
 from images.catalog.names import Digest, hex_of
 from images.errors import ImageDamaged, ImageNotFound, ImageRefused
 
@@ -88,8 +88,9 @@ def open_layout(path: Path, where: str) -> Iterator[Layout | None]:
         if path.is_dir():
             yield FolderLayout(path) if (path / oci.LAYOUT_FILE).exists() else None
             return
-        file = stack.enter_context(open_regular(path))
-        yield TarLayout(file, where) if tarball.is_tar(file) else None
+        with reading(path) as file:
+            is_tar = tarball.is_tar(file)
+        yield TarLayout(stack.enter_context(open_regular(path)), where) if is_tar else None
 
 
 def manifests(layout: Layout, ref: str) -> list[tuple[oci.Descriptor, bytes]]:
@@ -102,12 +103,13 @@ def manifests(layout: Layout, ref: str) -> list[tuple[oci.Descriptor, bytes]]:
         raise ImageRefused(f"{layout.where}: not an OCI image layout {oci.LAYOUT_VERSION}")
     where = f"{layout.where}: {oci.INDEX_FILE}"
     entries = oci.index_entries(oci.read(layout.small(oci.INDEX_FILE), where), where)
-    return leaves(layout, _chosen(entries, ref, layout.where))
+    found = leaves(layout, _chosen(entries, ref, layout.where))
+    return [(each, document(layout, each)) for each in found]
 
 
-def leaves(layout: Layout, top: oci.Descriptor) -> list[tuple[oci.Descriptor, bytes]]:
-    """Return the image manifests below a descriptor, in order; raises `ImageError`."""
-    found: list[tuple[oci.Descriptor, bytes]] = []
+def leaves(layout: Layout, top: oci.Descriptor) -> list[oci.Descriptor]:
+    """Return the image manifests below a descriptor, in order, not read; raises `ImageError`."""
+    found: list[oci.Descriptor] = []
     todo, count = [(top, 0)], 0
     while todo:
         descriptor, depth = todo.pop()
@@ -117,13 +119,13 @@ def leaves(layout: Layout, top: oci.Descriptor) -> list[tuple[oci.Descriptor, by
                 f"{layout.where}: more than {MOST_FLAVOURS} flavours of one image, or indexes "
                 f"nested more than {MOST_NESTED} deep"
             )
-        data = document(layout, descriptor)
         if descriptor.media_type in INDEXES:
+            data = document(layout, descriptor)
             where = f"{layout.where}: {descriptor.digest[:19]}"
             entries = oci.index_entries(oci.read(data, where), where)
             todo += [(entry, depth + 1) for entry in reversed(entries)]
         else:
-            found.append((descriptor, data))
+            found.append(descriptor)
     return found
 
 

@@ -102,7 +102,7 @@ class Importer:
                 f"{where}: no layer has an image that we know: neither a kernel, an initrd or a "
                 "disk as it is, nor Unikraft's unikraft/bin/kernel in a tar archive"
             )
-        check_roles(tuple(layers), where)
+        check_roles([each.role for each in layers], where)
         return Gathered(tuple(layers), config)
 
     def _unpacked(self, layout: Layout, descriptor: oci.Descriptor, where: str) -> Iterator[Layer]:
@@ -129,15 +129,21 @@ class Importer:
 
     def _blob(self, layout: Layout, descriptor: oci.Descriptor, where: str) -> Blob:
         with ExitStack() as stack:
-            source = layout.blob(descriptor.digest, stack)
             what = f"{where}: layer {descriptor.digest[:19]}"
+            if there := self.staging.there(descriptor.digest):
+                return self._sized(there, descriptor.size, what)
+            source = layout.blob(descriptor.digest, stack)
             return self._copy(source, what, descriptor.digest, descriptor.size)
 
     def _copy(self, source: Readable, what: str, digest: Digest | None, size: int) -> Blob:
         blob = self.staging.copy(
             source, what, expected=digest, most=size, total=size, progress=self.progress
         )
-        if digest is not None and blob.size != size:
+        return blob if digest is None else self._sized(blob, size, what)
+
+    @staticmethod
+    def _sized(blob: Blob, size: int, what: str) -> Blob:
+        if blob.size != size:
             raise ImageRefused(f"{what}: has {blob.size} bytes, and is said to have {size}")
         return blob
 

@@ -7,15 +7,11 @@ from images.bootspec import Platform
 from images.catalog.config import ImageConfig
 from images.catalog.entry import QCOW2, RAW, Role
 from images.catalog.files import reading
-from images.errors import ImageError, ImageRefused
-from images.facts import Architecture, Container, Format, ImageFacts
+from images.errors import ImageRefused
+from images.facts import Container, Format, ImageFacts
+from images.qcow2_header import HEADER_BYTES, LEAST_BYTES, MAGIC, qcow2_header
 
 Inspect = Callable[[Path], ImageFacts]
-
-# qcow2, docs/interop/qcow2.txt in QEMU: "Header"
-_QCOW2_MAGIC = b"QFI\xfb"
-_QCOW2_HEAD = 80  # bytes, up to the end of the incompatible features
-_EXTERNAL_DATA = 1 << 2
 
 
 def look_at(path: Path) -> ImageFacts:
@@ -41,38 +37,29 @@ def disk_format(path: Path, what: str, said: str = "") -> str:
     file: QEMU would open that, whatever it is, and no digest vouches for it.
     """
     with reading(path) as file:
-        head = file.read(_QCOW2_HEAD)
-    found = QCOW2 if head[:4] == _QCOW2_MAGIC else RAW
+        head = file.read(HEADER_BYTES)
+    found = QCOW2 if head.startswith(MAGIC) else RAW
     if said and said != found:
         raise ImageRefused(f"{what}: is said to be {said}, and its bytes are {found}")
     if found == QCOW2:
-        features = head[72:80] if int.from_bytes(head[4:8], "big") >= 3 else b""
-        external = int.from_bytes(features, "big") & _EXTERNAL_DATA
-        if len(head) < 72 or int.from_bytes(head[8:16], "big") or external:
+        header = qcow2_header(head)
+        if header.backing_at or header.has_external_data:
             raise ImageRefused(
                 f"{what}: its data are in another file as well (a backing or data file); "
                 f"make one file of it: qemu-img convert -O qcow2 {what} NEW"
             )
+        if len(head) < LEAST_BYTES or header.objection:
+            raise ImageRefused(f"{what}: {header.objection or 'its qcow2 header is cut off'}")
     return found
 
 
-def completed(config: ImageConfig, facts: ImageFacts, what: str) -> ImageConfig:
-    """Return a configuration with what the main file's facts add; what was said stays.
-
-    Raises `ImageRefused` if the image can be started nowhere.
-    """
-    if facts.unusable:
-        raise ImageRefused(f"{what}: {facts.unusable}")
-    if facts.format is Format.UNKNOWN and not config.family:
-        raise ImageRefused(f"{what}: its bytes do not tell what it is; say so with --family")
-    architecture = facts.architecture
+def completed(config: ImageConfig, facts: ImageFacts) -> ImageConfig:
+    """Return a configuration with what the main file's facts add; what was said stays."""
     known = ImageConfig(
         family=facts.family,
         platforms=_platforms(config.family or facts.family, facts),
-        architecture=architecture or "",
+        architecture=facts.architecture or "",
     )
-    if architecture is Architecture.OTHER:
-        raise ImageRefused(f"{what}: built for a processor that we know nothing of")
     return known.overridden(config)
 
 
@@ -82,9 +69,6 @@ def _platforms(family_name: str, facts: ImageFacts) -> tuple[Platform, ...]:
 
     if not family_name:
         return ()
-    try:
-        entries = family(family_name).traits.entries
-    except ImageError:
-        return ()  # of a family that is installed elsewhere: its host will tell
+    entries = family(family_name).traits.entries
     fitting = (each for each, ways in entries.items() if facts.entries & set(ways))
     return tuple(sorted(fitting))

@@ -4,7 +4,7 @@ Each source becomes `Gathered` images whose files are staged: hashed, on our dis
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,15 +15,14 @@ from images.catalog import download, minisign, oci
 from images.catalog.blobs import Blob, Progress, Staging
 from images.catalog.config import ImageConfig, config_of
 from images.catalog.entry import FORMATS, Layer, Role, title_of
-from images.catalog.files import open_regular, read_small
+from images.catalog.files import read_small
 from images.catalog.layout import open_layout
 from images.catalog.names import Digest
 from images.catalog.packages import Gathered, Importer
-from images.catalog.recognise import Inspect, role_of
+from images.catalog.recognise import Inspect, disk_format, role_of
 from images.errors import ImageNotFound, ImageRefused
 
 OCI_PREFIXES = ("oci:", "oci-archive:")  # as skopeo writes them; either may be a folder or a tar
-MOST_FILE = 1 << 44  # bytes; a local file is as large as it is
 MOST_CONFIG_FILE = 64 * 1024
 
 _CONFIG_FILES = ("image.yaml", "image.json")
@@ -33,7 +32,7 @@ _CONFIG_FILES = ("image.yaml", "image.json")
 class Part:
     """A file on this machine that is to belong to an image; the rest is as in `Layer`.
 
-    `role` None means that its bytes tell.
+    `role` None means that its bytes tell. `title` is what a file of ours came from; empty: itself.
     """
 
     path: Path
@@ -41,6 +40,19 @@ class Part:
     format: str = ""
     name: str = ""
     read_only: bool = True
+    title: str = ""
+
+    @property
+    def what(self) -> str:
+        """What it is called in messages."""
+        return self.title or str(self.path)
+
+
+def told(part: Part, inspect: Inspect) -> Part:
+    """Return a part with its role and its format, by its bytes where they were not said."""
+    role = part.role or role_of(inspect(part.path)) or Role.KERNEL
+    file_format = disk_format(part.path, part.what, part.format) if role is Role.DISK else ""
+    return replace(part, role=role, format=file_format)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +94,20 @@ def _needed(source: Source) -> Digest:
     return source.digest
 
 
+Check = Callable[[Sequence[Part], ImageConfig], None]
+"""Raises `ImageRefused` unless files, as `told`, make an image that some host can boot."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gatherer:
-    """Stages what sources have; with `signed`, also the signature files beside local files."""
+    """Stages what sources have; with `signed`, also the signature files beside local files.
+
+    Files of this machine are checked before they are copied.
+    """
 
     staging: Staging
     inspect: Inspect
+    check: Check
     progress: Progress
     signed: bool = False
 
@@ -109,9 +129,25 @@ class Gatherer:
             raise ImageRefused(f"{local}: a folder has no digest; give one for a file or a URL")
         return [self._from_folder(local)]
 
-    def files(self, parts: Sequence[Part]) -> tuple[Layer, ...]:
-        """Stage files of this machine."""
-        return tuple(self._file(part) for part in parts)
+    def local(
+        self,
+        parts: Sequence[Part],
+        config: ImageConfig = ImageConfig(),  # noqa: B008 - immutable
+        digest: Digest | None = None,
+    ) -> Gathered:
+        """Stage files of this machine that make an image, if they do."""
+        parts = [told(part, self.inspect) for part in parts]
+        self.check(parts, config)
+        return Gathered(tuple(self.file(part, digest) for part in parts), config)
+
+    def file(self, part: Part, digest: Digest | None = None) -> Layer:
+        """Stage a file of this machine, as `told`."""
+        blob = self.staging.copy_file(part.path, expected=digest, progress=self.progress)
+        layer = _layer(part, blob, title_of(part.path.name))
+        beside = part.path.with_name(part.path.name + minisign.SUFFIX)
+        if not (self.signed and beside.exists()):
+            return layer
+        return replace(layer, minisig=signature_in(beside).text)
 
     def _from_url(self, url: str, digest: Digest, path: Path) -> list[Gathered]:
         what = download.shown(url)
@@ -119,7 +155,8 @@ class Gatherer:
             if layout is not None:
                 return Importer(self.staging, self.inspect, self.progress).images(layout, "")
         blob = self.staging.adopt(path, digest)
-        return [Gathered((self._layer(Part(path), blob, title_of(what)),))]
+        part = told(Part(self.staging.path(digest), title=what), self.inspect)
+        return [Gathered((_layer(part, blob, title_of(what)),))]
 
     def _from_layout(self, path: Path, ref: str, digest: Digest | None) -> list[Gathered]:
         if digest:
@@ -133,7 +170,7 @@ class Gatherer:
         with open_layout(path, str(path)) as layout:
             if layout is not None and not digest:
                 return Importer(self.staging, self.inspect, self.progress).images(layout, "")
-        return [Gathered((self._file(Part(path), digest),))]
+        return [self.local([Part(path)], digest=digest)]
 
     def _from_folder(self, path: Path) -> Gathered:
         """Gather a folder with a `kernel`, an `initrd`, disks and an `image.yaml`, as there are."""
@@ -147,29 +184,12 @@ class Gatherer:
         ]
         if not parts:
             raise ImageNotFound(f"{path}: has no file kernel, disk*.raw or disk*.qcow2")
-        return Gathered(self.files(parts), config_in(path))
+        return self.local(parts, config_in(path))
 
-    def _file(self, part: Part, digest: Digest | None = None) -> Layer:
-        with open_regular(part.path) as file:
-            total = part.path.stat().st_size
-            blob = self.staging.copy(
-                file,
-                str(part.path),
-                expected=digest,
-                most=MOST_FILE,
-                total=total,
-                progress=self.progress,
-            )
-        layer = self._layer(part, blob, title_of(part.path.name))
-        beside = part.path.with_name(part.path.name + minisign.SUFFIX)
-        if not (self.signed and beside.exists()):
-            return layer
-        return replace(layer, minisig=signature_in(beside).text)
 
-    def _layer(self, part: Part, blob: Blob, title: str) -> Layer:
-        path = self.staging.path(blob.digest)
-        role = part.role or role_of(self.inspect(path)) or Role.KERNEL
-        return Layer(role, blob, part.format, part.name, part.read_only, title)
+def _layer(part: Part, blob: Blob, title: str) -> Layer:
+    role = part.role or Role.KERNEL
+    return Layer(role, blob, part.format, part.name, part.read_only, title)
 
 
 def signature_in(path: Path) -> minisign.Signature:

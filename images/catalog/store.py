@@ -3,7 +3,9 @@
     oci-layout, index.json    as the OCI image layout specification has them
     blobs/sha256/             one file per blob (0444), named by its digest
     downloads/                what is arriving over HTTP
+    leases/                   who uses which blobs: one file per guest, named after it
     trusted-keys              minisign public keys; if it is there, nothing unsigned is taken
+    .reserve                  room for index.json to shrink in when the disk is full
     .lock, .adding            held while index.json changes; while an image is added, or collected
 
 ``index.json`` is the only file that changes, and only as a whole. Other OCI tools may read all of
@@ -12,20 +14,31 @@ this, and may write it while nothing else does; what they wrote and we do not kn
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from images.catalog import oci
 from images.catalog.blobs import BLOBS, Blobs
-from images.catalog.files import locked, make_folder, read_small, sync_folder, write_whole
+from images.catalog.files import (
+    DISK_IS_FULL,
+    locked,
+    make_folder,
+    read_small,
+    sync_folder,
+    write_whole,
+)
 from images.errors import CatalogError, ImageNotFound, ImageRefused
 
 DOWNLOADS = "downloads"
+LEASES = "leases"
 TRUSTED_KEYS = "trusted-keys"
 
 _LAYOUT = {"imageLayoutVersion": oci.LAYOUT_VERSION}
+_FULL = "; make room: `edgewake image remove` what is not needed, then `edgewake image gc --all`"
 _EMPTY = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": []}
 _UNSAFE = " ,\t\n"
+RESERVE = ".reserve"
+RESERVE_BYTES = 256 * 1024  # an index of some 700 names
 
 
 class Store:
@@ -33,26 +46,22 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        if any(each in str(self.root) for each in _UNSAFE):
-            raise CatalogError(
-                f"{self.root}: hypervisors cannot be told paths with blanks or commas; "
-                "use a folder without"
-            )
         self.blobs = Blobs(self.root)
         self.downloads = self.root / DOWNLOADS
+        self.leases = self.root / LEASES
         self.where = str(self.root)
 
     @contextmanager
     def made(self) -> Iterator[None]:
         """Make what is missing; errors of the file system become `CatalogError` until the end."""
-        with self._errors():
+        with self.errors():
             self._create()
             yield
 
     @contextmanager
     def adding(self) -> Iterator[None]:
         """Keep blobs from being collected until the end. Not for as long as a download takes."""
-        with self._errors(), locked(self.root / ".adding", shared=True):
+        with self.errors(), locked(self.root / ".adding", shared=True):
             yield
 
     @contextmanager
@@ -61,18 +70,18 @@ class Store:
 
         Who fails before has changed nothing.
         """
-        with self._errors(), locked(self.root / ".lock"):
+        with self.errors(), locked(self.root / ".lock"):
             before = self.index()
             document = dict(before)
             yield document
             if document != before:
-                write_whole(self.root / oci.INDEX_FILE, oci.write(document))
+                self._write_index(oci.write(document))
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
         """Hold off everybody who adds or changes anything."""
         with (
-            self._errors(),
+            self.errors(),
             locked(self.root / ".adding"),
             locked(self.root / ".lock"),
         ):
@@ -84,6 +93,7 @@ class Store:
 
     def index(self) -> dict[str, object]:
         """Return the index as it is; an empty one if there is none yet."""
+        self._must_be_tellable()
         try:
             data = read_small(self.root / oci.INDEX_FILE, oci.MOST_DOCUMENT)
         except ImageNotFound as error:
@@ -111,6 +121,8 @@ class Store:
     def _create(self) -> None:
         for folder in (self.root, (self.root / BLOBS).parent, self.root / BLOBS):
             make_folder(folder)
+        if not (self.root / RESERVE).exists():
+            self._reserve()
         for name, contents in ((oci.LAYOUT_FILE, _LAYOUT), (oci.INDEX_FILE, _EMPTY)):
             if not (self.root / name).exists():
                 self._create_file(name, contents)
@@ -121,13 +133,40 @@ class Store:
                 write_whole(self.root / name, oci.write(contents))
         sync_folder(self.root)
 
+    def _write_index(self, data: bytes) -> None:
+        """Write the index; on a full disk a smaller one has the place of the reserve."""
+        path = self.root / oci.INDEX_FILE
+        try:
+            write_whole(path, data)
+        except OSError as error:
+            if error.errno not in DISK_IS_FULL or len(data) >= path.stat().st_size:
+                raise
+            (self.root / RESERVE).unlink(missing_ok=True)
+            write_whole(path, data)
+            with suppress(OSError):  # somebody else took the room: the next image is to bring it
+                self._reserve()
+
+    def _reserve(self) -> None:
+        """Take room; random bytes need it also where a file system compresses."""
+        write_whole(self.root / RESERVE, os.urandom(RESERVE_BYTES))
+
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def errors(self) -> Iterator[None]:
+        """Turn errors of the file system into `CatalogError`."""
+        self._must_be_tellable()
         try:
             yield
         except OSError as error:
             where = os.fsdecode(error.filename) if error.filename else self.where
-            raise CatalogError(f"{where}: {error.strerror}") from error
+            hint = _FULL if error.errno in DISK_IS_FULL else ""
+            raise CatalogError(f"{where}: {error.strerror}{hint}") from error
+
+    def _must_be_tellable(self) -> None:
+        if any(each in str(self.root) for each in _UNSAFE):
+            raise CatalogError(
+                f"{self.root}: hypervisors cannot be told paths with blanks or commas; "
+                "use a folder without"
+            )
 
 
 def set_ref(document: dict[str, object], ref: str, target: oci.Descriptor | None) -> None:
@@ -142,14 +181,3 @@ def set_ref(document: dict[str, object], ref: str, target: oci.Descriptor | None
 def _ref_of(entry: object) -> object:
     annotations = entry.get("annotations") if isinstance(entry, dict) else None
     return annotations.get(oci.REF_NAME) if isinstance(annotations, dict) else None
-
-
-def read_keys(root: Path) -> str | None:
-    """Return what is in the file of trusted keys, or None if there is none."""
-    path = root / TRUSTED_KEYS
-    try:
-        return read_small(path, oci.MOST_DOCUMENT).decode(errors="replace")
-    except ImageNotFound as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise CatalogError(f"{error}; whom to trust cannot be known without it") from error

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from images.catalog import minisign
 from images.catalog.entry import Layer
+from images.catalog.files import read_small
 from images.catalog.minisign import PublicKey, Signature
 from images.catalog.names import Digest
-from images.errors import ImageUntrusted
+from images.catalog.oci import MOST_DOCUMENT
+from images.errors import CatalogError, ImageNotFound, ImageUntrusted
 
 PathOf = Callable[[Digest], Path]
 
@@ -42,6 +44,34 @@ class Trust:
         if done not in self._checked:
             minisign.check(path_of(layer.blob.digest), what, signature, self.keys)
             self._checked.add(done)
+
+
+class TrustFile:
+    """The trusted keys in a file: what counts is what it says now, at each use."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last: tuple[bytes | None, Trust] = None, Trust(())
+
+    def now(self) -> Trust:
+        """Return the trust in the keys that are there; nothing checked with others counts.
+
+        Without the file, everything is taken. Raises `ImageError` if it cannot be read.
+        """
+        data = self._read()
+        if data != self._last[0]:
+            text = "" if data is None else data.decode(errors="replace")
+            keys = () if data is None else minisign.keys_of(text, str(self._path))
+            self._last = data, Trust(keys)
+        return self._last[1]
+
+    def _read(self) -> bytes | None:
+        try:
+            return read_small(self._path, MOST_DOCUMENT)
+        except ImageNotFound as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise CatalogError(f"{error}; whom to trust cannot be known without it") from error
 
 
 def signed(

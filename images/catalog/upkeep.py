@@ -1,11 +1,11 @@
 """Reading everything to see that it is right, and removing what nothing needs any more."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from images.catalog import oci
+from images.catalog import leases, oci
 from images.catalog.blobs import Progress
 from images.catalog.download import PART, is_held
 from images.catalog.entry import Entry
@@ -46,6 +46,12 @@ def verify(
 ) -> tuple[Damage, ...]:
     """Return what is wrong with entries, or with all that a store has; reads every byte of it."""
     damages = [Damage(each.ref, each.problem, (each.ref,)) for each in entries if each.problem]
+    damages += [
+        Damage(f"{entry.ref} ({flavour.name})", flavour.problem, (entry.ref,))
+        for entry in entries
+        for flavour in entry.flavours
+        if flavour.problem
+    ]
     needed: dict[Digest, set[str]] = {}
     sizes: dict[Digest, int] = {}
     for entry in entries:
@@ -64,9 +70,7 @@ def verify(
     return (*damages, *_distrusted(store, trust, entries, bad))
 
 
-def collect(
-    store: Store, in_use: Iterable[Path | str], grace_s: float, now: float, *, dry_run: bool
-) -> tuple[Removed, ...]:
+def collect(store: Store, grace_s: float, now: float, *, dry_run: bool) -> tuple[Removed, ...]:
     """Remove what nothing needs; see `Catalog.collect`.
 
     In two phases under the locks: first all that might go is found, then it is asked again, for
@@ -74,10 +78,9 @@ def collect(
     """
     if not store.exists():
         return ()
-    used = {_name_of(store, each) for each in in_use}
     with store.collecting():
         doomed = [
-            *_unneeded(store, used, now - grace_s),
+            *_unneeded(store, now - grace_s),
             *_leftovers(store, now - grace_s),
         ]
         kept = _linked(store)
@@ -115,14 +118,6 @@ def _told(check: Callable[[], object]) -> str:
     return ""
 
 
-def _name_of(store: Store, used: Path | str) -> str:
-    """Return the file name of a blob that is in use; nothing for a file that is no blob of ours."""
-    if isinstance(used, str) and used.startswith("sha256:"):
-        return hex_of(Digest(used))
-    path = Path(used).resolve()
-    return path.name if path.parent == store.blobs.folder.resolve() else ""
-
-
 def _present(store: Store) -> Iterator[Digest]:
     if store.blobs.folder.is_dir():
         for path in sorted(store.blobs.folder.iterdir()):
@@ -130,8 +125,8 @@ def _present(store: Store) -> Iterator[Digest]:
                 yield digest
 
 
-def _unneeded(store: Store, used: set[str], before: float) -> list[Removed]:
-    kept = _linked(store) | used
+def _unneeded(store: Store, before: float) -> list[Removed]:
+    kept = _linked(store) | set(map(hex_of, leases.held(store)))
     found: list[Removed] = []
     for path in map(store.blobs.path, _present(store)):
         stat = path.stat()
@@ -145,7 +140,7 @@ def _leftovers(store: Store, before: float) -> list[Removed]:
 
     A download that broke may be wanted again, so it is kept as long as a blob would be.
     """
-    folders = (store.root, store.blobs.folder)
+    folders = (store.root, store.blobs.folder, store.leases)
     dead = [path for folder in folders for path in sorted(folder.glob(f"{NEW}*"))]
     if store.downloads.is_dir():
         dead += [

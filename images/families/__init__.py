@@ -110,8 +110,17 @@ def family(name: str) -> Family:
         module, _, attribute = known[name].partition(":")
     except KeyError:
         names = ", ".join(sorted(known))
-        raise ImageError(f"unknown image family {name!r}; known families: {names}") from None
-    return cast(Family, getattr(import_module(module), attribute))
+        raise ImageError(
+            f"unknown image family {name!r}; known families: {names} (one that was installed since "
+            "edgewake started is known after a restart)"
+        ) from None
+    try:
+        return cast(Family, getattr(import_module(module), attribute))
+    except Exception as error:
+        raise ImageError(
+            f"image family {name!r} cannot be loaded from {known[name]}: {error}; correct the "
+            "package that brings it, or remove that"
+        ) from error
 
 
 @cache

@@ -69,6 +69,8 @@ def disks_of(image: Image, facts: ImageFacts) -> tuple[Disk, ...]:
             f"{_count(image.disks)}; list them under 'disks:' in that order"
         )
     named = {disk.name: disk for disk in image.disks if disk.name}
+    if len(named) < sum(bool(disk.name) for disk in image.disks):
+        raise ImageRefused("two of its disks have the same name; each names another device")
     unknown = sorted(set(named) - set(wanted))
     if unknown:
         raise ImageRefused(

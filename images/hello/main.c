@@ -55,7 +55,7 @@ static void serve(void)
     while (!machine->asked_to_stop()) {
         for (u32 i = 0; i < FRAMES_AT_ONCE && (length = machine->receive(frame, sizeof frame)); i++)
             net_receive(frame, length);
-        machine->wait(earlier(tcp_timers(), dhcp_timers()));
+        machine->wait(earlier(net_timers(), earlier(tcp_timers(), dhcp_timers())));
     }
 }
 

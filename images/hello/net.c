@@ -13,6 +13,7 @@
 #define TYPE_ARP 0x0806
 #define TYPE_IPV6 0x86dd
 #define ARP_REQUEST 1
+#define ANNOUNCEMENTS 3
 #define ARP_REPLY 2
 #define COMPLAINTS_PER_SECOND 100
 
@@ -127,12 +128,30 @@ void net_start(void)
     ipv6_start();
 }
 
+/* RFC 5227 announces an address more than once: a bridge port that opens late loses the first. */
+static struct { u32 left; u64 at; } announcement;
+
+static void announce(void)
+{
+    send_arp(ARP_REQUEST, BROADCAST_MAC, own.mac, ipv4_bytes(&own.ipv4));
+    announcement.at = machine->now_ns() + SECOND / 2;
+    announcement.left--;
+}
+
+u64 net_timers(void)
+{
+    if (announcement.left && machine->now_ns() >= announcement.at)
+        announce();
+    return announcement.left ? announcement.at : FOREVER;
+}
+
 void net_set_ipv4(struct ip address)
 {
     own.ipv4 = address;
-    if (!is_set(&address))
+    announcement.left = is_set(&address) ? ANNOUNCEMENTS : 0;
+    if (!announcement.left)
         return;
-    send_arp(ARP_REQUEST, BROADCAST_MAC, own.mac, ipv4_bytes(&own.ipv4));
+    announce();
     say("listening on %i port %u", &own.ipv4, TCP_PORT);
 }
 

@@ -18,8 +18,8 @@
 /* RX takes a page for each frame (Xen's interface wants that); TX has two frames in a page. */
 enum { RX_BUFFERS = 64, TX_BUFFERS = 64, TX_BUFFER_SIZE = 2048, TX_PER_PAGE = 2 };
 
-static volatile struct netif_tx_ring tx_ring PAGE_ALIGNED;
-static volatile struct netif_rx_ring rx_ring PAGE_ALIGNED;
+static volatile struct netif_tx_ring tx_ring;
+static volatile struct netif_rx_ring rx_ring;
 static u8 rx_buffer[RX_BUFFERS][PAGE_SIZE] PAGE_ALIGNED;
 static u8 tx_buffer[TX_BUFFERS][TX_BUFFER_SIZE] PAGE_ALIGNED;
 
@@ -125,7 +125,7 @@ bool rings_send(const void *frame, u32 length)
 }
 
 /*
- * Copy the frame of one response if it is a whole one. The flags refused are those of features we
+ * Copy the frame of one response if it is a whole one; 0 if it is not. The flags refused are those of features we
  * have not offered, so that only a back end that ignores our wishes uses them: a frame in several
  * pages, and one whose checksum is left to us. The frame is lost, as on a wire.
  */

@@ -12,6 +12,7 @@
 #include "console.h"
 #include "grant.h"
 #include "hypercall.h"
+#include "interrupts.h"
 #include "io.h"
 #include "netfront.h"
 #include "platform.h"
@@ -45,8 +46,9 @@ static void start(const void *boot_info)
     (void)boot_info;                    /* says nothing that we need */
     if (!connect_to_xen())
         for (;;)
-            __asm__ volatile("cli; hlt");
+            __asm__ volatile("hlt");
     start_time = xen_time();
+    interrupts_start();                 /* not for interrupts: to tell of an exception before the end */
 }
 
 /* Be saved with the whole domain; when this returns we are the restored one, or it was cancelled. */
@@ -103,7 +105,12 @@ static bool asked_to_stop(void)
 
 static __attribute__((noreturn)) void power_off(void)
 {
-    netfront_close();
+    static bool ending;
+
+    if (!ending) {                      /* no second time, if the first ended in an exception */
+        ending = true;
+        netfront_close();
+    }
     for (;;)
         shutdown(stop_reason == SHUTDOWN_reboot ? SHUTDOWN_reboot : SHUTDOWN_poweroff);
 }

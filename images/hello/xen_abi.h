@@ -121,7 +121,6 @@ struct console_ring {
 enum {
     XS_READ = 2,
     XS_WATCH = 4,
-    XS_UNWATCH = 5,
     XS_WRITE = 11,
     XS_WATCH_EVENT = 15,
     XS_ERROR = 16,
@@ -187,12 +186,13 @@ union netif_rx_entry {
 struct netif_tx_ring {
     struct ring_header header;
     union netif_tx_entry entry[NETIF_RING_ENTRIES];
-};
+} PAGE_ALIGNED;
 struct netif_rx_ring {
     struct ring_header header;
     union netif_rx_entry entry[NETIF_RING_ENTRIES];
-};
+} PAGE_ALIGNED;
 _Static_assert(__builtin_offsetof(struct netif_tx_ring, entry) == 64, "io/ring.h");
 _Static_assert(sizeof(union netif_tx_entry) == 12, "io/netif.h");
 _Static_assert(sizeof(union netif_rx_entry) == 8, "io/netif.h");
-_Static_assert(sizeof(struct netif_tx_ring) <= PAGE_SIZE, "the ring is one page");
+_Static_assert(sizeof(struct netif_tx_ring) == PAGE_SIZE, "a ring shares its page with nothing");
+_Static_assert(sizeof(struct netif_rx_ring) == PAGE_SIZE, "a ring shares its page with nothing");

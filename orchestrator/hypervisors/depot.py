@@ -7,9 +7,10 @@ on the host, through whatever the hypervisor offers (`libvirt_pool`).
 
 A pool can neither rename nor hash, so what has arrived is read back and hashed here before a
 guest may use it: that is the one way that works over every transport and needs no tool on the host.
-An empty file beside it, the seal, then says that it was checked. A file that has no seal is a
-transfer that was cut off: the next one goes on at its end, and since the whole file is hashed
-either way, damage in it is found and the file sent anew.
+A file beside it, the seal, then says of which size and age it was when it was checked. A file that
+has no seal is a transfer that was cut off: the next one goes on at its end. One that does not fit
+its seal was written to. The whole file is hashed either way, so damage in it is found and the file
+sent anew.
 """
 
 import hashlib
@@ -22,19 +23,28 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from stat import S_ISREG
 from typing import Protocol, TypeVar
 
 from images.bootspec import BootSpec, Disk
+from images.qcow2_header import NotQcow2
 from orchestrator.errors import StartFailed
 from orchestrator.hypervisors import qcow2
+from orchestrator.hypervisors.sparse import extents, file_size
 from orchestrator.model import guest_uuid
 from orchestrator.once import Once
 
 PIECE = 256 * 1024  # bytes; libvirt sends no more in one message
 GRACE_S = 3600.0  # an image that nothing names any more is kept this long
+LEAST_HOLE = 2**20  # bytes; to step over less costs more calls than to send it is worth
 SEAL = ".checked"
+_OVERLAY = "overlay-"
 _MIB = 2**20
 _OURS = re.compile(r"(sha256-[0-9a-f]{64})(\.checked)?|overlay-[0-9a-f-]{36}-[0-9]+")
+
+# Overlays that this process has made. Drivers of hosts on one machine share its pool, so what one
+# depot made is not left over for another one to collect.
+_made_here: set[str] = set()
 
 T = TypeVar("T")
 
@@ -43,10 +53,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file in a pool; `changed_at` is its host's clock, in seconds since 1970."""
+    """A file in a pool: its size in bytes, and when it was last written to.
+
+    `changed_at` is by its host's clock, in seconds since 1970.
+    """
 
     name: str
+    size: int
     changed_at: float
+
+    @property
+    def seal(self) -> bytes:
+        """What the seal of this file says when it was checked as it is now."""
+        return f"{self.size} {self.changed_at!r}\n".encode()
 
 
 class Pool(Protocol):
@@ -64,8 +83,8 @@ class Pool(Protocol):
         """Return all files in it."""
         ...
 
-    def size(self, name: str) -> int | None:
-        """Return the size of a file in bytes, None if it is not there."""
+    def find(self, name: str) -> Stored | None:
+        """Return a file, None if it is not there."""
         ...
 
     def write(
@@ -73,7 +92,8 @@ class Pool(Protocol):
     ) -> None:
         """Write from `offset` on; make the file if it is not there, for guests to read, or write.
 
-        When it breaks off, what has arrived stays, without holes.
+        What is between the end of the file and `offset` reads as zeros and should take no room.
+        When it breaks off, what has arrived stays, and nothing follows it.
         """
         ...
 
@@ -91,7 +111,10 @@ class Pool(Protocol):
 
 
 class Digests:
-    """SHA-256 of files of this machine, each computed once as long as it does not change."""
+    """SHA-256 of files of this machine, each computed once as long as it does not change.
+
+    A block device does not tell that it was written to, so its digest is computed each time.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
@@ -108,7 +131,8 @@ class Digests:
         if known is not None and known[0] == version:
             return known[1]
         digest = _together(self._flights, f"{file} {version}", lambda: _hash(_pieces(path)))
-        self._known[file] = version, digest
+        if S_ISREG(stat.st_mode):
+            self._known[file] = version, digest
         return digest
 
 
@@ -142,24 +166,23 @@ class Depot:
     def placed(self, instance: str, boot: BootSpec) -> BootSpec:
         """Return `boot` with all its files as the host has them, and fresh overlays.
 
-        Does nothing for a host on this machine, unless there is a disk to be written.
+        Does nothing for a host on this machine, unless there is a disk that needs an overlay.
         """
         for disk in boot.disks:
             self._check(disk)
-        writable = not all(disk.read_only for disk in boot.disks)
+        overlaid = [self._needs_overlay(disk) for disk in boot.disks]
         with self._lock:
-            (self._plain.discard if writable else self._plain.add)(instance)
-        if not self._far and not writable:
+            (self._plain.discard if any(overlaid) else self._plain.add)(instance)
+        if not self._far and not any(overlaid):
             return boot
+        there = [replace(disk, path=self.bring(disk.path)) for disk in boot.disks]
         return replace(
             boot,
             kernel=boot.kernel and self.bring(boot.kernel),
             initrd=boot.initrd and self.bring(boot.initrd),
             disks=tuple(
-                replace(disk, path=self.bring(disk.path))
-                if disk.read_only
-                else self._overlay(instance, number, disk)
-                for number, disk in enumerate(boot.disks)
+                self._overlay(instance, number, disk, there[number]) if own else there[number]
+                for number, (disk, own) in enumerate(zip(boot.disks, overlaid, strict=True))
             ),
         )
 
@@ -184,6 +207,7 @@ class Depot:
         for file in pool.stored():
             if file.name.startswith(prefix):
                 pool.remove(file.name)
+                _made_here.discard(file.name)
 
     def may_hold(self, instance: str) -> bool:
         """Return whether the host may have overlays of an instance, without asking it."""
@@ -205,7 +229,8 @@ class Depot:
 
         `wanted` are files of this machine that may be booted soon; `held` returns the files of the
         host that its guests use, and is asked after looking at what there is. Whatever was written
-        or brought less than `grace_s` seconds ago stays, and so does what is not named by us.
+        or brought less than `grace_s` seconds ago stays, save an overlay that an earlier run of
+        edgewake left; and so does what is not named by us.
         """
         pool = self._pool()
         now, names = time.time(), {file.name: file.changed_at for file in pool.stored()}
@@ -214,8 +239,11 @@ class Depot:
         doomed = tuple(
             name
             for name in sorted(images - kept)
-            if now - max(names.get(name, 0), names.get(name + SEAL, 0)) > grace_s
-            and not self._just_used(name, grace_s)
+            if _left_over(name)
+            or (
+                now - max(names.get(name, 0), names.get(name + SEAL, 0)) > grace_s
+                and not self._just_used(name, grace_s)
+            )
         )
         for name in doomed:
             self._remove(pool, name)
@@ -225,22 +253,34 @@ class Depot:
 
     def _checked(self, path: Path, digest: str) -> Path:
         """Return where the host has what `path` contains, known to be right."""
-        pool, name, size = self._pool(), image_name(digest), path.stat().st_size
-        if pool.size(name + SEAL) is None or pool.size(name) != size:
+        pool, name, size = self._pool(), image_name(digest), file_size(path)
+        stored, seal = pool.find(name), self._sealed(pool, name)
+        if stored is None or stored.size != size or stored.seal != seal:
+            if stored is not None and seal:
+                log.warning("host %s: %s is not as it was when checked", self._host, name)
             self._arrive(pool, path, digest, size)
-            pool.write(name + SEAL, ())
         there = pool.folder / name
         with self._lock:
             self._there[name] = there
         return there
 
+    def _sealed(self, pool: Pool, name: str) -> bytes | None:
+        """Return what the seal of an image says, None if it has none."""
+        return None if pool.find(name + SEAL) is None else b"".join(pool.read(name + SEAL))
+
     def _arrive(self, pool: Pool, path: Path, digest: str, size: int) -> None:
-        """Send what is missing of a file and read all of it back; twice, if it came out wrong."""
+        """Send what is missing of a file, read all of it back and seal it.
+
+        Twice, if it came out wrong.
+        """
         name = image_name(digest)
         for _attempt in range(2):
             self._send(pool, path, name, size)
+            stored = pool.find(name)  # before it is read: who writes to it from now on is noticed
             arrived = _hash(pool.read(name))
-            if arrived == digest:
+            if arrived == digest and stored is not None:
+                pool.remove(name + SEAL)  # a longer one would show at the end of this one
+                pool.write(name + SEAL, (stored.seal,))
                 return
             log.warning("host %s: %s is damaged there and is removed", self._host, name)
             self._remove(pool, name)
@@ -250,16 +290,28 @@ class Depot:
         )
 
     def _send(self, pool: Pool, path: Path, name: str, size: int) -> None:
-        arrived = pool.size(name) or 0
-        if arrived > size or pool.size(name + SEAL) is not None:
+        """Make the file as long as it should be; what is there already is believed for now."""
+        stored = pool.find(name)
+        arrived = 0 if stored is None else stored.size
+        if stored is not None and arrived == size:
+            return
+        if arrived > size or pool.find(name + SEAL) is not None:
             self._remove(pool, name)  # it was whole once, so its length says nothing now
             arrived = 0
-        self._check_room(pool, path, size - arrived)
-        began = time.monotonic()
-        pool.write(name, _pieces(path, arrived), offset=arrived)
+        began, end = time.monotonic(), arrived
+        parts = list(extents(path, arrived, least_hole=LEAST_HOLE))
+        data = sum(end - begin for begin, end in parts)
+        self._check_room(pool, path, data)
+        for begin, end in parts:
+            pool.write(name, _pieces(path, begin, end), offset=begin)
+        if end < size or not size:  # a hole at the end, which its last byte makes; or no bytes
+            pool.write(name, (bytes(1),) if size else (), offset=max(0, size - 1))
         took = time.monotonic() - began
         some = f"{size - arrived} of {size}" if arrived else f"all {size}"
-        log.info("host %s: sent %s bytes of %s in %.1f s", self._host, some, path, took)
+        log.info(
+            "host %s: sent %s bytes of %s, %s of them data, in %.1f s",
+            self._host, some, path, data, took,
+        )  # fmt: skip
 
     def _check_room(self, pool: Pool, path: Path, needed: int) -> None:
         free = pool.free()
@@ -286,21 +338,31 @@ class Depot:
 
     # --- disks ------------------------------------------------------------------------------------
 
-    def _overlay(self, instance: str, number: int, disk: Disk) -> Disk:
-        """Return a disk that shows `disk`, on the host, and takes all that is written to it."""
+    def _needs_overlay(self, disk: Disk) -> bool:
+        """Return whether a disk is written to, or a block device that its guest is to use itself.
+
+        QEMU does not open one as the plain file that domains name, but does so below an overlay.
+        """
+        return not disk.read_only or (not self._far and disk.path.is_block_device())
+
+    def _overlay(self, instance: str, number: int, disk: Disk, backing: Disk) -> Disk:
+        """Return a disk that shows `backing`, on the host, and takes all that is written to it."""
         try:
             size = qcow2.disk_size(disk.path, disk.format)
+            pieces = qcow2.empty_overlay(str(backing.path), disk.format, size)
         except OSError as error:
             raise self._unreadable(disk.path, error) from error
-        backing = self.bring(disk.path)
+        except ValueError as error:
+            raise self._refused(str(error), "") from error
         pool, name = self._pool(), self._overlay_name(instance, str(number))
+        _made_here.add(name)
         self._use(name)
         pool.remove(name)
-        pool.write(name, (qcow2.empty_overlay(str(backing), disk.format, size),), writable=True)
+        pool.write(name, pieces, writable=True)
         return replace(disk, path=pool.folder / name, format="qcow2")
 
     def _overlay_name(self, instance: str, number: str) -> str:
-        return f"overlay-{guest_uuid(self._owner, instance)}-{number}"
+        return f"{_OVERLAY}{guest_uuid(self._owner, instance)}-{number}"
 
     def _check(self, disk: Disk) -> None:
         """Refuse a disk that would let its image choose which files of the host a guest reads."""
@@ -314,7 +376,7 @@ class Depot:
             more = qcow2.leans_on(disk.path)
         except OSError as error:
             raise self._unreadable(disk.path, error) from error
-        except qcow2.NotQcow2 as error:
+        except NotQcow2 as error:
             raise self._refused(str(error), "write `format: raw` if that is what it is") from error
         if more:
             raise self._refused(
@@ -367,10 +429,16 @@ def _together(flights: Once[None, T], key: str, work: Callable[[], T]) -> T:
     return flights.do(key, lambda: None, start).future.result()
 
 
-def _pieces(path: Path, offset: int = 0) -> Iterator[bytes]:
+def _left_over(name: str) -> bool:
+    """Return whether a file is an overlay that another process, now dead, has made."""
+    return name.startswith(_OVERLAY) and name not in _made_here
+
+
+def _pieces(path: Path, begin: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """Yield what is in a file, up to its own end or to `end`, in bytes."""
     with path.open("rb") as file:
-        file.seek(offset)
-        while piece := file.read(PIECE):
+        file.seek(begin)
+        while piece := file.read(PIECE if end is None else min(PIECE, end - file.tell())):
             yield piece
 
 

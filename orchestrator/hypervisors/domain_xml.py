@@ -15,6 +15,7 @@ such place in a network, so a network is ours when its UUID is the one `network_
 import hashlib
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Literal
 from uuid import UUID
 from xml.etree import ElementTree as ET
@@ -32,7 +33,6 @@ SLEEP_PREFIX = "edgewake-sleep"
 SLEEP_ELEMENT = '<sleep depth="paused"/>'
 _MARK_TAG = f"{{{MARK_NAMESPACE}}}guest"
 _MARK_TAGS = frozenset({_MARK_TAG, "guest"})
-_DISK_NAMES = "abcdefghijklmnopqrstuvwxyz"
 BRIDGE = "bridge:"  # before the name of a bridge, where a network is named
 # The weight of a domain that was told nothing (Xen's credit schedulers) is what one core is worth.
 _XEN_WEIGHT_PER_CORE, _XEN_LEAST_WEIGHT, _XEN_MOST_WEIGHT = 256, 1, 65535
@@ -106,8 +106,8 @@ def xen_domain_xml(guest: Guest, *, vif_script: str = "") -> str:
         ET.SubElement(clock, "timer", name="tsc", mode="native")
     _append_ends(domain)
     devices = ET.SubElement(domain, "devices")
-    for disk, letter in zip(boot.disks, _DISK_NAMES, strict=False):
-        _append_xen_disk(devices, disk, f"xvd{letter}")
+    for number, disk in enumerate(boot.disks):
+        _append_xen_disk(devices, disk, _disk_name("xvd", number))
     for nic in boot.nics:
         _append_xen_nic(devices, nic, vif_script)
     console = ET.SubElement(devices, "console", type="pty")
@@ -224,8 +224,8 @@ def _append_devices(
     ET.SubElement(devices, "memballoon", model="none")
     # A guest whose card must be transitional has disk drivers as old as its card's.
     transitional = any(nic.transitional for nic in guest.boot.nics)
-    for disk, letter in zip(guest.boot.disks, _DISK_NAMES, strict=False):
-        _append_disk(devices, disk, f"vd{letter}", transitional=transitional)
+    for number, disk in enumerate(guest.boot.disks):
+        _append_disk(devices, disk, _disk_name("vd", number), transitional=transitional)
     for nic in guest.boot.nics:
         _append_nic(devices, nic)
     serial = ET.SubElement(devices, "serial", type="pty")
@@ -233,6 +233,15 @@ def _append_devices(
         # Appending keeps the file's owner: virtlogd would make a new one readable by root only.
         ET.SubElement(serial, "log", file=str(console_log), append="on")
     ET.SubElement(serial, "target", type="isa-serial", port="0")
+
+
+def _disk_name(prefix: str, number: int) -> str:
+    """Return the name of a disk as Linux counts them: vdz is followed by vdaa."""
+    letters, number = "", number + 1
+    while number:
+        number, letter = divmod(number - 1, len(ascii_lowercase))
+        letters = ascii_lowercase[letter] + letters
+    return prefix + letters
 
 
 def _append_disk(devices: ET.Element, disk: Disk, name: str, *, transitional: bool) -> None:

@@ -62,12 +62,18 @@ def cached_verdict(
     A kept verdict counts for the same kernel file, QEMU version, running kernel and access to the
     device; a cache that cannot be read or written is as good as none.
     """
-    key = _key(kernel, qemu, device)
-    verdict = _load(cache_file, key)
+    verdict = kept_verdict(cache_file, kernel, qemu=qemu, device=device)
     if verdict is None:
         verdict = probe_kvm(kernel, timeout_s, qemu=qemu, device=device)
-        _save(cache_file, key, verdict)
+        _save(cache_file, _key(kernel, qemu, device), verdict)
     return verdict
+
+
+def kept_verdict(
+    cache_file: Path, kernel: Path, *, qemu: str = QEMU, device: Path = DEVICE
+) -> KvmVerdict | None:
+    """Return the verdict kept in `cache_file` if it still counts; None otherwise."""
+    return _load(cache_file, _key(kernel, qemu, device))
 
 
 def _missing(kernel: Path, qemu: str, device: Path) -> str:

@@ -26,8 +26,8 @@ import libvirt
 
 from images.bootspec import BootSpec
 from orchestrator.errors import HostUnreachable, HypervisorError, StartFailed
+from orchestrator.hypervisors import connection_hints, libxl_log
 from orchestrator.hypervisors import libvirt_census as census
-from orchestrator.hypervisors import libxl_log
 from orchestrator.hypervisors.base import (
     Depth,
     GuestEnded,
@@ -506,9 +506,10 @@ class LibvirtHypervisor:
             return self._connection.get()
         except TimeoutError:
             text = f"{where} within {OPEN_TIMEOUT_S:g} s"
-            raise HostUnreachable(self.host.name, text, hint="is the host up?") from None
+            advice = connection_hints.hint("timed out")
+            raise HostUnreachable(self.host.name, text, hint=advice) from None
         except Unopened as error:
-            advice = hint(str(error))
+            advice = connection_hints.hint(str(error)) or hint(str(error))
             raise HostUnreachable(self.host.name, f"{where}: {error}", hint=advice) from error
 
     @contextmanager

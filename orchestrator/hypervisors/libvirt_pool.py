@@ -70,16 +70,16 @@ class LibvirtPool:
         found = [_stored(volume) for volume in pool.listAllVolumes()]
         return tuple(stored for stored in found if stored is not None)
 
-    def size(self, name: str) -> int | None:
-        """Return the size of a file in bytes, None if it is not there."""
+    def find(self, name: str) -> Stored | None:
+        """Return a file, None if it is not there."""
         pool = self._find()
         volume = None if pool is None else _volume(pool, name)
         if pool is None or volume is None:
             return None
-        size = _or_none(lambda: _size(volume))
-        if size is None:
+        stored = _stored(volume)
+        if stored is None:
             _refresh(pool)  # somebody removed the file, and libvirt has not noticed
-        return size
+        return stored
 
     def write(
         self, name: str, pieces: Iterable[bytes], *, offset: int = 0, writable: bool = False
@@ -100,9 +100,13 @@ class LibvirtPool:
     def read(self, name: str) -> Iterator[bytes]:
         """Return what the host has stored, in pieces."""
         volume = self._made().storageVolLookupByName(name)
-        with self._stream(lambda stream: volume.download(stream, 0, 0)) as stream:
-            while piece := stream.recv(PIECE):
-                yield piece
+        sparse = libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM
+        with self._stream(lambda stream: volume.download(stream, 0, 0, sparse)) as stream:
+            while piece := stream.recvFlags(PIECE, libvirt.VIR_STREAM_RECV_STOP_AT_HOLE):
+                if isinstance(piece, bytes):
+                    yield piece
+                else:  # a number that says: here is a hole
+                    yield from _zeros(stream.recvHole())
 
     def remove(self, name: str) -> None:
         """Remove a file. Removing one that is not there does nothing."""
@@ -244,23 +248,26 @@ def _volume(pool: libvirt.virStoragePool, name: str) -> libvirt.virStorageVol | 
     return _or_none(lambda: pool.storageVolLookupByName(name))
 
 
-def _size(volume: libvirt.virStorageVol) -> int:
-    info: Any = volume.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)  # the annotation is wrong
-    return int(info[2])
-
-
 def _stored(volume: libvirt.virStorageVol) -> Stored | None:
+    """Return a file as it is now: libvirt looks at it for each answer."""
     xml = _or_none(volume.XMLDesc)
     if xml is None:  # it was removed a moment ago
         return None
-    changed_at = _parsed(xml).findtext("target/timestamps/mtime") or "0"
-    return Stored(volume.name(), float(changed_at))
+    root = _parsed(xml)
+    changed_at = root.findtext("target/timestamps/mtime") or "0"
+    return Stored(volume.name(), int(root.findtext("physical") or 0), float(changed_at))
 
 
 def _refresh(pool: libvirt.virStoragePool) -> None:
     """Let libvirt look at the folder again; refused, for a moment, while a volume is being made."""
     with suppress(libvirt.libvirtError):
         pool.refresh()
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    piece = bytes(PIECE)
+    for begin in range(0, count, PIECE):
+        yield piece[: count - begin]
 
 
 def _send_all(stream: libvirt.virStream, data: bytes) -> None:

@@ -43,7 +43,7 @@ class VifScript:
         with self._lock:
             content = script()
             name = f"vif-bridge-{hashlib.sha256(content).hexdigest()[:16]}"
-            if pool.size(name) != len(content) or b"".join(pool.read(name)) != content:
+            if pool.find(name) is None or b"".join(pool.read(name)) != content:
                 pool.remove(name)
                 pool.write_program(name, content)
             self._path = path = str(pool.folder / name)

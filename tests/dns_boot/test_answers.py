@@ -75,7 +75,11 @@ def test_the_https_port_itself_is_not_mentioned(lab: SimpleNamespace) -> None:
         (errors.GuestDied("web", "guest crashed"), 14, "web: guest crashed"),
         (errors.NoHostReachable("web", "all hosts down"), 23, "web: all hosts down"),
         (errors.NoCapacity("web", "no memory"), 0, "web: no memory"),
-        (errors.ImageUnusable("web", "image missing"), 0, "web: image missing"),
+        (
+            errors.ImageUnusable("web", "image missing"),
+            0,
+            "web: its image cannot be booted; `edgewake status` says why",
+        ),
         (errors.UnknownService("web", "no such service"), 0, "web: no such service"),
         (errors.Overloaded("web", "too many wakes"), 0, "web: too many wakes"),
         (errors.WakeError("web", "odd"), 0, "web: odd"),

@@ -369,6 +369,21 @@ def test_names_in_images_cannot_write_to_a_terminal() -> None:
     assert inspect_bytes(overlay).warnings[0].isprintable()
 
 
+@pytest.mark.parametrize(
+    ("at", "value", "why"),
+    [
+        (24, (2**60).to_bytes(8, "big"), "too large for QEMU: 1152921504606846976 bytes"),
+        (36, (2**22 + 1).to_bytes(4, "big"), "too large for QEMU"),
+        (36, bytes(4), "its L1 table is too small for its disk"),
+    ],
+)
+def test_a_qcow2_that_qemu_would_not_open_cannot_be_started(
+    at: int, value: bytes, why: str
+) -> None:
+    image = qcow2(boot_disk())
+    assert why in inspect_bytes(image[:at] + value + image[at + len(value) :]).unusable
+
+
 # --- how much is read and unpacked ----------------------------------------------------------------
 
 

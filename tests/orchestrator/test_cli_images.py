@@ -24,6 +24,8 @@ from orchestrator import cli
 from orchestrator.cli import Exit
 from orchestrator.cli_images import images_app
 from orchestrator.state_dir import IMAGES_MODE, TOP_MODE, StateDir
+from tests.images.catalog.ready import ready
+from web.client import Client
 
 Run = Callable[..., Result]
 
@@ -70,7 +72,7 @@ def _error(result: Result, code: Exit) -> str:
 
 def _kernel(state: Path) -> Path:
     catalog = Catalog(state / "images" / "catalog")
-    return catalog.files(catalog.find("tiny:1")).main_file
+    return ready(catalog, "tiny:1").main_file
 
 
 # --- what they do -----------------------------------------------------------------------------
@@ -136,13 +138,13 @@ def test_all_options_of_add(run: Run, image: Image, tmp_path: Path) -> None:
     disk.write_bytes(bytes(512))
     assert image.kernel is not None
     digest = f"sha256:{hashlib.sha256(image.kernel.read_bytes()).hexdigest()}"
-    options = ["--family", "linux", "--cmdline", "quiet", "--platform", "xen", "--digest", digest]
+    options = ["--family", "other", "--cmdline", "quiet", "--platform", "qemu", "--digest", digest]
     told = _json(
         run("add", "x", image.kernel, *options, "--disk", disk, "--flavour", "f", "--json")
     )
     (flavour,) = told["flavours"]
     assert (flavour["name"], flavour["config"]["cmdline"]) == ("f", "quiet")
-    assert flavour["config"]["platforms"] == ["xen"]
+    assert flavour["config"]["platforms"] == ["qemu"]
     assert [(each["role"], each["format"]) for each in flavour["files"]] == [
         ("kernel", ""),
         ("disk", "raw"),
@@ -151,7 +153,8 @@ def test_all_options_of_add(run: Run, image: Image, tmp_path: Path) -> None:
 
 def test_a_signed_image(run: Run, image: Image, tmp_path: Path) -> None:
     assert image.kernel is not None
-    private, data = Ed25519PrivateKey.generate(), image.kernel.read_bytes()
+    kernel, other = image.kernel, ("--family", "other")
+    private, data = Ed25519PrivateKey.generate(), kernel.read_bytes()
     raw = private.sign(hashlib.blake2b(data).digest())
     lines = (
         "untrusted comment: x",
@@ -165,14 +168,14 @@ def test_a_signed_image(run: Run, image: Image, tmp_path: Path) -> None:
     public = base64.b64encode(b"Ed" + b"\1" * 8 + private.public_key().public_bytes_raw()).decode()
     key.write_text(f"untrusted comment: a key\n{public}\n")
     for value in (key, public):
-        result = run("add", "x", image.kernel, "--signature", signature, "--key", value)
+        result = run("add", "x", kernel, *other, "--signature", signature, "--key", value)
         assert "signed by 101010101010101 (not among the trusted keys): by me" in result.stdout
     stranger = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
     wrong = base64.b64encode(b"Ed" + b"\1" * 8 + stranger).decode()
-    result = run("add", "y", image.kernel, "--signature", signature, "--key", wrong)
+    result = run("add", "y", kernel, *other, "--signature", signature, "--key", wrong)
     assert "trusted comment is not the one" in _error(result, Exit.FAILED)
     assert "add --key" in _error(
-        run("add", "y", image.kernel, "--signature", signature), Exit.FAILED
+        run("add", "y", kernel, *other, "--signature", signature), Exit.FAILED
     )
 
 
@@ -186,7 +189,7 @@ def test_the_first_image_makes_the_state_directory_as_it_should_be(
 
 def test_it_works_while_edgewake_runs(run: Run, image: Image, state: Path) -> None:
     with StateDir.open(state):
-        assert run("add", "tiny", str(image.kernel)).exit_code == 0
+        assert run("add", "tiny", str(image.kernel), "--family", "other").exit_code == 0
         assert run("list").exit_code == 0
 
 
@@ -225,7 +228,12 @@ def test_damage_is_told_and_is_a_failure(run: Run, tiny: str, state: Path) -> No
         (["add", "x", "absent"], "absent: cannot be read"),
         (["add", "x", "https://127.0.0.1/x"], "--digest"),
         (["add", "tiny:1", "{initrd}"], "nothing to boot"),
-        (["add", "x", "{kernel}", "--digest", "sha256:" + "0" * 64], "damaged or truncated"),
+        (
+            ["add", "x", "{kernel}", "--family", "other", "--digest", "sha256:" + "0" * 64],
+            "damaged or truncated",
+        ),
+        (["add", "x", "{kernel}", "--platform", "xen", "--family", "other"], "Xen host by"),
+        (["add", "x", "{kernel}"], "vmlinuz does not tell by its bytes"),
         (["add", "x", "{kernel}", "--key", "no key"], "--key no key"),
         (["add", "x", "{kernel}", "--key", "k" * 5000], "base64"),
     ],
@@ -239,9 +247,57 @@ def test_what_cannot_be_done(
 
 
 def test_another_image_of_that_name(run: Run, tiny: str, image: Image) -> None:
-    command = ["add", "tiny:1", str(image.kernel), "--family", "linux"]
+    command = ["add", "tiny:1", str(image.kernel), "--family", "other", "--flavour", "qemu-xen"]
     assert "--replace" in _error(run(*command), Exit.FAILED)
     assert run(*command, "--replace").exit_code == 0
+
+
+@pytest.fixture
+def uses(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return what lets an edgewake run whose lab names these images of the catalogue."""
+
+    def run(*names: str) -> None:
+        monkeypatch.setattr(Client, "get", lambda *_: {"catalog": list(names)})
+
+    return run
+
+
+@pytest.mark.parametrize("by", ["name", "digest", "short digest", "flavour"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["remove", "tiny:1"],
+        ["tag", "other", "tiny:1", "--replace"],
+        ["add", "tiny:1", "{kernel}", "--family", "other", "--flavour", "{flavour}", "--replace"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_the_running_lab_uses_stays(  # noqa: PLR0917 - fixtures
+    run: Run, tiny: str, image: Image, uses: Callable[..., None], command: list[str], by: str
+) -> None:
+    kernel = str(image.kernel)
+    assert run("add", "other", kernel, "--family", "other").exit_code == 0
+    (flavour,) = _json(run("show", "tiny", "--json"))["flavours"]
+    second = ["add", "tiny:1", kernel, "--family", "other", "--flavour", "second", "--json"]
+    whole = _json(run(*second))["digest"]
+    names = {"name": "tiny", "digest": whole, "short digest": whole[7:15], "flavour": tiny}
+    filled = [each.format(kernel=kernel, flavour=flavour["name"]) for each in command]
+    uses(names[by])
+    said = _error(run(*filled), Exit.FAILED)
+    assert f"tiny:1 is used by the lab of the running edgewake, as '{names[by]}'" in said
+    uses("other")
+    assert run(*filled).exit_code == 0
+
+
+def test_what_a_guest_runs_from_stays_while_no_edgewake_runs(
+    run: Run, tiny: str, state: Path
+) -> None:
+    kernel = _kernel(state)
+    Catalog(state / "images" / "catalog").hold("ew-lab-web-0", [kernel])
+    run("remove", "tiny")
+    removed = _json(run("gc", "--all", "--json"))["removed"]
+    assert len(removed) == 3
+    assert kernel.exists()
 
 
 @pytest.mark.parametrize(
@@ -282,7 +338,18 @@ def test_a_terminal_sees_a_bar_unless_it_wants_json(
         "app.add_typer(images_app); app()"
     )
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", code, "--state", str(state), "image", "add", "t"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "--state",
+        str(state),
+        "image",
+        "add",
+        "t",
+        "--family",
+        "other",
+    ]
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(
         [*command, str(image.kernel), *option],

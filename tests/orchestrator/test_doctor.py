@@ -31,7 +31,7 @@ TO_DO = "what to do"
 def patient(tmp_path: Path) -> Patient:
     images = tmp_path / "images"
     images.mkdir()
-    return Patient(images, Library(Inspector()))
+    return Patient(images, Library(Inspector()), lambda _: False)
 
 
 def _lab(**parts: object) -> Lab:

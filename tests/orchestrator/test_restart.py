@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from images.inspect import Inspector
-from orchestrator.library import Library, traits_of
+from orchestrator.library import Library, Place, traits_of
 from orchestrator.model import IdlePolicy, Instance, InstanceState
 from orchestrator.store.memory import MemoryStore
 from tests.world import World, a_host, a_service
@@ -106,8 +106,9 @@ def crashed_at(world: World, stage: str) -> Instance:
     if steps >= 1:
         world.store.save(instance)
     if steps >= 2:
+        host = world.lab.hosts[0]
         guest = Library(Inspector()).guest(
-            world.lab, world.lab.services[0], instance, traits_of(world.lab.hosts[0]), "tests"
+            world.lab, world.lab.services[0], instance, Place(host, traits_of(host)), "tests"
         )
         world.drivers["a"].start(guest, lambda _: None)
     if stage == "being built":

@@ -66,7 +66,7 @@ def argv(
         if tap is None
         else f"tap,id={GUESTS},fd={tap}"
     )
-    dom0 = f"dom0_mem={state.dom0_mib}M,max:{state.dom0_mib}M dom0_max_vcpus=1"
+    dom0 = f"dom0_mem={state.dom0_mib}M,max:{state.dom0_mib}M dom0_vcpus_pin dom0_max_vcpus=1"
     words = [
         *("qemu-system-x86_64", "-name", f"xenbed-{state.name}", "-pidfile", str(state.pid_file)),
         *("-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", _CPU),

@@ -9,8 +9,19 @@ from images.catalog import Catalog
 from images.facts import Architecture, Container, Entry, Format, ImageFacts
 
 KINDS = {
-    b"KERN": ImageFacts(0, format=Format.ELF, entries=frozenset({Entry.MULTIBOOT})),
-    b"XENK": ImageFacts(0, format=Format.ELF, entries=frozenset({Entry.XEN_PV})),
+    b"KERN": ImageFacts(
+        0,
+        format=Format.ELF,
+        entries=frozenset({Entry.MULTIBOOT, Entry.XEN_PV}),
+        family="unikraft",
+    ),
+    b"XENK": ImageFacts(0, format=Format.ELF, entries=frozenset({Entry.XEN_PV}), family="unikraft"),
+    b"QEMU": ImageFacts(
+        0, format=Format.ELF, entries=frozenset({Entry.MULTIBOOT}), family="unikraft"
+    ),
+    b"LINX": ImageFacts(0, format=Format.BZIMAGE, entries=frozenset({Entry.LINUX}), family="linux"),
+    b"OSVK": ImageFacts(0, format=Format.ELF, entries=frozenset({Entry.PVH}), family="osv"),
+    b"ODDK": ImageFacts(0, format=Format.ELF, entries=frozenset({Entry.MULTIBOOT})),
     b"MIRA": ImageFacts(
         0,
         format=Format.ELF,

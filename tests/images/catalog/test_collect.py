@@ -13,7 +13,8 @@ import pytest
 from images.bootspec import Platform
 from images.catalog import Adding, Catalog, Entry, ImageConfig, upkeep
 from images.catalog.files import locked
-from images.errors import CatalogError
+from images.errors import CatalogError, ImageNotFound
+from tests.images.catalog.ready import ready
 
 DAY = 24 * 3600.0
 
@@ -45,8 +46,8 @@ def test_what_has_none_goes_when_it_is_old(
     entry: Entry,
     blobs: Callable[[], set[str]],
 ) -> None:
-    catalog.add_from("keep", str(catalog.files(entry, Platform.XEN).main_file))
-    kept = {path.name for path in catalog.files(catalog.find("keep")).files}
+    catalog.add_from("keep", str(ready(catalog, entry, Platform.XEN).main_file))
+    kept = {path.name for path in ready(catalog, "keep").files}
     catalog.remove("web")
     before = blobs()
     assert catalog.collect() == ()
@@ -60,26 +61,87 @@ def test_what_has_none_goes_when_it_is_old(
     assert catalog.verify() == ()
 
 
-def test_what_runs_stays(catalog: Catalog, entry: Entry, blobs: Callable[[], set[str]]) -> None:
-    qemu, xen = (catalog.files(entry, each).main_file for each in (Platform.QEMU, Platform.XEN))
-    catalog.remove("web")
-    digest = f"sha256:{xen.name}"
-    catalog.collect(in_use=[qemu, digest, Path("/boot/elsewhere"), str(qemu)], grace_s=0)
-    assert blobs() == {qemu.name, xen.name}
-
-
-def test_what_is_in_use_by_way_of_a_link_stays(
-    catalog: Catalog, entry: Entry, tmp_path: Path, blobs: Callable[[], set[str]]
+def test_what_somebody_holds_stays_until_it_is_released(
+    open_catalog: Callable[..., Catalog],
+    catalog: Catalog,
+    entry: Entry,
+    blobs: Callable[[], set[str]],
+    tmp_path: Path,
 ) -> None:
-    kernel = catalog.files(entry, Platform.XEN).main_file
-    (tmp_path / "link").symlink_to(kernel)
+    """Also when another process collects, as after a restart of edgewake."""
+    qemu, xen = (ready(catalog, entry, each).main_file for each in (Platform.QEMU, Platform.XEN))
+    (tmp_path / "link").symlink_to(xen)
+    catalog.hold("ew-lab-web-0", [qemu, qemu, Path("/boot/elsewhere")])
+    catalog.hold("ew-lab-web-1", [tmp_path / "link"])
     catalog.remove("web")
-    catalog.collect(in_use=[tmp_path / "link"], grace_s=0)
-    assert blobs() == {kernel.name}
+    later = open_catalog()
+    assert later.holders() == ("ew-lab-web-0", "ew-lab-web-1")
+    later.collect(grace_s=0)
+    assert blobs() == {qemu.name, xen.name}
+    later.hold("ew-lab-web-1", [qemu])  # instead of the other one
+    assert [each.path for each in later.collect(grace_s=0)] == [xen]
+    later.release("ew-lab-web-0")
+    later.release("ew-lab-web-0")
+    later.hold("ew-lab-web-1", [Path("/boot/elsewhere")])  # nothing of ours: no lease
+    assert later.holders() == ()
+    assert [each.path for each in later.collect(grace_s=0)] == [qemu]
+
+
+def test_what_is_gone_cannot_be_held(catalog: Catalog, entry: Entry) -> None:
+    kernel = ready(catalog, entry, Platform.XEN).main_file
+    catalog.remove("web")
+    catalog.collect(grace_s=0)
+    with pytest.raises(ImageNotFound, match="add the image again"):
+        catalog.hold("guest", [kernel])
+    assert catalog.holders() == ()
+
+
+def test_nobody_holds_while_somebody_collects(catalog: Catalog, entry: Entry, root: Path) -> None:
+    kernel = ready(catalog, entry, Platform.XEN).main_file
+    done = threading.Event()
+
+    def hold() -> None:
+        catalog.hold("guest", [kernel])
+        done.set()
+
+    with locked(root / ".adding"):
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert not done.wait(0.3)
+    thread.join(20)
+    assert done.is_set()
+
+
+@pytest.mark.parametrize("who", ["", "../x", ".new-x", "a/b", "a b", "x" * 300])
+def test_wrong_names_of_holders(catalog: Catalog, entry: Entry, who: str) -> None:
+    with pytest.raises(CatalogError, match="no name for a lease"):
+        catalog.hold(who, [ready(catalog, entry, Platform.XEN).main_file])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "sha256:12\n", "half a dig", "\0" * 100, "x" * (5 << 20)],
+    ids=["empty", "short", "cut", "zeros", "huge"],
+)
+def test_nothing_goes_while_a_lease_cannot_be_read(
+    catalog: Catalog, entry: Entry, root: Path, blobs: Callable[[], set[str]], text: str
+) -> None:
+    catalog.hold("guest", [ready(catalog, entry, Platform.XEN).main_file])
+    (root / "leases" / "guest").write_text(text)
+    catalog.remove("web")
+    before = blobs()
+    for dry_run in (True, False):
+        with pytest.raises(CatalogError, match=r"leases/guest: damaged.*nothing is removed.*guest"):
+            catalog.collect(grace_s=0, dry_run=dry_run)
+    assert blobs() == before
+    assert catalog.holders() == ("guest",)
+    catalog.release("guest")
+    assert catalog.collect(grace_s=0)
 
 
 def test_what_died_half_way_goes(catalog: Catalog, entry: Entry, root: Path) -> None:
-    leftovers = [root / "blobs" / "sha256" / ".new-0", root / ".new-1"]
+    leftovers = [root / "blobs" / "sha256" / ".new-0", root / ".new-1", root / "leases" / ".new-2"]
+    catalog.hold("guest", [ready(catalog, entry, Platform.XEN).main_file])
     for path in leftovers:
         path.write_bytes(b"half")
     foreign = root / "blobs" / "sha256" / "oci-put-blob123"

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from images.bootspec import Image
 from images.catalog import Adding, Catalog
 from images.errors import ImageError
+from tests.images.catalog.ready import ready
 
 WORKERS, ROUNDS = 4, 6
 
@@ -27,7 +27,7 @@ def _work(
             catalog.add_from(f"shared:{turn}", str(shared), how=Adding(flavour=f"f{worker}"))
             catalog.add_from("passing", str(own), how=Adding(flavour=f"f{worker}", replace=True))
             catalog.collect(grace_s=0)
-            catalog.files(catalog.find(f"own:{worker}-{turn}"))
+            ready(catalog, f"own:{worker}-{turn}")
     except ImageError as error:
         errors.put(f"{type(error).__name__}: {error}")
 
@@ -53,7 +53,7 @@ def test_processes_add_and_collect_at_once(open_catalog: Make, root: Path, tmp_p
     for turn in range(ROUNDS):
         assert len(refs[f"shared:{turn}"].flavours) == WORKERS
         for worker in range(WORKERS):
-            image = catalog.files(refs[f"own:{worker}-{turn}"])
+            image = ready(catalog, refs[f"own:{worker}-{turn}"])
             assert image.main_file.read_bytes() == b"KERN %d %d" % (worker, turn)
 
 
@@ -62,8 +62,7 @@ def test_threads_share_one_catalogue(catalog: Catalog, tmp_path: Path) -> None:
         path = tmp_path / str(worker)
         path.write_bytes(b"KERN %d" % worker)
         catalog.add_from(f"web:{worker}", str(path))
-        (image,) = catalog.fetch(Image("x", catalog=f"web:{worker}"))
-        return image.main_file.read_bytes()
+        return ready(catalog, f"web:{worker}").main_file.read_bytes()
 
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(work, range(12))) == [b"KERN %d" % worker for worker in range(12)]

@@ -16,6 +16,7 @@ import pytest
 from images.bootspec import Platform
 from images.catalog import Adding, Catalog, ImageConfig
 from images.errors import CatalogError, ImageNotFound
+from tests.images.catalog.ready import ready
 
 STEPS = ("replace", "rename", "fsync", "fchmod", "unlink", "mkdir")
 CRASHED = 77
@@ -45,12 +46,20 @@ def _collect(catalog: Catalog, kernel: Path) -> None:
     catalog.collect(grace_s=0)
 
 
+def _hold(catalog: Catalog, kernel: Path) -> None:
+    catalog.hold("guest", ready(catalog, "old", Platform.QEMU).files)
+    assert catalog.holders() == ("guest",)
+    catalog.hold("guest", ready(catalog, "unused").files)
+    catalog.release("guest")
+
+
 ACTS = {
     "add": _add,
     "flavour": _add_flavour,
     "replace": _replace,
     "remove": _remove,
     "gc": _collect,
+    "hold": _hold,
 }
 
 
@@ -117,7 +126,7 @@ def test_a_crash_leaves_a_valid_catalogue(
         catalog = open_catalog(root)
         assert catalog.verify() == (), step
         assert not [each for each in catalog.list() if each.problem]
-        old = catalog.files(catalog.find("old"), Platform.QEMU).main_file.read_bytes()
+        old = ready(catalog, "old", Platform.QEMU).main_file.read_bytes()
         assert old in {b"KERN old", b"KERN new"} if name == "replace" else old == b"KERN old"
         try:
             act(catalog, kernel)  # the same again works
@@ -156,7 +165,7 @@ def test_an_error_of_the_disk_is_told_and_changes_nothing(  # noqa: PLR0917 - fi
                 act(open_catalog(root), kernel)
         catalog = open_catalog(root)
         assert catalog.verify() == (), step
-        assert catalog.files(catalog.find("old"), Platform.QEMU).main_file.exists()
+        assert ready(catalog, "old", Platform.QEMU).main_file.exists()
         if counted[0] <= step:
             return
     pytest.fail(f"{name} has more than {MOST_STEPS} steps")
@@ -180,7 +189,7 @@ def test_a_crash_while_the_catalogue_is_made(
         assert len(open_catalog(root).list()) <= 1
         assert open_catalog(root).verify() == ()
         _add(open_catalog(root), kernel)
-        assert open_catalog(root).files(open_catalog(root).find("new")).main_file.exists()
+        assert ready(open_catalog(root), "new").main_file.exists()
         if process.exitcode == 0:
             return
     pytest.fail(f"more than {MOST_STEPS} steps")

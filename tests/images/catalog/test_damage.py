@@ -4,14 +4,17 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from images.catalog import Adding, Catalog, Entry
+from images.catalog import Adding, Catalog, Entry, ImageConfig
 from images.catalog import blobs as blobs_module
 from images.catalog.blobs import SMALL
 from images.errors import CatalogError, ImageDamaged, ImageError, ImageNotFound, ImageRefused
+from tests.images.catalog.ready import ready
 
 LARGE = b"KERN" + bytes(SMALL)
 
@@ -42,11 +45,11 @@ def _flipped(data: bytes) -> bytes:
 def test_a_damaged_file_is_refused_with_its_name_and_both_digests(
     catalog: Catalog, entry: Entry, harm: Callable[[bytes], bytes], file: Callable[..., Path]
 ) -> None:
-    path = catalog.files(entry).main_file
+    path = ready(catalog, entry).main_file
     good = path.read_bytes()
     _spoil(path, harm(good))
     with pytest.raises(ImageDamaged) as refused:
-        catalog.files(catalog.find("web"))
+        ready(catalog, "web")
     error = refused.value
     assert (error.file, error.expected, error.found) == (
         str(path),
@@ -57,15 +60,15 @@ def test_a_damaged_file_is_refused_with_its_name_and_both_digests(
     (damage,) = catalog.verify()
     assert (damage.what, damage.refs) == (str(path), ("web:latest",))
     catalog.add_from("web", str(file(contents=good)))  # adding it again mends it
-    assert catalog.files(catalog.find("web")).main_file.read_bytes() == good
+    assert ready(catalog, "web").main_file.read_bytes() == good
     assert catalog.verify() == ()
 
 
 def test_a_file_that_is_gone(catalog: Catalog, entry: Entry) -> None:
-    path = catalog.files(entry).main_file
+    path = ready(catalog, entry).main_file
     path.unlink()
     with pytest.raises(ImageNotFound, match=path.name):
-        catalog.files(entry)
+        ready(catalog, entry)
     (damage,) = catalog.verify("web")
     assert str(path) in damage.message
 
@@ -90,7 +93,7 @@ def test_large_files_are_hashed_once_and_small_ones_always(
 ) -> None:
     catalog = open_catalog()
     for _ in range(3):
-        catalog.files(entry)
+        ready(catalog, entry)
     assert len(hashed) == (1 if entry.size > SMALL else 3)
 
 
@@ -110,11 +113,11 @@ def test_a_large_file_that_was_touched_is_hashed_again(
     catalog: Catalog, file: Callable[..., Path], hashed: list[str], touch: Callable[[Path], object]
 ) -> None:
     entry = catalog.add_from("web", str(file(contents=LARGE)))
-    path = catalog.files(entry).main_file
+    path = ready(catalog, entry).main_file
     before = len(hashed)
     time.sleep(0.02)  # the time stamps of a file system have steps of some milliseconds
     touch(path)
-    catalog.files(entry)
+    ready(catalog, entry)
     assert len(hashed) == before + 1
 
 
@@ -124,14 +127,14 @@ def test_a_change_within_one_time_stamp_is_seen(
     """As long as a file is so fresh that its times could stay the same, it is hashed."""
     monkeypatch.setattr(blobs_module, "SETTLED_NS", 3600 * 10**9)
     entry = catalog.add_from("web", str(file(contents=LARGE)))
-    path = catalog.files(entry).main_file
+    path = ready(catalog, entry).main_file
     monkeypatch.setattr(
         blobs_module, "_stamp", lambda _: blobs_module._Stamp(1, 1, 2**21, 1, time.time_ns())
     )
-    catalog.files(entry)
+    ready(catalog, entry)
     _spoil(path, _flipped(LARGE))
     with pytest.raises(ImageDamaged):
-        catalog.files(entry)
+        ready(catalog, entry)
 
 
 def test_a_damaged_document(catalog: Catalog, root: Path, file: Callable[..., Path]) -> None:
@@ -181,7 +184,7 @@ def test_an_index_that_cannot_be_read_is_not_an_empty_one(
 def test_verify_finds_what_nothing_refers_to_as_well(
     catalog: Catalog, file: Callable[..., Path]
 ) -> None:
-    path = catalog.files(catalog.add_from("web", str(file()))).main_file
+    path = ready(catalog, catalog.add_from("web", str(file()))).main_file
     catalog.remove("web")
     _spoil(path, b"?")
     assert [(each.what, each.refs) for each in catalog.verify()] == [(str(path), ())]
@@ -193,7 +196,42 @@ def test_a_qcow2_with_another_file_is_refused_also_when_it_is_used(
     """Another OCI tool may have put it there: here the check is away while it is added."""
     head = b"QFI\xfb" + (2).to_bytes(4, "big") + (99).to_bytes(8, "big") + bytes(100)
     with monkeypatch.context() as lax:
-        lax.setattr("images.catalog.recognise.disk_format", lambda *_: "qcow2")
-        entry = catalog.add_from("web", str(file("d.qcow2", head)))
+        for module in ("sources", "recognise"):
+            lax.setattr(f"images.catalog.{module}.disk_format", lambda *_: "qcow2")
+        how = Adding(config=ImageConfig(family="other"))
+        entry = catalog.add_from("web", str(file("d.qcow2", head)), how=how)
     with pytest.raises(ImageRefused, match="another file"):
-        catalog.files(entry)
+        ready(catalog, entry)
+
+
+def test_many_who_want_one_file_have_it_hashed_once(
+    open_catalog: Callable[..., Catalog],
+    file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    hashed: list[str],
+) -> None:
+    digest = open_catalog().add_from("web", str(file(contents=LARGE))).flavours[0].layers[0].blob
+    slowly = blobs_module._hash
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.2)
+        return slowly(*args)
+
+    hashed.clear()
+    monkeypatch.setattr(blobs_module, "_hash", slow)
+    catalog = open_catalog()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: ready(catalog, "web"), range(8)))
+    assert hashed == [digest.digest[:19]]
+
+
+def test_a_damaged_large_file_is_hashed_once_too(
+    catalog: Catalog, file: Callable[..., Path], hashed: list[str]
+) -> None:
+    entry = catalog.add_from("web", str(file(contents=LARGE)))
+    _spoil(ready(catalog, entry).main_file, _flipped(LARGE))
+    hashed.clear()
+    for _ in range(3):
+        with pytest.raises(ImageDamaged):
+            ready(catalog, entry)
+    assert len(hashed) == 1

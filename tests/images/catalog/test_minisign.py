@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.catalog import Adding, Catalog, ImageConfig, Part, Role, keys_of, minisign
-from images.catalog import store as store_module
 from images.catalog.minisign import PublicKey, check, signature_of
+from images.catalog.store import TRUSTED_KEYS
 from images.errors import ImageRefused, ImageUntrusted
+from tests.images.catalog.ready import ready
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ def test_trusted_keys_are_a_policy(
     open_catalog: Callable[..., Catalog], signer: Signer, file: Callable[..., Path], root: Path
 ) -> None:
     open_catalog().add_from("before", str(file("b", "KERN before")))
-    (root / store_module.TRUSTED_KEYS).write_text(signer.public_text)
+    (root / TRUSTED_KEYS).write_text(signer.public_text)
     catalog = open_catalog()
     path = file()
     with pytest.raises(ImageUntrusted, match="not signed"):
@@ -259,22 +260,46 @@ def test_trusted_keys_are_a_policy(
             catalog.add_from("web", str(path), how=how)
     signer.sign_file(path)
     entry = catalog.add_from("web", str(path))  # its signature is beside it
-    assert catalog.files(entry).main_file.read_bytes() == b"KERN"
+    assert ready(catalog, entry).main_file.read_bytes() == b"KERN"
     with pytest.raises(ImageUntrusted, match="not signed"):
-        catalog.files(catalog.find("before"))
+        ready(catalog, "before")
     assert [(each.what, each.refs) for each in catalog.verify()] == [
-        ("before:latest (any)", ("before:latest",))
+        ("before:latest (qemu-xen)", ("before:latest",))
     ]
+
+
+def test_trusted_keys_count_as_they_are_now(
+    catalog: Catalog, signer: Signer, file: Callable[..., Path], root: Path
+) -> None:
+    """A running edgewake must not go on with keys that were taken away."""
+    path = file()
+    signer.sign_file(path)
+    entry = catalog.add_from("web", str(path), how=Adding(keys=signer.public))
+    unsigned = catalog.add_from("plain", str(file("p", "KERN p")))
+    assert ready(catalog, unsigned)
+    keys = root / TRUSTED_KEYS
+    keys.write_text(signer.public_text)
+    assert ready(catalog, entry)
+    with pytest.raises(ImageUntrusted):
+        ready(catalog, unsigned)
+    keys.write_text(Signer(2).public_text)
+    with pytest.raises(ImageUntrusted):
+        ready(catalog, entry)
+    keys.write_text("")
+    with pytest.raises(ImageRefused, match="trusted-keys"):
+        ready(catalog, entry)
+    keys.unlink()
+    assert ready(catalog, unsigned)
 
 
 @pytest.mark.parametrize("text", ["", "no key\n"])
 def test_a_policy_that_cannot_be_read_lets_nothing_through(
-    open_catalog: Callable[..., Catalog], root: Path, text: str
+    open_catalog: Callable[..., Catalog], root: Path, file: Callable[..., Path], text: str
 ) -> None:
     root.mkdir()
-    (root / store_module.TRUSTED_KEYS).write_text(text)
+    (root / TRUSTED_KEYS).write_text(text)
     with pytest.raises(ImageRefused, match="trusted-keys"):
-        open_catalog()
+        open_catalog().add_from("web", str(file()))
 
 
 def test_a_signature_travels(
@@ -315,19 +340,19 @@ def test_a_signature_is_checked_once_for_the_same_bytes(
     monkeypatch.setattr(minisign, "check", spy)
     again = open_catalog(keys=signer.public)
     for _ in range(3):
-        again.files(entry)
+        ready(again, entry)
     assert len(calls) == 1
 
 
 def test_a_folder_with_signatures(
     open_catalog: Callable[..., Catalog], signer: Signer, file: Callable[..., Path]
 ) -> None:
-    for name, contents in (("kernel", "KERN"), ("initrd", "INIT"), ("disk.raw", "DISK")):
+    for name, contents in (("kernel", "LINX"), ("initrd", "INIT"), ("disk.raw", "DISK")):
         signer.sign_file(file(f"src/{name}", contents))
-    file("src/image.json", '{"family": "linux"}')
+    folder = file("src/image.json", '{"family": "linux"}').parent
     catalog = open_catalog(keys=signer.public)
-    entry = catalog.add_from("web", str(file("src/kernel").parent))
+    entry = catalog.add_from("web", str(folder))
     assert entry.flavours[0].config == ImageConfig(
         family="linux", platforms=entry.flavours[0].config.platforms
     )
-    assert len(catalog.files(entry).files) == 3
+    assert len(ready(catalog, entry).files) == 3

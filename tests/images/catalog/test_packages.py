@@ -17,6 +17,7 @@ from images.bootspec import Platform
 from images.catalog import Adding, Catalog, Entry, ImageConfig
 from images.catalog import packages as packages_module
 from images.errors import ImageDamaged, ImageError, ImageExists, ImageNotFound, ImageRefused
+from tests.images.catalog.ready import ready
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -87,8 +88,7 @@ def entry(catalog: Catalog, file: Callable[..., Path]) -> Entry:
 
 def _contents(catalog: Catalog, entry: Entry) -> dict[str, bytes]:
     return {
-        each.name: catalog.files(catalog.find(each.digest)).main_file.read_bytes()
-        for each in entry.flavours
+        each.name: ready(catalog, each.digest).main_file.read_bytes() for each in entry.flavours
     }
 
 
@@ -134,7 +134,7 @@ def test_what_is_said_besides_changes_the_image(
 def test_an_export_of_something_damaged_leaves_nothing(
     catalog: Catalog, entry: Entry, tmp_path: Path, name: str
 ) -> None:
-    path = catalog.files(entry, XEN).main_file
+    path = ready(catalog, entry, XEN).main_file
     path.chmod(0o644)
     path.write_bytes(b"XENK y")
     with pytest.raises(ImageDamaged, match=path.name):
@@ -190,7 +190,7 @@ def test_a_package_of_unikraft(catalog: Catalog, foreign: Foreign, packed: bool)
     foreign.index(nested)
     entry = catalog.add_from("x", f"oci:{foreign.root}:unikraft.org/x:latest")
     assert [each.name for each in entry.flavours] == ["qemu", "xen"]
-    image = catalog.files(entry, XEN)
+    image = ready(catalog, entry, XEN)
     assert image.main_file.read_bytes() == b"XENK u"
     assert image.initrd is not None
     assert image.initrd.read_bytes() == b"INIT"
@@ -238,7 +238,7 @@ def test_which_image_of_a_layout(catalog: Catalog, foreign: Foreign) -> None:
     with pytest.raises(ImageNotFound, match="no image 'a:3'"):
         catalog.add_from("x", f"oci:{foreign.root}:a:3")
     entry = catalog.add_from("x", f"oci:{foreign.root}:a:2")
-    assert catalog.files(entry).main_file.read_bytes() == b"KERN 2"
+    assert ready(catalog, entry).main_file.read_bytes() == b"KERN 2"
 
 
 def test_it_is_told_how_to_use_what_another_tool_put_here(
@@ -253,7 +253,7 @@ def test_it_is_told_how_to_use_what_another_tool_put_here(
     problem = {each.ref: each.problem for each in catalog.list()}["kraft:1"]
     source = f"oci:{root}:kraft:1"
     assert f"edgewake image add NAME {source}" in problem
-    assert catalog.files(catalog.add_from("mine", source)).main_file.read_bytes() == b"KERN u"
+    assert ready(catalog, catalog.add_from("mine", source)).main_file.read_bytes() == b"KERN u"
 
 
 # --- lies -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import subprocess
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,7 @@ from orchestrator.model import guest_uuid
 
 OWNER = "owner"
 BIG = bytes(range(256)) * (5 * PIECE // 256) + b"end"
+MIB = 2**20
 DAY_S = 86400.0
 
 
@@ -35,7 +37,7 @@ class MemoryPool:
     def __init__(self) -> None:
         self.files: dict[str, bytearray] = {}
         self.writable: dict[str, bool] = {}
-        self.ages: dict[str, float] = {}
+        self.changed_at: dict[str, float] = {}
         self.calls = 0
         self.sent = 0
         self.room = 2**40
@@ -44,13 +46,16 @@ class MemoryPool:
         self.slow: threading.Event | None = None
 
     def stored(self) -> tuple[Stored, ...]:
-        self.calls += 1
-        now = time.time()
-        return tuple(Stored(name, now - self.ages.get(name, 0.0)) for name in self.files)
+        return tuple(found for name in self.files if (found := self.find(name)))
 
-    def size(self, name: str) -> int | None:
+    def find(self, name: str) -> Stored | None:
         self.calls += 1
-        return len(self.files[name]) if name in self.files else None
+        if name not in self.files:
+            return None
+        return Stored(name, len(self.files[name]), self.changed_at.get(name, 0.0))
+
+    def grow_old(self) -> None:
+        self.changed_at = dict.fromkeys(self.files, time.time() - DAY_S)
 
     def write(
         self, name: str, pieces: Iterable[bytes], *, offset: int = 0, writable: bool = False
@@ -58,6 +63,8 @@ class MemoryPool:
         self.calls += 1
         file = self.files.setdefault(name, bytearray())
         self.writable[name] = writable
+        self.changed_at[name] = time.time()
+        file.extend(bytes(max(0, offset - len(file))))
         for piece in pieces:
             if self.slow is not None:
                 assert self.slow.wait(10)
@@ -67,7 +74,7 @@ class MemoryPool:
                 self.breaks_after -= len(piece)
             file[offset : offset + len(piece)] = piece
             offset += len(piece)
-            self.sent += len(piece)
+            self.sent += 0 if name.endswith(SEAL) else len(piece)
         if self.damages and file:
             self.damages -= 1
             file[len(file) // 2] ^= 1
@@ -109,6 +116,10 @@ def image(tmp_path: Path) -> Path:
 
 def name_of(path: Path) -> str:
     return image_name(hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def overlay_of(backing: Path) -> bytes:
+    return b"".join(empty_overlay(str(backing), "raw", len(BIG)))
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -205,6 +216,59 @@ def test_a_file_that_lost_its_end_after_it_was_checked_is_sent_anew(
     assert bytes(pool.files[depot.bring(image).name]) == BIG
 
 
+def test_a_file_that_was_written_to_after_it_was_checked_is_sent_anew(
+    depot: Depot, pool: MemoryPool, image: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    there = depot.bring(image)
+    pool.files[there.name][7] ^= 1
+    pool.changed_at[there.name] += 1e-6
+    assert depot.bring(image) == there, "not looked at again while the connection holds"
+    depot.forget()
+    assert bytes(pool.files[depot.bring(image).name]) == BIG
+    assert f"host far: {there.name} is not as it was when checked" in caplog.text
+
+
+@pytest.mark.parametrize("seal", [b"", b"x" * 100], ids=["torn", "odd"])
+def test_a_file_with_an_odd_seal_is_read_back_and_not_sent(
+    depot: Depot, pool: MemoryPool, image: Path, seal: bytes
+) -> None:
+    there = depot.bring(image)
+    whole = pool.files[there.name + SEAL]
+    pool.files[there.name + SEAL] = bytearray(seal)
+    pool.sent = 0
+    depot.forget()
+    depot.bring(image)
+    assert pool.sent == 0
+    assert pool.files[there.name + SEAL] == whole
+
+
+@pytest.mark.parametrize(
+    "data",
+    [(), (0,), (3,), (0, 3, 9)],
+    ids=["all a hole", "a hole at the end", "a hole at both ends", "no hole at the end"],
+)
+def test_a_hole_is_not_sent(
+    depot: Depot, pool: MemoryPool, tmp_path: Path, data: tuple[int, ...]
+) -> None:
+    """A file of 10 MiB with a piece of data at the end of these MiB."""
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as file:
+        file.truncate(10 * MIB)
+        for at in data:
+            file.seek((at + 1) * MIB - PIECE)
+            file.write(b"d" * PIECE)
+    pool.room = 3 * PIECE
+    there = depot.bring(sparse)
+    assert pool.sent <= len(data) * PIECE + 1
+    assert bytes(pool.files[there.name]) == sparse.read_bytes()
+
+
+def test_an_empty_file_is_a_file(depot: Depot, pool: MemoryPool, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    assert bytes(pool.files[depot.bring(empty).name]) == b""
+
+
 def test_what_arrives_wrong_twice_is_never_used(
     depot: Depot, pool: MemoryPool, image: Path
 ) -> None:
@@ -266,7 +330,7 @@ def test_a_writable_disk_is_an_overlay_of_its_instance(
     assert shared.path == backing
     assert own == Disk(own.path, format="qcow2", read_only=False)
     assert own.path.parent == pool.folder
-    assert bytes(pool.files[own.path.name]) == empty_overlay(str(backing), "raw", len(BIG))
+    assert bytes(pool.files[own.path.name]) == overlay_of(backing)
     assert pool.writable[own.path.name]
     assert not pool.writable.get(backing.name, False)
     other = depot.placed("web-1", boot).disks[1]
@@ -283,7 +347,7 @@ def test_an_overlay_is_fresh_at_each_boot_and_gone_at_the_end(
     (first,), (neighbour,) = (near.placed(name, boot).disks for name in ("web-0", "web-1"))
     pool.files[first.path.name] += b"written by the guest"
     assert near.placed("web-0", boot).disks == (first,)
-    assert bytes(pool.files[first.path.name]) == empty_overlay(str(image), "raw", len(BIG))
+    assert bytes(pool.files[first.path.name]) == overlay_of(image)
     near.drop("web-0")
     near.drop("web-0")
     assert set(pool.files) == {neighbour.path.name}
@@ -303,7 +367,7 @@ def test_a_disk_that_leads_to_other_files_of_the_host_is_refused(
     near: Depot, pool: MemoryPool, tmp_path: Path, read_only: bool
 ) -> None:
     path = tmp_path / "trap.qcow2"
-    path.write_bytes(empty_overlay("/etc/shadow", "raw", 2**20))
+    path.write_bytes(b"".join(empty_overlay("/etc/shadow", "raw", 2**20)))
     disk = Disk(path, format="qcow2", read_only=read_only)
     with pytest.raises(StartFailed, match=r"trap.qcow2 needs backing file /etc/shadow; make it"):
         near.placed("web-0", BootSpec(kernel=None, memory_mib=1, disks=(disk,)))
@@ -322,6 +386,58 @@ def test_a_disk_of_another_format_is_refused(
         near.placed("web-0", boot)
 
 
+def test_a_disk_that_no_overlay_can_show_is_refused(
+    near: Depot, pool: MemoryPool, image: Path, tmp_path: Path
+) -> None:
+    huge = bytearray(overlay_of(image))
+    huge[8:20] = bytes(12)  # no backing file
+    huge[24:32] = (2**60).to_bytes(8, "big")
+    (tmp_path / "huge").write_bytes(huge)
+    deep = tmp_path.joinpath(*["x" * 200] * 6)
+    deep.parent.mkdir(parents=True)
+    deep.touch()
+    for disk, why in (
+        (Disk(tmp_path / "huge", "qcow2", read_only=False), "a disk too large for QEMU"),
+        (Disk(deep, read_only=False), "longer than the 1023 bytes that an overlay has .* move"),
+    ):
+        with pytest.raises(StartFailed, match=f"host here: .*{why}"):
+            near.placed("web-0", BootSpec(kernel=None, memory_mib=1, disks=(disk,)))
+    assert pool.files == {}
+
+
+@pytest.fixture
+def block_device(image: Path) -> Iterator[Path]:
+    """Return a block device that shows an image, as far as there are whole sectors of it."""
+    argv = ["losetup", "--find", "--show", str(image)]
+    made = subprocess.run(argv, check=False, capture_output=True, text=True)
+    if made.returncode != 0:
+        pytest.skip(f"this machine makes no loop device: {made.stderr.strip()}")
+    yield Path(made.stdout.strip())
+    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
+@pytest.mark.parametrize("far", [True, False])
+def test_a_block_device_is_as_large_as_what_can_be_read_from_it(
+    pool: MemoryPool, block_device: Path, far: bool
+) -> None:
+    size = len(BIG) // 512 * 512
+    depot = Depot("some", OWNER, lambda: pool, far=far)
+    boot = BootSpec(kernel=None, memory_mib=1, disks=(Disk(block_device, read_only=False),))
+    (own,) = depot.placed("web-0", boot).disks
+    assert int.from_bytes(pool.files[own.path.name][24:32], "big") == size
+    images = [bytes(data) for name, data in pool.files.items() if name[-64:].isalnum()]
+    assert images == ([BIG[:size]] if far else [])
+
+
+def test_a_block_device_of_this_machine_is_shown_by_an_overlay(
+    near: Depot, pool: MemoryPool, block_device: Path
+) -> None:
+    """QEMU opens no block device as a file, which is all that domains know."""
+    (shared,) = near.placed("web-0", BootSpec(None, 1, disks=(Disk(block_device),))).disks
+    assert shared == Disk(shared.path, format="qcow2", read_only=True)
+    assert set(pool.files) == {shared.path.name}
+
+
 # --- what may go ----------------------------------------------------------------------------------
 
 
@@ -333,7 +449,7 @@ def old(pool: MemoryPool, image: Path) -> Depot:
     maker.placed("web-0", boot)
     pool.files["sha256-partial-of-another-name"] = bytearray()
     pool.files["precious"] = bytearray(b"not ours")
-    pool.ages = dict.fromkeys(pool.files, DAY_S)
+    pool.grow_old()
     return Depot("far", OWNER, lambda: pool, far=True)
 
 
@@ -343,6 +459,18 @@ def test_what_nobody_needs_goes_and_what_is_not_ours_stays(
     gone = old.collect((), frozenset)
     assert gone == (f"overlay-{guest_uuid(OWNER, 'web-0')}-0", name_of(image))
     assert set(pool.files) == {"precious", "sha256-partial-of-another-name"}
+
+
+def test_an_overlay_of_an_earlier_run_goes_whatever_its_age(
+    near: Depot, pool: MemoryPool, image: Path
+) -> None:
+    boot = BootSpec(kernel=None, memory_mib=1, disks=(Disk(image, read_only=False),))
+    (left,), (used,) = (near.placed(name, boot).disks for name in ("web-0", "web-1"))
+    module._made_here.clear()
+    (mine,) = near.placed("web-2", boot).disks
+    neighbour = Depot("there", OWNER, lambda: pool, far=False)
+    assert neighbour.collect((), lambda: {used.path}) == (left.path.name,)
+    assert set(pool.files) == {used.path.name, mine.path.name}, "mine may be about to start"
 
 
 def test_what_a_guest_uses_stays(old: Depot, pool: MemoryPool, image: Path) -> None:
@@ -362,7 +490,7 @@ def test_what_was_written_or_used_lately_stays(old: Depot, pool: MemoryPool, ima
     assert old.collect((), frozenset, grace_s=2 * DAY_S) == ()
     old.bring(image)
     assert name_of(image) not in old.collect((), frozenset), "brought a moment ago"
-    pool.ages[name_of(image) + SEAL] = 0
+    pool.changed_at[name_of(image) + SEAL] = time.time()
     fresh = Depot("far", OWNER, lambda: pool, far=True)
     assert name_of(image) not in fresh.collect((), frozenset), "checked a moment ago"
 
@@ -370,14 +498,14 @@ def test_what_was_written_or_used_lately_stays(old: Depot, pool: MemoryPool, ima
 def test_a_seal_without_its_image_goes(depot: Depot, pool: MemoryPool) -> None:
     seal = image_name("0" * 64) + SEAL
     pool.files[seal] = bytearray()
-    pool.ages[seal] = DAY_S
+    pool.grow_old()
     depot.collect((), frozenset)
     assert pool.files == {}
 
 
 def test_what_was_removed_is_sent_again(depot: Depot, pool: MemoryPool, image: Path) -> None:
     depot.bring(image)
-    pool.ages = dict.fromkeys(pool.files, DAY_S)
+    pool.grow_old()
     time.sleep(0.01)
     assert depot.collect((), frozenset, grace_s=0.001) == (name_of(image),)
     assert depot.bring(image).name in pool.files

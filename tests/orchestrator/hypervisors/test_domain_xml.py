@@ -166,6 +166,18 @@ def test_xen_starts_no_disk_alone() -> None:
         xen_domain_xml(replace(PLAIN, boot=replace(PLAIN.boot, kernel=None)))
 
 
+def test_no_disk_is_left_out() -> None:
+    disks = tuple(Disk(Path(f"/images/{number}.img")) for number in range(26 + 26 * 26 + 1))
+    guest = replace(XEN_PVH, boot=replace(XEN_PVH.boot, disks=disks))
+    for prefix, xml in (("vd", domain_xml(guest)), ("xvd", xen_domain_xml(guest))):
+        targets = ET.fromstring(xml).iterfind("devices/disk/target")  # noqa: S314 - our own XML
+        named = [target.get("dev", "").removeprefix(prefix) for target in targets]
+        assert len(named) == len(disks)
+        assert [named[at] for at in (0, 25, 26, 27, 51, 52, 701, 702)] == [
+            "a", "z", "aa", "ab", "az", "ba", "zz", "aaa",
+        ]  # fmt: skip
+
+
 def test_a_guest_on_xen_is_marked_like_any_other() -> None:
     assert parse_mark(PICTURES["xen-pv"]) == MARK
 

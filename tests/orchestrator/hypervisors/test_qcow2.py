@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.hypervisors.qcow2 import NotQcow2, disk_size, empty_overlay, leans_on
+from images.qcow2_header import NotQcow2
+from orchestrator.hypervisors.qcow2 import disk_size, empty_overlay, leans_on
 
 
 def overlay(folder: Path, size: int, backing: str = "/images/base") -> Path:
     path = folder / "overlay.qcow2"
-    path.write_bytes(empty_overlay(backing, "raw", size))
+    path.write_bytes(b"".join(empty_overlay(backing, "raw", size)))
     return path
 
 
@@ -22,6 +23,7 @@ def overlay(folder: Path, size: int, backing: str = "/images/base") -> Path:
         (0, 0, 4 * 2**16),
         (4 * 2**40, 4 * 2**40, 4 * 2**16),  # the most that one cluster of L1 entries maps
         (4 * 2**40 + 512, 4 * 2**40 + 512, 5 * 2**16),
+        (2**51, 2**51, 515 * 2**16),  # the most that QEMU opens
     ],
 )
 def test_an_overlay_is_as_large_as_its_backing_and_small_on_disk(
@@ -42,6 +44,38 @@ def test_an_overlay_names_its_backing_file_and_that_ones_format(tmp_path: Path) 
 def test_a_path_too_long_for_the_format_is_refused() -> None:
     with pytest.raises(ValueError, match="longer than the 1023 bytes"):
         empty_overlay("/" + "x" * 1023, "raw", 512)
+
+
+def test_a_disk_too_large_for_an_overlay_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a disk of .* an overlay has 2251799813685248 at most"):
+        empty_overlay("/images/base", "raw", 2**51 + 1)
+
+
+def test_the_empty_table_of_a_large_overlay_takes_no_memory() -> None:
+    pieces = empty_overlay("/images/base", "raw", 2**51)
+    assert len({id(piece) for piece in pieces}) == 4
+
+
+@pytest.mark.parametrize(
+    ("at", "layout", "value", "why"),
+    [
+        (24, ">Q", 2**60, "a disk too large for QEMU: 1152921504606846976 bytes"),
+        (36, ">I", 2**22 + 1, "a disk too large for QEMU"),
+        (36, ">I", 0, "its L1 table is too small"),
+        (20, ">I", 8, "a damaged qcow2 header"),
+        (20, ">I", 2**31, "a damaged qcow2 header"),
+        (4, ">I", 9, "version 9, which is not known"),
+    ],
+)
+def test_what_qemu_would_not_open_is_refused(
+    tmp_path: Path, at: int, layout: str, value: int, why: str
+) -> None:
+    path = overlay(tmp_path, 2**20)
+    data = bytearray(path.read_bytes())
+    struct.pack_into(layout, data, at, value)
+    for ask in (leans_on, lambda path: disk_size(path, "qcow2")):
+        with pytest.raises(NotQcow2, match=f"overlay.qcow2 has .*{why}"):
+            ask(_with(path, data))
 
 
 def test_a_raw_disk_is_as_large_as_its_file(tmp_path: Path) -> None:

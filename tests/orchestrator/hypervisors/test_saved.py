@@ -23,10 +23,10 @@ class Folder:
 
     def stored(self) -> tuple[Stored, ...]:
         self.looks += 1
-        return tuple(Stored(name, 0.0) for name in self.files)
+        return tuple(Stored(name, len(data), 0.0) for name, data in self.files.items())
 
-    def size(self, name: str) -> int | None:
-        return len(self.files[name]) if name in self.files else None
+    def find(self, name: str) -> Stored | None:
+        return next((each for each in self.stored() if each.name == name), None)
 
     def write(
         self, name: str, pieces: Iterable[bytes], *, offset: int = 0, writable: bool = False

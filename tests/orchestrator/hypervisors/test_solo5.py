@@ -1,6 +1,7 @@
 """What the spt tender is told, letter by letter, and how its words are understood."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,13 @@ def test_the_command_line() -> None:
         '--ipv4=10.0.0.2/24 --hello="a b"',
     ]
     assert list(objections(MIRAGE)) == []
+
+
+def test_more_cpu_is_still_one_processor() -> None:
+    plenty = replace(MIRAGE, vcpus=8)
+    assert list(objections(plenty)) == []
+    argv = [tender_argv("/t", boot, ("ewt0", "ewt1"), [Path("/c")]) for boot in (MIRAGE, plenty)]
+    assert argv[0] == argv[1]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import cast
 
@@ -30,7 +31,7 @@ import pytest
 from images.bootspec import BootSpec, Disk, Nic
 from images.facts import Entry
 from orchestrator.errors import HostUnreachable, StartFailed
-from orchestrator.hypervisors.base import GuestEnded
+from orchestrator.hypervisors.base import Depth, GuestEnded
 from orchestrator.hypervisors.bridges import Link, Links
 from orchestrator.hypervisors.consoles import CONSOLE_BYTES
 from orchestrator.hypervisors.processes import processes_told
@@ -38,7 +39,15 @@ from orchestrator.hypervisors.solo5 import TENDER_VARIABLE, find_tender
 from orchestrator.hypervisors.spt import LOG_BYTES, SptHypervisor
 from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, Probe, ProbeKind, mac_of
 from orchestrator.readiness import Target, wait
-from tests.contracts.hypervisor import Heard, HypervisorContract, ends, eventually, names, unheard
+from tests.contracts.hypervisor import (
+    Heard,
+    HypervisorContract,
+    SleepContract,
+    ends,
+    eventually,
+    names,
+    unheard,
+)
 
 pytestmark = pytest.mark.real
 
@@ -149,7 +158,7 @@ class SptRig:
 
     def pid(self, name: str) -> int:
         """Return the process id that the guest's record says."""
-        return int(str(cast("list[object]", self.record(name)["process"])[0]))
+        return int(cast("dict[str, int]", self.record(name)["process"])["pid"])
 
     def record(self, name: str) -> dict[str, object]:
         data: dict[str, object] = json.loads((self.folder / "state" / f"{name}.json").read_text())
@@ -181,6 +190,9 @@ class SptRig:
 
     def let_end(self, guest: Guest) -> None:
         os.kill(self.pid(guest.name), signal.SIGKILL)
+
+    def hold(self, guest: Guest) -> None:
+        os.kill(self.pid(guest.name), signal.SIGSTOP)
 
     def chat(self, guest: Guest) -> None:
         self.ping(guest)
@@ -238,8 +250,8 @@ def hypervisor(rig: SptRig) -> SptHypervisor:
     return driver
 
 
-class TestSptHypervisor(HypervisorContract):
-    pass
+class TestSptHypervisor(HypervisorContract, SleepContract):
+    depths = (Depth.PAUSED,)
 
 
 only_standin = pytest.mark.parametrize("kit", ["stand-in"], indirect=True)
@@ -385,25 +397,70 @@ def test_a_talkative_guest_does_not_fill_the_disk(rig: SptRig, hypervisor: SptHy
     assert len(hypervisor.console(rig.guest().name)) == CONSOLE_BYTES
 
 
-@only_standin
-def test_a_shared_disk_is_copied_and_an_own_one_written(
-    rig: SptRig, hypervisor: SptHypervisor
-) -> None:
-    rig.kernel.write_text("stand-in unikernel\nnet service0\nblock shared\nblock own\n")
-    shared, own = rig.folder / "shared.img", rig.folder / "own.img"
-    for file in (shared, own):
-        file.write_bytes(bytes(1024))
+def with_disks(rig: SptRig, *files: Path) -> Guest:
+    """Return a guest of the stand-in with disks, that it writes to at once: the last its own."""
+    names = [file.stem for file in files]
+    rig.kernel.write_text(
+        "\n".join(["stand-in unikernel", "net service0", *map("block {}".format, names)])
+    )
+    disks = tuple(
+        Disk(file, name=name, read_only=file is not files[-1])
+        for file, name in zip(files, names, strict=True)
+    )
     guest = rig.guest()
-    disks = (Disk(shared, name="shared"), Disk(own, read_only=False, name="own"))
-    hypervisor.start(replace(guest, boot=replace(guest.boot, disks=disks)), unheard)
-    rig.ping(guest)
+    return replace(guest, boot=replace(guest.boot, disks=disks))
+
+
+@only_standin
+def test_a_guest_writes_to_copies_of_its_disks(rig: SptRig, hypervisor: SptHypervisor) -> None:
+    files = (rig.folder / "shared.img", rig.folder / "own.img")
+    for file in files:
+        file.write_bytes(bytes(1024))
+    guest = with_disks(rig, *files)
+    for _boot in range(2):
+        hypervisor.start(guest, unheard)
+        rig.ping(guest)
+        copies = sorted((rig.folder / "state").glob("*.disk"))
+        assert [copy.read_bytes()[:2] for copy in copies] == [b"s\0", b"o\0"]
+        assert {stat.S_IMODE(copy.stat().st_mode) for copy in copies} == {0o600}
+        hypervisor.stop(guest.name)
+        assert not [copy for copy in copies if copy.exists()]
+    for file in files:
+        assert file.read_bytes() == bytes(1024)
+        assert file.stat().st_uid == os.getuid()
+
+
+@only_standin
+def test_the_copy_of_a_disk_keeps_its_holes(rig: SptRig, hypervisor: SptHypervisor) -> None:
+    disk = rig.folder / "d.img"
+    with disk.open("wb") as file:
+        file.truncate(2**30)
+    hypervisor.start(with_disks(rig, disk), unheard)
+    rig.ping(rig.guest())
     (copy,) = (rig.folder / "state").glob("*.disk")
-    assert (shared.read_bytes()[:1], own.read_bytes()[:1]) == (b"\0", b"o")
-    assert copy.read_bytes()[:1] == b"s"
-    assert shared.stat().st_uid == os.getuid()
-    hypervisor.stop(guest.name)
-    assert not copy.exists()
-    assert own.exists()
+    assert copy.stat().st_size == 2**30
+    assert copy.stat().st_blocks * 512 < 2**20
+
+
+@only_standin
+def test_disks_go_with_a_guest_that_ends_by_itself(rig: SptRig, hypervisor: SptHypervisor) -> None:
+    disk = rig.folder / "d.img"
+    disk.write_bytes(bytes(1024))
+    hypervisor.watch(lambda _event: None)
+    hypervisor.start(with_disks(rig, disk), unheard)
+    rig.let_end(rig.guest())
+    eventually(
+        lambda: not list((rig.folder / "state").glob("*.disk")), rig.patience_s, "no copy is left"
+    )
+
+
+def test_a_folder_with_blanks_holds_no_disks(rig: SptRig) -> None:
+    disk = rig.folder / "d.img"
+    disk.write_bytes(bytes(1024))
+    driver = rig.driver(folder="my state")
+    driver.set_network(rig.host.network)
+    with pytest.raises(StartFailed, match="/my state, and the tender takes no path with blanks"):
+        driver.start(with_disks(rig, disk), unheard)
 
 
 # --- what is refused ------------------------------------------------------------------------------
@@ -458,11 +515,9 @@ def test_a_card_the_manifest_does_not_name(rig: SptRig, hypervisor: SptHyperviso
     [
         ({"entry": Entry.MULTIBOOT}, "cannot start an image by multiboot"),
         ({"kernel": None}, "no kernel"),
-        ({"vcpus": 2}, "has one processor, not 2"),
         ({"nics": ()}, "no network card"),
         ({"nics": (Nic("lab", "02:00:00:00:00:01"),)}, "a device has no name"),
-        ({"disks": (Disk(Path("/d"), format="qcow2", name="d"),)}, "a raw file, not qcow2"),
-        ({"disks": (Disk(Path("/a b"), name="d"),)}, "no path with blanks"),
+        ({"disks": (Disk(Path("/d"), format="qcow2", name="d"),)}, "is raw, not qcow2"),
         ({"cmdline": "x" * 8192}, "command line too long"),
         ({"kernel": Path("/no/such.spt")}, "Could not open"),
         ({"memory_mib": 2**24}, "16777216 MiB of memory wanted"),
@@ -662,7 +717,7 @@ def nothing_is_left(rig: SptRig) -> bool:
     [
         ("records.Records.write", 1, "before"),
         ("records.Records.write", 1, "after"),
-        ("spt.SptHypervisor._disks", 1, "after"),
+        ("spt.SptHypervisor._copy_disks", 1, "after"),
         ("bridges.Links._set", 1, "before"),  # a tap without alias
         ("bridges.Links.add_tap", 1, "after"),
         ("spt.launch", 1, "before"),
@@ -744,11 +799,11 @@ def test_a_process_id_that_means_another_process_is_left_alone(
         hypervisor.start(rig.guest(), unheard)
         record = rig.record(rig.guest().name)
         hypervisor.stop(rig.guest().name)
-        _, started, boot = cast("list[object]", record["process"])
+        process = cast("dict[str, object]", record["process"])
         theirs = int(Path(f"/proc/{innocent.pid}/stat").read_text().split()[21])
         reused = {
-            "another start time": [innocent.pid, started, boot],
-            "another boot": [innocent.pid, theirs, "0e0e0e0e-0000-0000-0000-000000000000"],
+            "another start time": {**process, "pid": innocent.pid},
+            "another boot": {"pid": innocent.pid, "started": theirs, "boot": "another"},
         }
         file = rig.folder / "state" / f"{rig.guest().name}.json"
         file.write_text(json.dumps({**record, "process": reused[change]}))
@@ -756,6 +811,13 @@ def test_a_process_id_that_means_another_process_is_left_alone(
         assert not rig.has_guest(rig.guest().name)
         assert innocent.poll() is None
         innocent.kill()
+
+
+def test_the_whole_mark_survives_a_restart(rig: SptRig, hypervisor: SptHypervisor) -> None:
+    guest = rig.guest()
+    mark = replace(guest.mark, address6=IPv6Address("fd77:88::2"), obeys_shutdown=True)
+    hypervisor.start(replace(guest, mark=mark), unheard)
+    assert [running.mark for running in rig.driver().running()] == [mark]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"owner": 1}', "null"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.hypervisors.depot import Stored
 from orchestrator.hypervisors.xen_script import VifScript, script
 
 XENBUS_PATH = "backend/vif/7/0"
@@ -81,8 +82,8 @@ class Folder:
         self.files: dict[str, bytes] = {}
         self.written: list[str] = []
 
-    def size(self, name: str) -> int | None:
-        return len(self.files[name]) if name in self.files else None
+    def find(self, name: str) -> Stored | None:
+        return Stored(name, len(self.files[name]), 0.0) if name in self.files else None
 
     def read(self, name: str) -> Iterator[bytes]:
         yield self.files[name]

@@ -1,0 +1,166 @@
+"""How the command line shows things: tables for people, JSON and CSV for programs.
+
+What is shown are the API's documents (`web.wire`). rich is imported by the functions that need it.
+"""
+
+# ruff: noqa: PLC0415 - see above
+
+import csv
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.verdicts import Check
+
+WIDE = 160  # columns when the output is no terminal: enough that nothing is cut
+STATE_COLOURS = {"awake": "bold green", "asleep": "green", "waking": "yellow", "stopping": "yellow"}
+VERDICT_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def console() -> "Console":
+    """Return where results are printed, wide enough that nothing is cut in a file."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document."""
+    typer.echo(json.dumps(document, indent=2))
+
+
+def print_changes(changes: list[dict[str, Any]]) -> None:
+    """Print what ends or moves, a line for each."""
+    for change in changes:
+        what = change.get("instance") or change["service"]
+        typer.echo(f"  {change['do']:<9} {what} on {change['host']}")
+    if not changes:
+        typer.echo("  no instance has to end or move")
+
+
+def print_status(answer: dict[str, Any]) -> None:
+    """Print hosts and services."""
+    from rich.table import Table
+
+    hosts = Table("host", "state", "cpu used", "memory used", "host says free", box=None)
+    for host in answer["hosts"]:
+        used, usable, free = host["used"], host["usable"], host["free"]
+        hosts.add_row(
+            host["name"],
+            _host_state(host),
+            f"{used['cpu']:g} of {usable['cpu']:g}",
+            f"{used['memory_mib']} of {usable['memory_mib']} MiB",
+            f"{free['memory_mib']} MiB" if free else "?",
+        )
+    services = Table("service", "state", "where", "address", "remark", box=None)
+    for service in answer["services"]:
+        instances, state = service["instances"], service["state"]
+        services.add_row(
+            service["name"],
+            f"[{STATE_COLOURS.get(state, 'default')}]{state}[/]",
+            ", ".join(each["host"] for each in instances),
+            ", ".join(each["address"] for each in instances),
+            _remark(service),
+        )
+    out = console()
+    out.print(f"lab [bold]{_plain(answer['lab'])}[/]\n", hosts, "", services, sep="\n")
+
+
+def _host_state(host: dict[str, Any]) -> str:
+    if host["lost"]:
+        return f"[red]lost[/]: {_plain(host['lost'])}"
+    if host["refused"]:
+        return f"[red]not used[/]: {_plain(host['refused'])}"
+    if drain := host["drain"]:
+        return f"[yellow]{drain['state']}[/]: {drain['moved']} of {drain['total']} moved"
+    return "[green]reachable[/]"
+
+
+def _remark(service: dict[str, Any]) -> str:
+    if service["trouble"]:
+        return f"[yellow]{_plain(service['trouble'])}[/]"
+    asleep = service["state"] == "asleep"
+    return _plain(service["idle"]) or ("healthy: a query wakes it" if asleep else "")
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """Print where everything is to run, and how good that is."""
+    from rich.table import Table
+
+    table = Table("service", "hosts", "why", box=None)
+    for service, sites in sorted(plan["sites"].items()):
+        table.add_row(service, ", ".join(sites), _plain(plan["why"].get(service, "")))
+    out = console()
+    out.print(table)
+    terms = ", ".join(f"{name} {value:g}" for name, value in plan["terms"].items())
+    out.print(f"\nvalue {plan['value']:g}" + (f" ({terms})" if terms else ""))
+    if plan["bound"] is not None:
+        gap = "" if plan["gap"] is None else f", gap {plan['gap']:.2%}"
+        out.print(f"no plan is better than {plan['bound']:g}{gap}")
+    out.print(f"found by {plan['algorithm']} in {plan['seconds']:.3f} s")
+
+
+def print_choices(hosts: list[dict[str, Any]]) -> None:
+    """Print hosts as places for one service."""
+    from rich.table import Table
+
+    table = Table("host", "choice", "boots", "away", "why not", box=None)
+    for host in hosts:
+        boots = f"{_plain(host['image'])} by {host['entry']}" if host["image"] else ""
+        away = "" if host["distance_ms"] is None else f"{host['distance_ms']:g} ms"
+        rank = "[red]no[/]" if host["rank"] is None else f"[green]{host['rank']}[/]"
+        table.add_row(_plain(host["host"]), rank, boots, away, _plain(host["why_not"]))
+    console().print(table)
+
+
+def print_wakes(wakes: list[dict[str, Any]]) -> None:
+    """Print where the time of wakes went."""
+    from orchestrator.timeline import print_wakes, wake_of
+
+    print_wakes(console(), [wake_of(wake) for wake in wakes])
+
+
+def print_csv(wakes: list[dict[str, Any]]) -> None:
+    """Print one line per stage of each wake: long, tidy, for spreadsheets and data frames."""
+    from orchestrator.trace import OURS
+
+    facts = ("id", "service", "started_at", "outcome", "host", "instance", "queries")
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([*facts, "stage", "at_ms", "took_ms", "ours"])
+    for wake in wakes:
+        before_s = 0.0
+        for stage, at_s in wake["stamps"]:
+            times = f"{at_s * 1000:.3f}", f"{(at_s - before_s) * 1000:.3f}"
+            writer.writerow([*(wake[fact] for fact in facts), stage, *times, int(stage in OURS)])
+            before_s = at_s
+
+
+def print_check(out: "Console", check: "Check") -> None:
+    """Print one finding of the doctor."""
+    colour = VERDICT_COLOURS[check.verdict]
+    found = f"[{colour}]{check.verdict:<4}[/]  {_plain(check.name)}: {_plain(check.what)}"
+    out.print(found, soft_wrap=True)
+    if check.to_do:
+        out.print(f"      {_plain(check.to_do)}", soft_wrap=True)
+
+
+def check_document(check: "Check") -> dict[str, str]:
+    """Return a finding as JSON."""
+    return {
+        "name": check.name,
+        "verdict": check.verdict.value,
+        "what": check.what,
+        "to_do": check.to_do,
+    }
+
+
+def _plain(text: str) -> str:
+    """Return text in which rich sees no markup."""
+    from rich.markup import escape
+
+    return escape(text)

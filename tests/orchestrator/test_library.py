@@ -1,0 +1,168 @@
+"""Which image a host boots for a service, and every reason why it boots none."""
+
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv6Network
+from pathlib import Path
+
+import pytest
+
+from images.bootspec import Image, Platform
+from images.catalog import Fetched
+from images.errors import ImageRefused
+from images.inspect import Inspector
+from orchestrator.errors import ImageUnusable
+from orchestrator.library import Library, Place, example, traits_of
+from orchestrator.model import Capacity, DnsSettings, Host, Lab, Service
+from tests.images.specimens import solo5
+from tests.world import World, a_host, a_service, an_image
+
+QEMU = a_host("q")
+XEN = replace(a_host("x", 1), uri="xen:///system")
+
+
+@dataclass
+class Shelf:
+    """A catalogue of one image in several flavours, some of which cannot be used."""
+
+    flavours: tuple[Fetched, ...] = ()
+    held: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+
+    def fetch(self, asked: Image) -> Sequence[Fetched]:
+        return self.flavours if asked.catalog else (Fetched("", (), lambda: asked),)
+
+    def hold(self, who: str, files: Iterable[Path]) -> None:
+        self.held[who] = tuple(files)
+
+    def release(self, who: str) -> None:
+        self.held.pop(who, None)
+
+    def holders(self) -> tuple[str, ...]:
+        return tuple(self.held)
+
+
+@pytest.fixture
+def hello(tmp_path: Path) -> Image:
+    """Return an image that boots by multiboot on QEMU, of a family that takes any template."""
+    kernel = tmp_path / "kernel.elf"
+    kernel.write_bytes(solo5(3))
+    return Image("multi", "other", kernel, template="ip={cidr}")
+
+
+def lab_of(*images: Image, hosts: Sequence[Host] = (QEMU,), service: Service | None = None) -> Lab:
+    service = service or a_service(
+        "web", images=tuple(image.name for image in images), resources=Capacity(0.1, 128)
+    )
+    return Lab("t", DnsSettings("edge.test"), tuple(hosts), images=images, services=(service,))
+
+
+def place(host: Host = QEMU) -> Place:
+    return Place(host, traits_of(host))
+
+
+def test_the_first_image_that_the_host_can_run_is_taken(tmp_path: Path, hello: Image) -> None:
+    linux = an_image(tmp_path)
+    lab = lab_of(hello, linux)
+    library = Library(Inspector())
+    assert library.fit(lab, lab.services[0], place()).image is hello
+    assert library.fit(lab, lab.services[0], place(XEN)).image is linux
+    assert library.unfit(lab, lab.services[0], {"q": place(), "x": place(XEN)}) == {}
+
+
+def test_what_the_family_refuses_to_say_leads_to_the_next_image(
+    tmp_path: Path, hello: Image
+) -> None:
+    needs_six = replace(hello, template="ip={cidr} six={ip6}")
+    lab = lab_of(needs_six, an_image(tmp_path))
+    library = Library(Inspector())
+    assert library.fit(lab, lab.services[0], place()).image.name == "tiny"
+
+
+def test_hosts_that_cannot_be_said_what_the_template_wants_are_out(hello: Image) -> None:
+    lab = lab_of(replace(hello, template="ip={cidr} six={ip6}"))
+    network = replace(QEMU.network, subnet6=IPv6Network("fd00::/64"))
+    dual = replace(QEMU, name="d", network=network)
+    unfit = Library(Inspector()).unfit(lab, lab.services[0], {"q": place(), "d": place(dual)})
+    assert list(unfit) == ["q"], unfit
+    assert "ip6" in unfit["q"]
+
+
+def test_a_guest_that_is_not_told_its_ipv6_address_has_none(tmp_path: Path) -> None:
+    linux = an_image(tmp_path)
+    host = replace(QEMU, network=replace(QEMU.network, subnet6=IPv6Network("fd00::/64")))
+    for image, told in ((linux, True), (replace(linux, template="ip={cidr}"), False)):
+        lab = lab_of(image, hosts=(host,))
+        service = lab.services[0]
+        guest = Library(Inspector()).guest(
+            lab, service, example(lab, service, host), place(host), "us"
+        )
+        assert (guest.mark.address6 is not None) is told
+        assert ("fd00::" in guest.boot.cmdline) is told
+
+
+def test_a_damaged_flavour_does_not_disable_the_others(tmp_path: Path) -> None:
+    good = an_image(tmp_path)
+
+    def damaged() -> Image:
+        raise ImageRefused("blob 12 should be 34")
+
+    asked = Image("tiny", catalog="tiny:1")
+    shelf = Shelf(
+        (
+            Fetched("bad", (), damaged),
+            Fetched("xen", (Platform.XEN,), damaged),
+            Fetched("good", (), lambda: good),
+        )
+    )
+    lab = lab_of(asked)
+    library = Library(Inspector(), shelf)
+    assert library.fit(lab, lab.services[0], place()).image is good
+    assert set(library.files(lab)) == set(good.files)
+    only = Library(Inspector(), Shelf(shelf.flavours[:2]))
+    with pytest.raises(ImageUnusable, match=r"blob 12 should be 34; .*its flavour xen is for xen"):
+        only.fit(lab, lab.services[0], place())
+
+
+def test_every_file_of_an_image_has_to_be_there(tmp_path: Path) -> None:
+    image = an_image(tmp_path)
+    assert image.initrd is not None
+    image.initrd.unlink()
+    lab = lab_of(image)
+    with pytest.raises(ImageUnusable, match="initrd"):
+        Library(Inspector()).fit(lab, lab.services[0], place())
+    assert Library(Inspector()).unfit(lab, lab.services[0], {"q": place()}) == {}
+
+
+def test_files_are_held_while_a_guest_needs_them(make_world: Callable[..., World]) -> None:
+    world = make_world(start=False)
+    shelf = Shelf(held={"left by a crash": ()})
+    world.library = Library(Inspector(), shelf)
+    control = world.start()
+    (end,) = world.ask("web")
+    assert list(shelf.held) == ["left by a crash", end.instance]
+    control.apply(world.lab)
+    world.eventually(lambda: list(shelf.held) == [end.instance])
+    control.release("web")
+    assert shelf.held == {}
+
+
+def test_an_image_that_vanishes_is_told_once_however_many_hosts_there_are(
+    make_world: Callable[..., World], image: Image
+) -> None:
+    hosts = [a_host(name, index) for index, name in enumerate("abc")]
+    world = make_world(hosts=hosts)
+    shutil.rmtree(image.main_file.parent)
+    with pytest.raises(ImageUnusable) as caught:
+        world.ask("web")
+    assert str(caught.value).count("no such file") == 1
+
+
+def test_explain_says_why_an_absent_image_boots_nowhere(
+    make_world: Callable[..., World], image: Image
+) -> None:
+    world = make_world(a_service("web", resources=Capacity(0.1, 100)))
+    image.main_file.unlink()
+    (choice,) = world.control.explain("web")
+    assert choice.rank is None
+    assert "no such file" in choice.why_not
