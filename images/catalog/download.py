@@ -86,9 +86,17 @@ def _held(path: Path) -> Iterator[BinaryIO]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         with os.fdopen(descriptor, "r+b") as part:
             fcntl.flock(part.fileno(), fcntl.LOCK_EX)
-            if os.fstat(part.fileno()).st_nlink:  # else the other one has finished with it
+            if _is_at(part, path):  # else the other one has finished with it, or took it away
                 yield part
                 return
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Return whether a path still leads to a file that was opened there."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 class _Download:

@@ -29,6 +29,8 @@ _OWN_MODE = "0600"
 _PROGRAM_MODE = "0755"
 _MAKING_S, _RETRY_S = 2.0, 0.02  # an empty volume is made in milliseconds
 
+BUSY_S, BUSY_POLL_S = 5.0, 0.02  # how long a file that is being written is waited for
+
 T = TypeVar("T")
 
 
@@ -109,11 +111,23 @@ class LibvirtPool:
                     yield from _zeros(stream.recvHole())
 
     def remove(self, name: str) -> None:
-        """Remove a file. Removing one that is not there does nothing."""
+        """Remove a file. Removing one that is not there does nothing.
+
+        Somebody else of ours may be writing it just now; that is waited for, `BUSY_S` at most.
+        """
         pool = self._find()
         volume = None if pool is None else _volume(pool, name)
-        if volume is not None:
-            _or_none(volume.delete)
+        deadline = time.monotonic() + BUSY_S
+        while volume is not None:
+            try:
+                _or_none(volume.delete)
+            except libvirt.libvirtError as error:
+                busy = error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID
+                if not busy or time.monotonic() > deadline:
+                    raise
+                time.sleep(BUSY_POLL_S)
+            else:
+                return
 
     def free(self) -> int:
         """Return how many bytes there is room for; makes the folder if it is not there."""

@@ -802,7 +802,7 @@ def test_a_process_id_that_means_another_process_is_left_alone(
         process = cast("dict[str, object]", record["process"])
         theirs = int(Path(f"/proc/{innocent.pid}/stat").read_text().split()[21])
         reused = {
-            "another start time": {**process, "pid": innocent.pid},
+            "another start time": {**process, "pid": innocent.pid, "started": theirs + 1},
             "another boot": {"pid": innocent.pid, "started": theirs, "boot": "another"},
         }
         file = rig.folder / "state" / f"{rig.guest().name}.json"
