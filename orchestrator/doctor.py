@@ -22,6 +22,7 @@ from images.errors import BuildFailed, ImageError
 from orchestrator.errors import InstallationError
 from orchestrator.host_checks import check_hosts
 from orchestrator.hypervisors.kvm import QEMU, probe_kvm
+from orchestrator.hypervisors.solo5 import HOW_TO_INSTALL, TENDER, find_tender
 from orchestrator.installation import check_installation
 from orchestrator.library import Library, Place, traits_of
 from orchestrator.model import Capacity, DnsSettings, GuestNetwork, Host, Lab
@@ -276,6 +277,16 @@ def _hosts(patient: Patient) -> Iterator[Check]:
     hosts = patient.lab.hosts if patient.lab else (_this_machine(),)
     drivers = {host: urlsplit(host.uri).scheme.partition("+")[0] for host in hosts}
     yield from check_hosts(tuple(host for host in hosts if drivers[host] not in OTHERS))
+    yield from (_tender(host) for host in hosts if drivers[host] == "spt")
+
+
+def _tender(host: Host) -> Check:
+    """Look for the tender that runs Solo5 images as processes of this machine."""
+    path = find_tender(None)
+    if path is None:
+        what = f"Solo5's tender {TENDER} is not installed"
+        return Check(f"tender {host.name}", Verdict.FAIL, what, HOW_TO_INSTALL)
+    return Check(f"tender {host.name}", Verdict.OK, path)
 
 
 def _this_machine() -> Host:

@@ -398,3 +398,20 @@ def test_the_doctor_makes_no_state_directory(
     monkeypatch.setattr(doctor, "LOCAL_URI", "test:///default")
     CliRunner().invoke(app, ["--state", str(tmp_path / "state"), "doctor"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_host_for_solo5_needs_its_tender(
+    patient: Patient,
+    seen: Callable[[Patient], dict[str, Check]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    host = replace(a_host("box"), uri="spt:///")
+    lab = replace(patient, lab=_lab(hosts=(host,)))
+    monkeypatch.setenv("EDGEWAKE_SOLO5_SPT", str(tmp_path / "none"))
+    _is(seen(lab)["tender box"], Verdict.FAIL, "solo5-spt is not installed")
+    tender = tmp_path / "tender"
+    tender.write_text("")
+    tender.chmod(0o755)
+    monkeypatch.setenv("EDGEWAKE_SOLO5_SPT", str(tender))
+    _is(seen(lab)["tender box"], Verdict.OK, str(tender))
