@@ -1,0 +1,312 @@
+"""docs/tutorials/xen-mini-pc.md is true: its commands are run in order, on the Xen test bed.
+
+Each fenced block has a mark, an HTML comment in the line before it:
+
+    run: here           a script for bash on this machine, whose folder, home and state are a test's
+    run: dom0           a script for sh on the mini-PC, which is the bed
+    run: up             a command that goes on running until the end of the test
+    shows               what the last script printed: the first word of each line is looked for
+    file: NAME          a lab file is written; another file's syntax is checked, not installed
+    adds to lab.yaml    what the lab file may have as well; it is parsed with it
+    not run: WHY        cannot be run here
+
+What is put in place of something else, and nothing besides:
+
+    192.168.7.          the bed's subnet
+    5390                a free port
+    ssh, ssh-keyscan    ask the bed for whatever host, with the page's key and known host
+    edgewake            this checkout's
+    scp, make image     their result is there when the page comes to them
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from images.build import hello
+from orchestrator.labfile import parse_lab
+from tests.xenbed.bed import Bed
+from tests.xenbed.personality import ssh_config
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "tutorials" / "xen-mini-pc.md"
+COMMAND_S = 60
+BED_NETWORK = "xenbr0"  # of libvirt in the bed
+BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]+) -->\n)?^```\w+\n(?P<text>.*?)^```$", re.M | re.S)
+MARK = re.compile(r"run: (?:here|dom0|up)|shows|adds to lab\.yaml|(?:file|not run): \S.*")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block of the page, and what its mark says."""
+
+    mark: str
+    text: str
+    line: int
+
+
+def blocks_of(page: str) -> tuple[Block, ...]:
+    return tuple(
+        Block(found["mark"] or "", found["text"], page.count("\n", 0, found.start("text")))
+        for found in BLOCK.finditer(page)
+    )
+
+
+def unmarked(page: str) -> list[int]:
+    """Return the lines of blocks whose mark is missing or says nothing that we know."""
+    return [block.line for block in blocks_of(page) if not MARK.fullmatch(block.mark)]
+
+
+BLOCKS = blocks_of(PAGE.read_text())
+
+
+def the_file(name: str) -> str:
+    (block,) = (b for b in BLOCKS if b.mark.removeprefix("file: ").partition(";")[0] == name)
+    return block.text
+
+
+# --- without a bed --------------------------------------------------------------------------------
+
+
+def test_every_block_is_marked() -> None:
+    assert unmarked(PAGE.read_text()) == []
+    assert len(BLOCKS) == PAGE.read_text().count("\n```") / 2, "a fence that we do not see"
+
+
+def test_what_is_not_run_or_installed_says_why() -> None:
+    reasons = [b.mark.partition(": ")[2] for b in BLOCKS if b.mark.startswith("not run")]
+    reasons += [b.mark.partition("; ")[2] for b in BLOCKS if b.mark.startswith("file: /")]
+    assert all(len(reason.split()) > 2 for reason in reasons)
+
+
+def test_the_check_finds_a_block_without_a_mark() -> None:
+    page = (
+        "<!-- shows -->\n```text\na\n```\n\n```sh\nrm -r /\n```\n<!-- not run: -->\n```sh\nx\n```\n"
+    )
+    assert unmarked(page) == [6, 10]
+
+
+def test_grub_is_told_of_dom0s_memory_and_of_xen() -> None:
+    text = the_file("/etc/default/grub.d/edgewake.cfg")
+    script = text + 'echo "$GRUB_CMDLINE_XEN_DEFAULT|$XEN_OVERRIDE_GRUB_DEFAULT"'
+    told = subprocess.run(["sh", "-eu", "-c", script], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"dom0_mem=(\d+M),max:\1\|1\n", told.stdout)
+
+
+def test_the_bridge_takes_over_the_cards_address() -> None:
+    stanzas = interfaces(the_file("/etc/network/interfaces"))
+    bridge = stanzas["xenbr0", "static"]
+    assert IPv4Interface(bridge["address"]).network == lab_document()["subnet"]
+    assert IPv4Address(bridge["gateway"]) in lab_document()["subnet"]
+    assert stanzas[bridge["bridge_ports"], "manual"] == {}, "the card itself has no address"
+    assert bridge["bridge_fd"] == "0"
+
+
+def interfaces(text: str) -> dict[tuple[str, str], dict[str, str]]:
+    """Parse /etc/network/interfaces (interfaces(5)) into (name, method) and options."""
+    stanzas: dict[tuple[str, str], dict[str, str]] = {}
+    options: dict[str, str] = {}
+    for words in filter(None, map(str.split, text.splitlines())):
+        match words:
+            case ["auto", *_]:
+                options = {}
+            case ["iface", name, "inet", method]:
+                options = stanzas[name, method] = {}
+            case [key, value]:
+                options[key] = value
+            case _:
+                pytest.fail(f"not a line of interfaces(5): {words}")
+    return stanzas
+
+
+def lab_document() -> Mapping[str, Any]:
+    lab = parse_lab(the_file("lab.yaml"), Path("lab.yaml"))
+    return {"lab": lab, "subnet": lab.hosts[0].network.subnet}
+
+
+@pytest.mark.parametrize("added", [b.text for b in BLOCKS if b.mark.startswith("adds")])
+def test_what_may_be_added_to_the_lab_file_goes_with_it(added: str) -> None:
+    document = yaml.safe_load(the_file("lab.yaml"))
+    more = yaml.safe_load(added)
+    assert set(more) == {"images", "services"}
+    for key, entries in more.items():
+        document[key].update(entries)
+    lab = parse_lab(yaml.safe_dump(document), Path("lab.yaml"))
+    assert {service.name for service in lab.services} == {"web", *more["services"]}
+
+
+# --- on the bed -----------------------------------------------------------------------------------
+
+
+class Reader:
+    """Somebody who does what the page says: here in a folder of a test's, and in the bed's dom0."""
+
+    def __init__(self, bed: Bed, folder: Path) -> None:
+        self._bed = bed
+        self._home, self.work, bin_ = (folder / name for name in ("home", "work", "bin"))
+        for each in (self._home, self.work, bin_):
+            each.mkdir()
+        self._subnet = str(bed.state.lan.subnet[0]).removesuffix("0")
+        self._port = str(free_port())
+        self.said: dict[str, str] = {}  # what each script printed, by its text
+        self.last = ""
+        self._up: subprocess.Popen[str] | None = None
+        self._environ = {
+            **os.environ,
+            "HOME": str(self._home),
+            "EDGEWAKE_STATE": str(folder / "state"),
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{bin_}:{os.environ['PATH']}",
+        }
+        hello.build(folder / "state" / "images" / "hello")
+        self._make_programs(bin_)
+
+    def _make_programs(self, bin_: Path) -> None:
+        """Write programs whose pc1 is the bed, in front of those of this machine."""
+        theirs = self._bed.state.folder
+        config = ssh_config(self._bed.state).replace("HostKeyAlias dom0", "HostKeyAlias pc1")
+        for old, new in (("/id", ".ssh/id_ed25519"), ("/known_hosts", ".ssh/known_hosts")):
+            assert f"{theirs}{old}" in config
+            config = config.replace(f"{theirs}{old}", str(self._home / new))
+        (bin_ / "config").write_text(config)
+        port = self._bed.state.ssh_port
+        programs = {
+            "edgewake": f'exec "{sys.executable}" -m orchestrator "$@"',
+            "ssh": f'exec "{shutil.which("ssh")}" -F "{bin_}/config" "$@"',
+            "ssh-keyscan": f'"{shutil.which("ssh-keyscan")}" -p {port} "$1" "$2" 127.0.0.1 '
+            f'| sed "s/^[^ ]*:{port} /$3 /"',
+        }
+        for name, script in programs.items():
+            (bin_ / name).write_text(f"#!/bin/sh\n{script}\n")
+            (bin_ / name).chmod(0o755)
+
+    def substituted(self, text: str) -> str:
+        return text.replace("192.168.7.", self._subnet).replace("5390", self._port)
+
+    def do(self, block: Block) -> None:
+        """Do what a block says. Fails with its line and what it printed."""
+        text = self.substituted(block.text)
+        where = f"{PAGE.name}, line {block.line}: {text}"
+        match block.mark:
+            case "run: here":
+                self._heard(block, where, self._here(["bash", "-e", "-o", "pipefail", "-c", text]))
+            case "run: dom0":
+                self._heard(block, where, self._bed.ssh("sh", "-e", "-c", text))
+            case "run: up":
+                self._start(text.split())
+            case "shows":
+                wanted, found = first_words(text), first_words(self.last)
+                assert wanted <= found, f"{where}\nbut there was:\n{self.last}"
+            case "file: lab.yaml":
+                (self.work / "lab.yaml").write_text(text)
+            case mark if "id_ed25519.pub" in text and mark.startswith("not run"):
+                key = (self._home / ".ssh" / "id_ed25519.pub").read_bytes()
+                assert self._bed.ssh("tee", "/tmp/edgewake.pub", stdin=key).returncode == 0  # noqa: S108
+
+    def _here(self, argv: list[str]) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            argv, cwd=self.work, env=self._environ, stdin=subprocess.DEVNULL,
+            capture_output=True, timeout=COMMAND_S, check=False,
+        )  # fmt: skip
+
+    def _heard(self, block: Block, where: str, done: subprocess.CompletedProcess[bytes]) -> None:
+        self.last = self.said[block.text] = done.stdout.decode()
+        assert done.returncode == 0, f"{where}\n{self.last}\n{done.stderr.decode()}"
+
+    def _start(self, argv: list[str]) -> None:
+        with (self.work / "up.log").open("ab") as log:
+            self._up = subprocess.Popen(
+                argv, cwd=self.work, env=self._environ, text=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+            )  # fmt: skip
+        assert self._up.stdout is not None
+        self.last = self._up.stdout.readline()
+        assert self.last, (self.work / "up.log").read_text()
+
+    def stop(self) -> None:
+        """End edgewake, then all its guests, through a last run that ends what it finds."""
+        if self._up is None:
+            return
+        self._end()
+        self._start(["edgewake", "up", "--ephemeral", "lab.yaml"])
+        self._end()
+        (owner,) = (self.work.parent / "state" / "owner").read_text().split()
+        self._bed.ssh("virsh", "-c", "xen:///system", "pool-destroy", f"edgewake-{owner}")
+        self._bed.ssh("rm", "-r", f"/var/lib/edgewake/depot/{owner}")
+
+    def _end(self) -> None:
+        assert self._up is not None
+        assert self._up.stdout is not None
+        self._up.terminate()
+        self._up.wait(COMMAND_S)
+        self._up.stdout.close()
+
+    def output_of(self, words: str) -> str:
+        """Return what the first script that has these words printed."""
+        return next(output for text, output in self.said.items() if words in text)
+
+
+def first_words(text: str) -> set[str]:
+    """Return the first word of each line, without what is chance: addresses in /24, and times."""
+    words = {line.split()[0] for line in text.splitlines() if line.strip()}
+    return {re.sub(r"^((?:\d+\.){3})\d+$|^\[\d+\.\d+\]$", r"\1", word) for word in words}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def reader(xen_bed: Bed, tmp_path: Path) -> Iterator[Reader]:
+    """Give a reader; at the end the bed is as it was, for the other tests of the session."""
+    changed = ("/etc/xen/xl.conf", "/root/.ssh/authorized_keys")
+    with ExitStack() as undo:
+        for path in changed:
+            before = xen_bed.ssh("cat", path).stdout
+            undo.callback(xen_bed.ssh, "tee", path, stdin=before)
+        virsh = partial(xen_bed.ssh, "virsh", "-c", "xen:///system")
+        assert virsh("net-destroy", BED_NETWORK).returncode == 0, "a bare machine has none"
+        undo.callback(virsh, "net-start", BED_NETWORK)
+        for command in ("net-undefine", "net-destroy"):  # undone in the other order
+            undo.callback(virsh, command, "lab")
+        reader = Reader(xen_bed, tmp_path)
+        undo.callback(reader.stop)
+        yield reader
+
+
+@pytest.mark.real
+@pytest.mark.timeout(300)
+def test_the_page_works_from_its_top_to_its_end(reader: Reader, xen_bed: Bed) -> None:
+    for block in BLOCKS:
+        reader.do(block)
+    own = xen_bed.state.folder / "host.pub"
+    keygen = subprocess.run(["ssh-keygen", "-lf", own], capture_output=True, text=True, check=True)
+    assert keygen.stdout.split()[1] in reader.output_of("ssh-keyscan")
+    printed = reader.output_of("host add").partition("under hosts:\n")[2].partition("missing:")[0]
+    written = yaml.safe_load((reader.work / "lab.yaml").read_text())["hosts"]["pc1"]
+    suggested = yaml.safe_load(printed)["pc1"]
+    assert suggested["network"] == written["network"]
+    assert suggested["uri"] == written["uri"]
+    address = IPv4Address(reader.output_of("dig").strip())
+    lab = parse_lab((reader.work / "lab.yaml").read_text(), Path("lab.yaml"))
+    assert lab.hosts[0].network.first <= address <= lab.hosts[0].network.last
+    assert "good morning" in reader.output_of("curl")
+    for command in ("edgewake status", "edgewake trace"):
+        assert "web" in reader.output_of(command)
+    assert "ew-pc-web-0" in reader.output_of("edgewake sleep web")
+    assert "ew-pc-web-0" not in xen_bed.ssh("xl", "list").stdout.decode()
