@@ -455,7 +455,7 @@ class LibvirtHypervisor:
         """End a domain of ours; with `ask_first`, by its own hand if it does so soon."""
         try:
             with self._ending_by_us(domain.UUIDString()):
-                if not (ask_first and _shut_down(domain)):
+                if not (ask_first and _hears(domain) and _shut_down(domain)):
                     domain.destroy()
         except libvirt.libvirtError as error:
             gone = {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID}
@@ -562,6 +562,17 @@ def _read_mark(domain: libvirt.virDomain) -> Mark | None:
         }:
             return None
         raise
+
+
+def _hears(domain: libvirt.virDomain) -> bool:
+    """Return whether a guest can hear that it is asked to end, as far as libvirt knows.
+
+    libxl waits 60 s for a guest that does not, and whoever looks at that domain waits with it.
+    After a restart libvirtd takes paused Xen guests for running ones, so their state says too
+    little.
+    """
+    running = _state(domain) == libvirt.VIR_DOMAIN_RUNNING
+    return running and not census.is_asleep(domain) and census.has_run(domain)
 
 
 def _shut_down(domain: libvirt.virDomain) -> bool:

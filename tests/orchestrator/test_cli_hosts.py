@@ -25,9 +25,8 @@ from orchestrator.verdicts import Check, Verdict
 from tests.orchestrator.hypervisors.sshd import Sshd, sshd, sshds
 from tests.world import a_host
 from tests.xenbed.bed import Bed
-from tests.xenbed.fixture import xen_bed
 
-__all__ = ["sshd", "sshds", "xen_bed"]
+__all__ = ["sshd", "sshds"]
 
 TEST_URI = "test:///default"  # a driver inside libvirt's library, with a host that never changes
 NET = "<network><name>lan</name><forward mode='bridge'/><bridge name='br0'/></network>"

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import subprocess
+import time
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ SUBNETS = tuple(IPv4Network(f"10.213.{third}.0/24") for third in range(90, 110))
 PORTS = range(27000, 29900)  # below what Linux gives to outgoing connections
 
 _TUNSETIFF = 0x400454CA  # Linux include/uapi/linux/if_tun.h
+DYING_S = 1.0
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 
 
@@ -144,12 +146,18 @@ def open_tap(name: str, bridge: str, mark: str) -> int:
 
 
 def remove_bridge(name: str, mark: str) -> bool:
-    """Remove a bridge if it is there, carries the mark and has no ports; return whether."""
+    """Remove a bridge if it is there, carries the mark and has no ports; return whether.
+
+    A QEMU that was just killed lets go of its tap a moment after it has ceased to be found.
+    """
     found = _links(name)
     if not found or found[0].get("ifalias") != mark:
         return False
-    if any(each.get("master") == name for each in _links()):
-        return False
+    deadline = time.monotonic() + DYING_S
+    while any(each.get("master") == name for each in _links()):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
     _ip("link", "delete", name)
     return True
 

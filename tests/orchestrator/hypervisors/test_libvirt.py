@@ -353,7 +353,7 @@ def test_a_missing_network_says_what_to_do(rig: LibvirtRig) -> None:
 
 
 def test_nobody_at_the_socket_says_what_to_do(rig: LibvirtRig) -> None:
-    with pytest.raises(HostUnreachable, match="make setup"):
+    with pytest.raises(HostUnreachable, match="libvirtd does not run there"):
         rig.dead_driver().running()
 
 
