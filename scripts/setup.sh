@@ -17,7 +17,7 @@ BASE=(
     dnsmasq-base # for guest networks with DHCP
     libxml2-utils tcpdump minisign skopeo # for tests: virt-xml-validate, captures, catalogues
     libvirt-dev pkg-config gcc python3-dev python3-venv # libvirt-python is compiled here
-    make git openssh-client
+    make git openssh-client curl
 )
 BENCH=(dnsperf knot)
 KERNEL=/var/lib/edgewake/kernel # images/build/linux_microvm.py looks there, too
