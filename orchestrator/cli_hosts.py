@@ -6,7 +6,6 @@ docs/cli.md has every command with an example, docs/hosts.md what a host needs.
 
 # ruff: noqa: PLC0415 - as in orchestrator.cli: what a command needs is imported by it
 
-import json
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator import display
 from orchestrator.cli_drain import register
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def add(
             "stanza": stanza(entry),
             "missing": [{"what": each.what, "do": list(each.do)} for each in lacks],
         }
-        typer.echo(json.dumps(document, indent=2))
+        display.print_json(document)
     else:
         _print(facts, entry, stanza(entry), lacks)
 

@@ -6,7 +6,6 @@ command with an example.
 
 # ruff: noqa: PLC0415 - as in orchestrator.cli: what a command needs is imported by it
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,16 +16,14 @@ import typer
 
 from images.bootspec import Platform
 from images.errors import ImageError
+from orchestrator import display
 from orchestrator.errors import EdgewakeError
 from orchestrator.state_dir import StateDir
 from web.client import Client, NotRunning
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from images.catalog import Catalog, Entry, Flavour, Guard, Layer, Progress, PublicKey
 
-WIDE = 160  # columns when the output is no terminal, as in orchestrator.cli
 SHORT = 12  # hexadecimal digits of a digest, for people
 FAILED = 1
 
@@ -115,7 +112,7 @@ def add(
         _make_folders(ctx.obj)
         entry = catalog.add_from(name, *sources, digests=digest or (), how=how)
     if as_json:
-        _print_json(_document(catalog, entry))
+        display.print_json(_document(catalog, entry))
     else:
         _print_entry(catalog, entry)
 
@@ -127,7 +124,7 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
         catalog = _catalog(ctx)
         entries = catalog.list()
     if as_json:
-        _print_json({"images": [_document(catalog, entry) for entry in entries]})
+        display.print_json({"images": [_document(catalog, entry) for entry in entries]})
     elif entries:
         _print_entries(entries)
     else:
@@ -141,7 +138,7 @@ def show(ctx: typer.Context, ref: Ref, as_json: Json = False) -> None:
         catalog = _catalog(ctx)
         entry = catalog.find(ref)
     if as_json:
-        _print_json(_document(catalog, entry))
+        display.print_json(_document(catalog, entry))
     else:
         _print_entry(catalog, entry)
 
@@ -164,7 +161,7 @@ def tag(
         catalog = _catalog(ctx)
         entry = catalog.tag(ref, new, replace_it=replace, guard=_guard(ctx, catalog))
     if as_json:
-        _print_json(_document(catalog, entry))
+        display.print_json(_document(catalog, entry))
     else:
         typer.echo(f"{entry.ref}: {entry.digest}")
 
@@ -180,7 +177,7 @@ def remove(ctx: typer.Context, ref: Ref, as_json: Json = False) -> None:
         catalog = _catalog(ctx)
         entry = catalog.remove(ref, guard=_guard(ctx, catalog))
     if as_json:
-        _print_json(_document(catalog, entry))
+        display.print_json(_document(catalog, entry))
     else:
         typer.echo(f"{entry.ref}: removed")
 
@@ -200,7 +197,7 @@ def verify(
     with _image_errors(), _progress(as_json=as_json) as progress:
         damages = _catalog(ctx).verify(ref, progress)
     if as_json:
-        _print_json(
+        display.print_json(
             {
                 "damages": [
                     {"what": each.what, "message": each.message, "images": list(each.refs)}
@@ -238,7 +235,7 @@ def gc(
         removed = _catalog(ctx).collect(grace_s=grace_s, dry_run=dry_run)
     if as_json:
         files = [{"path": str(each.path), "size": each.size} for each in removed]
-        _print_json({"removed": files, "dry_run": dry_run})
+        display.print_json({"removed": files, "dry_run": dry_run})
         return
     for each in removed:
         typer.echo(f"  {each.path.name}  {_size(each.size)}")
@@ -259,7 +256,7 @@ def export(
     with _image_errors(), _progress(as_json=as_json) as progress:
         entry = _catalog(ctx).export(ref, target, progress)
     if as_json:
-        _print_json({"image": entry.ref, "digest": entry.digest, "target": str(target)})
+        display.print_json({"image": entry.ref, "digest": entry.digest, "target": str(target)})
     else:
         typer.echo(f"{entry.ref}: written to {target}")
 
@@ -278,7 +275,7 @@ def inspect(
     with _image_errors():
         facts = look(file)
     if as_json:
-        _print_json({"file": str(file), **facts_json(facts)})
+        display.print_json({"file": str(file), **facts_json(facts)})
     else:
         typer.echo(facts_text(file, facts), nl=False)
 
@@ -307,7 +304,7 @@ def boot_spec(
     wanted = load_lab(lab, images_dir=ctx.obj.images)
     boot = planned(wanted, library_of(ctx.obj), service, host, kvm=kvm_known(ctx.obj))
     if as_json:
-        _print_json(boot_json(boot))
+        display.print_json(boot_json(boot))
     else:
         typer.echo(boot.xml if xml else boot_text(boot), nl=False)
 
@@ -333,7 +330,7 @@ def build(
         if not as_json:
             typer.echo(f"{folders[-1]}: built")
     if as_json:
-        _print_json({"folders": [str(folder) for folder in folders]})
+        display.print_json({"folders": [str(folder) for folder in folders]})
 
 
 # --- parts ------------------------------------------------------------------------------------
@@ -437,16 +434,6 @@ def _say_nothing(_text: str) -> None:
 # --- printing ---------------------------------------------------------------------------------
 
 
-def _print_json(document: object) -> None:
-    typer.echo(json.dumps(document, indent=2))
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False)
-
-
 def _print_entries(entries: "Sequence[Entry]") -> None:
     from rich.table import Table
 
@@ -462,7 +449,7 @@ def _print_entries(entries: "Sequence[Entry]") -> None:
             entry.added.partition("T")[0],
             "; ".join(_problems(entry)),
         )
-    _console().print(table)
+    display.console(markup=False).print(table)
 
 
 def _problems(entry: "Entry") -> list[str]:

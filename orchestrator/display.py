@@ -22,11 +22,15 @@ STATE_COLOURS = {"awake": "bold green", "asleep": "green", "waking": "yellow", "
 VERDICT_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-def console() -> "Console":
-    """Return where results are printed, wide enough that nothing is cut in a file."""
+def console(*, markup: bool = True) -> "Console":
+    """Return where results are printed, wide enough that nothing is cut in a file.
+
+    Without `markup`, text in square brackets is shown as it is.
+    """
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    width = None if sys.stdout.isatty() else WIDE
+    return Console(width=width, highlight=False, markup=markup)
 
 
 def print_json(document: object) -> None:
