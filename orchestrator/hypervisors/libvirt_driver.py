@@ -18,7 +18,6 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -55,6 +54,7 @@ from orchestrator.hypervisors.libvirt_errors import hint, is_unreachable, lookup
 from orchestrator.hypervisors.libvirt_line import SHARED, Line, error_text
 from orchestrator.hypervisors.libvirt_networks import Networks
 from orchestrator.hypervisors.libvirt_pool import LibvirtPool, files_of
+from orchestrator.hypervisors.listeners import Listeners
 from orchestrator.hypervisors.saved import SavedGuests
 from orchestrator.hypervisors.turns import Turns
 from orchestrator.hypervisors.xen_script import VifScript
@@ -133,8 +133,7 @@ class LibvirtHypervisor:
         self._guests: dict[str, str] = {}  # domain UUID → instance, of ours that run
         self._ending: Counter[str] = Counter()  # by UUID: ends that we caused and will hear of
         self._marks: dict[tuple[str, int], Mark] = {}  # by domain UUID and run; they never change
-        self._listeners: tuple[Listener, ...] = ()
-        self._events: SimpleQueue[HostEvent | None] = SimpleQueue()
+        self._listeners = Listeners(host.name, self._take_note)
         self._connection = connections.join(host.uri, self)
 
     # --- the contract ---------------------------------------------------------------------------
@@ -266,12 +265,7 @@ class LibvirtHypervisor:
 
         A host that cannot be reached is the first event, and is tried until it is back.
         """
-        with self._lock:
-            first = not self._listeners
-            self._listeners = (*self._listeners, listener)
-        if first:
-            name = f"events {self.host.name}"
-            threading.Thread(target=self._deliver, name=name, daemon=True).start()
+        self._listeners.add(listener)
         try:
             self.running()  # so that ends of guests from before a restart are recognised
             with suppress(StartFailed):  # the host answers, whatever is wrong with its storage
@@ -287,7 +281,7 @@ class LibvirtHypervisor:
             if self._streams:
                 self._streams.close()
             self._connections.leave(self._connection, self)
-            self._events.put(None)
+            self._listeners.close()
 
     # --- what the shared connection tells us: never waits -----------------------------------------
 
@@ -299,7 +293,7 @@ class LibvirtHypervisor:
                 return
             instance = self._guests.pop(uuid, None)
         if instance is not None:
-            self._put(GuestEnded(self.host.name, instance, why))
+            self._listeners.tell(GuestEnded(self.host.name, instance, why))
 
     def lost(self, why: str) -> None:
         """Pass on that the connection broke."""
@@ -308,29 +302,20 @@ class LibvirtHypervisor:
             self._streams.lost()
         with self._lock:
             self._ending.clear()  # what we were to hear of, we never shall
-        self._put(HostLost(self.host.name, why))
+        self._listeners.tell(HostLost(self.host.name, why))
 
     def back(self) -> None:
         """Pass on that the connection was made again."""
-        self._put(HostBack(self.host.name))
+        self._listeners.tell(HostBack(self.host.name))
 
-    def _put(self, event: HostEvent) -> None:
-        if self._listeners:
-            self._events.put(event)
-
-    def _deliver(self) -> None:
-        while (event := self._events.get()) is not None:
-            if isinstance(event, HostBack):
-                with suppress(HypervisorError):  # lost again: that event is on its way
-                    self.running()
-            if isinstance(event, GuestEnded) and self._depot.may_hold(event.instance):
-                # In a thread, because a start of the same instance may be under way for long.
-                threading.Thread(target=self._clear, args=(event.instance,), daemon=True).start()
-            for listener in self._listeners:
-                try:
-                    listener(event)
-                except Exception:
-                    log.exception("a listener failed on %s", event)
+    def _take_note(self, event: HostEvent) -> None:
+        """Act on an event before anybody is told of it."""
+        if isinstance(event, HostBack):
+            with suppress(HypervisorError):  # lost again: that event is on its way
+                self.running()
+        if isinstance(event, GuestEnded) and self._depot.may_hold(event.instance):
+            # In a thread, because a start of the same instance may be under way for long.
+            threading.Thread(target=self._clear, args=(event.instance,), daemon=True).start()
 
     # --- files ------------------------------------------------------------------------------------
 

@@ -11,19 +11,18 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 
 from orchestrator.errors import HostUnreachable, StartFailed
 from orchestrator.hypervisors.base import (
     Depth,
     GuestEnded,
     HostBack,
-    HostEvent,
     HostLost,
     Listener,
     Stamp,
 )
 from orchestrator.hypervisors.consoles import CONSOLE_BYTES
+from orchestrator.hypervisors.listeners import Listeners
 from orchestrator.hypervisors.turns import Turns
 from orchestrator.model import (
     Capacity,
@@ -96,8 +95,7 @@ class MemoryHypervisor:
         self.starts: list[str] = []  # every instance ever built here, in order
         self._unreachable = ""
         self._closed = False
-        self._listeners: tuple[Listener, ...] = ()
-        self._events: SimpleQueue[HostEvent | None] = SimpleQueue()
+        self._listeners = Listeners(host.name)
         with self.machine.lock:
             self.machine.drivers = (*self.machine.drivers, self)
 
@@ -217,13 +215,9 @@ class MemoryHypervisor:
     def watch(self, listener: Listener) -> None:
         """Call `listener` for each event from now on; an unreachable host is the first event."""
         with self.machine.lock:
-            first = not self._listeners
-            self._listeners = (*self._listeners, listener)
+            self._listeners.add(listener)
             if self._unreachable:
-                self._events.put(HostLost(self.host.name, self._unreachable))
-        if first:
-            name = f"events {self.host.name}"
-            threading.Thread(target=self._deliver, name=name, daemon=True).start()
+                self._listeners.tell(HostLost(self.host.name, self._unreachable))
 
     def close(self) -> None:
         """Let go of the machine. Guests go on "running". May be called twice."""
@@ -231,7 +225,7 @@ class MemoryHypervisor:
             if not self._closed:
                 self._closed = True
                 self.machine.drivers = tuple(d for d in self.machine.drivers if d is not self)
-                self._events.put(None)
+                self._listeners.close()
 
     # --- levers -----------------------------------------------------------------------------------
 
@@ -262,13 +256,13 @@ class MemoryHypervisor:
         """Cut the host off until `reachable`; its guests go on running."""
         with self.machine.lock:
             self._unreachable = why
-            self._put(HostLost(self.host.name, why))
+            self._listeners.tell(HostLost(self.host.name, why))
 
     def reachable(self) -> None:
         """End `unreachable`."""
         with self.machine.lock:
             self._unreachable = ""
-            self._put(HostBack(self.host.name))
+            self._listeners.tell(HostBack(self.host.name))
 
     def is_running(self, instance: str) -> bool:
         """Return whether a guest of that name runs here, whoever owns it."""
@@ -362,19 +356,7 @@ class MemoryHypervisor:
         for driver in self.machine.drivers:
             reached = driver is not but and not driver._unreachable
             if reached and kept.runs and driver._is_ours(kept):
-                driver._put(GuestEnded(driver.host.name, kept.guest.name, why))
-
-    def _deliver(self) -> None:
-        while (event := self._events.get()) is not None:
-            for listener in self._listeners:
-                try:
-                    listener(event)
-                except Exception:
-                    log.exception("a listener failed on %s", event)
-
-    def _put(self, event: HostEvent) -> None:
-        if self._listeners:
-            self._events.put(event)
+                driver._listeners.tell(GuestEnded(driver.host.name, kept.guest.name, why))
 
     def _refused(self, message: str, hint: str) -> StartFailed:
         return StartFailed(self.host.name, message, hint=hint)

@@ -24,15 +24,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from queue import SimpleQueue
 from urllib.parse import urlsplit
 
 from orchestrator.errors import HostUnreachable, HypervisorError, StartFailed
 from orchestrator.hypervisors import solo5
-from orchestrator.hypervisors.base import Depth, GuestEnded, HostEvent, HostLost, Listener, Stamp
+from orchestrator.hypervisors.base import Depth, GuestEnded, HostLost, Listener, Stamp
 from orchestrator.hypervisors.bridges import Link, Links
 from orchestrator.hypervisors.consoles import CONSOLE_BYTES, ConsoleLogs
 from orchestrator.hypervisors.guest_bridge import GuestBridge, bridge_of
+from orchestrator.hypervisors.listeners import Listeners
 from orchestrator.hypervisors.processes import (
     Exit,
     Process,
@@ -100,8 +100,7 @@ class SptHypervisor:
         self._lock = threading.Lock()  # for the fields below
         self._closed = False
         self._logs: dict[str, Path] = {}  # consoles by instance, of the guests we follow
-        self._listeners: tuple[Listener, ...] = ()
-        self._events: SimpleQueue[HostEvent | None] = SimpleQueue()
+        self._listeners = Listeners(host.name)
 
     # --- the contract ---------------------------------------------------------------------------
 
@@ -203,16 +202,11 @@ class SptHypervisor:
 
     def watch(self, listener: Listener) -> None:
         """Call `listener` for each event from now on, from a thread of the back end's own."""
-        with self._lock:
-            first = not self._listeners
-            self._listeners = (*self._listeners, listener)
-        if first:
-            name = f"events {self.host.name}"
-            threading.Thread(target=self._deliver, name=name, daemon=True).start()
+        self._listeners.add(listener)
         try:
             self.running()  # so that guests from before a restart are followed
         except HypervisorError as error:
-            self._put(HostLost(self.host.name, error.message))
+            self._listeners.tell(HostLost(self.host.name, error.message))
 
     def close(self) -> None:
         """Let go of all guests, which go on running. May be called twice."""
@@ -220,13 +214,13 @@ class SptHypervisor:
             was_closed, self._closed = self._closed, True
         if not was_closed:
             self._watch.close()
-            self._events.put(None)
+            self._listeners.close()
 
     # --- events: `Watch` calls from its thread ----------------------------------------------------
 
     def _ended(self, instance: str, how: Exit) -> None:
         self._forget_log(instance)
-        self._put(GuestEnded(self.host.name, instance, solo5.exit_words(how)))
+        self._listeners.tell(GuestEnded(self.host.name, instance, solo5.exit_words(how)))
         self._clear_if_dead(instance)
 
     def _bound_consoles(self) -> None:
@@ -236,18 +230,6 @@ class SptHypervisor:
         for file in logs:
             with suppress(FileNotFoundError):
                 _bound(file)
-
-    def _put(self, event: HostEvent) -> None:
-        if self._listeners:
-            self._events.put(event)
-
-    def _deliver(self) -> None:
-        while (event := self._events.get()) is not None:
-            for listener in self._listeners:
-                try:
-                    listener(event)
-                except Exception:
-                    log.exception("a listener failed on %s", event)
 
     # --- guests that are there --------------------------------------------------------------------
 
