@@ -484,8 +484,13 @@ def _state(record: GuestRecord) -> GuestState:
 
 
 def _signal(record: GuestRecord, number: signal.Signals) -> None:
+    """Stop a guest's process or let it go on, and return when it has: a signal takes a moment."""
     for process in _processes(record):
         process.send(number)
+        deadline = time.monotonic() + _PATIENCE_S
+        while process.stopped() is not (number is signal.SIGSTOP) and not process.ended(_POLL_S):
+            if time.monotonic() > deadline:
+                break
         process.close()
 
 
