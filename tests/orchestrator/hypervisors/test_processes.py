@@ -193,7 +193,9 @@ def test_a_missing_tool_is_named(start: Started, monkeypatch: pytest.MonkeyPatch
 def test_only_exactly_this_argument_counts(start: Started) -> None:
     word = f"ewtest-{os.getpid()}"
     ours, other = (start("tail", "-f", "/dev/null", "--", word) for word in (word, f"x{word}"))
-    eventually(lambda: told(f"x{word}"), PATIENCE_S, "both have begun")
+    for process in (ours, other):  # no argument can be read while a process becomes a program
+        comm = Path("/proc", str(process.identity.pid), "comm")
+        eventually(lambda comm=comm: comm.read_text() == "tail\n", PATIENCE_S, "it runs")
     (found,) = processes_told(word)
     assert found.identity == ours.identity
     for process in (found, ours, other):
