@@ -186,6 +186,11 @@ u32 netfront_receive(void *frame, u32 room)
     return connected ? rings_receive(frame, room) : 0;
 }
 
+bool netfront_may_sleep(void)
+{
+    return !connected || rings_may_sleep();
+}
+
 void netfront_close(void)
 {
     if (!connected)

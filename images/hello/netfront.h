@@ -8,6 +8,7 @@ void netfront_reopen(void);             /* after a restore, which lost the conne
 
 bool netfront_send(const void *frame, u32 length);
 u32 netfront_receive(void *frame, u32 room);
+bool netfront_may_sleep(void);          /* no frame waits, and an event will tell of the next */
 
 void netfront_backend_changed(void);    /* to be called on WATCH_BACKEND */
 u32 netfront_port(void);                /* the event channel that announces frames; 0: none now */

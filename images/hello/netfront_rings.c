@@ -153,12 +153,8 @@ u32 rings_receive(void *frame, u32 room)
     for (;;) {
         u32 length;
 
-        if (rx_cons == rx_ring.header.rsp_prod) {
-            rx_ring.header.rsp_event = rx_cons + 1;
-            barrier();                  /* ask for an event first, then look once more */
-            if (rx_cons == rx_ring.header.rsp_prod)
-                return 0;
-        }
+        if (rx_cons == rx_ring.header.rsp_prod)
+            return 0;
         barrier();                      /* the index is read before the response it speaks of */
         length = rx_copy(rx_cons, frame, room);
         rx_offer(rx_cons + RX_BUFFERS);
@@ -167,6 +163,13 @@ u32 rings_receive(void *frame, u32 room)
         if (length)
             return length;
     }
+}
+
+bool rings_may_sleep(void)
+{
+    rx_ring.header.rsp_event = rx_cons + 1;
+    barrier();                          /* ask for an event first, then look once more */
+    return rx_cons == rx_ring.header.rsp_prod;
 }
 
 void rings_drain(u64 deadline)

@@ -13,4 +13,5 @@ enum {
 void rings_start(u16 backend, u32 port);  /* empty rings, granted to that domain */
 bool rings_send(const void *frame, u32 length);
 u32 rings_receive(void *frame, u32 room);
+bool rings_may_sleep(void);             /* no frame waits, and an event will tell of the next */
 void rings_drain(u64 deadline);         /* wait until all frames have gone out, or that Xen time */

@@ -88,7 +88,7 @@ static void wait(u64 until_ns)
     u32 ports[2] = {xenstore_port(), netfront_port()};
     u32 count = ports[1] ? 2 : 1;
 
-    if (!xenstore_any_changed() && now_ns() < until_ns)
+    if (!xenstore_any_changed() && netfront_may_sleep() && now_ns() < until_ns)
         sleep_until_event(ports, count, until_ns == FOREVER ? 0 : start_time + until_ns);
     for (u32 i = 0; i < count; i++)
         event_take(ports[i]);

@@ -33,6 +33,8 @@ FULL_PING = 1472  # with the headers of ICMP and IPv4: an MTU of 1500
 CLIENTS, REQUESTS = 8, 40
 REQUEST_SIZES = (300, 700, 1100, 1460, 1461, 1500)  # 1460 is what one segment holds
 IDLE_S = 3.0
+BURST = 200  # frames: more than the ring of received frames holds, and than are taken in one go
+QUIET_S = 2.0  # nothing comes, and no timer of the guest's runs that would wake it
 
 
 def until(seen: Callable[[], object], what: Callable[[], str]) -> None:
@@ -155,6 +157,13 @@ def echo(line: socket.socket, number: int, size: int) -> bool:
     return False
 
 
+def pings(line: socket.socket) -> bool:
+    try:
+        return echo(line, 1, 56)
+    except OSError:
+        return False
+
+
 def test_what_it_says_of_itself(xen: Xen, web: Domain, fetch: Fetch) -> None:
     console = web.console()
     assert f"hello: listening on {web.address} port 80" in console
@@ -222,6 +231,25 @@ def test_the_processor_sleeps_when_there_is_nothing_to_do(web: Domain) -> None:
     idle = web.cpu_s() - start
     assert idle < busy / 10
     assert idle < IDLE_S / 20
+
+
+def test_a_burst_while_it_was_not_running_leaves_it_with_open_ears(xen: Xen) -> None:
+    """A busy dom0 lets a guest wait while others' broadcasts fill its ring."""
+    deaf = xen.boot("hello-deaf")
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as line:
+        line.settimeout(5)
+        line.connect((deaf.address, 0))
+        until(lambda: pings(line), deaf.console)
+        time.sleep(QUIET_S)
+        deaf.domain.suspend()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(BURST):
+                sender.sendto(b"x", (deaf.address, 9))
+        time.sleep(QUIET_S)
+        deaf.domain.resume()
+        time.sleep(QUIET_S)
+        assert pings(line), deaf.console()
+    deaf.domain.destroy()
 
 
 def test_two_side_by_side(xen: Xen, web: Domain, fetch: Fetch) -> None:
