@@ -141,6 +141,7 @@ class Boots:
             address6=instance.address6,
             mac=instance.mac,
             console=lambda: parts.hypervisor.console(instance.name),
+            watch_key=lambda key: parts.hypervisor.watch_key(instance.name, key),
         )
         where = f"{instance.name} on {instance.host}"
         hint = f"see 'edgewake logs {service.name}'"

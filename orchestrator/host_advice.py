@@ -255,6 +255,12 @@ def _xen(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:
                 "there: update-grub, and boot anew",
             ),
         )
+    if facts.shell.xenstore is False:
+        yield Missing(
+            "no xenstore-write and xenstore-watch, which a probe of a Xenstore key and some images "
+            "need",
+            ("there: apt install xenstore-utils",),
+        )
 
 
 def _kvm(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:

@@ -63,6 +63,7 @@ def _lacks(host: Host, facts: "HostFacts") -> Iterator[Check]:
     yield from _dhcp(host, facts)
     yield from _memory(host, facts)
     yield from _clock(host, facts)
+    yield from _xenstore(host, facts)
 
 
 def _storage(host: Host, facts: "HostFacts") -> Iterator[Check]:
@@ -119,3 +120,13 @@ def _clock(host: Host, facts: "HostFacts") -> Iterator[Check]:
     if offset is not None and abs(offset) > MOST_CLOCK_S:
         what = f"its clock is {offset:+g} s off ours"
         yield Check(f"clock {host.name}", Verdict.WARN, what, "there: `apt install chrony`")
+
+
+def _xenstore(host: Host, facts: "HostFacts") -> Iterator[Check]:
+    if facts.kind == "Xen" and facts.shell.xenstore is False:
+        yield Check(
+            f"xenstore {host.name}",
+            Verdict.WARN,
+            "no xenstore-write and xenstore-watch, which a probe of a Xenstore key needs",
+            "there: `apt install xenstore-utils`",
+        )

@@ -11,12 +11,14 @@ from images.families import family
 from orchestrator.lab_report import Report, Where
 from orchestrator.lab_schema import LabEntry
 from orchestrator.lab_values import LONGEST_DNS_NAME, suggestion
+from orchestrator.library import traits_of
 from orchestrator.model import (
     Capacity,
     GuestNetwork,
     Host,
     Lab,
     Link,
+    ProbeKind,
     Service,
     instance_name,
 )
@@ -109,6 +111,7 @@ def check(lab: Lab, broken: set[str], report: Report) -> None:
     for service in whole:
         _check_service(service, lab, report)
         _check_room(service, lab, report)
+        _check_probe(service, lab, report)
     _check_company(whole, lab, report)
 
 
@@ -281,6 +284,20 @@ def _check_room(service: Service, lab: Lab, report: Report) -> None:
         message = f"{service.replicas} copies of {service.name!r} need as many hosts (copies never"
         message = f"{message} share one), but it can run on {len(fitting)}: {', '.join(fitting)}"
         report.add((*where, "replicas"), message)
+
+
+def _check_probe(service: Service, lab: Lab, report: Report) -> None:
+    """Check that a Xenstore key is waited for where there is a Xenstore."""
+    allowed = _allowed(service, lab)
+    if service.probe.kind is not ProbeKind.XENSTORE or not allowed:
+        return
+    if not any(traits_of(host).xenstore for host in allowed):
+        uris = "; ".join(f"{host.name}: {host.uri}" for host in allowed)
+        report.add(
+            ("services", service.name, "ready", "xenstore"),
+            f"needs a Xen host whose uri is xen:///system or xen+ssh, and there is none that "
+            f"{service.name!r} may run on ({uris}); use another probe",
+        )
 
 
 def _fits(need: Capacity, room: Capacity) -> bool:

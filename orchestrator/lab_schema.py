@@ -65,6 +65,7 @@ from orchestrator.lab_values import (
     Ttl,
     Uri,
     Weight,
+    XenstoreKey,
 )
 from orchestrator.model import (
     Capacity,
@@ -353,6 +354,29 @@ class HttpEntry(Entry):
     status: HttpStatus = Field(default=200, description="Status that means ready.")
 
 
+def _key_or(schema: dict[str, Any]) -> None:
+    """Say in JSON Schema that the key alone may stand for the whole mapping."""
+    mapping = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [mapping["properties"]["key"], mapping]
+
+
+class XenstoreEntry(Entry):
+    """A readiness probe by a key in the guest's Xenstore; the key alone for short."""
+
+    model_config = ConfigDict(json_schema_extra=_key_or)
+
+    key: XenstoreKey = Field(default="data/ready", description="Key that has to be there.")
+    value: ConsolePattern = Field(
+        default="", description="Regular expression that is found in what it holds."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _key_alone(cls, written: object) -> object:
+        return {"key": written} if isinstance(written, str) else written
+
+
 class EmptyEntry(Entry):
     """A mapping without keys, written ``{}``."""
 
@@ -371,6 +395,9 @@ class ReadyEntry(Entry):
     console: ConsolePattern | None = Field(
         default=None, description="Its console shows text that matches this regular expression."
     )
+    xenstore: XenstoreEntry | None = Field(
+        default=None, description="It wrote this key into its Xenstore; on Xen only."
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "ReadyEntry":
@@ -382,6 +409,8 @@ class ReadyEntry(Entry):
         """Return the probe."""
         if self.http:
             return Probe(ProbeKind.HTTP, self.http.port, self.http.path, self.http.status)
+        if self.xenstore:
+            return Probe(ProbeKind.XENSTORE, pattern=self.xenstore.value, key=self.xenstore.key)
         (kind,) = self.model_fields_set
         return Probe(ProbeKind(kind), port=self.tcp or 0, pattern=self.console or "")
 

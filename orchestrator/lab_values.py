@@ -374,6 +374,14 @@ Pool = Annotated[tuple[IPv4Address, IPv4Address], Written(_pool, _TEXT)]
 Socket = Annotated[tuple[str, int], Written(_socket, _TEXT, _written_socket)]
 PortText = Annotated[Port, Written(_port, {"type": "string", "pattern": r"^[0-9]+/(tcp|udp)$"})]
 ConsolePattern = Annotated[str, Written(_console_pattern, {"type": "string", "format": "regex"})]
+XenstoreKey = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9_@:-]+(/[A-Za-z0-9_@:-]+)*",
+        "write a key below the guest's own path, such as data/ready",
+        255,
+    ),
+]
 ImageFile = Annotated[str, Written(_image_file, _TEXT)]
 MailAddress = Annotated[str, Written(_mail_address, {"type": "string", "format": "email"})]
 DnsName = Annotated[str, Written(_dns_name, _DNS_NAME)]

@@ -29,6 +29,7 @@ from orchestrator.model import (
     InstanceState,
     Lab,
     Mark,
+    ProbeKind,
     Service,
     instance_name,
     mac_of,
@@ -223,6 +224,9 @@ class Library:
 
     def _attempts(self, lab: Lab, service: Service, place: Place) -> "Iterator[Fit | _Miss]":
         """Try the flavours of a service's images on a host, one after the other."""
+        if service.probe.kind is ProbeKind.XENSTORE and not place.traits.xenstore:
+            yield _Miss(f"its probe waits for a Xenstore key, {_no_xenstore(place)}", refused=True)
+            return
         for name in service.images:
             image = lab.image(name)
             try:
@@ -251,7 +255,10 @@ class Library:
         if matched.entry is None:
             raise ImageRefused(matched.why_not)
         # What the family refuses to say to this image is as good a reason as any other.
-        boot_spec(known, matched.entry, service, example(lab, service, place.host), place)
+        spec = boot_spec(known, matched.entry, service, example(lab, service, place.host), place)
+        if spec.xenstore and not place.traits.xenstore:
+            keys = ", ".join(key for key, _ in spec.xenstore)
+            raise ImageRefused(f"it wants Xenstore keys ({keys}), {_no_xenstore(place)}")
         return Fit(known, matched.entry)
 
     def _known(self, image: Image) -> Known:
@@ -310,6 +317,16 @@ def boot_spec(
         ) from error
 
 
+def _no_xenstore(place: Place) -> str:
+    """Say why a host has no Xenstore that we reach, as the rest of a sentence."""
+    if place.traits.platform is Platform.XEN:
+        return (
+            "and those of this Xen host are out of reach: they take a command there, so its URI "
+            "must be xen:///system on this machine, or xen+ssh"
+        )
+    return "and only guests of a Xen host have those"
+
+
 def example(lab: Lab, service: Service, host: Host) -> Instance:
     """Return an instance as it might be: the first of its service, at the pool's first address."""
     address = host.network.first
@@ -327,7 +344,13 @@ def example(lab: Lab, service: Service, host: Host) -> Instance:
 
 def traits_of(host: Host, *, kvm: bool = False) -> HostTraits:
     """Return what a host can start, as its URI and its network in the lab file tell."""
-    driver = urlsplit(host.uri).scheme.partition("+")[0]
+    parts = urlsplit(host.uri)
+    driver, _, transport = parts.scheme.partition("+")
+    by_command = transport == "ssh" or (transport in {"", "unix"} and not parts.netloc)
     return HostTraits(
-        platform=PLATFORMS.get(driver, Platform.QEMU), kvm=kvm, dhcp=host.network.dhcp
+        platform=PLATFORMS.get(driver, Platform.QEMU),
+        kvm=kvm,
+        dhcp=host.network.dhcp,
+        # What is only remembered stands for any host.
+        xenstore=(driver == "xen" and by_command) or driver == "memory",
     )

@@ -152,6 +152,7 @@ class ProbeKind(StrEnum):
     ICMP = "icmp"
     ARP = "arp"
     CONSOLE = "console"
+    XENSTORE = "xenstore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,8 @@ class Probe:
     """A readiness probe: it says when a guest has truly answered.
 
     `port` is for TCP and HTTP; `path` and `status` for HTTP; `pattern` (a regular expression
-    searched in the guest's console output) for CONSOLE.
+    searched in the guest's console output) for CONSOLE. For XENSTORE, `key` is below the guest's
+    own path, and has to be there; `pattern`, unless empty, is searched in what it holds.
     """
 
     kind: ProbeKind
@@ -167,6 +169,7 @@ class Probe:
     path: str = "/"
     status: int = 200
     pattern: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

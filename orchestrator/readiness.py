@@ -1,9 +1,10 @@
-"""Waits until a guest truly answers: by TCP, HTTP, ICMP, ARP or a pattern on its console.
+"""Waits until a guest truly answers: by TCP, HTTP, ICMP, ARP, its console or a Xenstore key.
 
 `wait` returns within a few milliseconds of the first answer, because it does not ask, wait and ask
 again: attempts overlap. A fresh one starts every few milliseconds (`interval`), so one is always
 about to arrive when the guest opens its door, and each lives long enough for an emulated guest to
-answer it. One selector loop in the caller's thread; no sleep is longer than `TICK_S`.
+answer it. Only a Xenstore key is not asked for: its watch says when it changes. One selector loop
+in the caller's thread; no sleep is longer than `TICK_S`.
 """
 
 import contextlib
@@ -21,6 +22,8 @@ from math import inf
 from typing import Protocol
 
 from orchestrator import console_pattern, neighbours
+from orchestrator.errors import HypervisorError
+from orchestrator.hypervisors.base import KeyWatch
 from orchestrator.model import Probe, ProbeKind
 from orchestrator.neighbours import ArpSocket
 
@@ -35,6 +38,7 @@ LONG_S = 3.0  # life of every `LONG_EACH`-th: a slow guest's answer may take lon
 LONG_EACH = 16
 PATIENCE_S = 0.5  # with a request that was taken and not answered; doubles each time
 MOST_STATUS_LINE = 1024
+MOST_SHOWN = 100  # bytes of a key that is not what is wanted
 
 _ECHO_REPLY, _ECHO_REQUEST = 0, 8
 
@@ -47,14 +51,23 @@ class Cancelled(Exception):  # noqa: N818 - as above
     """The wait was called off; the text is the reason."""
 
 
+def _no_keys(key: str) -> KeyWatch:
+    raise NotAnswering(f"nobody can watch the Xenstore key {key} here")
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to ask. `console` returns what the guest has printed so far."""
+    """Whom to ask.
+
+    `console` returns what the guest has printed so far; `watch_key` is `Hypervisor.watch_key` of
+    this guest.
+    """
 
     address: IPv4Address
     address6: IPv6Address | None
     mac: str
     console: Callable[[], bytes]
+    watch_key: Callable[[str], KeyWatch] = _no_keys
 
 
 def interval(waited: float) -> float:
@@ -96,13 +109,13 @@ def wait(
     with contextlib.ExitStack() as closing:
         selector = closing.enter_context(selectors.DefaultSelector())
         closing.callback(_close_all, selector)
-        prober = _prober(probe, target, selector)
+        prober = _prober(probe, target, selector, closing)
         began = now = time.monotonic()
         next_hint = now
         while now < deadline:
             if reason := cancelled():
                 raise Cancelled(reason)
-            if now >= next_hint and probe.kind is not ProbeKind.CONSOLE:
+            if now >= next_hint and probe.kind not in _OFF_NETWORK:
                 neighbours.hint(target.address, target.mac)
                 next_hint = now + HINT_S
             if now >= prober.due and prober.launch(now, interval(now - began)):
@@ -124,7 +137,12 @@ def _close_all(selector: selectors.BaseSelector) -> None:
             key.fileobj.close()
 
 
-def _prober(probe: Probe, target: Target, selector: selectors.BaseSelector) -> _Prober:
+def _prober(
+    probe: Probe,
+    target: Target,
+    selector: selectors.BaseSelector,
+    closing: contextlib.ExitStack,
+) -> _Prober:
     match probe.kind:
         case ProbeKind.TCP:
             return _Connections(selector, (str(target.address), probe.port))
@@ -136,6 +154,8 @@ def _prober(probe: Probe, target: Target, selector: selectors.BaseSelector) -> _
             return _ArpRequests(selector, target.address)
         case ProbeKind.CONSOLE:
             return _Console(target.console, probe.pattern)
+        case ProbeKind.XENSTORE:
+            return _Key(target.watch_key, probe, selector, closing)
 
 
 # --- TCP and HTTP -----------------------------------------------------------------------------
@@ -267,7 +287,7 @@ def status_of(reply: bytes) -> int | None:
     return int(match[1]) if match else None
 
 
-# --- ICMP, ARP, console -----------------------------------------------------------------------
+# --- ICMP, ARP, console, Xenstore -------------------------------------------------------------
 
 
 class _Pings:
@@ -377,6 +397,48 @@ class _Console:
         return False
 
 
+class _Key:
+    """Xenstore: the guest has answered when a key is there, and holds what is wanted."""
+
+    def __init__(
+        self,
+        watch_key: Callable[[str], KeyWatch],
+        probe: Probe,
+        selector: selectors.BaseSelector,
+        closing: contextlib.ExitStack,
+    ) -> None:
+        self.last = f"no {probe.key} in its Xenstore"
+        self.due = 0.0
+        self._probe = probe
+        try:
+            console_pattern.check(probe.pattern)
+            self._watch = watch_key(probe.key)
+        except (console_pattern.NotAPattern, HypervisorError) as error:
+            raise NotAnswering(str(error)) from error
+        closing.callback(self._watch.close)
+        selector.register(self._watch, selectors.EVENT_READ)
+
+    def launch(self, now: float, pace: float) -> bool:  # noqa: ARG002 - the watch speaks by itself
+        self.due = inf
+        return False
+
+    def answered(self, key: selectors.SelectorKey) -> bool:  # noqa: ARG002 - there is one watch
+        try:
+            value = self._watch.value()
+        except HypervisorError as error:
+            raise NotAnswering(str(error)) from error
+        if value is None:
+            self.last = f"no {self._probe.key} in its Xenstore"
+            return False
+        self.last = f"{self._probe.key} in its Xenstore is {_shown(value)}"
+        return console_pattern.found(self._probe.pattern, value)
+
+
+def _shown(value: bytes) -> str:
+    return repr(value[:MOST_SHOWN].decode(errors="replace"))
+
+
+_OFF_NETWORK = frozenset({ProbeKind.CONSOLE, ProbeKind.XENSTORE})
 _REFUSALS = {ECONNREFUSED: "connection refused", ECONNRESET: "connection reset"}
 
 

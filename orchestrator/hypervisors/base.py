@@ -50,6 +50,26 @@ Listener = Callable[[HostEvent], None]
 Stamp = Callable[[str], None]
 
 
+class KeyWatch(Protocol):
+    """A key of a guest in Xenstore, as long as somebody waits for it; `close` it."""
+
+    def fileno(self) -> int:
+        """Return the file that is readable when there is news of the key, first of all at once."""
+        ...
+
+    def value(self) -> bytes | None:
+        """Take the news; return what the key holds as last seen, None if it is not there.
+
+        To be called when the file is readable; it does not wait then. Raises `HypervisorError`
+        when no more news will come.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the key. May be called twice."""
+        ...
+
+
 class Hypervisor(Protocol):
     """One host that can run guests. Every method may be called from any thread, and may block.
 
@@ -109,6 +129,14 @@ class Hypervisor(Protocol):
 
     def console(self, instance: str) -> bytes:
         """Return the last 64 KiB of a guest's console, also after its end; empty if unknown."""
+        ...
+
+    def watch_key(self, instance: str, key: str) -> KeyWatch:
+        """Return a Xenstore key of a guest of ours, such as ``data/ready``, to be watched.
+
+        Raises `StartFailed` where guests have no Xenstore, when that guest is not there, and when
+        the host's Xenstore is out of our reach.
+        """
         ...
 
     def watch(self, listener: Listener) -> None:

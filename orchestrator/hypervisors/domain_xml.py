@@ -86,7 +86,7 @@ def xen_domain_xml(guest: Guest, *, vif_script: str = "") -> str:
     libvirt passes none to cards on one of its networks, so the driver names their bridges. The
     guest's console is Xen's own: its text
     is kept by xenconsoled, since libvirt's libxl driver writes no console log. What is in
-    `BootSpec.xenstore` has no place in XML, nor anywhere else in libvirt: the driver refuses it.
+    `BootSpec.xenstore` has no place in XML, nor anywhere else in libvirt: see `xenstore`.
     `Guest.cpu` becomes a scheduler weight. Raises `ValueError` for a guest that has no kernel or no
     entry that Xen starts; `images.match` never lets one through.
     """

@@ -1,7 +1,8 @@
 """Guests on one host through libvirt, on QEMU or Xen: calls, events, and errors made ours.
 
 Connections are `libvirt_line`'s business, what a domain looks like `domain_xml`'s, what libvirt
-says of those that run `libvirt_census`'s, and files that a guest needs on its host `depot`'s. It
+says of those that run `libvirt_census`'s, files that a guest needs on its host `depot`'s, and keys
+in Xenstore, of which libvirt knows nothing, `xenstore`'s. It
 holds no wishes: control decides, this does. Domains are transient, so whatever ends is gone, and
 nothing but what runs, and what was saved, has to be found again after a restart.
 
@@ -15,7 +16,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +40,7 @@ from orchestrator.hypervisors.base import (
     HostBack,
     HostEvent,
     HostLost,
+    KeyWatch,
     Listener,
     Stamp,
 )
@@ -58,6 +66,7 @@ from orchestrator.hypervisors.listeners import Listeners
 from orchestrator.hypervisors.saved import SavedGuests
 from orchestrator.hypervisors.turns import Turns
 from orchestrator.hypervisors.xen_script import VifScript
+from orchestrator.hypervisors.xenstore import WriteKeys, Xenstore
 from orchestrator.model import (
     Capacity,
     Guest,
@@ -126,6 +135,7 @@ class LibvirtHypervisor:
         self._networks = Networks(host.name, owner)
         self._saved = SavedGuests(self._pool)
         self._vif_script = VifScript(vif_script)
+        self._xenstore = Xenstore(host.name, host.uri) if self._xen else None
         self._connections = connections
         self._turns = Turns()
         self._lock = threading.Lock()  # for the fields below; never held during a libvirt call
@@ -158,8 +168,11 @@ class LibvirtHypervisor:
             undo.callback(self._forget)  # what it was told is there may be gone
             undo.callback(self._drop, guest.name)
             self._saved.drop(guest_uuid(self.owner, guest.name))
-            domain = line.conn.createXML(self._xml(guest, line), libvirt.VIR_DOMAIN_START_PAUSED)
-            undo.callback(self._destroy, domain)
+            xml = self._xml(guest, line)
+            with self._writing_keys(guest.boot) as write_keys:
+                domain = line.conn.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
+                undo.callback(self._destroy, domain)
+                write_keys(domain.ID())
             with self._lock:
                 self._guests[domain.UUIDString()] = guest.name
             if self._streams:
@@ -249,6 +262,18 @@ class LibvirtHypervisor:
         """Return the last 64 KiB of a guest's console, also after its end; empty if unknown."""
         with self._translated(f"console of {instance}"):
             return self._consoles.tail(instance)
+
+    def watch_key(self, instance: str, key: str) -> KeyWatch:
+        """Return a Xenstore key of a guest of ours, such as ``data/ready``, to be watched."""
+        with self._translated(f"watch {key} of {instance}"):
+            uuid = guest_uuid(self.owner, instance)
+            domain = lookup(self._connect().conn.lookupByUUIDString, uuid)
+            if domain is None or self._mark_of(domain) is None:
+                raise self._refused(f"{instance} does not run there", "start it first")
+            if self._xenstore is None:
+                advice = "use another readiness probe"
+                raise self._refused(f"{instance} is no Xen guest, and has no Xenstore", advice)
+            return self._xenstore.watch(domain.ID(), key)
 
     def collect(self, wanted: Collection[Path]) -> tuple[str, ...]:
         """Remove from the host what we sent there and nobody needs; return the names.
@@ -399,15 +424,15 @@ class LibvirtHypervisor:
 
     def _for_xen(self, boot: BootSpec, line: Line) -> BootSpec:
         """Return `boot` with its cards on bridges: those on libvirt's networks get no script."""
-        if boot.xenstore:
-            keys = ", ".join(key for key, _value in boot.xenstore)
-            raise self._refused(
-                f"the guest wants Xenstore keys ({keys}), which libvirt cannot write",
-                "put its settings on its command line",
-            )
         bridges = (self._networks.bridge(line.conn, nic.network) for nic in boot.nics)
         cards = zip(boot.nics, bridges, strict=True)
         return replace(boot, nics=tuple(replace(nic, network=name) for nic, name in cards))
+
+    def _writing_keys(self, boot: BootSpec) -> AbstractContextManager[WriteKeys]:
+        """Give what writes the Xenstore keys of a guest; there are none on QEMU."""
+        if self._xenstore is None or not boot.xenstore:
+            return nullcontext(lambda _domain: None)
+        return self._xenstore.writing(dict(boot.xenstore))
 
     def _script(self) -> str:
         """Return our vif script's path there; empty, for Xen's own, where it cannot be put."""

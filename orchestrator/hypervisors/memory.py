@@ -3,12 +3,14 @@
 For tests of everything above the seam, for trying a lab file without a machine, and for measuring
 our own share of a wake. A `MemoryMachine` is the machine: it outlives drivers, so a restart can be
 played. A `MemoryHypervisor` is a driver on it, with levers (`fail`, `unreachable`, `kill`,
-`hold`, `transfer`, `say`) that make happen what a real host does by itself.
+`hold`, `transfer`, `say`, `write_key`) that make happen what a real host does by itself.
 """
 
 import logging
+import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -47,6 +49,37 @@ class _Remembered:
     started_at: float = 0.0
     rx_bytes: int = 0
     tx_bytes: int = 0
+    keys: dict[str, bytes] = field(default_factory=dict)
+
+
+class MemoryKey:
+    """A key that is watched: a `base.KeyWatch` that `changed` wakes."""
+
+    def __init__(self, read: Callable[[], bytes | None], leave: "Callable[[MemoryKey], None]"):
+        self._read = read
+        self._leave = leave
+        self._news = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Return the file that is readable when there is news of the key."""
+        return self._news
+
+    def value(self) -> bytes | None:
+        """Take the news; return what the key holds, None if it is not there."""
+        os.eventfd_read(self._news)
+        return self._read()
+
+    def changed(self) -> None:
+        """Let it be known that the key may have changed; with the machine's lock held."""
+        os.eventfd_write(self._news, 1)
+
+    def close(self) -> None:
+        """Let go of the key. May be called twice."""
+        self._leave(self)
+
+    def closed(self) -> None:
+        """Close the file; with the machine's lock held, and once."""
+        os.close(self._news)
 
 
 @dataclass(slots=True)
@@ -61,6 +94,7 @@ class MemoryMachine:
     networks: dict[str, tuple[str, GuestNetwork | None]] = field(default_factory=dict)
     consoles: dict[str, bytes] = field(default_factory=dict)
     drivers: tuple["MemoryHypervisor", ...] = ()
+    watched: set[MemoryKey] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
     turns: Turns = field(default_factory=Turns)
 
@@ -131,7 +165,8 @@ class MemoryHypervisor:
                     return
                 self._check_start(guest)
                 self.machine.saved.pop(guest.name, None)
-                kept = self.machine.guests[guest.name] = _Remembered(guest)
+                keys = {key: value.encode() for key, value in guest.boot.xenstore}
+                kept = self.machine.guests[guest.name] = _Remembered(guest, keys=keys)
                 self.machine.consoles[guest.name] = b""
                 self.starts.append(guest.name)
             with ExitStack() as undo:
@@ -212,6 +247,16 @@ class MemoryHypervisor:
         with self.machine.lock:
             return self.machine.consoles.get(instance, b"")
 
+    def watch_key(self, instance: str, key: str) -> MemoryKey:
+        """Return a Xenstore key of a guest of ours, such as ``data/ready``, to be watched."""
+        with self.machine.lock:
+            self._check_reachable()
+            if self._ours(self.machine.guests, instance) is None:
+                raise self._refused(f"{instance} does not run there", "start it first")
+            watch = MemoryKey(lambda: self._key(instance, key), self._unwatch)
+            self.machine.watched.add(watch)
+            return watch
+
     def watch(self, listener: Listener) -> None:
         """Call `listener` for each event from now on; an unreachable host is the first event."""
         with self.machine.lock:
@@ -252,10 +297,17 @@ class MemoryHypervisor:
             before = self.machine.consoles.get(instance, b"")
             self.machine.consoles[instance] = (before + text.encode())[-CONSOLE_BYTES:]
 
+    def write_key(self, instance: str, key: str, value: str) -> None:
+        """Let a guest write a key of its Xenstore; KeyError if there is none of that name."""
+        with self.machine.lock:
+            self.machine.guests[instance].keys[key] = value.encode()
+            self._tell_watchers()
+
     def unreachable(self, why: str = "no route to host") -> None:
         """Cut the host off until `reachable`; its guests go on running."""
         with self.machine.lock:
             self._unreachable = why
+            self._tell_watchers()
             self._listeners.tell(HostLost(self.host.name, why))
 
     def reachable(self) -> None:
@@ -295,6 +347,22 @@ class MemoryHypervisor:
     def _ours(self, guests: dict[str, _Remembered], instance: str) -> _Remembered | None:
         kept = guests.get(instance)
         return kept if kept is not None and self._is_ours(kept) else None
+
+    def _key(self, instance: str, key: str) -> bytes | None:
+        with self.machine.lock:
+            self._check_reachable()
+            kept = self._ours(self.machine.guests, instance)
+            return kept.keys.get(key) if kept else None
+
+    def _tell_watchers(self) -> None:
+        for watch in self.machine.watched:
+            watch.changed()
+
+    def _unwatch(self, watch: MemoryKey) -> None:
+        with self.machine.lock:
+            if watch in self.machine.watched:
+                self.machine.watched.remove(watch)
+                watch.closed()
 
     def _resume(self, kept: _Remembered) -> None:
         """Let a guest that was built run, unless something happened to it or its host meanwhile."""
@@ -353,6 +421,7 @@ class MemoryHypervisor:
         self, kept: _Remembered, why: str, *, but: "MemoryHypervisor | None" = None
     ) -> None:
         """Tell every driver whose guest this was, as libvirt tells every connection."""
+        self._tell_watchers()
         for driver in self.machine.drivers:
             reached = driver is not but and not driver._unreachable
             if reached and kept.runs and driver._is_ours(kept):

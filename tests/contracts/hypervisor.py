@@ -4,9 +4,10 @@ The subclass's module provides a fixture `rig`: one machine, and what a test may
 behind the driver's back. `rig.patience_s` bounds every wait for something that a guest does.
 """
 
+import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -16,7 +17,13 @@ import pytest
 
 from orchestrator.errors import HostUnreachable, StartFailed
 from orchestrator.hypervisors.abilities import probe
-from orchestrator.hypervisors.base import Depth, GuestEnded, HostEvent, Hypervisor
+from orchestrator.hypervisors.base import (
+    Depth,
+    GuestEnded,
+    HostEvent,
+    Hypervisor,
+    KeyWatch,
+)
 from orchestrator.model import Guest, GuestState, Host
 
 
@@ -485,3 +492,63 @@ class SleepContract:
         gone = probe(sleeper, "never-was", self.depths[0], lambda: True, 1.0)
         assert not gone.works
         assert "never-was" in gone.why
+
+
+class KeyRig(Rig, Protocol):
+    """A machine whose guests have a Xenstore."""
+
+    def write_key(self, guest: Guest, key: str, value: str) -> None:
+        """Write a key of a running guest, as it could itself."""
+        ...
+
+
+class KeyContract:
+    """Subclass it where the fixture `rig` is, if guests have a Xenstore."""
+
+    KEY = "data/contract"
+
+    @pytest.fixture
+    def guest(self, rig: KeyRig) -> Guest:
+        guest = rig.guest()
+        return replace(guest, boot=replace(guest.boot, xenstore=(("some/where", "as told"),)))
+
+    @pytest.fixture
+    def booted(self, rig: KeyRig, guest: Guest) -> Hypervisor:
+        """Return a driver with a guest that runs."""
+        driver = rig.driver()
+        driver.set_network(rig.host.network)
+        driver.start(guest, unheard)
+        return driver
+
+    @pytest.fixture
+    def key(self, booted: Hypervisor, guest: Guest) -> Iterator[KeyWatch]:
+        key = booted.watch_key(guest.name, self.KEY)
+        yield key
+        key.close()
+        key.close()
+
+    def test_a_key_is_seen_when_it_is_written_and_when_its_guest_ends(
+        self, rig: KeyRig, booted: Hypervisor, guest: Guest, key: KeyWatch
+    ) -> None:
+        def holds(value: bytes | None) -> bool:
+            return bool(select.select([key], [], [], rig.patience_s)[0]) and key.value() == value
+
+        assert holds(None)
+        for value in ("first", "second \\ 'x'"):
+            rig.write_key(guest, self.KEY, value)
+            eventually(lambda value=value: holds(value.encode()), rig.patience_s, "the new value")  # type: ignore[misc]
+        booted.stop(guest.name)
+        eventually(lambda: holds(None), rig.patience_s, "its end")
+
+    def test_a_guest_of_ours_that_runs_has_the_keys_that_it_is_to_read(
+        self, rig: KeyRig, booted: Hypervisor, guest: Guest
+    ) -> None:
+        key = booted.watch_key(guest.name, "some/where")
+        try:
+            eventually(lambda: key.value() == b"as told", rig.patience_s, "the key")
+        finally:
+            key.close()
+        with pytest.raises(StartFailed, match="does not run there"):
+            booted.watch_key(rig.guest(1).name, self.KEY)
+        with pytest.raises(StartFailed, match="does not run there"):
+            rig.driver(owner="someone-else").watch_key(guest.name, self.KEY)

@@ -207,6 +207,13 @@ def test_a_host_that_lacks_nothing_has_one_line(monkeypatch: pytest.MonkeyPatch)
         ),
         ({"memory_mib": 512}, _host(), "capacity pc1", Verdict.WARN, "capacity"),
         ({"shell": Shell(60.0, True, ())}, _host(), "clock pc1", Verdict.WARN, "chrony"),
+        (
+            {"kind": "Xen", "shell": Shell(0.0, True, (), xenstore=False)},
+            _host(),
+            "xenstore pc1",
+            Verdict.WARN,
+            "xenstore-utils",
+        ),
     ],
 )
 def test_what_a_host_lacks_is_a_check_of_its_own(  # noqa: PLR0917 - a table

@@ -94,6 +94,7 @@ def dom0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (root / "capabilities").write_text("control_d\n")
     (root / "privcmd").touch()
     _program(root, "xl", "echo 'host : x'; echo 'xen_version            : 4.17.5'")
+    _program(root, "xenstore-watch", "")
     monkeypatch.setenv("PATH", f"{root}:/bin")
     monkeypatch.setattr(doctor, "XEN_CAPABILITIES", root / "capabilities")
     monkeypatch.setattr(doctor, "XENSTORED", root / "socket")
@@ -115,6 +116,7 @@ def test_a_dom0_where_all_is_well(patient: Patient, dom0: Path) -> None:
         ("socket", Verdict.FAIL, "systemctl start xenstored"),
         ("privcmd", Verdict.WARN, "sudo"),
         ("xl", Verdict.FAIL, "apt install xen-utils"),
+        ("xenstore-watch", Verdict.WARN, "apt install xenstore-utils"),
         (f"usr/{doctor.XEN_DRIVERS[1]}", Verdict.FAIL, "libvirt-daemon-driver-xen"),
     ],
 )

@@ -44,6 +44,7 @@ SAID = """\
 clock 1795271785
 address 1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever
 address 3: xenbr0    inet 10.213.91.2/24 brd 10.213.91.255 scope global xenbr0\\  valid_lft forever
+xenstore /usr/bin/xenstore-write
 route default via 10.213.91.1 dev xenbr0 proto static
 bridge /sys/class/net/xenbr0/bridge
 end
@@ -204,6 +205,7 @@ def test_commands_are_read() -> None:
     shell = read_shell(SAID, 1795271785.2)
     assert dict(shell.addresses)["xenbr0"] == IPv4Interface("10.213.91.2/24")
     assert shell.gateways == (("xenbr0", IPv4Address("10.213.91.1")),)
+    assert (shell.xenstore, shell.dnsmasq) == (True, False)
 
 
 @pytest.mark.parametrize(("now", "offset"), [(1795271786.0, 0.0), (1795271745.5, 40.0)])
@@ -256,7 +258,8 @@ def test_ssh_is_asked_as_the_uri_says(tmp_path: Path) -> None:
     file.chmod(0o755)
     ask_shell(f"xen+ssh://me@pc1:2222/system?command={file}&keyfile=/k")
     asked = seen.read_text()
-    assert asked.startswith("-T|-oBatchMode=yes|-oConnectTimeout=8|-i|/k|-p|2222|-l|me|--|pc1|")
+    assert asked.startswith("-T|-oBatchMode=yes|-oConnectTimeout=8|-oServerAliveInterval=5|")
+    assert "|-i|/k|-p|2222|-l|me|--|pc1|" in asked
     ask_shell(f"xen+ssh://-oProxyCommand=reboot/system?command={file}&no_verify=1")
     assert "|-oStrictHostKeyChecking=no|--|-oproxycommand=reboot|" in seen.read_text()
 
@@ -423,6 +426,7 @@ def test_nothing_but_dnsmasq_is_missing_on_the_bed(xen: HostFacts) -> None:
         ({"networks": ()}, "uses the bridge xenbr0", "net-define"),
         ({"networks": ()}, "needs a route", "ip route add 10.213.110.0/24 via pc1.lab.test"),
         ({"shell": Shell(clock_offset_s=-90.0)}, "90 s behind ours", "chrony"),
+        ({"shell": Shell(xenstore=False)}, "no xenstore-write", "apt install xenstore-utils"),
         ({"shell": Shell()}, "subnet of its network xenbr0 is not known", "ip -4 address"),
         ({"uri": f"{XEN_URI}?no_verify=1"}, "key is not checked", ""),
     ],

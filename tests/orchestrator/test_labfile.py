@@ -213,6 +213,12 @@ def test_image_files_are_beside_the_lab_file_or_among_the_built_ones() -> None:
         ("{icmp: {}}", Probe(ProbeKind.ICMP)),
         ("{arp: {}}", Probe(ProbeKind.ARP)),
         ("{console: up}", Probe(ProbeKind.CONSOLE, pattern="up")),
+        ("{xenstore: {}}", Probe(ProbeKind.XENSTORE, key="data/ready")),
+        ("{xenstore: data/up}", Probe(ProbeKind.XENSTORE, key="data/up")),
+        (
+            "{xenstore: {key: data/up, value: ^ok$}}",
+            Probe(ProbeKind.XENSTORE, key="data/up", pattern="^ok$"),
+        ),
     ],
 )
 def test_each_kind_of_probe(written: str, probe: Probe) -> None:
@@ -294,6 +300,18 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("status: 204}}", "status: 204}, tcp: 80}", "services.web.ready", "exactly one of: http, tcp"),
     ("{console: \"ready in [0-9]+ ms\"}", "{}", "services.db.ready", "exactly one of"),
     ("ready in [0-9]+ ms", "ready (in", "services.db.ready.console", "not a regular expression"),
+    (
+        "{console: \"ready in [0-9]+ ms\"}",
+        "{xenstore: /local/x}",
+        "services.db.ready.xenstore.key",
+        "below the guest's own path, such as data/ready",
+    ),
+    (
+        "{console: \"ready in [0-9]+ ms\"}",
+        "{xenstore: {value: (}}",
+        "services.db.ready.xenstore.value",
+        "not a regular expression",
+    ),
     ("ttl: 5 s", "ttl: 5", "services.web.ttl", "such as '5 s'"),
     ("ttl: 5 s", "ttl: 1500 ms", "services.web.ttl", "whole seconds"),
     ("ttl: 5 s", "ttl: 25 h", "services.web.ttl", "86400 s"),
@@ -339,6 +357,18 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("the.admin@", "the.admin.", "dns.hostmaster", "write a mail address"),
     ("listen: \"[::1]:5300\"", "listen: 127.0.0.1:0", "dns.listen", "an IP address"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "uri", ["qemu:///system", "xen+tls://pc1/system", "xen+tcp://pc1/system", "spt:///"]
+)
+def test_a_xenstore_key_is_waited_for_only_where_it_can_be(uri: str) -> None:
+    text = LAB.replace('{console: "ready in [0-9]+ ms"}', "{xenstore: {}}")
+    assert parsed(text).service("db").probe.key == "data/ready"
+    error = refused(text.replace("xen+ssh://root@pc1/system", uri))
+    assert error.field == "services.db.ready.xenstore"
+    assert f"(pc1: {uri})" in error.message
+    assert "xen+ssh" in error.message
 
 
 def test_memory_left_out_is_the_familys() -> None:

@@ -16,7 +16,14 @@ from orchestrator.hypervisors.base import GuestEnded, HostBack, HostLost
 from orchestrator.hypervisors.consoles import CONSOLE_BYTES
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
 from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, mac_of
-from tests.contracts.hypervisor import Heard, HypervisorContract, SleepContract, ends, unheard
+from tests.contracts.hypervisor import (
+    Heard,
+    HypervisorContract,
+    KeyContract,
+    SleepContract,
+    ends,
+    unheard,
+)
 
 NETWORK = GuestNetwork(
     name="lab0",
@@ -60,6 +67,9 @@ class MemoryRig:
     def hold(self, guest: Guest) -> None:
         self.drivers[0].hold(guest.name)
 
+    def write_key(self, guest: Guest, key: str, value: str) -> None:
+        self.drivers[0].write_key(guest.name, key, value)
+
     def chat(self, guest: Guest) -> None:
         self.drivers[0].transfer(guest.name, rx_bytes=1, tx_bytes=100)
 
@@ -91,6 +101,10 @@ class TestMemoryHypervisor(HypervisorContract):
 
 
 class TestMemorySleep(SleepContract):
+    pass
+
+
+class TestMemoryKeys(KeyContract):
     pass
 
 
@@ -192,3 +206,13 @@ def test_the_console_is_bounded(rig: MemoryRig, hypervisor: MemoryHypervisor) ->
     shown = hypervisor.console(rig.guest().name)
     assert len(shown) == CONSOLE_BYTES
     assert shown.endswith(b"xend")
+
+
+def test_a_key_of_a_host_that_is_lost_says_so(rig: MemoryRig, hypervisor: MemoryHypervisor) -> None:
+    hypervisor.start(rig.guest(), unheard)
+    key = hypervisor.watch_key(rig.guest().name, "data/ready")
+    assert key.value() is None
+    hypervisor.unreachable("no route to host")
+    with pytest.raises(HostUnreachable, match="no route to host"):
+        key.value()
+    key.close()

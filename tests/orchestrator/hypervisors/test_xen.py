@@ -140,6 +140,15 @@ class XenRig:
         for _request in range(3):
             eventually(fetched, self.patience_s, "an answer from the guest")
 
+    def path(self, guest: Guest) -> str:
+        """Return where a guest's keys are in Xenstore."""
+        return f"/local/domain/{self.conn.lookupByName(guest.name).ID()}"
+
+    def write_key(self, guest: Guest, key: str, value: str) -> None:
+        escaped = value.replace("\\", "\\\\")
+        wrote = self.bed.ssh("xenstore-write", "--", f"{self.path(guest)}/{key}", escaped)
+        assert wrote.returncode == 0, wrote
+
     def make_foreign_guest(self, name: str) -> None:
         guest = self.guest()
         kernel = self.bed.put(self.kernel, f"{self.tag}-hello")
