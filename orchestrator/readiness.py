@@ -234,6 +234,7 @@ class _Requests(_Connections):
         super().__init__(selector, to)
         self._status = status
         self._patience = PATIENCE_S
+        self._heard = False  # what it said once tells more than that it says nothing just now
         self._request = (
             f"GET {path} HTTP/1.1\r\nHost: {to[0]}\r\nConnection: close\r\n\r\n".encode()
         )
@@ -253,7 +254,8 @@ class _Requests(_Connections):
         except OSError as error:
             self._failed(key, error.errno or 0)
             return
-        self.last = "connected, no answer to the request"
+        if not self._heard:
+            self.last = "connected, no answer to the request"
         self._selector.modify(key.fileobj, selectors.EVENT_READ, _Attempt(inf, bytearray()))
         for other in list(self._selector.get_map().values()):
             if other.data.reply is None:
@@ -276,6 +278,7 @@ class _Requests(_Connections):
         self._drop(key)
         status = status_of(bytes(reply))
         if status != self._status:
+            self._heard = True
             self.last = f"HTTP status {status}" if status else "closed without an HTTP answer"
             self._again(AGAIN_S)
         return status == self._status
