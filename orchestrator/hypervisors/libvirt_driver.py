@@ -25,8 +25,8 @@ import libvirt
 
 from images.bootspec import BootSpec
 from orchestrator.errors import HostUnreachable, HypervisorError, StartFailed
-from orchestrator.hypervisors import connection_hints, libxl_log
 from orchestrator.hypervisors import libvirt_census as census
+from orchestrator.hypervisors import libxl_log
 from orchestrator.hypervisors.base import (
     Depth,
     GuestEnded,
@@ -50,7 +50,8 @@ from orchestrator.hypervisors.domain_xml import (
     xen_domain_xml,
 )
 from orchestrator.hypervisors.libvirt_consoles import ConsoleStreams
-from orchestrator.hypervisors.libvirt_errors import hint, is_unreachable, lookup
+from orchestrator.hypervisors.libvirt_errors import is_unreachable, lookup
+from orchestrator.hypervisors.libvirt_faults import call_hint, connection_hint
 from orchestrator.hypervisors.libvirt_line import SHARED, Line, error_text
 from orchestrator.hypervisors.libvirt_networks import Networks
 from orchestrator.hypervisors.libvirt_pool import LibvirtPool, files_of
@@ -491,31 +492,32 @@ class LibvirtHypervisor:
             return self._connection.get()
         except TimeoutError:
             text = f"{where} within {OPEN_TIMEOUT_S:g} s"
-            advice = connection_hints.hint("timed out")
+            advice = connection_hint("timed out")
             raise HostUnreachable(self.host.name, text, hint=advice) from None
         except Unopened as error:
-            advice = connection_hints.hint(str(error)) or hint(str(error))
+            advice = connection_hint(str(error))
             raise HostUnreachable(self.host.name, f"{where}: {error}", hint=advice) from error
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
         """Turn what libvirt and the file system say into our two errors."""
+        began = time.monotonic()
         try:
             yield
         except libvirt.libvirtError as error:
             text = error_text(error)
             if libxl_log.OPAQUE in text:
-                raise self._by_libxl(what, text) from error
+                raise self._by_libxl(what, text, time.monotonic() - began) from error
             kind = HostUnreachable if is_unreachable(error) else StartFailed
-            raise kind(self.host.name, f"{what}: {text}", hint=hint(text)) from error
+            raise kind(self.host.name, f"{what}: {text}", hint=call_hint(text)) from error
         except OSError as error:
             message = f"{what}: {error.filename}: {error.strerror}"
             raise self._refused(message, "run as the owner of that file, or as root") from error
 
-    def _by_libxl(self, what: str, text: str) -> StartFailed:
+    def _by_libxl(self, what: str, text: str, took_s: float) -> StartFailed:
         """Return libvirt's error with the cause, which only libxl's log there tells."""
         try:
-            why, advice = libxl_log.cause(libxl_log.read_tail(self._connect().conn))
+            why, advice = libxl_log.cause(libxl_log.read_tail(self._connect().conn), took_s)
         except HostUnreachable:
             why, advice = "", ""
         advice = advice or f"see {libxl_log.FOLDER}/{libxl_log.FILE} there"
