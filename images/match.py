@@ -103,6 +103,8 @@ def _unusable(pair: _Pair) -> str:
 
 def _architecture(pair: _Pair) -> str:
     built_for, has = pair.facts.architecture, pair.host.architecture
+    if pair.image.kernel is None and has not in {Architecture.X86_64, Architecture.X86}:
+        return f"it boots from its disk by BIOS, and the host has {has} processors, without one"
     if built_for in {None, has}:
         return ""
     if built_for is Architecture.X86 and has is Architecture.X86_64:

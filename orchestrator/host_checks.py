@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import HypervisorError
 from orchestrator.host_shell import MOST_CLOCK_S
+from orchestrator.hypervisors.agreement import differences
 from orchestrator.hypervisors.connection_uri import weaknesses
 from orchestrator.model import Host
 from orchestrator.verdicts import Check, Verdict
@@ -58,11 +59,19 @@ def _summary(facts: "HostFacts") -> str:
 
 
 def _lacks(host: Host, facts: "HostFacts") -> Iterator[Check]:
+    yield from _agreement(host, facts)
     yield from _storage(host, facts)
     yield from _network(host, facts)
     yield from _dhcp(host, facts)
     yield from _memory(host, facts)
     yield from _clock(host, facts)
+
+
+def _agreement(host: Host, facts: "HostFacts") -> Iterator[Check]:
+    """Say what the lab file has wrong, so that nothing can be started there."""
+    found = differences(host, facts.architecture, facts.cores)
+    for each in found if host.capacity.cpu else ():  # else no lab file says anything
+        yield Check(f"{each.about} {host.name}", Verdict.FAIL, each.what, each.cure)
 
 
 def _storage(host: Host, facts: "HostFacts") -> Iterator[Check]:

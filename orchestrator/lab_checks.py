@@ -246,6 +246,9 @@ def _check_service(service: Service, lab: Lab, report: Report) -> None:
         report.add(where, f"{message}: shorten the name of the service or of the lab")
     if len(set(service.ports)) < len(service.ports):
         report.add((*where, "ports"), "has a port twice")
+    if service.cpu_cap is not None and service.cpu_cap < service.resources.cpu:
+        message = f"must be at least `cpu`, the {service.resources.cpu:g} cores it is promised"
+        report.add((*where, "resources", "cpu_cap"), message)
     for host in sorted(service.constraints.hosts & service.constraints.avoid_hosts):
         report.add((*where, "constraints", "avoid_hosts"), f"{host!r} is also in 'hosts'")
 

@@ -219,7 +219,13 @@ class Library:
             address6=instance.address6 if fit.known.takes_ipv6 else None,
             obeys_shutdown=spec.obeys_shutdown,
         )
-        return Guest(name=instance.name, mark=mark, boot=spec, cpu=service.resources.cpu)
+        return Guest(
+            name=instance.name,
+            mark=mark,
+            boot=spec,
+            cpu=service.resources.cpu,
+            cpu_cap=service.cpu_cap,
+        )
 
     def _attempts(self, lab: Lab, service: Service, place: Place) -> "Iterator[Fit | _Miss]":
         """Try the flavours of a service's images on a host, one after the other."""
@@ -329,5 +335,8 @@ def traits_of(host: Host, *, kvm: bool = False) -> HostTraits:
     """Return what a host can start, as its URI and its network in the lab file tell."""
     driver = urlsplit(host.uri).scheme.partition("+")[0]
     return HostTraits(
-        platform=PLATFORMS.get(driver, Platform.QEMU), kvm=kvm, dhcp=host.network.dhcp
+        platform=PLATFORMS.get(driver, Platform.QEMU),
+        architecture=host.architecture,
+        kvm=kvm,
+        dhcp=host.network.dhcp,
     )

@@ -7,6 +7,7 @@ never meets these types.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import (
@@ -20,6 +21,7 @@ from ipaddress import (
 from uuid import UUID
 
 from images.bootspec import BootSpec, GuestAddress, Image
+from images.facts import Architecture
 
 IPNetwork = IPv4Network | IPv6Network
 
@@ -93,7 +95,11 @@ class GuestNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """An edge host that can run guests. `router` is where it is attached to the virtual network."""
+    """An edge host that can run guests. `router` is where it is attached to the virtual network.
+
+    `architecture` is that of its processors. `guest_cpus` are the numbers of those that guests may
+    run on, in order; empty means all.
+    """
 
     name: str
     uri: str
@@ -105,6 +111,8 @@ class Host:
     labels: tuple[tuple[str, str], ...] = ()
     energy: Energy = Energy()
     price: Price = Price()
+    architecture: Architecture = Architecture.X86_64
+    guest_cpus: tuple[int, ...] = ()
 
     @property
     def usable(self) -> Capacity:
@@ -226,6 +234,7 @@ class Service:
     image family. `replicas` instances are booted by a wake; the reply leaves when the first one
     answers. `ttl_s` is the TTL of an answer; `deadline_s` bounds the time a query is held.
     `alpn` non-empty means that HTTPS/SVCB queries are answered (and wake) with these protocols.
+    `cpu_cap` is the most processor time an instance ever gets, in cores; None does not limit it.
     """
 
     name: str
@@ -242,6 +251,7 @@ class Service:
     latency_bound_ms: float | None = None
     alpn: tuple[str, ...] = ()
     constraints: Constraints = Constraints()
+    cpu_cap: float | None = None
     restart: Restart = Restart.ON_QUERY
     on_host_loss: OnHostLoss = OnHostLoss.WAKE_ELSEWHERE
 
@@ -354,13 +364,15 @@ class Guest:
     """What a hypervisor is asked to start: a name, our mark, and how to boot it.
 
     `cpu` is the processor time it was promised, in cores: where guests want more than there is,
-    they get it in this proportion (on Xen). None leaves it to the hypervisor.
+    they get it in this proportion. `cpu_cap` is what it never gets more of, however idle its host
+    is, in cores. None leaves either to the hypervisor.
     """
 
     name: str
     mark: Mark
     boot: BootSpec
     cpu: float | None = None
+    cpu_cap: float | None = None
 
 
 class GuestState(StrEnum):
@@ -427,6 +439,17 @@ def mac_of(address: IPv4Address) -> str:
     when an address is, much later, given to another service.
     """
     return ":".join(f"{octet:02x}" for octet in (*MAC_PREFIX, *address.packed))
+
+
+def cpu_ranges(cpus: Iterable[int]) -> str:
+    """Return numbers of processors as the kernel, libvirt and Xen write them, such as ``1-3,5``."""
+    ranges: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if ranges and cpu == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [cpu]
+        else:
+            ranges.append([cpu])
+    return ",".join("-".join(map(str, each)) for each in ranges)
 
 
 def guest_uuid(owner: str, instance: str) -> str:

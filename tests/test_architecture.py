@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "images": ("images",),
     "orchestrator.errors": (),
     "orchestrator.trace": (),
-    "orchestrator.model": ("images.bootspec",),
+    "orchestrator.model": ("images.bootspec", "images.facts"),
     "orchestrator.summons": ("orchestrator.model", "orchestrator.trace"),
     "orchestrator.hypervisors": (
         *NOUNS,
@@ -79,6 +79,7 @@ SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
         "orchestrator.hypervisors.libvirt_networks",
         "orchestrator.hypervisors.libvirt_pool",
         "orchestrator.hypervisors.libvirt_probe",
+        "orchestrator.hypervisors.libvirt_tuning",
         "orchestrator.hypervisors.libxl_log",
     ),
     "pulp": ("placement.milp",),

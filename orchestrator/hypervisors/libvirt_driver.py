@@ -26,7 +26,8 @@ import libvirt
 from images.bootspec import BootSpec
 from orchestrator.errors import HostUnreachable, HypervisorError, StartFailed
 from orchestrator.hypervisors import libvirt_census as census
-from orchestrator.hypervisors import libxl_log
+from orchestrator.hypervisors import libvirt_tuning, libxl_log
+from orchestrator.hypervisors.agreement import differences
 from orchestrator.hypervisors.base import (
     Depth,
     GuestEnded,
@@ -143,7 +144,10 @@ class LibvirtHypervisor:
         """Make the network exist as wanted (only if `wanted.create`); None removes ours."""
         name = wanted.name if wanted else self.host.network.name
         with self._translated(f"network {name}"):
-            self._networks.set(self._connect().conn, name, wanted)
+            line = self._connect()
+            if wanted is not None:
+                self._check(line)
+            self._networks.set(line.conn, name, wanted)
 
     def start(self, guest: Guest, stamp: Stamp) -> None:
         """Start a guest and return when its processor runs; it has not answered anything yet."""
@@ -153,6 +157,7 @@ class LibvirtHypervisor:
             ExitStack() as undo,
         ):
             line = self._connect()
+            self._check(line)
             existing = lookup(line.conn.lookupByName, guest.name)
             if existing is not None and self._runs_already(existing, guest):
                 return
@@ -165,6 +170,7 @@ class LibvirtHypervisor:
                 self._guests[domain.UUIDString()] = guest.name
             if self._streams:
                 self._streams.begin(domain, guest.name)
+            self._tune(domain, guest)
             stamp("define")
             domain.resume()
             undo.pop_all()
@@ -378,6 +384,8 @@ class LibvirtHypervisor:
                 self._guests[uuid] = instance
             if self._streams:
                 self._streams.keep([(instance, domain)])
+            if self._xen:
+                libvirt_tuning.cap_xen(domain)
             # Before it runs: what it does from now on must not be undone by a second restore.
             self._saved.drop(uuid)
             domain.resume()
@@ -390,13 +398,33 @@ class LibvirtHypervisor:
             guest = replace(guest, boot=self._for_xen(guest.boot, line))
         placed = replace(guest, boot=self._depot.placed(guest.name, guest.boot))
         if self._xen:
-            return xen_domain_xml(placed, vif_script=self._script())
+            return xen_domain_xml(
+                placed,
+                vif_script=self._script(),
+                architecture=self.host.architecture,
+                cpus=self.host.guest_cpus,
+            )
         return domain_xml(
             placed,
             virt=self._virt,
             console_log=None if self._streams else self._consoles.fresh(guest.name),
             keep_owners=line.user is not None,
+            architecture=self.host.architecture,
+            cpus=self.host.guest_cpus,
         )
+
+    def _tune(self, domain: libvirt.virDomain, guest: Guest) -> None:
+        try:
+            if self._xen:
+                libvirt_tuning.cap_xen(domain)
+            else:
+                libvirt_tuning.tune_qemu(domain, guest)
+        except libvirt_tuning.NoCap as error:
+            raise self._refused(
+                f"start {guest.name}: its service has a `cpu_cap`, and libvirt there has no "
+                "cgroups to hold a guest to it",
+                "mount the cgroup controller `cpu` there, or take `cpu_cap` away",
+            ) from error
 
     def _for_xen(self, boot: BootSpec, line: Line) -> BootSpec:
         """Return `boot` with its cards on bridges: those on libvirt's networks get no script."""
@@ -497,6 +525,11 @@ class LibvirtHypervisor:
         except Unopened as error:
             advice = connection_hint(str(error))
             raise HostUnreachable(self.host.name, f"{where}: {error}", hint=advice) from error
+
+    def _check(self, line: Line) -> None:
+        """Refuse to start anything on a host that is not what the lab file says."""
+        for difference in differences(self.host, line.machine, line.cores):
+            raise self._refused(difference.what, difference.cure)
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:

@@ -8,6 +8,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import libvirt
 
@@ -56,15 +57,18 @@ def _event_loop() -> threading.Thread:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An open connection, what undoes its registration, and a fact about the host behind it.
+    """An open connection, what undoes its registration, and facts about the host behind it.
 
     `user` is the user and group id that guests run as there, if libvirt gives them another than its
     own, and then also gives them their files unless told not to (its DAC driver); else None.
+    `machine` is its architecture as libvirt names it, `cores` its number of processors.
     """
 
     conn: libvirt.virConnect
     lifecycle: int
     user: tuple[int, int] | None
+    machine: str
+    cores: int
 
 
 class LibvirtTransport:
@@ -100,7 +104,9 @@ class LibvirtTransport:
                 conn.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
             event = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
             lifecycle = conn.domainEventRegisterAny(None, event, on_lifecycle, None)
-            line = Line(conn, lifecycle, qemu_user(conn.getCapabilities()))
+            node: Any = conn.getInfo()  # the binding's annotation is wrong here
+            user = qemu_user(conn.getCapabilities())
+            line = Line(conn, lifecycle, user, machine=str(node[0]), cores=int(node[2]))
             conn.registerCloseCallback(on_close, None)
         except libvirt.libvirtError as error:
             raise Unopened(explained(uri, error_text(error))) from error

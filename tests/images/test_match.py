@@ -17,6 +17,7 @@ KVM = HostTraits(Platform.QEMU, kvm=True)
 XEN = HostTraits(Platform.XEN)
 XEN_DHCP = HostTraits(Platform.XEN, dhcp=True)
 SPT = HostTraits(Platform.SPT)
+ARM = HostTraits(Platform.QEMU, Architecture.AARCH64)
 
 KERNEL = Image("web", kernel=Path("/images/web"))
 TOLD = replace(KERNEL, template="ip={ip}")
@@ -99,6 +100,10 @@ NO = [
      "It is a Firecracker build."),
     ("linux", KERNEL, replace(PVH, architecture=Architecture.AARCH64), QEMU,
      "it was built for aarch64, and the host has x86_64 processors"),
+    ("linux", KERNEL, BZIMAGE, ARM,
+     "it was built for x86_64, and the host has aarch64 processors; build it for those"),
+    ("nanos", DISK, BOOT_DISK, replace(ARM, dhcp=True),
+     "it boots from its disk by BIOS, and the host has aarch64 processors, without one"),
     ("mirage", KERNEL, replace(SOLO5_VIRTIO, container=Container.GZIP), QEMU,
      "compressed by gzip, and QEMU's -kernel hangs on that in silence; unpack it"),
     ("mirage", KERNEL, replace(SOLO5_SPT, container=Container.GZIP), SPT,

@@ -11,6 +11,7 @@ import pytest
 from images.bootspec import Image, Platform
 from images.catalog import Fetched
 from images.errors import ImageRefused
+from images.facts import Architecture
 from images.inspect import Inspector
 from orchestrator.errors import ImageUnusable
 from orchestrator.library import Library, Place, example, traits_of
@@ -68,6 +69,15 @@ def test_the_first_image_that_the_host_can_run_is_taken(tmp_path: Path, hello: I
     assert library.fit(lab, lab.services[0], place()).image is hello
     assert library.fit(lab, lab.services[0], place(XEN)).image is linux
     assert library.unfit(lab, lab.services[0], {"q": place(), "x": place(XEN)}) == {}
+
+
+def test_a_host_with_other_processors_is_out(tmp_path: Path) -> None:
+    lab = lab_of(an_image(tmp_path))
+    arm = replace(QEMU, architecture=Architecture.AARCH64)
+    assert Library(Inspector()).unfit(lab, lab.services[0], {"q": place(), "a": place(arm)}) == {
+        "a": "image tiny: it was built for i686, and the host has aarch64 processors; build it "
+        "for those"
+    }
 
 
 def test_what_the_family_refuses_to_say_leads_to_the_next_image(

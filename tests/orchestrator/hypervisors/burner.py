@@ -1,0 +1,54 @@
+"""A guest that does nothing but burn processor time, for tests of who gets how much of it.
+
+It boots by multiboot (QEMU) and by PVH (Xen), prints nothing and never ends. gcc makes it.
+"""
+
+import subprocess
+from pathlib import Path
+
+import libvirt
+
+_SOURCE = """
+    .section .text, "ax"
+    .balign 4
+    .long 0x1BADB002, 0, -0x1BADB002    # multiboot
+    .globl start
+start:
+    jmp start
+    .section .note.Xen, "a", @note
+    .balign 4
+    .long 4, 4, 18                      # PHYS32_ENTRY
+    .asciz "Xen"
+    .long start
+    .section .note.GNU-stack, "", @progbits
+"""
+_SCRIPT = """
+ENTRY(start)
+PHDRS { text PT_LOAD FLAGS(5); note PT_NOTE FLAGS(4); }
+SECTIONS
+{
+    . = 1M;
+    .text : { *(.text) } :text
+    .note.Xen : { *(.note.Xen) } :text :note
+    /DISCARD/ : { *(.comment) *(.note.gnu.*) *(.note.GNU-stack) }
+}
+"""
+
+
+def build(folder: Path) -> Path:
+    """Return the kernel, made in `folder`."""
+    source, script, kernel = (folder / name for name in ("burn.S", "burn.ld", "burn"))
+    source.write_text(_SOURCE)
+    script.write_text(_SCRIPT)
+    link = (f"-Wl,-T,{script}", "-Wl,--build-id=none")
+    subprocess.run(
+        ["gcc", "-m32", "-nostdlib", "-static", "-no-pie", *link, "-o", str(kernel), str(source)],
+        check=True,
+    )
+    return kernel
+
+
+def used_s(domain: libvirt.virDomain) -> float:
+    """Return the processor time that a domain has used."""
+    info: tuple[int, ...] = tuple(domain.info())  # type: ignore[arg-type]
+    return info[4] / 1e9
