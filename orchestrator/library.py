@@ -217,7 +217,7 @@ class Library:
             host=instance.host,
             address=instance.address,
             address6=instance.address6 if fit.known.takes_ipv6 else None,
-            obeys_shutdown=spec.obeys_shutdown,
+            obeys_shutdown=is_asked_to_end(spec, place.traits.platform),
         )
         return Guest(
             name=instance.name,
@@ -314,6 +314,16 @@ def boot_spec(
         raise ImageRefused(
             f"its family {name} failed: {error!r}; that is a defect of the family, see the log"
         ) from error
+
+
+def is_asked_to_end(spec: BootSpec, platform: Platform) -> bool:
+    """Return whether a guest is asked to shut down before it is destroyed.
+
+    One that hangs keeps whoever looks at its domain waiting for 60 s on Xen (libxl). So there only
+    those are asked that have something to lose: a disk that they write to.
+    """
+    may_lose = platform is not Platform.XEN or any(not disk.read_only for disk in spec.disks)
+    return spec.obeys_shutdown and may_lose
 
 
 def example(lab: Lab, service: Service, host: Host) -> Instance:

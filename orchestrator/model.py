@@ -347,7 +347,8 @@ class Mark:
     """Our mark on a guest: it says whose it is, and lets a restart adopt it.
 
     `owner` names the edgewake installation and lab; a guest with another owner is foreign.
-    `obeys_shutdown` says that the guest ends when it is asked to, so it is asked first.
+    `obeys_shutdown` says that the guest is to be asked to end before it is destroyed, because it
+    obeys that (on Xen: and because it has something to lose).
     """
 
     owner: str

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from images.bootspec import Image, Platform
+from images.bootspec import Disk, Image, Platform
 from images.catalog import Fetched
 from images.errors import ImageRefused
 from images.facts import Architecture
@@ -78,6 +78,31 @@ def test_a_host_with_other_processors_is_out(tmp_path: Path) -> None:
         "a": "image tiny: it was built for i686, and the host has aarch64 processors; build it "
         "for those"
     }
+
+
+@pytest.mark.parametrize(
+    ("host", "disks", "asked"),
+    [
+        (QEMU, (), True),
+        (XEN, (), False),
+        (XEN, (Disk(Path("d.img")),), False),
+        (XEN, (Disk(Path("d.img")), Disk(Path("e.img"), read_only=False)), True),
+    ],
+)
+def test_on_xen_only_guests_that_have_something_to_lose_are_asked_to_end(
+    tmp_path: Path, host: Host, disks: tuple[Disk, ...], asked: bool
+) -> None:
+    disks = tuple(replace(disk, path=tmp_path / disk.path.name) for disk in disks)
+    for disk in disks:
+        disk.path.write_bytes(bytes(4096))
+    linux = replace(an_image(tmp_path), obeys_shutdown=True, disks=disks)
+    for image, obeys in ((linux, True), (replace(linux, obeys_shutdown=False), False)):
+        lab = lab_of(image, hosts=(host,))
+        service = lab.services[0]
+        guest = Library(Inspector()).guest(
+            lab, service, example(lab, service, host), place(host), "us"
+        )
+        assert guest.mark.obeys_shutdown is (asked and obeys)
 
 
 def test_what_the_family_refuses_to_say_leads_to_the_next_image(
