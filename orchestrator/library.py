@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from logging import getLogger
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from images.bootspec import BootRequest, BootSpec, HostTraits, Image, Nic, Platform
 from images.catalog import Fetched
@@ -299,7 +298,7 @@ def boot_spec(
         address=address if known.takes_ipv6 else replace(address, ipv6=None),
         nic=Nic(network=network.name, mac=instance.mac),
         memory_mib=service.resources.memory_mib,
-        vcpus=max(1, round(service.resources.cpu)),
+        vcpus=service.resources.processors,
         config=service.config,
         platform=place.traits.platform,
         entry=entry,
@@ -343,9 +342,8 @@ def example(lab: Lab, service: Service, host: Host) -> Instance:
 
 def traits_of(host: Host, *, kvm: bool = False) -> HostTraits:
     """Return what a host can start, as its URI and its network in the lab file tell."""
-    driver = urlsplit(host.uri).scheme.partition("+")[0]
     return HostTraits(
-        platform=PLATFORMS.get(driver, Platform.QEMU),
+        platform=PLATFORMS.get(host.driver, Platform.QEMU),
         architecture=host.architecture,
         kvm=kvm,
         dhcp=host.network.dhcp,

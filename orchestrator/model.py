@@ -7,6 +7,7 @@ never meets these types.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -25,6 +26,12 @@ from images.facts import Architecture
 
 IPNetwork = IPv4Network | IPv6Network
 
+# What Xen takes of a host's memory beside a guest's own: 1 MiB for each virtual processor and 8 KiB
+# for each MiB (xen tools/libs/light/libxl_dom.c, libxl__get_required_paging_memory), and some
+# tables. Measured on Xen 4.17, in MiB: 1.25 for a PVH guest of 8, 2.2 for 128, 5.2 for 512, 9.2 for
+# 1024; 2.3 for one of 8 with two processors, 8.3 for one of 512 with four. PV guests take less.
+XEN_GUEST_MIB, XEN_PROCESSOR_MIB, XEN_MEMORY_SHARE = 0.5, 1, 1 / 128
+
 MAC_PREFIX = (0x02, 0xED)  # locally administered, unicast; then the four octets of the IPv4 address
 
 
@@ -37,6 +44,11 @@ class Capacity:
 
     cpu: float
     memory_mib: int
+
+    @property
+    def processors(self) -> int:
+        """Virtual processors of a guest that is promised this: whole ones, at least one."""
+        return max(1, round(self.cpu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +133,22 @@ class Host:
             cpu=self.capacity.cpu - self.reserve.cpu,
             memory_mib=self.capacity.memory_mib - self.reserve.memory_mib,
         )
+
+    @property
+    def driver(self) -> str:
+        """The hypervisor that its URI names, such as ``qemu``, ``xen`` or ``memory``."""
+        return self.uri.partition(":")[0].partition("+")[0]
+
+    def taken_by(self, guest: Capacity) -> Capacity:
+        """Return what a guest of that size takes of this host, with what its hypervisor adds.
+
+        Only Xen is known to add anything; it is counted as for a PVH guest, in whole MiB.
+        """
+        if self.driver != "xen":
+            return guest
+        more = XEN_GUEST_MIB + XEN_PROCESSOR_MIB * guest.processors
+        memory = guest.memory_mib * (1 + XEN_MEMORY_SHARE) + more
+        return Capacity(cpu=guest.cpu, memory_mib=math.ceil(memory))
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,10 +77,6 @@ SHUTDOWN_POLL_S = 0.01
 _OVER = frozenset(
     {libvirt.VIR_DOMAIN_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
 )
-# What Xen takes of a host's memory beside a PVH guest's own: 1 MiB for a processor and 8 KiB for
-# each MiB (xen tools/libs/light/libxl_dom.c, libxl__get_required_paging_memory, counts 4 to 8), and
-# some tables. Measured: 1.1 MiB for a guest of 8 MiB, 2.0 for 128, 5.0 for 512; PV guests: none.
-XEN_GUEST_MIB, XEN_GUEST_SHARE = 2, 1 / 128
 
 T = TypeVar("T")
 
@@ -118,7 +114,7 @@ class LibvirtHypervisor:
         self.host = host
         self.owner = owner
         self._virt: Virt = virt or "qemu"
-        self._xen = urlsplit(host.uri).scheme.partition("+")[0] == "xen"
+        self._xen = host.driver == "xen"
         far = bool(urlsplit(host.uri).hostname) if far is None else far
         self._consoles = ConsoleLogs(console_dir)
         streamed = far or self._xen
@@ -243,14 +239,10 @@ class LibvirtHypervisor:
         )
 
     def free(self) -> Capacity:
-        """Return what the host itself says is free now: memory, and its number of cores.
-
-        On Xen that is what one more guest could be given, without what Xen needs beside it.
-        """
+        """Return what the host itself says is free now: memory, and its number of cores."""
         with self._translated("read free memory"):
             conn = self._connect().conn
-            free = _xen_free_mib(conn) if self._xen else _free_mib(conn)
-            return Capacity(cpu=float(conn.getInfo()[2]), memory_mib=free)
+            return Capacity(cpu=float(conn.getInfo()[2]), memory_mib=_free_mib(conn))
 
     def console(self, instance: str) -> bytes:
         """Return the last 64 KiB of a guest's console, also after its end; empty if unknown."""
@@ -617,14 +609,11 @@ def _set_asleep(domain: libvirt.virDomain, element: str | None) -> None:
 
 
 def _free_mib(conn: libvirt.virConnect) -> int:
-    """Return free memory, counting what the kernel gives back when asked: buffers and cache."""
+    """Return free memory, counting what the kernel gives back when asked: buffers and cache.
+
+    On Xen it is what no domain has; dom0's own is not counted as free.
+    """
     with suppress(libvirt.libvirtError):  # not every driver has these figures
         kib: Any = conn.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
         return int(sum(kib.get(part, 0) for part in ("free", "buffers", "cached")) // 1024)
     return conn.getFreeMemory() // 2**20
-
-
-def _xen_free_mib(conn: libvirt.virConnect) -> int:
-    """Return the memory that one more guest could be given; dom0's is not counted as free."""
-    free = conn.getFreeMemory() / 2**20
-    return max(0, int((free - XEN_GUEST_MIB) / (1 + XEN_GUEST_SHARE)))

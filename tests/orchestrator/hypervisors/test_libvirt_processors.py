@@ -14,7 +14,7 @@ from images.facts import Architecture
 from orchestrator.errors import StartFailed
 from orchestrator.model import Guest
 from tests.contracts.hypervisor import unheard
-from tests.orchestrator.hypervisors import burner
+from tests.orchestrator.hypervisors import tiny_guests
 from tests.orchestrator.hypervisors.test_libvirt import LibvirtRig, hypervisor, rig
 
 __all__ = ["hypervisor", "rig"]
@@ -25,9 +25,9 @@ CAP, MEASURED_S = 0.2, 2.0
 
 
 def burning(rig: LibvirtRig, number: int, **changes: float) -> Guest:
-    kernel = rig.folder / "burn"
+    kernel = rig.folder / "tiny"
     if not kernel.exists():
-        burner.build(rig.folder)
+        tiny_guests.build(rig.folder, tiny_guests.BURN)
         kernel.chmod(0o644)
     guest = rig.guest(number)
     return replace(guest, boot=BootSpec(kernel=kernel, memory_mib=16), **changes)  # type: ignore[arg-type]
@@ -39,10 +39,10 @@ def test_a_guest_is_held_to_its_cap_and_to_the_hosts_processors(rig: LibvirtRig)
     for guest in (capped, free):
         driver.start(guest, unheard)
     domains = [rig.conn.lookupByName(guest.name) for guest in (capped, free)]
-    before = [burner.used_s(domain) for domain in domains]
+    before = [tiny_guests.used_s(domain) for domain in domains]
     began = time.monotonic()
     time.sleep(MEASURED_S)
-    used = [burner.used_s(domain) - was for domain, was in zip(domains, before, strict=True)]
+    used = [tiny_guests.used_s(domain) - was for domain, was in zip(domains, before, strict=True)]
     took_s = time.monotonic() - began
     assert used[0] <= 1.5 * CAP * took_s, "it never gets more"
     assert used[1] >= 1.5 * used[0], "the other does"
@@ -79,7 +79,7 @@ network = GuestNetwork("none", net, net[1], net[10], net[20])
 host = Host("h", f"qemu:///embed?root={folder}", Capacity(1, 64), network)
 driver = LibvirtHypervisor(host, "tests", console_dir=folder / "console")
 mark = Mark("tests", name, "web", "h", net[10])
-guest = Guest(name, mark, BootSpec(kernel=folder / "burn", memory_mib=16), cpu=0.5)
+guest = Guest(name, mark, BootSpec(kernel=folder / "tiny", memory_mib=16), cpu=0.5)
 driver.start(guest, lambda _: None)
 print([each.mark.instance for each in driver.running()])
 driver.stop(name)
@@ -99,7 +99,7 @@ def test_without_cgroups_there_are_no_weights_and_a_cap_is_refused() -> None:
         (folder / "etc").mkdir()
         (folder / "etc" / "qemu.conf").write_text("cgroup_controllers = []\nuser = 'root'\n")
         (folder / "console").mkdir()
-        burner.build(folder)
+        tiny_guests.build(folder, tiny_guests.REST)
         done = subprocess.run(
             [sys.executable, "-c", WITHOUT_CGROUPS, str(folder), f"ewhv-{folder.name}"],
             capture_output=True,

@@ -9,7 +9,7 @@ import pytest
 from images.facts import Entry
 from orchestrator.hypervisors.base import Depth
 from tests.contracts.hypervisor import unheard
-from tests.orchestrator.hypervisors import burner
+from tests.orchestrator.hypervisors import tiny_guests
 from tests.orchestrator.hypervisors.test_xen import XenRig, hello_kernel, make_rig, outside
 
 __all__ = ["hello_kernel", "make_rig", "outside"]
@@ -23,7 +23,7 @@ LAST = 1  # of the bed's two processors; dom0 has the other
 def test_a_guest_is_held_to_its_cap_and_to_the_processors_of_guests(
     outside: XenRig, tmp_path: Path
 ) -> None:
-    kernel = burner.build(tmp_path)
+    kernel = tiny_guests.build(tmp_path, tiny_guests.BURN)
     driver = outside.driver(host=replace(outside.host, guest_cpus=(LAST,)))
     plain = [outside.guest(n, kernel=kernel, entry=Entry.PVH, nics=()) for n in range(2)]
     capped = replace(plain[0], cpu=0.2, cpu_cap=CAP)
@@ -31,9 +31,9 @@ def test_a_guest_is_held_to_its_cap_and_to_the_processors_of_guests(
         driver.start(guest, unheard)
     domains = [outside.conn.lookupByName(guest.name) for guest in plain]
     assert [domain.schedulerParameters()["cap"] for domain in domains] == [20, 0]
-    before = [burner.used_s(domain) for domain in domains]
+    before = [tiny_guests.used_s(domain) for domain in domains]
     time.sleep(MEASURED_S)
-    used = [burner.used_s(domain) - was for domain, was in zip(domains, before, strict=True)]
+    used = [tiny_guests.used_s(domain) - was for domain, was in zip(domains, before, strict=True)]
     # Both are on one processor, so what one does not get the other does.
     assert 0.1 < used[0] / sum(used) < 0.3
     listed = outside.bed.ssh("xl", "vcpu-list").stdout.decode().splitlines()

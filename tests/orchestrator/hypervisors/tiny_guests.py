@@ -1,6 +1,6 @@
-"""A guest that does nothing but burn processor time, for tests of who gets how much of it.
+"""Guests of a few instructions, for tests of who gets how much: one burns time, one rests.
 
-It boots by multiboot (QEMU) and by PVH (Xen), prints nothing and never ends. gcc makes it.
+They boot by multiboot (QEMU) and by PVH (Xen), print nothing and never end. gcc makes them.
 """
 
 import subprocess
@@ -8,13 +8,15 @@ from pathlib import Path
 
 import libvirt
 
+BURN = "jmp start"
+REST = "sti; hlt; jmp start"  # nothing ever wakes it; with interrupts off, Xen would end it
 _SOURCE = """
     .section .text, "ax"
     .balign 4
     .long 0x1BADB002, 0, -0x1BADB002    # multiboot
     .globl start
 start:
-    jmp start
+    %s
     .section .note.Xen, "a", @note
     .balign 4
     .long 4, 4, 18                      # PHYS32_ENTRY
@@ -35,10 +37,10 @@ SECTIONS
 """
 
 
-def build(folder: Path) -> Path:
-    """Return the kernel, made in `folder`."""
-    source, script, kernel = (folder / name for name in ("burn.S", "burn.ld", "burn"))
-    source.write_text(_SOURCE)
+def build(folder: Path, does: str) -> Path:
+    """Return the kernel of a guest that does `BURN` or `REST`, made in `folder`."""
+    source, script, kernel = (folder / f"tiny{end}" for end in (".S", ".ld", ""))
+    source.write_text(_SOURCE % does)
     script.write_text(_SCRIPT)
     link = (f"-Wl,-T,{script}", "-Wl,--build-id=none")
     subprocess.run(
