@@ -32,6 +32,7 @@ from orchestrator.lab_values import (
     CoreCap,
     Cores,
     Cpus,
+    CrashRule,
     DiskFormat,
     DnsName,
     Family,
@@ -79,6 +80,7 @@ from orchestrator.model import (
     Host,
     IdlePolicy,
     Link,
+    OnCrash,
     OnHostLoss,
     Population,
     Price,
@@ -505,6 +507,10 @@ class ServiceDefaults(Entry):
         default=OnHostLoss.WAKE_ELSEWHERE,
         description="Whether it may wake elsewhere when its host is lost, or waits (`keep`).",
     )
+    on_crash: CrashRule = Field(
+        default=OnCrash.DESTROY,
+        description="Whether its memory is kept on the host when it crashes: `coredump` (Xen PV).",
+    )
 
 
 def _nothing_required(schema: dict[str, Any]) -> None:
@@ -546,6 +552,7 @@ class ServiceEntry(ServiceDefaults):
             cpu_cap=self.resources.cpu_cap,
             restart=Restart(self.restart),
             on_host_loss=OnHostLoss(self.on_host_loss),
+            on_crash=OnCrash(self.on_crash),
         )
 
 

@@ -28,6 +28,7 @@ from orchestrator.model import (
     InstanceState,
     Lab,
     Mark,
+    OnCrash,
     Service,
     instance_name,
     mac_of,
@@ -217,6 +218,7 @@ class Library:
             address=instance.address,
             address6=instance.address6 if fit.known.takes_ipv6 else None,
             obeys_shutdown=is_asked_to_end(spec, place.traits.platform),
+            dumps_core=service.on_crash is OnCrash.COREDUMP,
         )
         return Guest(
             name=instance.name,
@@ -252,6 +254,7 @@ class Library:
             known.family.traits,
             place.traits,
             service.resources.memory_mib,
+            dumps_core=service.on_crash is OnCrash.COREDUMP,
         )
         if matched.entry is None:
             raise ImageRefused(matched.why_not)

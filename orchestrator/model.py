@@ -246,6 +246,13 @@ class Restart(StrEnum):
     ALWAYS = "always"  # at once, with back-off, for as long as the service is in use
 
 
+class OnCrash(StrEnum):
+    """What becomes of the memory of an instance that crashes."""
+
+    DESTROY = "destroy"
+    COREDUMP = "coredump"  # written to a file on its host first, where the hypervisor can
+
+
 class OnHostLoss(StrEnum):
     """Whether an instance that is as silent as its lost host counts as lost."""
 
@@ -282,6 +289,7 @@ class Service:
     cpu_cap: float | None = None
     restart: Restart = Restart.ON_QUERY
     on_host_loss: OnHostLoss = OnHostLoss.WAKE_ELSEWHERE
+    on_crash: OnCrash = OnCrash.DESTROY
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +384,8 @@ class Mark:
 
     `owner` names the edgewake installation and lab; a guest with another owner is foreign.
     `obeys_shutdown` says that the guest is to be asked to end before it is destroyed, because it
-    obeys that (on Xen: and because it has something to lose).
+    obeys that (on Xen: and because it has something to lose). `dumps_core` says that its memory is
+    kept when it crashes.
     """
 
     owner: str
@@ -386,6 +395,7 @@ class Mark:
     address: IPv4Address
     address6: IPv6Address | None = None
     obeys_shutdown: bool = False
+    dumps_core: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,5 +199,5 @@ def _guest_facts(lab: Lab, service: str) -> tuple[object, ...] | None:
         if known.name == service:
             images = [image for image in lab.images if image.name in known.images]
             size = (known.resources, known.cpu_cap)
-            return (images, known.images, known.config, size, known.probe)
+            return (images, known.images, known.config, size, known.probe, known.on_crash)
     return None

@@ -80,6 +80,7 @@ SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
         "orchestrator.hypervisors.libvirt_pool",
         "orchestrator.hypervisors.libvirt_probe",
         "orchestrator.hypervisors.libvirt_tuning",
+        "orchestrator.hypervisors.libxl_dumps",
         "orchestrator.hypervisors.libxl_log",
     ),
     "pulp": ("placement.milp",),

@@ -111,7 +111,7 @@ def xen_domain_xml(
         # Else Xen emulates every reading of the time stamp counter, where it does not trust it.
         clock = ET.SubElement(domain, "clock", offset="utc")
         ET.SubElement(clock, "timer", name="tsc", mode="native")
-    _append_ends(domain)
+    _append_ends(domain, "coredump-destroy" if guest.mark.dumps_core else "destroy")
     devices = ET.SubElement(domain, "devices")
     for number, disk in enumerate(boot.disks):
         _append_xen_disk(devices, disk, _disk_name("xvd", number))
@@ -145,6 +145,7 @@ def parse_mark(xml: str) -> Mark | None:
             address=IPv4Address(element.attrib["address"]),
             address6=IPv6Address(address6) if address6 else None,
             obeys_shutdown=element.get("shutdown") == "obeyed",
+            dumps_core=element.get("core") == "dumped",
         )
     except (KeyError, ValueError):
         return None
@@ -240,10 +241,11 @@ def _append_xen_tune(domain: ET.Element, guest: Guest, cpus: tuple[int, ...]) ->
         domain.append(tune)
 
 
-def _append_ends(domain: ET.Element) -> None:
+def _append_ends(domain: ET.Element, on_crash: str = "destroy") -> None:
     # A guest that ends in whatever way is gone: a transient domain leaves nothing behind.
-    for event in ("on_poweroff", "on_reboot", "on_crash"):
+    for event in ("on_poweroff", "on_reboot"):
         _text(domain, event, "destroy")
+    _text(domain, "on_crash", on_crash)
 
 
 def _append_devices(
@@ -338,6 +340,8 @@ def _mark_element(mark: Mark, cpu_cap: float | None) -> ET.Element:
         element.set("address6", str(mark.address6))
     if mark.obeys_shutdown:
         element.set("shutdown", "obeyed")
+    if mark.dumps_core:
+        element.set("core", "dumped")
     if cpu_cap is not None:
         element.set("cpu_cap", f"{cpu_cap:g}")
     return element

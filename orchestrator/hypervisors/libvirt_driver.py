@@ -53,9 +53,10 @@ from orchestrator.hypervisors.domain_xml import (
 from orchestrator.hypervisors.libvirt_consoles import ConsoleStreams
 from orchestrator.hypervisors.libvirt_errors import is_unreachable, lookup
 from orchestrator.hypervisors.libvirt_faults import call_hint, connection_hint
-from orchestrator.hypervisors.libvirt_line import SHARED, Line, error_text
+from orchestrator.hypervisors.libvirt_line import CRASHED, SHARED, Line, error_text
 from orchestrator.hypervisors.libvirt_networks import Networks
 from orchestrator.hypervisors.libvirt_pool import LibvirtPool, files_of
+from orchestrator.hypervisors.libxl_dumps import CrashDumps
 from orchestrator.hypervisors.listeners import Listeners
 from orchestrator.hypervisors.saved import SavedGuests
 from orchestrator.hypervisors.turns import Turns
@@ -124,12 +125,14 @@ class LibvirtHypervisor:
         self._networks = Networks(host.name, owner)
         self._saved = SavedGuests(self._pool)
         self._vif_script = VifScript(vif_script)
+        self._dumps = CrashDumps(lambda: self._connect().conn)
         self._connections = connections
         self._turns = Turns()
         self._lock = threading.Lock()  # for the fields below; never held during a libvirt call
         self._closed = False
         self._guests: dict[str, str] = {}  # domain UUID → instance, of ours that run
         self._ending: Counter[str] = Counter()  # by UUID: ends that we caused and will hear of
+        self._dumping: set[str] = set()  # instances that leave a dump when they crash
         self._marks: dict[tuple[str, int], Mark] = {}  # by domain UUID and run; they never change
         self._listeners = Listeners(host.name, self._take_note)
         self._connection = connections.join(host.uri, self)
@@ -157,6 +160,8 @@ class LibvirtHypervisor:
             existing = lookup(line.conn.lookupByName, guest.name)
             if existing is not None and self._runs_already(existing, guest):
                 return
+            if guest.mark.dumps_core:
+                self._prune_dumps(guest.name)
             undo.callback(self._forget)  # what it was told is there may be gone
             undo.callback(self._drop, guest.name)
             self._saved.drop(guest_uuid(self.owner, guest.name))
@@ -164,6 +169,7 @@ class LibvirtHypervisor:
             undo.callback(self._destroy, domain)
             with self._lock:
                 self._guests[domain.UUIDString()] = guest.name
+                self._note_dumping(guest.mark)
             if self._streams:
                 self._streams.begin(domain, guest.name)
             self._tune(domain, guest)
@@ -234,6 +240,8 @@ class LibvirtHypervisor:
         with self._lock:
             self._marks = {key: mark for key, mark in self._marks.items() if key in seen}
             self._guests.update((one.domain.UUIDString(), one.mark.instance) for one in present)
+            for one in present:
+                self._note_dumping(one.mark)
         return tuple(
             RunningGuest(one.mark, one.rx_bytes, one.tx_bytes, one.state) for one in present
         )
@@ -307,14 +315,49 @@ class LibvirtHypervisor:
         """Pass on that the connection was made again."""
         self._listeners.tell(HostBack(self.host.name))
 
-    def _take_note(self, event: HostEvent) -> None:
-        """Act on an event before anybody is told of it."""
+    def _take_note(self, event: HostEvent) -> HostEvent:
+        """Act on an event before anybody is told of it, and return what they are told."""
         if isinstance(event, HostBack):
             with suppress(HypervisorError):  # lost again: that event is on its way
                 self.running()
         if isinstance(event, GuestEnded) and self._depot.may_hold(event.instance):
             # In a thread, because a start of the same instance may be under way for long.
             threading.Thread(target=self._clear, args=(event.instance,), daemon=True).start()
+        if isinstance(event, GuestEnded) and event.why == CRASHED:
+            with self._lock:
+                dumps = event.instance in self._dumping
+            return replace(event, dump=self._dump_of(event.instance)) if dumps else event
+        return event
+
+    # --- core dumps -------------------------------------------------------------------------------
+
+    def _note_dumping(self, mark: Mark) -> None:
+        """Remember whether a guest that runs leaves a dump when it crashes; hold the lock."""
+        if mark.dumps_core:
+            self._dumping.add(mark.instance)
+        else:
+            self._dumping.discard(mark.instance)
+
+    def _dump_of(self, instance: str) -> str:
+        """Return where the memory of a guest that just crashed is; empty if that is not known."""
+        try:
+            with self._translated(f"look for the dump of {instance}"):
+                dump = self._dumps.fresh(instance)
+        except HypervisorError as error:
+            log.warning("%s", error)
+            return ""
+        self._prune_dumps(instance)
+        if dump is None:
+            log.warning("host %s: libxl dumped nothing of %s", self.host.name, instance)
+        return dump.path if dump else ""
+
+    def _prune_dumps(self, instance: str) -> None:
+        """Remove old dumps of a service; what fails is tried again at its next start or crash."""
+        try:
+            with self._translated(f"remove old dumps of {instance}"):
+                self._dumps.prune(instance)
+        except HypervisorError as error:
+            log.warning("%s", error)
 
     # --- files ------------------------------------------------------------------------------------
 

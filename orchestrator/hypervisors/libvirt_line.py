@@ -19,10 +19,11 @@ from orchestrator.hypervisors.libvirt_pool import qemu_user
 
 KEEPALIVE_S, KEEPALIVE_COUNT = 5, 3  # a silent host counts as lost after about 20 s
 
+CRASHED = "crashed"
 _ENDS = {
     libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: "shut down",
     libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED: "destroyed",
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: CRASHED,
     libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED: "migrated",
     libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: "saved",
     libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: "failed",

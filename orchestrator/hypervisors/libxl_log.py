@@ -12,16 +12,15 @@ by that number, and where several domains failed for different causes, all cause
 Texts are those of Xen 4.17; each but the one that says so was provoked on the test bed.
 """
 
-import hashlib
 import math
 import re
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
-from xml.sax.saxutils import escape
 
 import libvirt
+
+from orchestrator.hypervisors.libvirt_pool import folder_pool
 
 OPAQUE = "libxenlight"  # in what libvirt says, whatever it was
 FOLDER, FILE = "/var/log/libvirt/libxl", "libxl-driver.log"
@@ -130,7 +129,7 @@ def read_tail(conn: libvirt.virConnect) -> str:
 
 
 def _read(conn: libvirt.virConnect) -> bytes:
-    volume = _folder(conn).storageVolLookupByName(FILE)
+    volume = folder_pool(conn, "edgewake-libxl-log", FOLDER).storageVolLookupByName(FILE)
     info: Any = volume.infoFlags(libvirt.VIR_STORAGE_VOL_GET_PHYSICAL)  # the annotation is wrong
     size = int(info[2])
     stream, read = conn.newStream(), b""
@@ -139,16 +138,3 @@ def _read(conn: libvirt.virConnect) -> bytes:
         read += piece
     stream.finish()
     return read
-
-
-def _folder(conn: libvirt.virConnect) -> libvirt.virStoragePool:
-    """Return a pool on the folder of logs; transient, and kept for the next time."""
-    with suppress(libvirt.libvirtError):
-        pool = conn.storagePoolLookupByTargetPath(FOLDER)
-        pool.refresh()
-        return pool
-    uuid = UUID(bytes=hashlib.sha256(b"edgewake libxl log").digest()[:16], version=5)
-    return conn.storagePoolCreateXML(
-        f"<pool type='dir'><name>edgewake-libxl-log</name><uuid>{uuid}</uuid>"
-        f"<target><path>{escape(FOLDER)}</path></target></pool>"
-    )

@@ -27,6 +27,7 @@ from orchestrator.model import (
     IdlePolicy,
     Lab,
     Link,
+    OnCrash,
     Population,
     Port,
     Price,
@@ -172,6 +173,12 @@ def test_what_a_hosts_processors_are_for(written: str, cpus: tuple[int, ...]) ->
     assert lab.host("pc1").architecture is Architecture.AARCH64
     assert lab.host("pc1").guest_cpus == cpus
     assert lab.host("pc2").guest_cpus == ()
+
+
+def test_a_service_may_want_a_core_dump() -> None:
+    lab = parsed(LAB.replace("    idle: never\n", "    idle: never\n    on_crash: coredump\n"))
+    assert lab.service("db").on_crash is OnCrash.COREDUMP
+    assert lab.service("web").on_crash is OnCrash.DESTROY
 
 
 def test_a_service_may_be_capped() -> None:

@@ -15,7 +15,7 @@ from images.facts import Architecture
 from images.inspect import Inspector
 from orchestrator.errors import ImageUnusable
 from orchestrator.library import Library, Place, example, traits_of
-from orchestrator.model import Capacity, DnsSettings, Host, Lab, Service
+from orchestrator.model import Capacity, DnsSettings, Host, Lab, OnCrash, Service
 from tests.images.specimens import solo5
 from tests.world import World, a_host, a_service, an_image
 
@@ -78,6 +78,14 @@ def test_a_host_with_other_processors_is_out(tmp_path: Path) -> None:
         "a": "image tiny: it was built for i686, and the host has aarch64 processors; build it "
         "for those"
     }
+
+
+def test_a_service_that_wants_a_core_dump_goes_where_one_is_taken(tmp_path: Path) -> None:
+    lab = lab_of(an_image(tmp_path))
+    service = replace(lab.services[0], on_crash=OnCrash.COREDUMP)
+    unfit = Library(Inspector()).unfit(lab, service, {"q": place(), "x": place(XEN)})
+    assert "a QEMU host takes none" in unfit["q"]
+    assert "it can be entered by Linux boot protocol" in unfit["x"]
 
 
 @pytest.mark.parametrize(

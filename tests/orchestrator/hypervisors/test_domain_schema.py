@@ -78,8 +78,9 @@ def test_our_mark_is_valid_in_every_form(virt: str, tmp_path: Path) -> None:
     assert problems(xen_domain_xml(guest, vif_script="/x/vif"), "domain", tmp_path) == ""
 
 
-def test_pinned_and_capped_guests_are_valid(tmp_path: Path) -> None:
-    guest = Guest("ew-lab-web-0", MARK, GUESTS["linux-qemu"].spec, cpu=0.5, cpu_cap=1.25)
+def test_pinned_capped_and_dumped_guests_are_valid(tmp_path: Path) -> None:
+    mark = replace(MARK, dumps_core=True)
+    guest = Guest("ew-lab-web-0", mark, GUESTS["linux-qemu"].spec, cpu=0.5, cpu_cap=1.25)
     for xml in (
         domain_xml(guest, cpus=(1, 2, 3, 5)),
         xen_domain_xml(guest, cpus=(1, 2, 3, 5)),

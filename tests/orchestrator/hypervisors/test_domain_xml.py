@@ -105,6 +105,7 @@ XEN_PV = replace(
         ),
     ),
 )
+DUMPING = replace(MARK, dumps_core=True)
 TUNED = replace(PLAIN, cpu=0.5, cpu_cap=1.5, boot=replace(PLAIN.boot, vcpus=2))
 NETWORK = GuestNetwork(
     name="ew-demo",
@@ -129,6 +130,7 @@ PICTURES = {
     "from-disk": domain_xml(FROM_DISK, console_log=CONSOLE),
     "xen-pvh": xen_domain_xml(XEN_PVH),
     "xen-pv": xen_domain_xml(XEN_PV, vif_script="/etc/xen/scripts/vif-quick"),
+    "xen-core-dump": xen_domain_xml(replace(XEN_PV, mark=DUMPING)),
     "linux-pinned": domain_xml(TUNED, cpus=(1, 2, 3, 5)),
     "xen-pinned": xen_domain_xml(
         replace(TUNED, boot=replace(TUNED.boot, entry=Entry.PVH)), cpus=(1, 2, 3, 5)
@@ -191,6 +193,7 @@ def test_a_guest_on_xen_is_marked_like_any_other() -> None:
 def test_the_cap_is_read_back_from_beside_the_mark() -> None:
     assert parse_cap(BARE.replace("/>", ' cpu_cap="1.5"/>')) == 1.5
     assert parse_mark(PICTURES["xen-pinned"]) == MARK
+    assert parse_mark(PICTURES["xen-core-dump"]) == DUMPING
     for none in (BARE, BARE.replace("/>", ' cpu_cap="much"/>'), "", "no xml"):
         assert parse_cap(none) is None
 
