@@ -71,10 +71,13 @@ TOP = (*WIRING, "orchestrator.__main__")
 
 SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
     "libvirt": (
+        "orchestrator.hypervisors.libvirt_calls",
         "orchestrator.hypervisors.libvirt_census",
         "orchestrator.hypervisors.libvirt_consoles",
+        "orchestrator.hypervisors.libvirt_domains",
         "orchestrator.hypervisors.libvirt_driver",
         "orchestrator.hypervisors.libvirt_errors",
+        "orchestrator.hypervisors.libvirt_guests",
         "orchestrator.hypervisors.libvirt_line",
         "orchestrator.hypervisors.libvirt_networks",
         "orchestrator.hypervisors.libvirt_pool",

@@ -12,22 +12,20 @@ one per instance that orders its own starts and stops.
 
 import logging
 import threading
-import time
-from collections import Counter
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import libvirt
 
 from images.bootspec import BootSpec
-from orchestrator.errors import HostUnreachable, HypervisorError, StartFailed
+from orchestrator.errors import HypervisorError, StartFailed
 from orchestrator.hypervisors import libvirt_census as census
-from orchestrator.hypervisors import libvirt_tuning, libxl_log
-from orchestrator.hypervisors.agreement import differences
+from orchestrator.hypervisors import libvirt_domains as domains
+from orchestrator.hypervisors import libvirt_tuning
 from orchestrator.hypervisors.base import (
     Depth,
     GuestEnded,
@@ -37,23 +35,21 @@ from orchestrator.hypervisors.base import (
     Listener,
     Stamp,
 )
-from orchestrator.hypervisors.connection import OPEN_TIMEOUT_S, Connections, Unopened
+from orchestrator.hypervisors.connection import Connections
 from orchestrator.hypervisors.consoles import ConsoleLogs
 from orchestrator.hypervisors.depot import Depot, Digests
 from orchestrator.hypervisors.domain_xml import (
-    MARK_NAMESPACE,
     SLEEP_ELEMENT,
-    SLEEP_NAMESPACE,
-    SLEEP_PREFIX,
     Virt,
     domain_xml,
     parse_mark,
     xen_domain_xml,
 )
+from orchestrator.hypervisors.libvirt_calls import LibvirtCalls
 from orchestrator.hypervisors.libvirt_consoles import ConsoleStreams
 from orchestrator.hypervisors.libvirt_errors import is_unreachable, lookup
-from orchestrator.hypervisors.libvirt_faults import call_hint, connection_hint
-from orchestrator.hypervisors.libvirt_line import CRASHED, SHARED, Line, error_text
+from orchestrator.hypervisors.libvirt_guests import OurGuests
+from orchestrator.hypervisors.libvirt_line import CRASHED, SHARED, Line
 from orchestrator.hypervisors.libvirt_networks import Networks
 from orchestrator.hypervisors.libvirt_pool import LibvirtPool, files_of
 from orchestrator.hypervisors.libxl_dumps import CrashDumps
@@ -73,18 +69,10 @@ from orchestrator.model import (
 
 DEPOT_DIR = Path("/var/lib/edgewake/depot")  # on the host; one folder per owner in it
 
-SHUTDOWN_S = 1.0  # what a guest that obeys may take to end; hello takes a few milliseconds
-SHUTDOWN_POLL_S = 0.01
-_OVER = frozenset(
-    {libvirt.VIR_DOMAIN_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
-)
-
-T = TypeVar("T")
-
 log = logging.getLogger(__name__)
 
 
-class LibvirtHypervisor:
+class LibvirtHypervisor(LibvirtCalls):
     """One host of the lab, driven through libvirt; see `base.Hypervisor` for the contract.
 
     A host whose URI says ``xen`` runs PV and PVH guests, any other one QEMU's; on those, `virt` is
@@ -125,15 +113,12 @@ class LibvirtHypervisor:
         self._networks = Networks(host.name, owner)
         self._saved = SavedGuests(self._pool)
         self._vif_script = VifScript(vif_script)
-        self._dumps = CrashDumps(lambda: self._connect().conn)
+        self._dumps = CrashDumps(host.name, lambda: self._connect().conn)
         self._connections = connections
         self._turns = Turns()
-        self._lock = threading.Lock()  # for the fields below; never held during a libvirt call
+        self._guests = OurGuests(host.name, owner)
+        self._lock = threading.Lock()  # for the field below
         self._closed = False
-        self._guests: dict[str, str] = {}  # domain UUID → instance, of ours that run
-        self._ending: Counter[str] = Counter()  # by UUID: ends that we caused and will hear of
-        self._dumping: set[str] = set()  # instances that leave a dump when they crash
-        self._marks: dict[tuple[str, int], Mark] = {}  # by domain UUID and run; they never change
         self._listeners = Listeners(host.name, self._take_note)
         self._connection = connections.join(host.uri, self)
 
@@ -161,15 +146,13 @@ class LibvirtHypervisor:
             if existing is not None and self._runs_already(existing, guest):
                 return
             if guest.mark.dumps_core:
-                self._prune_dumps(guest.name)
+                self._dumps.prune(guest.name)
             undo.callback(self._forget)  # what it was told is there may be gone
             undo.callback(self._drop, guest.name)
             self._saved.drop(guest_uuid(self.owner, guest.name))
             domain = line.conn.createXML(self._xml(guest, line), libvirt.VIR_DOMAIN_START_PAUSED)
             undo.callback(self._destroy, domain)
-            with self._lock:
-                self._guests[domain.UUIDString()] = guest.name
-                self._note_dumping(guest.mark)
+            self._guests.runs(domain.UUIDString(), guest.mark)
             if self._streams:
                 self._streams.begin(domain, guest.name)
             self._tune(domain, guest)
@@ -184,7 +167,7 @@ class LibvirtHypervisor:
             uuid = guest_uuid(self.owner, instance)
             domain = lookup(self._connect().conn.lookupByUUIDString, uuid)
             if domain is not None:
-                mark = self._mark_of(domain)
+                mark = self._guests.mark_of(domain)
                 if mark is None:
                     return
                 self._destroy(domain, ask_first=mark.obeys_shutdown)
@@ -197,12 +180,12 @@ class LibvirtHypervisor:
             domain = lookup(self._connect().conn.lookupByUUIDString, uuid)
             if domain is None and depth is Depth.SAVED and uuid in self._saved.all():
                 return
-            if domain is None or self._mark_of(domain) is None:
+            if domain is None or self._guests.mark_of(domain) is None:
                 raise self._refused(f"{instance} does not run there", "start it first")
             if depth is Depth.SAVED:
                 self._save(domain, instance)
-            elif _state(domain) != libvirt.VIR_DOMAIN_PAUSED or not census.is_asleep(domain):
-                _set_asleep(domain, SLEEP_ELEMENT)
+            elif domains.state(domain) != libvirt.VIR_DOMAIN_PAUSED or not census.is_asleep(domain):
+                domains.set_asleep(domain, SLEEP_ELEMENT)
                 domain.suspend()
 
     def rouse(self, instance: str) -> None:
@@ -214,11 +197,11 @@ class LibvirtHypervisor:
                 if uuid not in self._saved.all():
                     raise self._refused(f"{instance} does not sleep there", "start it")
                 self._restore(conn, uuid, instance)
-            elif self._mark_of(domain) is None:
+            elif self._guests.mark_of(domain) is None:
                 raise self._refused(f"{instance} does not sleep there", "start it")
-            elif _state(domain) == libvirt.VIR_DOMAIN_PAUSED:
+            elif domains.state(domain) == libvirt.VIR_DOMAIN_PAUSED:
                 domain.resume()
-                _set_asleep(domain, None)
+                domains.set_asleep(domain, None)
 
     def saved(self) -> tuple[Mark, ...]:
         """Return the marks of our guests that sleep on the host's disk."""
@@ -226,22 +209,20 @@ class LibvirtHypervisor:
             active = {domain.UUIDString() for domain in self._connect().conn.listAllDomains()}
             found = self._saved.all()
         marks = [parse_mark(xml) for uuid, xml in found.items() if uuid not in active]
-        return tuple(mark for mark in marks if mark is not None and self._is_ours(mark))
+        return tuple(mark for mark in marks if mark is not None and self._guests.is_ours(mark))
 
     def running(self) -> tuple[RunningGuest, ...]:
         """Return our guests in this host's memory, paused ones too, with their counters."""
         with self._translated("list guests"):
             count = census.xen_census if self._xen else census.qemu_census
-            found, domains = count(self._connect().conn, self._mark_of)
+            found, there = count(self._connect().conn, self._guests.mark_of)
             present = census.present(found)
             if self._streams:
                 self._streams.keep((one.mark.instance, one.domain) for one in present)
-        seen = {(domain.UUIDString(), domain.ID()) for domain in domains}
-        with self._lock:
-            self._marks = {key: mark for key, mark in self._marks.items() if key in seen}
-            self._guests.update((one.domain.UUIDString(), one.mark.instance) for one in present)
-            for one in present:
-                self._note_dumping(one.mark)
+        self._guests.seen(
+            [(one.domain.UUIDString(), one.mark) for one in present],
+            {(domain.UUIDString(), domain.ID()) for domain in there},
+        )
         return tuple(
             RunningGuest(one.mark, one.rx_bytes, one.tx_bytes, one.state) for one in present
         )
@@ -250,7 +231,7 @@ class LibvirtHypervisor:
         """Return what the host itself says is free now: memory, and its number of cores."""
         with self._translated("read free memory"):
             conn = self._connect().conn
-            return Capacity(cpu=float(conn.getInfo()[2]), memory_mib=_free_mib(conn))
+            return Capacity(cpu=float(conn.getInfo()[2]), memory_mib=domains.free_mib(conn))
 
     def console(self, instance: str) -> bytes:
         """Return the last 64 KiB of a guest's console, also after its end; empty if unknown."""
@@ -294,12 +275,7 @@ class LibvirtHypervisor:
 
     def ended(self, uuid: str, why: str) -> None:
         """Sort the end of some domain: foreign, caused by us, or news."""
-        with self._lock:
-            if self._ending[uuid]:
-                self._ending[uuid] -= 1
-                return
-            instance = self._guests.pop(uuid, None)
-        if instance is not None:
+        if instance := self._guests.ended(uuid):
             self._listeners.tell(GuestEnded(self.host.name, instance, why))
 
     def lost(self, why: str) -> None:
@@ -307,8 +283,7 @@ class LibvirtHypervisor:
         self._forget()
         if self._streams:
             self._streams.lost()
-        with self._lock:
-            self._ending.clear()  # what we were to hear of, we never shall
+        self._guests.hear_nothing()
         self._listeners.tell(HostLost(self.host.name, why))
 
     def back(self) -> None:
@@ -323,41 +298,9 @@ class LibvirtHypervisor:
         if isinstance(event, GuestEnded) and self._depot.may_hold(event.instance):
             # In a thread, because a start of the same instance may be under way for long.
             threading.Thread(target=self._clear, args=(event.instance,), daemon=True).start()
-        if isinstance(event, GuestEnded) and event.why == CRASHED:
-            with self._lock:
-                dumps = event.instance in self._dumping
-            return replace(event, dump=self._dump_of(event.instance)) if dumps else event
+            if event.why == CRASHED and self._guests.dumps(event.instance):
+                return replace(event, dump=self._dumps.of(event.instance))
         return event
-
-    # --- core dumps -------------------------------------------------------------------------------
-
-    def _note_dumping(self, mark: Mark) -> None:
-        """Remember whether a guest that runs leaves a dump when it crashes; hold the lock."""
-        if mark.dumps_core:
-            self._dumping.add(mark.instance)
-        else:
-            self._dumping.discard(mark.instance)
-
-    def _dump_of(self, instance: str) -> str:
-        """Return where the memory of a guest that just crashed is; empty if that is not known."""
-        try:
-            with self._translated(f"look for the dump of {instance}"):
-                dump = self._dumps.fresh(instance)
-        except HypervisorError as error:
-            log.warning("%s", error)
-            return ""
-        self._prune_dumps(instance)
-        if dump is None:
-            log.warning("host %s: libxl dumped nothing of %s", self.host.name, instance)
-        return dump.path if dump else ""
-
-    def _prune_dumps(self, instance: str) -> None:
-        """Remove old dumps of a service; what fails is tried again at its next start or crash."""
-        try:
-            with self._translated(f"remove old dumps of {instance}"):
-                self._dumps.prune(instance)
-        except HypervisorError as error:
-            log.warning("%s", error)
 
     # --- files ------------------------------------------------------------------------------------
 
@@ -370,7 +313,7 @@ class LibvirtHypervisor:
         with suppress(HypervisorError), self._turns.of(instance), self._translated("look for it"):
             uuid = guest_uuid(self.owner, instance)
             domain = lookup(self._connect().conn.lookupByUUIDString, uuid)
-            if domain is None or _state(domain) in _OVER:
+            if domain is None or domains.state(domain) in domains.OVER:
                 self._drop(instance)
 
     def _drop(self, instance: str) -> None:
@@ -384,9 +327,9 @@ class LibvirtHypervisor:
 
     def _held(self) -> frozenset[Path]:
         """Return the files of the host that its guests use, anybody's."""
-        domains = self._connect().conn.listAllDomains()
+        there = self._connect().conn.listAllDomains()
         asleep = map(files_of, self._saved.all().values())
-        return frozenset().union(*map(_files_of, domains), *asleep)
+        return frozenset().union(*map(domains.files_used, there), *asleep)
 
     def _forget(self) -> None:
         self._depot.forget()
@@ -402,7 +345,7 @@ class LibvirtHypervisor:
         with ExitStack() as undo:
             undo.callback(self._saved.drop, uuid, also_unfinished=True)
             file = self._saved.memory_file(uuid)
-            with self._ending_by_us(uuid):
+            with self._guests.ending_by_us(uuid):
                 domain.save(str(file))
             self._saved.add(uuid, xml)
             undo.pop_all()
@@ -415,8 +358,8 @@ class LibvirtHypervisor:
             conn.restoreFlags(str(file), unchanged, libvirt.VIR_DOMAIN_SAVE_PAUSED)
             domain = conn.lookupByUUIDString(uuid)
             undo.callback(self._destroy, domain)
-            with self._lock:
-                self._guests[uuid] = instance
+            if mark := self._guests.mark_of(domain):
+                self._guests.runs(uuid, mark)
             if self._streams:
                 self._streams.keep([(instance, domain)])
             if self._xen:
@@ -485,178 +428,27 @@ class LibvirtHypervisor:
 
     def _runs_already(self, domain: libvirt.virDomain, guest: Guest) -> bool:
         """Return whether this domain is the guest, running; clear away a half-made one of ours."""
-        mark = self._mark_of(domain)
+        mark = self._guests.mark_of(domain)
         if mark is None:
             raise self._refused(
                 f"a domain named {guest.name} exists there and is not ours",
                 "rename or remove it, or give the lab another name",
             )
-        if _state(domain) != libvirt.VIR_DOMAIN_RUNNING:
+        if domains.state(domain) != libvirt.VIR_DOMAIN_RUNNING:
             self._destroy(domain)
             return False
         if mark != guest.mark:
             raise self._refused(f"{guest.name} runs there with another mark", "stop it first")
-        with self._lock:
-            self._guests[domain.UUIDString()] = guest.name
+        self._guests.runs(domain.UUIDString(), mark)
         return True
 
     def _destroy(self, domain: libvirt.virDomain, *, ask_first: bool = False) -> None:
         """End a domain of ours; with `ask_first`, by its own hand if it does so soon."""
         try:
-            with self._ending_by_us(domain.UUIDString()):
-                if not (ask_first and _hears(domain) and _shut_down(domain)):
+            with self._guests.ending_by_us(domain.UUIDString()):
+                if not (ask_first and domains.can_hear(domain) and domains.shut_down(domain)):
                     domain.destroy()
         except libvirt.libvirtError as error:
             gone = {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID}
             if error.get_error_code() not in gone:
                 raise
-
-    @contextmanager
-    def _ending_by_us(self, uuid: str) -> Iterator[None]:
-        """Let the end of a domain that is caused in here be no news."""
-        with self._lock:
-            instance = self._guests.pop(uuid, None)
-            self._ending[uuid] += 1
-        try:
-            yield
-        except libvirt.libvirtError:
-            with self._lock:
-                self._ending[uuid] = max(0, self._ending[uuid] - 1)
-                if instance is not None:
-                    self._guests.setdefault(uuid, instance)
-            raise
-
-    def _mark_of(self, domain: libvirt.virDomain) -> Mark | None:
-        """Return a domain's mark if the domain is ours: owner, host, name and UUID all agree."""
-        name, uuid = domain.name(), domain.UUIDString()
-        if uuid != guest_uuid(self.owner, name):
-            return None
-        key = (uuid, domain.ID())
-        with self._lock:
-            if key in self._marks:
-                return self._marks[key]
-        mark = _read_mark(domain)
-        if mark is None or mark.instance != name or not self._is_ours(mark):
-            return None
-        with self._lock:
-            self._marks[key] = mark
-        return mark
-
-    def _is_ours(self, mark: Mark) -> bool:
-        return (mark.owner, mark.host) == (self.owner, self.host.name)
-
-    # --- connection and errors --------------------------------------------------------------------
-
-    def _connect(self) -> Line:
-        if self._closed:
-            raise HostUnreachable(self.host.name, "the driver was closed")
-        where = f"no connection to {self.host.uri}"
-        try:
-            return self._connection.get()
-        except TimeoutError:
-            text = f"{where} within {OPEN_TIMEOUT_S:g} s"
-            advice = connection_hint("timed out")
-            raise HostUnreachable(self.host.name, text, hint=advice) from None
-        except Unopened as error:
-            advice = connection_hint(str(error))
-            raise HostUnreachable(self.host.name, f"{where}: {error}", hint=advice) from error
-
-    def _check(self, line: Line) -> None:
-        """Refuse to start anything on a host that is not what the lab file says."""
-        for difference in differences(self.host, line.machine, line.cores):
-            raise self._refused(difference.what, difference.cure)
-
-    @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        """Turn what libvirt and the file system say into our two errors."""
-        began = time.monotonic()
-        try:
-            yield
-        except libvirt.libvirtError as error:
-            text = error_text(error)
-            if libxl_log.OPAQUE in text:
-                raise self._by_libxl(what, text, time.monotonic() - began) from error
-            kind = HostUnreachable if is_unreachable(error) else StartFailed
-            raise kind(self.host.name, f"{what}: {text}", hint=call_hint(text)) from error
-        except OSError as error:
-            message = f"{what}: {error.filename}: {error.strerror}"
-            raise self._refused(message, "run as the owner of that file, or as root") from error
-
-    def _by_libxl(self, what: str, text: str, took_s: float) -> StartFailed:
-        """Return libvirt's error with the cause, which only libxl's log there tells."""
-        try:
-            why, advice = libxl_log.cause(libxl_log.read_tail(self._connect().conn), took_s)
-        except HostUnreachable:
-            why, advice = "", ""
-        advice = advice or f"see {libxl_log.FOLDER}/{libxl_log.FILE} there"
-        return self._refused(f"{what}: {why or text}", advice)
-
-    def _refused(self, message: str, advice: str) -> StartFailed:
-        return StartFailed(self.host.name, message, hint=advice)
-
-
-def _state(domain: libvirt.virDomain) -> int:
-    info: Any = domain.info()  # the binding's annotations are wrong here
-    return int(info[0])
-
-
-def _files_of(domain: libvirt.virDomain) -> frozenset[Path]:
-    """Return the files that a domain uses; none if it has just ended."""
-    xml = lookup(lambda _name: domain.XMLDesc(), domain.name())
-    return frozenset() if xml is None else files_of(xml)
-
-
-def _read_mark(domain: libvirt.virDomain) -> Mark | None:
-    """Return the mark on a domain; None if it has none, or has just ended."""
-    try:
-        return parse_mark(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, MARK_NAMESPACE))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() in {
-            libvirt.VIR_ERR_NO_DOMAIN,
-            libvirt.VIR_ERR_NO_DOMAIN_METADATA,
-        }:
-            return None
-        raise
-
-
-def _hears(domain: libvirt.virDomain) -> bool:
-    """Return whether a guest can hear that it is asked to end, as far as libvirt knows.
-
-    libxl waits 60 s for a guest that does not, and whoever looks at that domain waits with it.
-    After a restart libvirtd takes paused Xen guests for running ones, so their state says too
-    little.
-    """
-    running = _state(domain) == libvirt.VIR_DOMAIN_RUNNING
-    return running and not census.is_asleep(domain) and census.has_run(domain)
-
-
-def _shut_down(domain: libvirt.virDomain) -> bool:
-    """Ask a guest to end, and return whether it did within `SHUTDOWN_S`."""
-    deadline = time.monotonic() + SHUTDOWN_S
-    try:
-        domain.shutdown()
-        while time.monotonic() < deadline:
-            if not domain.isActive():
-                return True
-            time.sleep(SHUTDOWN_POLL_S)
-    except libvirt.libvirtError as error:
-        return error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
-    return False
-
-
-def _set_asleep(domain: libvirt.virDomain, element: str | None) -> None:
-    """Write on a domain that our own `sleep` paused it, or, with None, take that away."""
-    kind, where = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_LIVE
-    text: Any = element  # the binding's annotation forgets that None is allowed
-    domain.setMetadata(kind, text, SLEEP_PREFIX, SLEEP_NAMESPACE, where)
-
-
-def _free_mib(conn: libvirt.virConnect) -> int:
-    """Return free memory, counting what the kernel gives back when asked: buffers and cache.
-
-    On Xen it is what no domain has; dom0's own is not counted as free.
-    """
-    with suppress(libvirt.libvirtError):  # not every driver has these figures
-        kib: Any = conn.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
-        return int(sum(kib.get(part, 0) for part in ("free", "buffers", "cached")) // 1024)
-    return conn.getFreeMemory() // 2**20

@@ -8,14 +8,19 @@ name, which is an instance's and the time; nothing else about it says whose it i
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import PurePosixPath
 from typing import Any
 
 import libvirt
 
+from orchestrator.errors import HypervisorError
 from orchestrator.hypervisors.libvirt_pool import folder_pool
+
+log = getLogger(__name__)
 
 FOLDER = PurePosixPath("/var/lib/libvirt/libxl/dump")
 KEPT = 3  # of each service, on each host
@@ -38,14 +43,25 @@ class Dump:
 
 
 class CrashDumps:
-    """The dumps on one host. Safe to use from many threads; methods raise `libvirtError`."""
+    """The dumps on one host. Safe to use from many threads; what fails is logged."""
 
-    def __init__(self, connect: Callable[[], libvirt.virConnect]) -> None:
+    def __init__(self, host: str, connect: Callable[[], libvirt.virConnect]) -> None:
+        self._host = host
         self._connect = connect
         self._lock = threading.Lock()
         self._known: dict[str, frozenset[str]] = {}  # by service: dumps that are nobody's news
 
-    def fresh(self, instance: str) -> Dump | None:
+    def of(self, instance: str) -> str:
+        """Return where the memory of a guest that just crashed is; empty if that is not known."""
+        dump = None
+        with self._logged(f"where the memory of {instance} is"):
+            dump = self._fresh(instance)
+            if dump is None:
+                log.warning("host %s: libxl dumped nothing of %s", self._host, instance)
+        self.prune(instance)
+        return dump.path if dump else ""
+
+    def _fresh(self, instance: str) -> Dump | None:
         """Return the dump of an instance that is new since `prune`; None if libxl made none."""
         service = _service(instance)
         with self._lock:
@@ -57,12 +73,21 @@ class CrashDumps:
 
     def prune(self, instance: str) -> None:
         """Remove all but the newest few dumps of an instance's service, and empty ones."""
-        pool, service = self._pool(), _service(instance)
-        found = _listed(pool, service)
-        for dump in surplus(found):
-            pool.storageVolLookupByName(dump.name).delete()
-        with self._lock:
-            self._known[service] = frozenset(dump.name for dump in found)
+        with self._logged(f"the old dumps of {instance}"):
+            pool, service = self._pool(), _service(instance)
+            found = _listed(pool, service)
+            for dump in surplus(found):
+                pool.storageVolLookupByName(dump.name).delete()
+            with self._lock:
+                self._known[service] = frozenset(dump.name for dump in found)
+
+    @contextmanager
+    def _logged(self, what: str) -> Iterator[None]:
+        """Go on without dumps where libvirt cannot show them, or cannot be reached."""
+        try:
+            yield
+        except (libvirt.libvirtError, HypervisorError) as error:
+            log.warning("host %s: %s: %s", self._host, what, error)
 
     def _pool(self) -> libvirt.virStoragePool:
         return folder_pool(self._connect(), "edgewake-libxl-dump", str(FOLDER))
