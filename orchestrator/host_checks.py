@@ -121,6 +121,14 @@ def _memory(host: Host, facts: "HostFacts") -> Iterator[Check]:
             f"has {facts.cores} and {facts.memory_mib} MiB",
             "correct `capacity` in the lab file",
         )
+    allowed = len(host.guest_cpus)
+    if allowed and host.usable.cpu > allowed:
+        yield Check(
+            f"capacity {host.name}",
+            Verdict.WARN,
+            f"the lab lets guests have {host.usable.cpu:g} cores, but run on {allowed} only",
+            "write the others as `reserve`, or correct `guest_cpus`",
+        )
 
 
 def _clock(host: Host, facts: "HostFacts") -> Iterator[Check]:
