@@ -295,13 +295,20 @@ class Fleet:
 
     def _keep(self, instance: Instance) -> None:
         if instance.name not in self._instances:
-            known = self._services.get(instance.service)
-            held = known.resources if known else NOTHING
+            held = self._takes(instance)
             self._held[instance.name] = held
             self._used[instance.host] = _plus(self._used.get(instance.host, NOTHING), held)
         self._instances[instance.name] = instance
         self._by_service.setdefault(instance.service, {})[instance.name] = instance
         self._reroute(instance.service)
+
+    def _takes(self, instance: Instance) -> Capacity:
+        """Return what an instance takes of its host, with what the hypervisor there adds."""
+        service = self._services.get(instance.service)
+        host = next((host for host in self.lab.hosts if host.name == instance.host), None)
+        if service is None:
+            return NOTHING
+        return host.taken_by(service.resources) if host else service.resources
 
     def _reroute(self, service: str) -> None:
         """Bring the route of a service up to date; the others are as they were."""

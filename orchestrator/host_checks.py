@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import HypervisorError
 from orchestrator.host_shell import MOST_CLOCK_S
+from orchestrator.hypervisors.agreement import differences
 from orchestrator.hypervisors.connection_uri import weaknesses
 from orchestrator.model import Host
 from orchestrator.verdicts import Check, Verdict
@@ -58,12 +59,20 @@ def _summary(facts: "HostFacts") -> str:
 
 
 def _lacks(host: Host, facts: "HostFacts") -> Iterator[Check]:
+    yield from _agreement(host, facts)
     yield from _storage(host, facts)
     yield from _network(host, facts)
     yield from _dhcp(host, facts)
     yield from _memory(host, facts)
     yield from _clock(host, facts)
     yield from _xenstore(host, facts)
+
+
+def _agreement(host: Host, facts: "HostFacts") -> Iterator[Check]:
+    """Say what the lab file has wrong, so that nothing can be started there."""
+    found = differences(host, facts.architecture, facts.cores)
+    for each in found if host.capacity.cpu else ():  # else no lab file says anything
+        yield Check(f"{each.about} {host.name}", Verdict.FAIL, each.what, each.cure)
 
 
 def _storage(host: Host, facts: "HostFacts") -> Iterator[Check]:
@@ -112,6 +121,14 @@ def _memory(host: Host, facts: "HostFacts") -> Iterator[Check]:
             f"the lab says {host.capacity.cpu:g} cores and {host.capacity.memory_mib} MiB, but it "
             f"has {facts.cores} and {facts.memory_mib} MiB",
             "correct `capacity` in the lab file",
+        )
+    allowed = len(host.guest_cpus)
+    if allowed and host.usable.cpu > allowed:
+        yield Check(
+            f"capacity {host.name}",
+            Verdict.WARN,
+            f"the lab lets guests have {host.usable.cpu:g} cores, but run on {allowed} only",
+            "write the others as `reserve`, or correct `guest_cpus`",
         )
 
 

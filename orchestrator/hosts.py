@@ -141,7 +141,12 @@ class Hosts:
                 self.lose(host, why)
             case HostBack(host=host):
                 self._pool.do(partial(self._ask, fresh=True), host)
-            case GuestEnded(host=host, instance=instance, why=why):
+            case GuestEnded(host=host, instance=instance, why=why, dump=dump):
+                if dump:
+                    known = self._fleet.get(instance)
+                    subject = known.service if known else instance
+                    text = f"{instance} {why}; its memory is in {dump} on {host}"
+                    self._journal.record("core-dumped", subject, text)
                 self._pool.do(partial(self._ask, ended={instance: why}), host)
 
     def _poll_in_turn(self, host: str) -> None:

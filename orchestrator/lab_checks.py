@@ -249,6 +249,9 @@ def _check_service(service: Service, lab: Lab, report: Report) -> None:
         report.add(where, f"{message}: shorten the name of the service or of the lab")
     if len(set(service.ports)) < len(service.ports):
         report.add((*where, "ports"), "has a port twice")
+    if service.cpu_cap is not None and service.cpu_cap < service.resources.cpu:
+        message = f"must be at least `cpu`, the {service.resources.cpu:g} cores it is promised"
+        report.add((*where, "resources", "cpu_cap"), message)
     for host in sorted(service.constraints.hosts & service.constraints.avoid_hosts):
         report.add((*where, "constraints", "avoid_hosts"), f"{host!r} is also in 'hosts'")
 
@@ -275,10 +278,13 @@ def _check_room(service: Service, lab: Lab, report: Report) -> None:
         has = "; ".join(f"{host.name}: {_labels(host)}" for host in lab.hosts)
         report.add((*where, "constraints"), f"leave no host for {service.name!r} (labels: {has})")
         return
-    fitting = [host.name for host in allowed if _fits(service.resources, host.usable)]
+    need = service.resources
+    fitting = [host.name for host in allowed if _fits(host.taken_by(need), host.usable)]
     if not fitting:
         rooms = "; ".join(f"{host.name}: {_amount(host.usable)}" for host in allowed)
-        message = f"{_amount(service.resources)} for {service.name!r} fit on none of its hosts"
+        message = f"{_amount(need)} for {service.name!r} fit on none of its hosts"
+        if any(host.taken_by(need) != need for host in allowed):
+            message = f"{message}, where the hypervisor takes more"
         report.add((*where, "resources"), f"{message} (capacity without reserve: {rooms})")
     elif service.replicas > len(fitting):
         message = f"{service.replicas} copies of {service.name!r} need as many hosts (copies never"

@@ -16,18 +16,23 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from images.bootspec import Disk, Image
+from images.facts import Architecture
 from orchestrator.lab_values import (
     BUILT,
     NEVER,
     Address4,
     After,
     Alpn,
+    Arch,
     Bandwidth,
     BridgeName,
     CatalogName,
     ConfigText,
     ConsolePattern,
+    CoreCap,
     Cores,
+    Cpus,
+    CrashRule,
     DiskFormat,
     DnsName,
     Family,
@@ -76,6 +81,7 @@ from orchestrator.model import (
     Host,
     IdlePolicy,
     Link,
+    OnCrash,
     OnHostLoss,
     Population,
     Price,
@@ -192,10 +198,14 @@ class HostEntry(Entry):
     """An edge host that can run guests."""
 
     uri: Uri = Field(description="Connection URI of its libvirt.")
+    arch: Arch = Field(default=Architecture.X86_64, description="What its processors are.")
     site: Line = Field(default="", description="Where it stands, for people.")
     router: Key | None = Field(default=None, description="Router it is attached to.")
     capacity: CapacityEntry = Field(description="What it has in all.")
     reserve: ReserveEntry = Field(default=ReserveEntry(), description="What guests may not use.")
+    guest_cpus: Cpus | None = Field(
+        default=None, description="Numbers of the processors that guests may run on; default: all."
+    )
     labels: dict[Label, Label] = Field(
         default={}, description="Free labels for `constraints.labels`."
     )
@@ -216,6 +226,8 @@ class HostEntry(Entry):
             labels=tuple(self.labels.items()),
             energy=Energy(self.energy.idle, self.energy.busy),
             price=Price(self.price.host_hour, self.price.cpu_hour, self.price.gib_hour),
+            architecture=Architecture(self.arch),
+            guest_cpus=self.guest_cpus or (),
         )
 
 
@@ -343,6 +355,9 @@ class ResourcesEntry(Entry):
     memory: SomeMemory | None = Field(
         default=None,
         description="Memory; default: what the family is comfortable with, if the image names it.",
+    )
+    cpu_cap: CoreCap | None = Field(
+        default=None, description="Most processor cores it ever gets; no limit if absent."
     )
 
 
@@ -521,6 +536,10 @@ class ServiceDefaults(Entry):
         default=OnHostLoss.WAKE_ELSEWHERE,
         description="Whether it may wake elsewhere when its host is lost, or waits (`keep`).",
     )
+    on_crash: CrashRule = Field(
+        default=OnCrash.DESTROY,
+        description="Whether its memory is kept on the host when it crashes: `coredump` (Xen PV).",
+    )
 
 
 def _nothing_required(schema: dict[str, Any]) -> None:
@@ -559,8 +578,10 @@ class ServiceEntry(ServiceDefaults):
             latency_bound_ms=self.latency_bound,
             alpn=tuple(self.alpn),
             constraints=self.constraints.noun(),
+            cpu_cap=self.resources.cpu_cap,
             restart=Restart(self.restart),
             on_host_loss=OnHostLoss(self.on_host_loss),
+            on_crash=OnCrash(self.on_crash),
         )
 
 

@@ -29,6 +29,7 @@ from orchestrator.model import (
     InstanceState,
     Lab,
     Mark,
+    OnCrash,
     ProbeKind,
     Service,
     instance_name,
@@ -218,9 +219,16 @@ class Library:
             host=instance.host,
             address=instance.address,
             address6=instance.address6 if fit.known.takes_ipv6 else None,
-            obeys_shutdown=spec.obeys_shutdown,
+            obeys_shutdown=is_asked_to_end(spec, place.traits.platform),
+            dumps_core=service.on_crash is OnCrash.COREDUMP,
         )
-        return Guest(name=instance.name, mark=mark, boot=spec, cpu=service.resources.cpu)
+        return Guest(
+            name=instance.name,
+            mark=mark,
+            boot=spec,
+            cpu=service.resources.cpu,
+            cpu_cap=service.cpu_cap,
+        )
 
     def _attempts(self, lab: Lab, service: Service, place: Place) -> "Iterator[Fit | _Miss]":
         """Try the flavours of a service's images on a host, one after the other."""
@@ -251,6 +259,7 @@ class Library:
             known.family.traits,
             place.traits,
             service.resources.memory_mib,
+            dumps_core=service.on_crash is OnCrash.COREDUMP,
         )
         if matched.entry is None:
             raise ImageRefused(matched.why_not)
@@ -300,7 +309,7 @@ def boot_spec(
         address=address if known.takes_ipv6 else replace(address, ipv6=None),
         nic=Nic(network=network.name, mac=instance.mac),
         memory_mib=service.resources.memory_mib,
-        vcpus=max(1, round(service.resources.cpu)),
+        vcpus=service.resources.processors,
         config=service.config,
         platform=place.traits.platform,
         entry=entry,
@@ -327,6 +336,16 @@ def _no_xenstore(place: Place) -> str:
     return "and only guests of a Xen host have those"
 
 
+def is_asked_to_end(spec: BootSpec, platform: Platform) -> bool:
+    """Return whether a guest is asked to shut down before it is destroyed.
+
+    One that hangs keeps whoever looks at its domain waiting for 60 s on Xen (libxl). So there only
+    those are asked that have something to lose: a disk that they write to.
+    """
+    may_lose = platform is not Platform.XEN or any(not disk.read_only for disk in spec.disks)
+    return spec.obeys_shutdown and may_lose
+
+
 def example(lab: Lab, service: Service, host: Host) -> Instance:
     """Return an instance as it might be: the first of its service, at the pool's first address."""
     address = host.network.first
@@ -345,12 +364,13 @@ def example(lab: Lab, service: Service, host: Host) -> Instance:
 def traits_of(host: Host, *, kvm: bool = False) -> HostTraits:
     """Return what a host can start, as its URI and its network in the lab file tell."""
     parts = urlsplit(host.uri)
-    driver, _, transport = parts.scheme.partition("+")
+    _driver, _, transport = parts.scheme.partition("+")
     by_command = transport == "ssh" or (transport in {"", "unix"} and not parts.netloc)
     return HostTraits(
-        platform=PLATFORMS.get(driver, Platform.QEMU),
+        platform=PLATFORMS.get(host.driver, Platform.QEMU),
+        architecture=host.architecture,
         kvm=kvm,
         dhcp=host.network.dhcp,
         # What is only remembered stands for any host.
-        xenstore=(driver == "xen" and by_command) or driver == "memory",
+        xenstore=(host.driver == "xen" and by_command) or host.driver == "memory",
     )

@@ -7,6 +7,8 @@ never meets these types.
 """
 
 import hashlib
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import (
@@ -20,8 +22,15 @@ from ipaddress import (
 from uuid import UUID
 
 from images.bootspec import BootSpec, GuestAddress, Image
+from images.facts import Architecture
 
 IPNetwork = IPv4Network | IPv6Network
+
+# What Xen takes of a host's memory beside a guest's own: 1 MiB for each virtual processor and 8 KiB
+# for each MiB (xen tools/libs/light/libxl_dom.c, libxl__get_required_paging_memory), and some
+# tables. Measured on Xen 4.17, in MiB: 1.25 for a PVH guest of 8, 2.2 for 128, 5.2 for 512, 9.2 for
+# 1024; 2.3 for one of 8 with two processors, 8.3 for one of 512 with four. PV guests take less.
+XEN_GUEST_MIB, XEN_PROCESSOR_MIB, XEN_MEMORY_SHARE = 0.5, 1, 1 / 128
 
 MAC_PREFIX = (0x02, 0xED)  # locally administered, unicast; then the four octets of the IPv4 address
 
@@ -35,6 +44,11 @@ class Capacity:
 
     cpu: float
     memory_mib: int
+
+    @property
+    def processors(self) -> int:
+        """Virtual processors of a guest that is promised this: whole ones, at least one."""
+        return max(1, round(self.cpu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +107,11 @@ class GuestNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """An edge host that can run guests. `router` is where it is attached to the virtual network."""
+    """An edge host that can run guests. `router` is where it is attached to the virtual network.
+
+    `architecture` is that of its processors. `guest_cpus` are the numbers of those that guests may
+    run on, in order; empty means all.
+    """
 
     name: str
     uri: str
@@ -105,6 +123,8 @@ class Host:
     labels: tuple[tuple[str, str], ...] = ()
     energy: Energy = Energy()
     price: Price = Price()
+    architecture: Architecture = Architecture.X86_64
+    guest_cpus: tuple[int, ...] = ()
 
     @property
     def usable(self) -> Capacity:
@@ -113,6 +133,22 @@ class Host:
             cpu=self.capacity.cpu - self.reserve.cpu,
             memory_mib=self.capacity.memory_mib - self.reserve.memory_mib,
         )
+
+    @property
+    def driver(self) -> str:
+        """The hypervisor that its URI names, such as ``qemu``, ``xen`` or ``memory``."""
+        return self.uri.partition(":")[0].partition("+")[0]
+
+    def taken_by(self, guest: Capacity) -> Capacity:
+        """Return what a guest of that size takes of this host, with what its hypervisor adds.
+
+        Only Xen is known to add anything; it is counted as for a PVH guest, in whole MiB.
+        """
+        if self.driver != "xen":
+            return guest
+        more = XEN_GUEST_MIB + XEN_PROCESSOR_MIB * guest.processors
+        memory = guest.memory_mib * (1 + XEN_MEMORY_SHARE) + more
+        return Capacity(cpu=guest.cpu, memory_mib=math.ceil(memory))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +249,13 @@ class Restart(StrEnum):
     ALWAYS = "always"  # at once, with back-off, for as long as the service is in use
 
 
+class OnCrash(StrEnum):
+    """What becomes of the memory of an instance that crashes."""
+
+    DESTROY = "destroy"
+    COREDUMP = "coredump"  # written to a file on its host first, where the hypervisor can
+
+
 class OnHostLoss(StrEnum):
     """Whether an instance that is as silent as its lost host counts as lost."""
 
@@ -229,6 +272,7 @@ class Service:
     image family. `replicas` instances are booted by a wake; the reply leaves when the first one
     answers. `ttl_s` is the TTL of an answer; `deadline_s` bounds the time a query is held.
     `alpn` non-empty means that HTTPS/SVCB queries are answered (and wake) with these protocols.
+    `cpu_cap` is the most processor time an instance ever gets, in cores; None does not limit it.
     """
 
     name: str
@@ -245,8 +289,10 @@ class Service:
     latency_bound_ms: float | None = None
     alpn: tuple[str, ...] = ()
     constraints: Constraints = Constraints()
+    cpu_cap: float | None = None
     restart: Restart = Restart.ON_QUERY
     on_host_loss: OnHostLoss = OnHostLoss.WAKE_ELSEWHERE
+    on_crash: OnCrash = OnCrash.DESTROY
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +386,9 @@ class Mark:
     """Our mark on a guest: it says whose it is, and lets a restart adopt it.
 
     `owner` names the edgewake installation and lab; a guest with another owner is foreign.
-    `obeys_shutdown` says that the guest ends when it is asked to, so it is asked first.
+    `obeys_shutdown` says that the guest is to be asked to end before it is destroyed, because it
+    obeys that (on Xen: and because it has something to lose). `dumps_core` says that its memory is
+    kept when it crashes.
     """
 
     owner: str
@@ -350,6 +398,7 @@ class Mark:
     address: IPv4Address
     address6: IPv6Address | None = None
     obeys_shutdown: bool = False
+    dumps_core: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,13 +406,15 @@ class Guest:
     """What a hypervisor is asked to start: a name, our mark, and how to boot it.
 
     `cpu` is the processor time it was promised, in cores: where guests want more than there is,
-    they get it in this proportion (on Xen). None leaves it to the hypervisor.
+    they get it in this proportion. `cpu_cap` is what it never gets more of, however idle its host
+    is, in cores. None leaves either to the hypervisor.
     """
 
     name: str
     mark: Mark
     boot: BootSpec
     cpu: float | None = None
+    cpu_cap: float | None = None
 
 
 class GuestState(StrEnum):
@@ -430,6 +481,17 @@ def mac_of(address: IPv4Address) -> str:
     when an address is, much later, given to another service.
     """
     return ":".join(f"{octet:02x}" for octet in (*MAC_PREFIX, *address.packed))
+
+
+def cpu_ranges(cpus: Iterable[int]) -> str:
+    """Return numbers of processors as the kernel, libvirt and Xen write them, such as ``1-3,5``."""
+    ranges: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if ranges and cpu == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [cpu]
+        else:
+            ranges.append([cpu])
+    return ",".join("-".join(map(str, each)) for each in ranges)
 
 
 def guest_uuid(owner: str, instance: str) -> str:

@@ -104,6 +104,7 @@ def problem_of(lab: Lab, topology: Topology) -> Problem:
             [population.name for population in lab.populations],
             [host.name for host in lab.hosts],
         ),
+        extra_mib=_extra_mib(lab),
     )
 
 
@@ -164,6 +165,17 @@ def _demand(service: Service, lab: Lab) -> Demand:
         apart_from=constraints.apart_from,
         together_with=constraints.together_with,
     )
+
+
+def _extra_mib(lab: Lab) -> dict[str, dict[str, float]]:
+    """Return what hosts' hypervisors add to the memory of services' guests, where they do."""
+    extra: dict[str, dict[str, float]] = {}
+    for host in lab.hosts:
+        for service in lab.services:
+            own = service.resources
+            if more := host.taken_by(own).memory_mib - own.memory_mib:
+                extra.setdefault(service.name, {})[host.name] = more
+    return extra
 
 
 def _resources(capacity: Capacity) -> Resources:

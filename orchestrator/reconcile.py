@@ -198,5 +198,6 @@ def _guest_facts(lab: Lab, service: str) -> tuple[object, ...] | None:
     for known in lab.services:
         if known.name == service:
             images = [image for image in lab.images if image.name in known.images]
-            return (images, known.images, known.config, known.resources, known.probe)
+            size = (known.resources, known.cpu_cap)
+            return (images, known.images, known.config, size, known.probe, known.on_crash)
     return None

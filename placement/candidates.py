@@ -46,7 +46,7 @@ def feasible(
     for site in problem.sites:
         if site.name in reasons:
             continue
-        reason = bonds.get(site.name) or _room(demand, site, used)
+        reason = bonds.get(site.name) or _room(problem, demand, site, used)
         if reason:
             reasons[site.name] = reason
     return _ranking(problem, reasons)
@@ -125,9 +125,9 @@ def labels(_problem: Problem, demand: Demand, site: Site) -> str:
     return f"lacks the label {missing[0][0]}={missing[0][1]}" if missing else ""
 
 
-def size(_problem: Problem, demand: Demand, site: Site) -> str:
+def size(problem: Problem, demand: Demand, site: Site) -> str:
     """Room: the site is large enough when it is empty."""
-    return shortage(demand.resources, site.capacity)
+    return shortage(problem.need(demand, site.name), site.capacity)
 
 
 def latency_bound(problem: Problem, demand: Demand, site: Site) -> str:
@@ -185,6 +185,8 @@ def _closed_by_together(
     }
 
 
-def _room(demand: Demand, site: Site, used: Mapping[str, Resources]) -> str:
+def _room(problem: Problem, demand: Demand, site: Site, used: Mapping[str, Resources]) -> str:
     taken = used.get(site.name)
-    return shortage(demand.resources, site.capacity - taken) if taken else ""
+    if not taken:
+        return ""
+    return shortage(problem.need(demand, site.name), site.capacity - taken)

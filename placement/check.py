@@ -55,7 +55,8 @@ def _capacity(problem: Problem, plan: Plan) -> Iterator[str]:
         for demand in problem.demands:
             count = plan.sites.get(demand.name, ()).count(site.name)
             cpu += count * demand.resources.cpu
-            memory += count * demand.resources.memory_mib
+            extra_mib = problem.extra_mib.get(demand.name, {}).get(site.name, 0.0)
+            memory += count * (demand.resources.memory_mib + extra_mib)
         if cpu > site.capacity.cpu + TOLERANCE:
             yield f"{site.name}: {cpu:g} CPU planned, {site.capacity.cpu:g} there"
         if memory > site.capacity.memory_mib + TOLERANCE:

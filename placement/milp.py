@@ -126,12 +126,13 @@ def replicas(model: Model) -> Iterator[Row]:
 
 
 def capacity(model: Model) -> Iterator[Row]:
-    """Sum over d of q[d,k] * x[d,s] <= C[s,k] * y[s], for each resource k."""
+    """Sum over d of q[d,s,k] * x[d,s] <= C[s,k] * y[s], for each resource k."""
     for s, site in enumerate(model.problem.sites):
         here = [d for d in model.problem.demands if Runs(d.name, site.name) in model.x]
+        needs = [(d.name, model.problem.need(d, site.name)) for d in here]
         for resource in RESOURCES:
             terms = [
-                (model.x[Runs(d.name, site.name)], getattr(d.resources, resource)) for d in here
+                (model.x[Runs(name, site.name)], getattr(need, resource)) for name, need in needs
             ]
             terms.append((model.y[On(site.name)], -getattr(site.capacity, resource)))
             yield f"capacity_{resource}_s{s}", terms, LE, 0.0
@@ -285,7 +286,7 @@ def _clash(problem: Problem, options: Options) -> dict[str, str]:
     used: dict[str, Resources] = {}
     for demand in problem.demands:
         for site in placed[demand.name]:
-            used[site] = used.get(site, Resources(0.0, 0.0)) + demand.resources
+            used[site] = used.get(site, Resources(0.0, 0.0)) + problem.need(demand, site)
     reasons: dict[str, str] = {}
     for demand in problem.demands:
         missing = demand.replicas - len(placed[demand.name])

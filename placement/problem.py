@@ -79,6 +79,7 @@ class Problem:
     candidate for a demand with a latency bound and a rate from that population. `current` says
     where copies run now (demand name → site names), for the cost of moving. `unfit[demand][site]`
     says in a clause why a site cannot run a demand at all, whatever is free there.
+    `extra_mib[demand][site]` is memory that a copy takes at a site beside its own; absent: none.
     """
 
     sites: tuple[Site, ...]
@@ -86,6 +87,14 @@ class Problem:
     latency_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     current: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unfit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    extra_mib: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def need(self, demand: Demand, site: str) -> Resources:
+        """Return what one copy of a demand takes at a site."""
+        extra = self.extra_mib.get(demand.name)
+        more = extra.get(site, 0.0) if extra else 0.0
+        own = demand.resources
+        return Resources(own.cpu, own.memory_mib + more) if more else own
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +208,9 @@ def _numbers(problem: Problem) -> Iterator[tuple[str, float]]:
     for population, row in problem.latency_ms.items():
         for name, latency in row.items():
             yield f"latency_ms.{population}.{name}", latency
+    for demand_name, extra in problem.extra_mib.items():
+        for name, more in extra.items():
+            yield f"extra_mib.{demand_name}.{name}", more
 
 
 def _fields(path: str, value: Resources | Site | Demand) -> Iterator[tuple[str, float]]:

@@ -23,11 +23,15 @@ class Depth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GuestEnded:
-    """A guest of ours is gone; `why` is the hypervisor's own word, such as ``crashed``."""
+    """A guest of ours is gone; `why` is the hypervisor's own word, such as ``crashed``.
+
+    `dump` is the file on the host that its memory was written to, if it was and if it is known.
+    """
 
     host: str
     instance: str
     why: str
+    dump: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from uuid import UUID
 from xml.etree import ElementTree as ET
 
 from images.bootspec import BootSpec, Disk, Nic
-from images.facts import Entry
-from orchestrator.model import Guest, GuestNetwork, Mark, guest_uuid, mac_of
+from images.facts import Architecture, Entry
+from orchestrator.model import Guest, GuestNetwork, Mark, cpu_ranges, guest_uuid, mac_of
 
 Virt = Literal["qemu", "kvm"]
 
@@ -54,6 +54,8 @@ def domain_xml(
     console_log: Path | None = None,
     emulator: str = "",
     keep_owners: bool = True,
+    architecture: Architecture = Architecture.X86_64,
+    cpus: tuple[int, ...] = (),
 ) -> str:
     """Return the XML of a transient QEMU domain that boots `guest`.
 
@@ -63,11 +65,12 @@ def domain_xml(
     `keep_owners` asks libvirt not to change the owner of the guest's files: kernels are shared by
     guests that start and stop independently, and the overlay of a writable disk is QEMU's user's
     already (`orchestrator.hypervisors.depot`). It needs a libvirt with the DAC security driver; the
-    system one has it.
+    system one has it. `architecture` is the host's, and `cpus` are the processors of it that the
+    guest may run on; empty means all.
     """
     boot = guest.boot
-    domain = _domain(guest, virt)
-    _append_os(domain, boot, "hvm", boot.machine)
+    domain = _domain(guest, virt, cpus)
+    _append_os(domain, boot, "hvm", boot.machine, architecture)
     if boot.acpi:
         ET.SubElement(ET.SubElement(domain, "features"), "acpi")
     if virt == "kvm":
@@ -79,7 +82,13 @@ def domain_xml(
     return _pretty(domain)
 
 
-def xen_domain_xml(guest: Guest, *, vif_script: str = "") -> str:
+def xen_domain_xml(
+    guest: Guest,
+    *,
+    vif_script: str = "",
+    architecture: Architecture = Architecture.X86_64,
+    cpus: tuple[int, ...] = (),
+) -> str:
     """Return the XML of a transient Xen PV or PVH domain that boots `guest`.
 
     `vif_script` is a hotplug script for cards on a bridge, empty for libxl's own ``vif-bridge``;
@@ -87,24 +96,22 @@ def xen_domain_xml(guest: Guest, *, vif_script: str = "") -> str:
     guest's console is Xen's own: its text
     is kept by xenconsoled, since libvirt's libxl driver writes no console log. What is in
     `BootSpec.xenstore` has no place in XML, nor anywhere else in libvirt: see `xenstore`.
-    `Guest.cpu` becomes a scheduler weight. Raises `ValueError` for a guest that has no kernel or no
-    entry that Xen starts; `images.match` never lets one through.
+    `Guest.cpu` becomes a scheduler weight. `architecture` is the host's, and `cpus` are the
+    processors of it that the guest may run on; empty means all. Raises `ValueError` for a guest
+    that has no kernel or no entry that Xen starts; `images.match` never lets one through.
     """
     boot = guest.boot
     if boot.kernel is None or boot.entry not in _XEN_MACHINES:
         raise ValueError(f"{guest.name}: Xen starts no guest by {boot.entry}")
     os_type, machine = _XEN_MACHINES[boot.entry]
     domain = _domain(guest, "xen")
-    if guest.cpu is not None:
-        weight = round(_XEN_WEIGHT_PER_CORE * guest.cpu)
-        weight = min(max(weight, _XEN_LEAST_WEIGHT), _XEN_MOST_WEIGHT)
-        _text(ET.SubElement(domain, "cputune"), "shares", str(weight))
-    _append_os(domain, boot, os_type, machine)
+    _append_xen_tune(domain, guest, cpus)
+    _append_os(domain, boot, os_type, machine, architecture)
     if boot.entry is not Entry.XEN_PV:
         # Else Xen emulates every reading of the time stamp counter, where it does not trust it.
         clock = ET.SubElement(domain, "clock", offset="utc")
         ET.SubElement(clock, "timer", name="tsc", mode="native")
-    _append_ends(domain)
+    _append_ends(domain, "coredump-destroy" if guest.mark.dumps_core else "destroy")
     devices = ET.SubElement(domain, "devices")
     for number, disk in enumerate(boot.disks):
         _append_xen_disk(devices, disk, _disk_name("xvd", number))
@@ -138,8 +145,19 @@ def parse_mark(xml: str) -> Mark | None:
             address=IPv4Address(element.attrib["address"]),
             address6=IPv6Address(address6) if address6 else None,
             obeys_shutdown=element.get("shutdown") == "obeyed",
+            dumps_core=element.get("core") == "dumped",
         )
     except (KeyError, ValueError):
+        return None
+
+
+def parse_cap(xml: str) -> float | None:
+    """Return the cap on processor time, in cores, that stands beside a mark; None if none does."""
+    element = _parse(xml)
+    try:
+        cap = "" if element is None else element.get("cpu_cap", "")
+        return float(cap) if cap else None
+    except ValueError:
         return None
 
 
@@ -184,19 +202,22 @@ def same_network(actual: str, wanted: str) -> bool:
     return there[1:] == asked[1:] and asked[0] in {"", there[0]}
 
 
-def _domain(guest: Guest, virt: str) -> ET.Element:
+def _domain(guest: Guest, virt: str, cpus: tuple[int, ...] = ()) -> ET.Element:
+    pinned = {"cpuset": cpu_ranges(cpus)} if cpus else {}
     domain = ET.Element("domain", type=virt)
     _text(domain, "name", guest.name)
     _text(domain, "uuid", guest_uuid(guest.mark.owner, guest.name))
-    ET.SubElement(domain, "metadata").append(_mark_element(guest.mark))
+    ET.SubElement(domain, "metadata").append(_mark_element(guest.mark, guest.cpu_cap))
     _text(domain, "memory", str(guest.boot.memory_mib), unit="MiB")
-    _text(domain, "vcpu", str(guest.boot.vcpus))
+    _text(domain, "vcpu", str(guest.boot.vcpus), **pinned)
     return domain
 
 
-def _append_os(domain: ET.Element, boot: BootSpec, os_type: str, machine: str) -> None:
+def _append_os(
+    domain: ET.Element, boot: BootSpec, os_type: str, machine: str, architecture: Architecture
+) -> None:
     os = ET.SubElement(domain, "os")
-    _text(os, "type", os_type, arch="x86_64", machine=machine)
+    _text(os, "type", os_type, arch=architecture, machine=machine)
     if boot.kernel is None:
         ET.SubElement(os, "boot", dev="hd")
         return
@@ -207,10 +228,24 @@ def _append_os(domain: ET.Element, boot: BootSpec, os_type: str, machine: str) -
         _text(os, "cmdline", boot.cmdline)
 
 
-def _append_ends(domain: ET.Element) -> None:
+def _append_xen_tune(domain: ET.Element, guest: Guest, cpus: tuple[int, ...]) -> None:
+    tune = ET.Element("cputune")
+    if guest.cpu is not None:
+        weight = round(_XEN_WEIGHT_PER_CORE * guest.cpu)
+        weight = min(max(weight, _XEN_LEAST_WEIGHT), _XEN_MOST_WEIGHT)
+        _text(tune, "shares", str(weight))
+    # libvirt's libxl driver takes <vcpu cpuset> and does nothing with it (seen with 9.0).
+    for number in range(guest.boot.vcpus if cpus else 0):
+        ET.SubElement(tune, "vcpupin", vcpu=str(number), cpuset=cpu_ranges(cpus))
+    if len(tune):
+        domain.append(tune)
+
+
+def _append_ends(domain: ET.Element, on_crash: str = "destroy") -> None:
     # A guest that ends in whatever way is gone: a transient domain leaves nothing behind.
-    for event in ("on_poweroff", "on_reboot", "on_crash"):
+    for event in ("on_poweroff", "on_reboot"):
         _text(domain, event, "destroy")
+    _text(domain, "on_crash", on_crash)
 
 
 def _append_devices(
@@ -292,7 +327,7 @@ def _interface_on(devices: ET.Element, nic: Nic) -> ET.Element:
     return element
 
 
-def _mark_element(mark: Mark) -> ET.Element:
+def _mark_element(mark: Mark, cpu_cap: float | None) -> ET.Element:
     element = ET.Element(
         _MARK_TAG,
         owner=mark.owner,
@@ -305,6 +340,10 @@ def _mark_element(mark: Mark) -> ET.Element:
         element.set("address6", str(mark.address6))
     if mark.obeys_shutdown:
         element.set("shutdown", "obeyed")
+    if mark.dumps_core:
+        element.set("core", "dumped")
+    if cpu_cap is not None:
+        element.set("cpu_cap", f"{cpu_cap:g}")
     return element
 
 

@@ -274,10 +274,10 @@ class MemoryHypervisor:
 
     # --- levers -----------------------------------------------------------------------------------
 
-    def kill(self, instance: str, why: str = "crashed") -> None:
+    def kill(self, instance: str, why: str = "crashed", *, dump: str = "") -> None:
         """Let a guest end by itself; KeyError if there is none of that name."""
         with self.machine.lock:
-            self._report(self.machine.guests.pop(instance), why)
+            self._report(self.machine.guests.pop(instance), why, dump=dump)
 
     def hold(self, instance: str) -> None:
         """Pause a guest behind every driver's back; KeyError if there is none of that name."""
@@ -418,14 +418,20 @@ class MemoryHypervisor:
         return (mark.owner, mark.host) == (self.owner, self.host.name)
 
     def _report(
-        self, kept: _Remembered, why: str, *, but: "MemoryHypervisor | None" = None
+        self,
+        kept: _Remembered,
+        why: str,
+        *,
+        but: "MemoryHypervisor | None" = None,
+        dump: str = "",
     ) -> None:
         """Tell every driver whose guest this was, as libvirt tells every connection."""
         self._tell_watchers()
         for driver in self.machine.drivers:
             reached = driver is not but and not driver._unreachable
             if reached and kept.runs and driver._is_ours(kept):
-                driver._listeners.tell(GuestEnded(driver.host.name, kept.guest.name, why))
+                event = GuestEnded(driver.host.name, kept.guest.name, why, dump)
+                driver._listeners.tell(event)
 
     def _refused(self, message: str, hint: str) -> StartFailed:
         return StartFailed(self.host.name, message, hint=hint)

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from threading import BoundedSemaphore
 
 from orchestrator.errors import StartFailed
-from orchestrator.hypervisors import connection_hints
 from orchestrator.hypervisors.connection_uri import read_uri
 from orchestrator.hypervisors.host_command import HostProcess, host_command
+from orchestrator.hypervisors.libvirt_faults import connection_hint
 
 WRITE_S = 15.0  # once the domain is there; most of it is for ssh
 PLACE_S = 2.0  # how long a wake waits for a place among `MOST_WATCHES`
@@ -241,4 +241,4 @@ def _hint(text: str) -> str:
         return INSTALL
     if "xs_open" in text or "xenstore-" in text:
         return "let the user that the URI names use Xenstore there: only root may"
-    return connection_hints.hint(text)
+    return connection_hint(text)

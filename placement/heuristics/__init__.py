@@ -70,7 +70,7 @@ def fill(
                 break
             site = ranking.sites[0]
             placed[demand.name].append(site)
-            used[site] = used.get(site, Resources(0.0, 0.0)) + demand.resources
+            used[site] = used.get(site, Resources(0.0, 0.0)) + problem.need(demand, site)
     if reasons:
         raise Infeasible(reasons)
     return plan_of(problem, placed, options, algorithm=name, started=started)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from images.facts import Architecture
 from orchestrator import host_probe
 from orchestrator.errors import HostUnreachable
 from orchestrator.host_advice import (
@@ -284,6 +285,14 @@ def test_the_entry_of_a_xen_host_uses_its_bridge(xen: HostFacts) -> None:
     assert network.first > IPv4Address("10.213.91.2")
 
 
+def test_the_entry_says_what_the_processors_are_unless_they_are_the_usual_ones(
+    xen: HostFacts,
+) -> None:
+    assert "arch" not in stanza(entry_for(xen))
+    (host,) = _lab(stanza(entry_for(replace(xen, architecture="aarch64"))))
+    assert host.architecture is Architecture.AARCH64
+
+
 def test_the_entry_of_a_qemu_host_makes_a_network(qemu: HostFacts) -> None:
     """Its `default` is not used: it is for NAT, so nobody reaches guests there."""
     (host,) = _lab(stanza(entry_for(qemu, "my-box")))
@@ -428,6 +437,8 @@ def test_nothing_but_dnsmasq_is_missing_on_the_bed(xen: HostFacts) -> None:
         ({"shell": Shell(clock_offset_s=-90.0)}, "90 s behind ours", "chrony"),
         ({"shell": Shell(xenstore=False)}, "no xenstore-write", "apt install xenstore-utils"),
         ({"shell": Shell()}, "subnet of its network xenbr0 is not known", "ip -4 address"),
+        ({"architecture": "aarch64"}, "tested with x86_64 alone", ""),
+        ({"architecture": "s390x"}, "a lab file may say x86_64, i686, aarch64, riscv64", ""),
         ({"uri": f"{XEN_URI}?no_verify=1"}, "key is not checked", ""),
     ],
 )

@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from images.bootspec import Disk, Image
+from images.facts import Architecture
 from images.families.linux import LINUX
 from orchestrator.errors import LabError
 from orchestrator.lab_schema import Entry, LabEntry, ServiceDefaults
@@ -26,6 +27,7 @@ from orchestrator.model import (
     IdlePolicy,
     Lab,
     Link,
+    OnCrash,
     Population,
     Port,
     Price,
@@ -163,6 +165,28 @@ def test_everything_about_hosts_and_the_graph_becomes_nouns() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("written", "cpus"), [("3", (3,)), ("1-3,5", (1, 2, 3, 5)), ("5,1-1,1-2", (1, 2, 5))]
+)
+def test_what_a_hosts_processors_are_for(written: str, cpus: tuple[int, ...]) -> None:
+    lab = parsed(LAB.replace("    site: cellar", f"    arch: aarch64\n    guest_cpus: {written}"))
+    assert lab.host("pc1").architecture is Architecture.AARCH64
+    assert lab.host("pc1").guest_cpus == cpus
+    assert lab.host("pc2").guest_cpus == ()
+
+
+def test_a_service_may_want_a_core_dump() -> None:
+    lab = parsed(LAB.replace("    idle: never\n", "    idle: never\n    on_crash: coredump\n"))
+    assert lab.service("db").on_crash is OnCrash.COREDUMP
+    assert lab.service("web").on_crash is OnCrash.DESTROY
+
+
+def test_a_service_may_be_capped() -> None:
+    lab = parsed(LAB.replace("{cpu: 2, mem", "{cpu_cap: 2.5, cpu: 2, mem"))
+    assert lab.service("db").cpu_cap == 2.5
+    assert lab.service("web").cpu_cap is None
+
+
 def test_everything_about_services_becomes_nouns() -> None:
     lab = parsed(LAB)
     assert lab.service("web") == Service(
@@ -252,6 +276,11 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("  pc2:", "  PC2:", "hosts.PC2", "1 to 30 of a-z"),
     ("    site: cellar", "    sites: cellar", "hosts.pc1.sites", "did you mean 'site'?"),
     ("create: true", "create: yes", "hosts.pc1.network.create", "must be true or false"),
+    ("    site: cellar", "    arch: sparc", "hosts.pc1.arch", "unknown architecture 'sparc'"),
+    ("    site: cellar", "    guest_cpus: 1-", "hosts.pc1.guest_cpus", "numbers of processors"),
+    ("    site: cellar", "    guest_cpus: 1,5-3", "hosts.pc1.guest_cpus", "ends before it begins"),
+    ("{cpu: 2, mem", "{cpu_cap: 1, cpu: 2, mem", "services.db.resources.cpu_cap", "at least `cpu`"),
+    ("{cpu: 2, mem", "{cpu_cap: 0.001, cpu: 2, mem", "services.db.resources.cpu_cap", "0.01 cores"),
     ("cpu: 4,", "cpu: four,", "hosts.pc1.capacity.cpu", "a number of cores"),
     ("cpu: 4,", "cpu: 0,", "hosts.pc1.capacity.cpu", "greater than 0"),
     ("memory: 8 GiB", "memory: 8", "hosts.pc1.capacity.memory", "has no unit: write a number"),

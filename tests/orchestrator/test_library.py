@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from images.bootspec import BootSpec, Image, Platform
+from images.bootspec import BootSpec, Disk, Image, Platform
 from images.catalog import Fetched
 from images.errors import ImageRefused
+from images.facts import Architecture
 from images.inspect import Inspector
 from orchestrator import library as library_module
 from orchestrator.errors import ImageUnusable
@@ -21,6 +22,7 @@ from orchestrator.model import (
     DnsSettings,
     Host,
     Lab,
+    OnCrash,
     Probe,
     ProbeKind,
     Service,
@@ -78,6 +80,48 @@ def test_the_first_image_that_the_host_can_run_is_taken(tmp_path: Path, hello: I
     assert library.fit(lab, lab.services[0], place()).image is hello
     assert library.fit(lab, lab.services[0], place(XEN)).image is linux
     assert library.unfit(lab, lab.services[0], {"q": place(), "x": place(XEN)}) == {}
+
+
+def test_a_host_with_other_processors_is_out(tmp_path: Path) -> None:
+    lab = lab_of(an_image(tmp_path))
+    arm = replace(QEMU, architecture=Architecture.AARCH64)
+    assert Library(Inspector()).unfit(lab, lab.services[0], {"q": place(), "a": place(arm)}) == {
+        "a": "image tiny: it was built for i686, and the host has aarch64 processors; build it "
+        "for those"
+    }
+
+
+def test_a_service_that_wants_a_core_dump_goes_where_one_is_taken(tmp_path: Path) -> None:
+    lab = lab_of(an_image(tmp_path))
+    service = replace(lab.services[0], on_crash=OnCrash.COREDUMP)
+    unfit = Library(Inspector()).unfit(lab, service, {"q": place(), "x": place(XEN)})
+    assert "a QEMU host takes none" in unfit["q"]
+    assert "it can be entered by Linux boot protocol" in unfit["x"]
+
+
+@pytest.mark.parametrize(
+    ("host", "disks", "asked"),
+    [
+        (QEMU, (), True),
+        (XEN, (), False),
+        (XEN, (Disk(Path("d.img")),), False),
+        (XEN, (Disk(Path("d.img")), Disk(Path("e.img"), read_only=False)), True),
+    ],
+)
+def test_on_xen_only_guests_that_have_something_to_lose_are_asked_to_end(
+    tmp_path: Path, host: Host, disks: tuple[Disk, ...], asked: bool
+) -> None:
+    disks = tuple(replace(disk, path=tmp_path / disk.path.name) for disk in disks)
+    for disk in disks:
+        disk.path.write_bytes(bytes(4096))
+    linux = replace(an_image(tmp_path), obeys_shutdown=True, disks=disks)
+    for image, obeys in ((linux, True), (replace(linux, obeys_shutdown=False), False)):
+        lab = lab_of(image, hosts=(host,))
+        service = lab.services[0]
+        guest = Library(Inspector()).guest(
+            lab, service, example(lab, service, host), place(host), "us"
+        )
+        assert guest.mark.obeys_shutdown is (asked and obeys)
 
 
 def test_what_the_family_refuses_to_say_leads_to_the_next_image(

@@ -85,4 +85,5 @@ def _tiny_problems(draw: st.DrawFn) -> Problem:
         },
         current={name: tuple(sorted(seldom(sites, 3))) for name in demands},
         unfit={name: dict.fromkeys(seldom(sites), "wrong kind") for name in demands},
+        extra_mib={name: dict.fromkeys(seldom(sites, 2), one_of(16, 256)) for name in demands},
     )

@@ -29,6 +29,7 @@ def problem(site: Callable[..., Site], demand: Callable[..., Demand]) -> Problem
         ),
         {"p": {"a": 1.0, "c": 2.0, "d": 9.0}},
         unfit={"cache": {"b": "its kernel is for Xen"}},
+        extra_mib={"batch": {"d": 225}},
     )  # fmt: skip
 
 
@@ -47,6 +48,7 @@ def test_a_good_plan_passes(problem: Problem) -> None:
         ({"web": ("b", "b")}, "web: 2 copies share b"),
         ({"web": ("a", "c")}, "c: 2 CPU planned, 1 there"),
         ({"web": ("a", "c")}, "c: 1056 MiB planned, 1024 there"),
+        ({"batch": ("d",)}, "d: 1025 MiB planned, 1024 there"),
         ({"batch": ("a",)}, "batch at a: may run only on b, c, d"),
         ({"web": ("a", "d")}, "web at d: may never run there"),
         ({"db": ("b",)}, "db at b: the site has no label disk=ssd"),

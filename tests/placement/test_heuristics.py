@@ -47,6 +47,25 @@ def test_first_fit_takes_the_first_and_greedy_the_nearest(problem: Problem) -> N
     assert algorithm("greedy-latency")(problem, Options()).sites["web"] == ("c",)
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_what_copies_take_beside_their_own_memory_counts(
+    site: MakeSite, demand: MakeDemand, name: str
+) -> None:
+    names = ("one", "two", "three")
+    problem = Problem(
+        (site("a", memory_mib=30), site("b", memory_mib=10)),
+        tuple(demand(each, memory_mib=10) for each in names),
+        extra_mib={each: {"a": 2} for each in names},
+    )
+    placed = algorithm(name)(problem, Options()).sites
+    assert sorted(placed.values()) == [("a",), ("a",), ("b",)], "three would fit in 30 MiB"
+    alone = replace(problem, sites=problem.sites[:1])
+    with pytest.raises(Infeasible, match="needs 12 MiB of memory, 6 free"):
+        algorithm(name)(alone, Options())
+    with pytest.raises(Malformed, match=r"extra_mib\.one\.a"):
+        algorithm(name)(replace(problem, extra_mib={"one": {"a": -1}}), Options())
+
+
 def test_first_fit_gives_up_where_the_milp_does_not(site: MakeSite, demand: MakeDemand) -> None:
     problem = Problem(
         (site("a", cpu=2), site("b", cpu=1)),

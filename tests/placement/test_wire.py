@@ -28,6 +28,7 @@ FULL = {
     "latency_ms": {"p": {"a": 1}},
     "current": {"web": ["a"]},
     "unfit": {"web": {"b": "its kernel is for Xen"}},
+    "extra_mib": {"web": {"a": 2}},
 }
 
 
