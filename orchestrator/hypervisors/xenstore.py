@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from threading import BoundedSemaphore
 
 from orchestrator.errors import StartFailed
+from orchestrator.hypervisors.connection_hints import LONGEST
 from orchestrator.hypervisors.connection_uri import read_uri
 from orchestrator.hypervisors.host_command import HostProcess, host_command
 from orchestrator.hypervisors.libvirt_faults import connection_hint
@@ -232,7 +233,7 @@ def _text(said: bytes) -> str:
     """Return the last line of foreign text, fit to be shown."""
     lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
     shown = "".join(each if each.isprintable() else "?" for each in lines[-1]) if lines else ""
-    return shown[: connection_hints.LONGEST]
+    return shown[: LONGEST]
 
 
 def _hint(text: str) -> str:
