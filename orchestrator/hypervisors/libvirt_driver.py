@@ -317,8 +317,12 @@ class LibvirtHypervisor(LibvirtCalls):
         if isinstance(event, GuestEnded) and self._depot.may_hold(event.instance):
             # In a thread, because a start of the same instance may be under way for long.
             threading.Thread(target=self._clear, args=(event.instance,), daemon=True).start()
-            if event.why == CRASHED and self._guests.dumps(event.instance):
-                return replace(event, dump=self._dumps.of(event.instance))
+        if (
+            isinstance(event, GuestEnded)
+            and event.why == CRASHED
+            and self._guests.dumps(event.instance)
+        ):
+            return replace(event, dump=self._dumps.of(event.instance))
         return event
 
     # --- files ------------------------------------------------------------------------------------
