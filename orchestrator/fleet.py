@@ -13,6 +13,7 @@ from itertools import count
 from orchestrator.addresses import AddressPools, PoolExhausted
 from orchestrator.errors import NoCapacity, NoHostReachable
 from orchestrator.model import (
+    AWAKE,
     Capacity,
     Endpoint,
     Host,
@@ -174,6 +175,24 @@ class Fleet:
                 return instance
         raise self._no_place(service, shut, reasons)
 
+    def reserve_elsewhere(self, instance: Instance, unfit: Mapping[str, str]) -> Instance:
+        """Choose a host that an instance could be migrated to, and hold there what it needs.
+
+        Returns the instance as MIGRATING there; until it is ready again, it holds its share on both
+        hosts. `unfit` are hosts that cannot take it, with why. Raises `NoCapacity`, or
+        `NoHostReachable`, saying why each host is out.
+        """
+        with self._lock:
+            shut = frozenset({instance.host} | self._lost.keys() | self._refused.keys())
+            shut |= self._draining
+            ranking = self._rank(instance.service, "", unfit)
+            for name in ranking.sites:
+                if name not in shut:
+                    moving = instance.migrating(name)
+                    self._keep(moving)
+                    return moving
+        raise self._no_place(instance.service, shut, ranking.reasons)
+
     def ranking(self, service: str, population: str, unfit: Mapping[str, str]) -> Ranking:
         """Return where one more instance would go now, best first, and why not elsewhere."""
         with self._lock:
@@ -192,13 +211,14 @@ class Fleet:
     def drop(self, instance: Instance, *, rest_until: float) -> None:
         """Forget an instance and let go of what it held; its address rests until then."""
         with self._lock:
-            if self._instances.pop(instance.name, None) is None:
+            known = self._instances.pop(instance.name, None)
+            if known is None:
                 return
             del self._by_service[instance.service][instance.name]
             self._hidden.discard(instance.name)
-            held = self._held.pop(instance.name)
-            self._used[instance.host] = _minus(self._used[instance.host], held)
-            self._pools.give_back(instance.host, instance.address, instance.service, rest_until)
+            self._let_go(known)
+            del self._held[instance.name]
+            self._pools.give_back(instance.address, instance.service, rest_until)
             self._reroute(instance.service)
 
     def get(self, name: str) -> Instance | None:
@@ -251,7 +271,7 @@ class Fleet:
             return tuple(
                 instance
                 for instance in self._of(service)
-                if instance.state is InstanceState.READY and instance.name not in self._hidden
+                if instance.state in AWAKE and instance.name not in self._hidden
             )
 
     def endpoints(self, service: str, population: str = "") -> tuple[Endpoint, ...]:
@@ -294,14 +314,23 @@ class Fleet:
         return known.ttl_s if known else 0
 
     def _keep(self, instance: Instance) -> None:
-        if instance.name not in self._instances:
+        before = self._instances.get(instance.name)
+        if before is None:
             known = self._services.get(instance.service)
-            held = known.resources if known else NOTHING
-            self._held[instance.name] = held
-            self._used[instance.host] = _plus(self._used.get(instance.host, NOTHING), held)
+            self._held[instance.name] = known.resources if known else NOTHING
+        else:
+            self._let_go(before)
+        for host in instance.hosts:
+            held = self._held[instance.name]
+            self._used[host] = _plus(self._used.get(host, NOTHING), held)
         self._instances[instance.name] = instance
         self._by_service.setdefault(instance.service, {})[instance.name] = instance
         self._reroute(instance.service)
+
+    def _let_go(self, instance: Instance) -> None:
+        """Hold nothing for an instance any more, as it was known."""
+        for host in instance.hosts:
+            self._used[host] = _minus(self._used[host], self._held[instance.name])
 
     def _reroute(self, service: str) -> None:
         """Bring the route of a service up to date; the others are as they were."""
@@ -338,7 +367,7 @@ class Fleet:
         uncounted_mib = sum(
             self._held[i.name].memory_mib
             for i in self._instances.values()
-            if i.host == host.name and i.name not in counted
+            if host.name in i.hosts and i.name not in counted
         )
         taken_mib = host.usable.memory_mib - (free.memory_mib - uncounted_mib)
         return Capacity(cpu=ours.cpu, memory_mib=max(ours.memory_mib, taken_mib))

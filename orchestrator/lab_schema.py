@@ -40,8 +40,10 @@ from orchestrator.lab_values import (
     Label,
     Latency,
     Line,
+    MachineAddress,
     MailAddress,
     Memory,
+    MigrateRule,
     Money,
     NetworkName,
     Pool,
@@ -75,6 +77,7 @@ from orchestrator.model import (
     Host,
     IdlePolicy,
     Link,
+    Migrate,
     OnHostLoss,
     Population,
     Price,
@@ -201,6 +204,11 @@ class HostEntry(Entry):
     energy: EnergyEntry = Field(default=EnergyEntry(), description="Power it draws.")
     price: PriceEntry = Field(default=PriceEntry(), description="What it costs.")
     network: NetworkEntry = Field(description="Network of its guests.")
+    migration_address: MachineAddress | None = Field(
+        default=None,
+        description="Name or address at which other hosts reach it to migrate guests to it; "
+        "default: as in `uri`, or else what its hypervisor says.",
+    )
 
     def noun(self, name: str) -> Host:
         """Return the host of that name."""
@@ -215,6 +223,7 @@ class HostEntry(Entry):
             labels=tuple(self.labels.items()),
             energy=Energy(self.energy.idle, self.energy.busy),
             price=Price(self.price.host_hour, self.price.cpu_hour, self.price.gib_hour),
+            migration_address=self.migration_address or "",
         )
 
 
@@ -492,6 +501,11 @@ class ServiceDefaults(Entry):
         default=OnHostLoss.WAKE_ELSEWHERE,
         description="Whether it may wake elsewhere when its host is lost, or waits (`keep`).",
     )
+    migrate: MigrateRule = Field(
+        default=Migrate.BOOT,
+        description="How it leaves a host that is drained: `boot` a copy elsewhere; `live`, as it "
+        "runs, where that is possible; `live-only`, or not at all.",
+    )
 
 
 def _nothing_required(schema: dict[str, Any]) -> None:
@@ -532,6 +546,7 @@ class ServiceEntry(ServiceDefaults):
             constraints=self.constraints.noun(),
             restart=Restart(self.restart),
             on_host_loss=OnHostLoss(self.on_host_loss),
+            migrate=Migrate(self.migrate),
         )
 
 

@@ -26,7 +26,7 @@ from images.errors import ImageRefused
 from images.families import known_families
 from images.families.template import parse
 from orchestrator import console_pattern
-from orchestrator.model import OnHostLoss, Port, Restart
+from orchestrator.model import Migrate, OnHostLoss, Port, Restart
 from orchestrator.units import BANDWIDTH, MEMORY, MILLISECONDS, POWER, RATE, SECONDS, Dimension
 
 LONGEST_KEY = 30
@@ -314,6 +314,10 @@ Uri = Annotated[
         1000,
     ),
 ]
+MachineAddress = Annotated[
+    str,
+    _matching(r"[A-Za-z0-9:._-]+", "write a machine's name or address, such as 10.0.0.2", 255),
+]
 NetworkName = Annotated[
     str,
     _matching(
@@ -343,6 +347,7 @@ CatalogName = Annotated[
 ]
 DiskFormat = Annotated[str, _one_of(("raw", "qcow2"), "format")]
 RestartWhen = Annotated[str, _one_of(tuple(Restart), "time to restart")]
+MigrateRule = Annotated[str, _one_of(tuple(Migrate), "way to move")]
 HostLossRule = Annotated[str, _one_of(tuple(OnHostLoss), "rule")]
 Flag = Annotated[bool, Written(_flag, {"type": "boolean"}, bool)]
 PortNumber = Annotated[int, _whole(1, 65535)]

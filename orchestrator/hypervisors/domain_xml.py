@@ -31,8 +31,8 @@ MARK_PREFIX = "edgewake"
 SLEEP_NAMESPACE = "urn:edgewake:sleep:1"  # of what is on a domain that our own `sleep` paused
 SLEEP_PREFIX = "edgewake-sleep"
 SLEEP_ELEMENT = '<sleep depth="paused"/>'
-_MARK_TAG = f"{{{MARK_NAMESPACE}}}guest"
-_MARK_TAGS = frozenset({_MARK_TAG, "guest"})
+MARK_TAG = f"{{{MARK_NAMESPACE}}}guest"
+_MARK_TAGS = frozenset({MARK_TAG, "guest"})
 BRIDGE = "bridge:"  # before the name of a bridge, where a network is named
 # The weight of a domain that was told nothing (Xen's credit schedulers) is what one core is worth.
 _XEN_WEIGHT_PER_CORE, _XEN_LEAST_WEIGHT, _XEN_MOST_WEIGHT = 256, 1, 65535
@@ -76,7 +76,7 @@ def domain_xml(
     _append_devices(domain, guest, emulator, console_log)
     if keep_owners:
         ET.SubElement(domain, "seclabel", type="none", model="dac")
-    return _pretty(domain)
+    return pretty(domain)
 
 
 def xen_domain_xml(guest: Guest, *, vif_script: str = "") -> str:
@@ -112,7 +112,7 @@ def xen_domain_xml(guest: Guest, *, vif_script: str = "") -> str:
         _append_xen_nic(devices, nic, vif_script)
     console = ET.SubElement(devices, "console", type="pty")
     ET.SubElement(console, "target", type="xen", port="0")
-    return _pretty(domain)
+    return pretty(domain)
 
 
 def parse_mark(xml: str) -> Mark | None:
@@ -122,10 +122,10 @@ def parse_mark(xml: str) -> Mark | None:
     The XML may come from anybody who can define a domain: a document type (the door to entity
     expansion) is refused unread, and a damaged or incomplete mark counts as no mark.
     """
-    root = _parse(xml)
+    root = parsed(xml)
     if root is None:
         return None
-    element = root if root.tag in _MARK_TAGS else root.find(f"metadata/{_MARK_TAG}")
+    element = root if root.tag in _MARK_TAGS else root.find(f"metadata/{MARK_TAG}")
     if element is None:
         return None
     address6 = element.get("address6")
@@ -169,7 +169,7 @@ def network_xml(owner: str, network: GuestNetwork) -> str:
     gateway6 = network.address6(network.gateway)
     if gateway6 is not None and network.subnet6 is not None:
         _append_ip(root, "ipv6", str(gateway6), network.subnet6.prefixlen)
-    return _pretty(root)
+    return pretty(root)
 
 
 def same_network(actual: str, wanted: str) -> bool:
@@ -188,7 +188,7 @@ def _domain(guest: Guest, virt: str) -> ET.Element:
     domain = ET.Element("domain", type=virt)
     _text(domain, "name", guest.name)
     _text(domain, "uuid", guest_uuid(guest.mark.owner, guest.name))
-    ET.SubElement(domain, "metadata").append(_mark_element(guest.mark))
+    ET.SubElement(domain, "metadata").append(mark_element(guest.mark))
     _text(domain, "memory", str(guest.boot.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(guest.boot.vcpus))
     return domain
@@ -292,9 +292,10 @@ def _interface_on(devices: ET.Element, nic: Nic) -> ET.Element:
     return element
 
 
-def _mark_element(mark: Mark) -> ET.Element:
+def mark_element(mark: Mark) -> ET.Element:
+    """Return the element that marks a domain as ours."""
     element = ET.Element(
-        _MARK_TAG,
+        MARK_TAG,
         owner=mark.owner,
         instance=mark.instance,
         service=mark.service,
@@ -321,7 +322,7 @@ def _append_dhcp(ip: ET.Element, network: GuestNetwork) -> None:
 
 
 def _network_facts(xml: str) -> tuple[str, str, frozenset[str], frozenset[tuple[str, str]]] | None:
-    root = _parse(xml)
+    root = parsed(xml)
     if root is None:
         return None
     bridge, forward = root.find("bridge"), root.find("forward")
@@ -344,7 +345,8 @@ def _interface(ip: ET.Element) -> str:
     return str(ip_interface(f"{ip.get('address', '')}/{length}"))
 
 
-def _parse(xml: str) -> ET.Element | None:
+def parsed(xml: str) -> ET.Element | None:
+    """Return the root of XML that libvirt wrote; None if it is none, or has a document type."""
     if "<!" in xml.replace("<!--", ""):  # a document type or CDATA; libvirt itself writes neither
         return None
     try:
@@ -357,6 +359,7 @@ def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
     ET.SubElement(parent, tag, attributes).text = text
 
 
-def _pretty(root: ET.Element) -> str:
+def pretty(root: ET.Element) -> str:
+    """Return XML as text, indented."""
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"

@@ -33,8 +33,10 @@ from orchestrator.hypervisors.base import (
     HostBack,
     HostEvent,
     HostLost,
+    Hypervisor,
     Listener,
     Stamp,
+    Tell,
 )
 from orchestrator.hypervisors.connection import OPEN_TIMEOUT_S, Connections, Unopened
 from orchestrator.hypervisors.consoles import ConsoleLogs
@@ -52,9 +54,11 @@ from orchestrator.hypervisors.domain_xml import (
 from orchestrator.hypervisors.libvirt_consoles import ConsoleStreams
 from orchestrator.hypervisors.libvirt_errors import hint, is_unreachable, lookup
 from orchestrator.hypervisors.libvirt_line import SHARED, Line, error_text
+from orchestrator.hypervisors.libvirt_migration import address_of, carry_out
 from orchestrator.hypervisors.libvirt_networks import Networks
 from orchestrator.hypervisors.libvirt_pool import LibvirtPool, files_of
 from orchestrator.hypervisors.listeners import Listeners
+from orchestrator.hypervisors.migrated_xml import migrated_xml
 from orchestrator.hypervisors.saved import SavedGuests
 from orchestrator.hypervisors.turns import Turns
 from orchestrator.hypervisors.xen_script import VifScript
@@ -72,6 +76,7 @@ DEPOT_DIR = Path("/var/lib/edgewake/depot")  # on the host; one folder per owner
 
 SHUTDOWN_S = 1.0  # what a guest that obeys may take to end; hello takes a few milliseconds
 SHUTDOWN_POLL_S = 0.01
+_AS_SENT = libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE
 _OVER = frozenset(
     {libvirt.VIR_DOMAIN_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
 )
@@ -210,6 +215,23 @@ class LibvirtHypervisor:
             elif _state(domain) == libvirt.VIR_DOMAIN_PAUSED:
                 domain.resume()
                 _set_asleep(domain, None)
+
+    def migrate(self, guest: Guest, to: Hypervisor, tell: Tell) -> None:
+        """Send a guest of ours, as it runs, to another host; return when it runs there."""
+        what = f"migrate {guest.name} to {guest.mark.host}"
+        if not isinstance(to, LibvirtHypervisor) or to._xen is not self._xen:
+            raise self._refused(f"{what}: another hypervisor runs there", "boot it there")
+        if to.host.uri == self.host.uri:
+            raise self._refused(f"{what}: that is the same libvirt", "boot it there")
+        with self._turns.of(guest.name), to._turns.of(guest.name):
+            with self._translated(what):
+                domain = self._leaving(guest)
+            with to._translated(what):
+                dest = to._connect()
+                xml = to._awaited(guest, domain.XMLDesc(_AS_SENT), dest)
+            arrived = self._sent(domain, to, dest, xml, tell)
+            to._took_over(arrived, guest.name)
+            self._drop(guest.name)
 
     def saved(self) -> tuple[Mark, ...]:
         """Return the marks of our guests that sleep on the host's disk."""
@@ -382,6 +404,69 @@ class LibvirtHypervisor:
             domain.resume()
             undo.pop_all()
 
+    # --- migration --------------------------------------------------------------------------------
+
+    def _leaving(self, guest: Guest) -> libvirt.virDomain:
+        """Return the domain of a guest of ours that runs and has nothing on its host's disk."""
+        uuid = guest_uuid(self.owner, guest.name)
+        domain = lookup(self._connect().conn.lookupByUUIDString, uuid)
+        ours = domain is not None and self._mark_of(domain) is not None
+        if domain is None or not ours or _state(domain) != libvirt.VIR_DOMAIN_RUNNING:
+            raise self._refused(f"{guest.name} does not run there", "start it first")
+        if (disk := self._depot.written_to(guest.boot)) is not None:
+            raise self._refused(
+                f"{guest.name} cannot be migrated: what it writes to {disk} stays there",
+                "make the disk read-only, or boot it elsewhere",
+            )
+        return domain
+
+    def _awaited(self, guest: Guest, xml: str, line: Line) -> str:
+        """Bring here what a guest needs that another host is to send; return its description."""
+        existing = lookup(line.conn.lookupByName, guest.name)
+        if existing is not None:
+            if self._mark_of(existing) is None:
+                raise self._not_ours(guest.name)
+            if _state(existing) == libvirt.VIR_DOMAIN_RUNNING:
+                raise self._refused(f"{guest.name} runs there already", "stop one of the two")
+            self._destroy(existing)  # what an attempt that was cut off has left
+        self._saved.drop(guest_uuid(self.owner, guest.name))
+        boot = self._for_xen(guest.boot, line) if self._xen else guest.boot
+        placed = replace(guest, boot=self._depot.placed(guest.name, boot))
+        try:
+            return migrated_xml(
+                xml,
+                placed,
+                console_log=None if self._streams else self._consoles.kept(guest.name),
+                vif_script=self._script() if self._xen else "",
+                keep_owners=line.user is not None,
+            )
+        except ValueError as error:
+            raise self._refused(str(error), "boot it there") from error
+
+    def _sent(
+        self,
+        domain: libvirt.virDomain,
+        to: "LibvirtHypervisor",
+        dest: Line,
+        xml: str,
+        tell: Tell,
+    ) -> libvirt.virDomain:
+        what, uri = f"migrate {domain.name()} to {to.host.name}", address_of(to.host)
+        with self._translated(what), self._ending_by_us(domain.UUIDString()):
+            try:
+                return carry_out(domain, dest.conn, xml, uri=uri, xen=self._xen, tell=tell)
+            except libvirt.libvirtError as error:
+                if is_unreachable(error) and dest.conn.isAlive() != 1:
+                    raise HostUnreachable(to.host.name, f"{what}: {error_text(error)}") from error
+                raise
+
+    def _took_over(self, domain: libvirt.virDomain, instance: str) -> None:
+        """Take note of a guest that another host has sent."""
+        with self._lock:
+            self._guests[domain.UUIDString()] = instance
+        if self._streams:
+            self._streams.keep([(instance, domain)])
+
     # --- domains ----------------------------------------------------------------------------------
 
     def _xml(self, guest: Guest, line: Line) -> str:
@@ -423,10 +508,7 @@ class LibvirtHypervisor:
         """Return whether this domain is the guest, running; clear away a half-made one of ours."""
         mark = self._mark_of(domain)
         if mark is None:
-            raise self._refused(
-                f"a domain named {guest.name} exists there and is not ours",
-                "rename or remove it, or give the lab another name",
-            )
+            raise self._not_ours(guest.name)
         if _state(domain) != libvirt.VIR_DOMAIN_RUNNING:
             self._destroy(domain)
             return False
@@ -520,6 +602,12 @@ class LibvirtHypervisor:
             why, advice = "", ""
         advice = advice or f"see {libxl_log.FOLDER}/{libxl_log.FILE} there"
         return self._refused(f"{what}: {why or text}", advice)
+
+    def _not_ours(self, name: str) -> StartFailed:
+        return self._refused(
+            f"a domain named {name} exists there and is not ours",
+            "rename or remove it, or give the lab another name",
+        )
 
     def _refused(self, message: str, advice: str) -> StartFailed:
         return StartFailed(self.host.name, message, hint=advice)
