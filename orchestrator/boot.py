@@ -142,13 +142,16 @@ class Boots:
             undo.pop_all()
         return ready
 
-    def _await_answer(self, instance: Instance, service: Service, deadline: float) -> None:
+    def _await_answer(
+        self, instance: Instance, service: Service, deadline: float, *, moved: bool = False
+    ) -> None:
         parts = self._parts(instance)
         target = Target(
             address=instance.address,
             address6=instance.address6,
             mac=instance.mac,
             console=lambda: parts.hypervisor.console(instance.name),
+            moved=moved,
         )
         where = f"{instance.name} on {instance.host}"
         hint = f"see 'edgewake logs {service.name}'"
@@ -184,10 +187,15 @@ class Boots:
                 self._waiting.pop(instance.name, None)
                 self._deaths.pop(instance.name, None)
 
-    def answers(self, instance: Instance, service: Service, patience_s: float) -> bool:
-        """Return whether a guest answers its probe now; waits so many seconds at most."""
+    def answers(
+        self, instance: Instance, service: Service, patience_s: float, *, moved: bool = False
+    ) -> bool:
+        """Return whether a guest answers its probe now; waits so many seconds at most.
+
+        `moved` says that it has just been migrated.
+        """
         try:
-            self._await_answer(instance, service, time.monotonic() + patience_s)
+            self._await_answer(instance, service, time.monotonic() + patience_s, moved=moved)
         except WakeError:
             return False
         return True

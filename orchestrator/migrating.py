@@ -212,7 +212,7 @@ class Migrator:
 
     def _arrived(self, moving: Instance, service: Service) -> Migrated:
         """See whether a guest answers where it is now, and send it back if it does not."""
-        if self._boots.answers(moving.arrived(), service, service.deadline_s):
+        if self._boots.answers(moving.arrived(), service, service.deadline_s, moved=True):
             return self._done(self._settled(moving.arrived()))
         silent = f"it did not answer on {moving.to} within {service.deadline_s:g} s of its arrival"
         back = moving.arrived().migrating(moving.host)

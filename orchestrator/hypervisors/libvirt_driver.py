@@ -229,8 +229,8 @@ class LibvirtHypervisor:
             with to._translated(what):
                 dest = to._connect()
                 xml = to._awaited(guest, domain.XMLDesc(_AS_SENT), dest)
-            arrived = self._sent(domain, to, dest, xml, tell)
-            to._took_over(arrived, guest.name)
+            self._send(domain, to, dest, xml, tell)
+            to._take_over(guest.name)
             self._drop(guest.name)
 
     def saved(self) -> tuple[Mark, ...]:
@@ -443,29 +443,33 @@ class LibvirtHypervisor:
         except ValueError as error:
             raise self._refused(str(error), "boot it there") from error
 
-    def _sent(
+    def _send(
         self,
         domain: libvirt.virDomain,
         to: "LibvirtHypervisor",
         dest: Line,
         xml: str,
         tell: Tell,
-    ) -> libvirt.virDomain:
+    ) -> None:
         what, uri = f"migrate {domain.name()} to {to.host.name}", address_of(to.host)
         with self._translated(what), self._ending_by_us(domain.UUIDString()):
             try:
-                return carry_out(domain, dest.conn, xml, uri=uri, xen=self._xen, tell=tell)
+                carry_out(domain, dest.conn, xml, uri=uri, xen=self._xen, tell=tell)
             except libvirt.libvirtError as error:
                 if is_unreachable(error) and dest.conn.isAlive() != 1:
                     raise HostUnreachable(to.host.name, f"{what}: {error_text(error)}") from error
                 raise
 
-    def _took_over(self, domain: libvirt.virDomain, instance: str) -> None:
-        """Take note of a guest that another host has sent."""
+    def _take_over(self, instance: str) -> None:
+        """Take note of a guest that another host has sent; what fails, `running` makes good."""
+        uuid = guest_uuid(self.owner, instance)
         with self._lock:
-            self._guests[domain.UUIDString()] = instance
+            self._guests[uuid] = instance
         if self._streams:
-            self._streams.keep([(instance, domain)])
+            with suppress(HypervisorError), self._translated(f"console of {instance}"):
+                # What the migration returned belongs to the other host's connection.
+                domain = self._connect().conn.lookupByUUIDString(uuid)
+                self._streams.keep([(instance, domain)])
 
     # --- domains ----------------------------------------------------------------------------------
 

@@ -40,8 +40,8 @@ def carry_out(
     uri: str,
     xen: bool,
     tell: Tell,
-) -> libvirt.virDomain:
-    """Migrate a domain and return it as it runs at `dest`, described by `xml`.
+) -> None:
+    """Migrate a domain and return when it runs at `dest`, described by `xml`.
 
     `uri` is `address_of` the destination. Called off as soon as `tell` says so or the connection to
     `dest` is lost, where libvirt can do that: its Xen driver cannot. Raises `libvirtError`.
@@ -58,7 +58,7 @@ def carry_out(
         while not wait([under_way], LOOK_S).done:
             wanted = tell(_sent(domain)) and dest.isAlive() == 1
             over = over or (not wanted and _called_off(domain))
-        return under_way.result()
+        under_way.result()
 
 
 def _sent(domain: libvirt.virDomain) -> Sent:
