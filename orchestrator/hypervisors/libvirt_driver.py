@@ -137,6 +137,7 @@ class LibvirtHypervisor:
         self._closed = False
         self._guests: dict[str, str] = {}  # domain UUID → instance, of ours that run
         self._ending: Counter[str] = Counter()  # by UUID: ends that we caused and will hear of
+        self._busy: set[str] = set()  # UUIDs of domains that libvirt makes everyone wait for
         self._marks: dict[tuple[str, int], Mark] = {}  # by domain UUID and run; they never change
         self._listeners = Listeners(host.name, self._take_note)
         self._connection = connections.join(host.uri, self)
@@ -244,8 +245,11 @@ class LibvirtHypervisor:
     def running(self) -> tuple[RunningGuest, ...]:
         """Return our guests in this host's memory, paused ones too, with their counters."""
         with self._translated("list guests"):
-            count = census.xen_census if self._xen else census.qemu_census
-            found, domains = count(self._connect().conn, self._mark_of)
+            conn = self._connect().conn
+            if self._xen:
+                found, domains = census.xen_census(conn, self._mark_of, self._busy)
+            else:
+                found, domains = census.qemu_census(conn, self._mark_of)
             present = census.present(found)
             if self._streams:
                 self._streams.keep((one.mark.instance, one.domain) for one in present)
@@ -322,6 +326,7 @@ class LibvirtHypervisor:
         self._forget()
         if self._streams:
             self._streams.lost()
+        self._busy.clear()
         with self._lock:
             self._ending.clear()  # what we were to hear of, we never shall
         self._listeners.tell(HostLost(self.host.name, why))
@@ -452,13 +457,25 @@ class LibvirtHypervisor:
         tell: Tell,
     ) -> None:
         what, uri = f"migrate {domain.name()} to {to.host.name}", address_of(to.host)
-        with self._translated(what), self._ending_by_us(domain.UUIDString()):
+        uuid = domain.UUIDString()
+        with self._translated(what), self._ending_by_us(uuid), self._held_up(uuid, to):
             try:
                 carry_out(domain, dest.conn, xml, uri=uri, xen=self._xen, tell=tell)
             except libvirt.libvirtError as error:
                 if is_unreachable(error) and dest.conn.isAlive() != 1:
                     raise HostUnreachable(to.host.name, f"{what}: {error_text(error)}") from error
                 raise
+
+    @contextmanager
+    def _held_up(self, uuid: str, to: "LibvirtHypervisor") -> Iterator[None]:
+        """Ask nothing of a domain that waits for the end of its migration, on either host."""
+        for driver in (self, to):
+            driver._busy.add(uuid)
+        try:
+            yield
+        finally:
+            for driver in (self, to):
+                driver._busy.discard(uuid)
 
     def _take_over(self, instance: str) -> None:
         """Take note of a guest that another host has sent; what fails, `running` makes good."""

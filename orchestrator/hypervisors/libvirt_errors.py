@@ -31,6 +31,10 @@ _HINTS = (  # what libvirt's text contains (in lower case), and what to do about
     ("is not active", "start it with `virsh net-start`"),
     ("permission denied", "QEMU's user must be able to read the image and enter its folders"),
     ("no space left", "free some there, or remove images that nothing uses"),
+    (
+        "remotedispatchdomainmigrate",
+        "a migration that was cut off still holds it: restart libvirtd there; its guests go on",
+    ),
     ("no such file", "is the image on that host? one that was sent there is sent again"),
     ("could not open", "is the image on that host, readable by QEMU's user?"),
     ("virstorage", "that libvirt has no storage driver, which images and disks need: install it"),
