@@ -134,6 +134,9 @@ class Migrator:
         guest is on neither: then nobody is led to it, and it ends at the next look at its host.
         """
         name = moving.name
+        of_lab = {host.name for host in self._fleet.lab.hosts}
+        if of_lab & set(moving.hosts) - self._boots.hosts.keys():
+            return None  # one of them is just being opened
         here, there = self._seen(moving.host, name), self._seen(moving.to, name)
         verdict = outcome(here, there)
         if verdict is Outcome.OPEN:

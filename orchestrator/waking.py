@@ -130,7 +130,7 @@ class Waker:
         if service.on_host_loss is not OnHostLoss.KEEP:
             return ()
         lost = self._fleet.lost()
-        return tuple(each for each in self._fleet.of(service.name) if each.host in lost)
+        return tuple(e for e in self._fleet.of(service.name) if lost.keys() & set(e.hosts))
 
     def boot(
         self, service: Service, population: str, deadline: float, trace: WakeTrace, only: str = ""
@@ -238,6 +238,7 @@ class Waker:
         awake = bool(self._fleet.serving(service))
         for instance in self._fleet.of(service):
             ends = self._fleet.hidden(instance.name) and instance.host not in lost
+            ends = ends and instance.state is not InstanceState.MIGRATING  # may yet be found
             if ends and not (awake and self._leaving(instance.name)):
                 self.end(instance)
 

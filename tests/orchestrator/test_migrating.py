@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from images.bootspec import Disk, HostTraits, Image, Platform
+from images.families.linux import Linux
 from images.inspect import Inspector
+from orchestrator.boot import HostParts
 from orchestrator.drain import DrainReport
 from orchestrator.errors import ImageUnusable, StartFailed
 from orchestrator.hypervisors.memory import MemoryHypervisor
@@ -18,6 +20,7 @@ from orchestrator.library import Library, Place
 from orchestrator.migrating import obstacle
 from orchestrator.model import (
     Constraints,
+    DnsSettings,
     GuestNetwork,
     GuestState,
     Host,
@@ -176,8 +179,8 @@ def test_why_a_guest_cannot_be_migrated(
     disks = (replace(disk, path=kernel),) if disk else ()
     places = [Place(host, traits) for host, traits in zip(TWO, (here, there), strict=True)]
     library = Library(Inspector())
-    service, dns = a_live(), None
-    lab = Lab("t", dns, TWO, images=(replace(image, disks=disks),), services=(service,))  # type: ignore[arg-type]
+    service, dns = a_live(), DnsSettings("edge.test")
+    lab = Lab("t", dns, TWO, images=(replace(image, disks=disks),), services=(service,))
     fit = library.fit(lab, service, Place(TWO[0], QEMU))
     assert why in obstacle(*places, {"a": fit, "b": fit})
     assert bool(why) is bool(obstacle(*places, {"a": fit, "b": fit}))
@@ -186,6 +189,16 @@ def test_why_a_guest_cannot_be_migrated(
         assert "another image" in obstacle(*places, {"a": fit, "b": other})
         bad = ImageUnusable("web", "too old")
         assert "too old" in obstacle(*places, {"a": fit, "b": bad})
+
+
+def test_a_family_whose_guests_do_not_survive_it_says_so(image: Image) -> None:
+    lab = Lab("t", DnsSettings("edge.test"), TWO, images=(image,), services=(a_live(),))
+    places = [Place(host, QEMU) for host in TWO]
+    fit = Library(Inspector()).fit(lab, a_live(), places[0])
+    traits = replace(fit.known.family.traits, no_migration={Platform.QEMU: "its clock stops"})
+
+    frail = replace(fit, known=replace(fit.known, family=Linux(traits)))
+    assert obstacle(*places, {"a": frail, "b": frail}) == "its clock stops"
 
 
 # --- whole migrations -----------------------------------------------------------------------------
@@ -527,6 +540,29 @@ def test_a_query_right_after_a_restart_is_led_to_what_was_being_migrated(
     assert world.ask("web")[0].host == "a"
     assert world.guests() == [NAME]
     assert world.drivers["a"].starts == []
+
+
+def test_a_host_that_is_not_open_yet_is_waited_for(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a half would be left there, which nobody would look for any more."""
+    world = make_world(a_live(), hosts=TWO)
+    world.ask("web")
+    ready = world.control.fleet.get(NAME)
+    assert ready is not None
+    world.crash()
+    half(world, "b", ready, HELD)
+    world.store.save(ready.migrating("b"))
+    open_host = world.open_host
+
+    def slowly(host: Host) -> HostParts:
+        time.sleep(0.3 if host.name == "b" else 0.0)
+        return open_host(host)
+
+    monkeypatch.setattr(world, "open_host", slowly)
+    world.start()
+    sweeping(world, lambda: state_of(world) == (InstanceState.READY, "a"))
+    assert (world.guests("a"), world.guests("b")) == ([NAME], [])
 
 
 def test_a_migrated_guest_whose_record_was_lost_is_adopted(make_world: MakeWorld) -> None:
