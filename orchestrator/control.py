@@ -32,7 +32,9 @@ from orchestrator.hosts import Hosts, OpenHost
 from orchestrator.idle import Usage, Verdict, verdict
 from orchestrator.journal import Journal
 from orchestrator.library import Fit, Library
+from orchestrator.migrating import Migrator
 from orchestrator.model import (
+    AWAKE,
     Client,
     Endpoint,
     Event,
@@ -119,6 +121,7 @@ class Orchestrator:
             mend=self._hosts.mend,
             recall=lambda service: self._retirer.recall(service),  # noqa: PLW0108 - made below
             leaving=lambda instance: self._retirer.holds(instance),  # noqa: PLW0108 - made below
+            resolve=lambda instance: self._migrator.resolve(instance),  # noqa: PLW0108 - made below
             background=self._ender,
         )
         self._retirer = Retirer(
@@ -139,12 +142,16 @@ class Orchestrator:
             in_hand=self._is_in_hand,
             background=self._pool,
         )
+        self._migrator = Migrator(
+            self.fleet, store, self._boots, self._journal, steer=self._steering.steer
+        )
         self._drainer = Drainer(
             self.fleet,
             store,
             self._waker,
             self._retirer,
             self._journal,
+            migrator=self._migrator,
             in_hand=self._is_in_hand,
             backing_off=self._keeper.backing_off,
             background=self._draining,
@@ -160,6 +167,7 @@ class Orchestrator:
             asked=self.asked,
             steer=self._steering.steer,
             lost=self._keeper.lost,
+            resolve=self._migrator.resolve,
             background=self._ender,
         )
         self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once()
@@ -295,14 +303,18 @@ class Orchestrator:
     def drain(self, host: str, *, force: bool = False) -> DrainReport:
         """Begin to move everything off a host, and place nothing there; returns at once.
 
-        Each instance is booted elsewhere before it is ended. What can run nowhere else is left
-        running and reported, or with `force` ended. The wish is stored: a restart goes on with it.
+        Each instance is migrated as it runs, if its service says so and it can be, or is booted
+        elsewhere before it is ended. What can run nowhere else is left running and reported, or
+        with `force` ended. The wish is stored: a restart goes on with it.
         """
         self._known_host(host)
         return self._drainer.begin(host, force=force)
 
     def undrain(self, host: str) -> None:
-        """Use a host again; a drain that is under way stops after its present step."""
+        """Use a host again; a drain that is under way stops after its present step.
+
+        A migration is called off; if it is too late for that, it is such a step.
+        """
         self._known_host(host)
         self._drainer.undo(host)
         self._keeper.try_again()
@@ -568,7 +580,7 @@ class Orchestrator:
         instances = self.fleet.of(service.name)
         states = {instance.state for instance in instances}
         losses = self._keeper.trouble(service.name)
-        if InstanceState.READY in states:
+        if states & AWAKE:
             return ServiceStatus(service, "awake", instances, self._idle(service).reason, losses)
         if InstanceState.BOOTING in states:
             return ServiceStatus(service, "waking", instances, trouble=losses)

@@ -45,8 +45,10 @@ from orchestrator.lab_values import (
     Label,
     Latency,
     Line,
+    MachineAddress,
     MailAddress,
     Memory,
+    MigrateRule,
     Money,
     NetworkName,
     Pool,
@@ -81,6 +83,7 @@ from orchestrator.model import (
     Host,
     IdlePolicy,
     Link,
+    Migrate,
     OnCrash,
     OnHostLoss,
     Population,
@@ -212,6 +215,11 @@ class HostEntry(Entry):
     energy: EnergyEntry = Field(default=EnergyEntry(), description="Power it draws.")
     price: PriceEntry = Field(default=PriceEntry(), description="What it costs.")
     network: NetworkEntry = Field(description="Network of its guests.")
+    migration_address: MachineAddress | None = Field(
+        default=None,
+        description="Name or address at which other hosts reach it to migrate guests to it; "
+        "default: as in `uri`, or else what its hypervisor says.",
+    )
 
     def noun(self, name: str) -> Host:
         """Return the host of that name."""
@@ -228,6 +236,7 @@ class HostEntry(Entry):
             price=Price(self.price.host_hour, self.price.cpu_hour, self.price.gib_hour),
             architecture=Architecture(self.arch),
             guest_cpus=self.guest_cpus or (),
+            migration_address=self.migration_address or "",
         )
 
 
@@ -540,6 +549,11 @@ class ServiceDefaults(Entry):
         default=OnCrash.DESTROY,
         description="Whether its memory is kept on the host when it crashes: `coredump` (Xen PV).",
     )
+    migrate: MigrateRule = Field(
+        default=Migrate.BOOT,
+        description="How it leaves a host that is drained: `boot` a copy elsewhere; `live`, as it "
+        "runs, where that is possible; `live-only`, or not at all.",
+    )
 
 
 def _nothing_required(schema: dict[str, Any]) -> None:
@@ -582,6 +596,7 @@ class ServiceEntry(ServiceDefaults):
             restart=Restart(self.restart),
             on_host_loss=OnHostLoss(self.on_host_loss),
             on_crash=OnCrash(self.on_crash),
+            migrate=Migrate(self.migrate),
         )
 
 

@@ -110,7 +110,8 @@ class Host:
     """An edge host that can run guests. `router` is where it is attached to the virtual network.
 
     `architecture` is that of its processors. `guest_cpus` are the numbers of those that guests may
-    run on, in order; empty means all.
+    run on, in order; empty means all. `migration_address` is where other hosts reach it to send it
+    a guest that runs; empty: where its URI says, or else where its hypervisor does.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Host:
     price: Price = Price()
     architecture: Architecture = Architecture.X86_64
     guest_cpus: tuple[int, ...] = ()
+    migration_address: str = ""
 
     @property
     def usable(self) -> Capacity:
@@ -263,6 +265,32 @@ class OnHostLoss(StrEnum):
     KEEP = "keep"  # wait for the host: there are never two copies
 
 
+def apart(a: Host, b: Host) -> str:
+    """Return why a guest cannot keep its address between two hosts; empty if it can.
+
+    It can where both give their guests the same layer-2 network. That cannot be seen from here; a
+    lab file says so by the same subnets and the same gateway.
+    """
+    ours, theirs = a.network, b.network
+    if (ours.subnet, ours.subnet6) != (theirs.subnet, theirs.subnet6):
+        return f"{a.name} and {b.name} have different subnets"
+    if ours.gateway != theirs.gateway:
+        return f"{a.name} and {b.name} have different gateways"
+    if ours.dhcp != theirs.dhcp:
+        return f"only one of {a.name} and {b.name} has DHCP"
+    if ours.create and theirs.create:
+        return f"{a.name} and {b.name} both make a network of their own (`create`)"
+    return ""
+
+
+class Migrate(StrEnum):
+    """How an instance leaves a host that is being drained."""
+
+    BOOT = "boot"  # a copy is booted elsewhere, then it is ended
+    LIVE = "live"  # as it runs, with all its memory; else as BOOT
+    LIVE_ONLY = "live-only"  # as it runs, or not at all: what it has in memory is nowhere else
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """A service that exists only while somebody needs it.
@@ -293,6 +321,7 @@ class Service:
     restart: Restart = Restart.ON_QUERY
     on_host_loss: OnHostLoss = OnHostLoss.WAKE_ELSEWHERE
     on_crash: OnCrash = OnCrash.DESTROY
+    migrate: Migrate = Migrate.BOOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,18 +369,23 @@ class Lab:
 class InstanceState(StrEnum):
     """Where an instance is in its life; an instance that is gone has no state, it is removed.
 
-    BOOTING is stored *before* the hypervisor is asked for anything, STOPPING before a guest is
-    destroyed: after a crash at any instant, what is stored covers everything that may exist.
+    BOOTING is stored *before* the hypervisor is asked for anything, MIGRATING before a guest is
+    sent to another host, STOPPING before a guest is destroyed: after a crash at any instant, what
+    is stored covers everything that may exist.
     """
 
     BOOTING = "booting"
     READY = "ready"
+    MIGRATING = "migrating"  # it answers, on the host where it was or already on the other
     STOPPING = "stopping"
 
 
+AWAKE = frozenset({InstanceState.READY, InstanceState.MIGRATING})  # it answers
+
 ALLOWED_STEPS: dict[InstanceState, frozenset[InstanceState]] = {
     InstanceState.BOOTING: frozenset({InstanceState.READY, InstanceState.STOPPING}),
-    InstanceState.READY: frozenset({InstanceState.STOPPING}),
+    InstanceState.READY: frozenset({InstanceState.MIGRATING, InstanceState.STOPPING}),
+    InstanceState.MIGRATING: frozenset({InstanceState.READY, InstanceState.STOPPING}),
     InstanceState.STOPPING: frozenset(),
 }
 
@@ -361,7 +395,8 @@ class Instance:
     """One guest of a service, from the moment we intend it until it is gone.
 
     `name` is also the domain's name on its hypervisor: see `instance_name`. `ready_at` is None
-    until the readiness probe was answered.
+    until the readiness probe was answered. `to` is the host that it is being migrated to, empty
+    unless it is: until that is settled, its guest may be on either.
     """
 
     name: str
@@ -373,12 +408,27 @@ class Instance:
     created_at: float
     address6: IPv6Address | None = None
     ready_at: float | None = None
+    to: str = ""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts where its guest may be."""
+        return (self.host, self.to) if self.to else (self.host,)
 
     def step(self, state: InstanceState, *, ready_at: float | None = None) -> "Instance":
         """Return this instance in another state; ValueError if the step is not allowed."""
         if state not in ALLOWED_STEPS[self.state]:
             raise ValueError(f"{self.name}: no step from {self.state} to {state}")
-        return replace(self, state=state, ready_at=ready_at or self.ready_at)
+        to = "" if state is InstanceState.READY else self.to
+        return replace(self, state=state, ready_at=ready_at or self.ready_at, to=to)
+
+    def migrating(self, to: str) -> "Instance":
+        """Return this instance on its way to another host; ValueError if it may not go."""
+        return replace(self.step(InstanceState.MIGRATING), to=to)
+
+    def arrived(self) -> "Instance":
+        """Return this instance where it was being migrated to; it keeps its addresses."""
+        return replace(self.step(InstanceState.READY), host=self.to)
 
 
 @dataclass(frozen=True, slots=True)

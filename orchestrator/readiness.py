@@ -32,6 +32,7 @@ LEAST_INTERVAL_S = 0.005
 MOST_INTERVAL_S = 0.020  # how late an answer may be noticed
 AGAIN_S = 0.005  # after a refusal: the guest is up, only its server is not there yet
 NO_ROUTE_S = 0.1  # after an error of our own side
+CALL_S = 0.2  # between two broadcasts for a guest that has moved
 HINT_S = 3.0  # the kernel gives up on a neighbour that stays silent for 5 s (arp(7))
 SHORT_S = 0.2  # life of most attempts
 LONG_S = 3.0  # life of every `LONG_EACH`-th: a slow guest's answer may take longer to come
@@ -60,7 +61,8 @@ class Target:
     """Whom to ask.
 
     `console` returns what the guest has printed so far; `watch_key` is `Hypervisor.watch_key` of
-    this guest.
+    this guest. `moved` says that it may be at another place of its network than it was: it is asked
+    for by broadcast, and its answer shows bridges on the way where it is now.
     """
 
     address: IPv4Address
@@ -68,6 +70,7 @@ class Target:
     mac: str
     console: Callable[[], bytes]
     watch_key: Callable[[str], KeyWatch] = _no_keys
+    moved: bool = False
 
 
 def interval(waited: float) -> float:
@@ -118,6 +121,8 @@ def wait(
             if now >= next_hint and probe.kind not in _OFF_NETWORK:
                 neighbours.hint(target.address, target.mac)
                 next_hint = now + HINT_S
+                if target.moved and neighbours.call(target.address):
+                    next_hint = now + CALL_S
             if now >= prober.due and prober.launch(now, interval(now - began)):
                 return
             timeout = min(TICK_S, deadline - now, max(0.0, prober.due - now))

@@ -22,6 +22,7 @@ from orchestrator.reconcile import (
     End,
     Finish,
     Keep,
+    Resolve,
     Settlement,
     orphan,
     settle,
@@ -38,7 +39,7 @@ class Settler:
     """Acts on news from hosts.
 
     `asked` is `Orchestrator.asked`; `steer` tells all steering; `lost` is told of each awake
-    instance that died or is as silent as its host.
+    instance that died or is as silent as its host; `resolve` is `Migrator.resolve`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Settler:
         asked: dict[str, float],
         steer: Callable[[], None],
         lost: Callable[[Instance, str], None],
+        resolve: Callable[[Instance], Instance | None],
         background: Background,
     ) -> None:
         self._fleet = fleet
@@ -66,8 +68,10 @@ class Settler:
         self._asked = asked
         self._steer = steer
         self._lost = lost
+        self._resolve = resolve
         self._background = background
         self._probing: set[str] = set()
+        self._resolving: set[str] = set()
 
     def take_in(self, news: News) -> None:
         """Settle what a host says with what we remember of it."""
@@ -138,7 +142,7 @@ class Settler:
         for guest in news.running:
             name = guest.mark.instance
             twin = self._fleet.get(name)
-            if twin is not None and twin.host != news.host.name:
+            if twin is not None and news.host.name not in twin.hosts:
                 # The name is in use elsewhere by now: this copy is the stale one.
                 self._background.do(self._boots.hosts[news.host.name].hypervisor.stop, name)
             if name not in names and twin is None:
@@ -158,6 +162,10 @@ class Settler:
                 self._take_back(instance)
             case Finish() if news.fresh and present is instance and resting:
                 self._background.do(self._finish, instance)
+            case Resolve() if present is instance and resting:
+                if instance.name not in self._resolving:
+                    self._resolving.add(instance.name)
+                    self._background.do(self._resolve_in_turn, instance)
             case End(why=why) if _may_end(instance, present, news, resting=resting):
                 why = news.ended.get(instance.name, why)
                 self._journal.record("ended", instance.service, f"{instance.name}: {why}")
@@ -198,6 +206,17 @@ class Settler:
         if self._fleet.restore(instance):
             self._usage.woke(instance.service, time.monotonic())
             self._steer()
+
+    def _resolve_in_turn(self, instance: Instance) -> None:
+        """Find out what became of a migration that an earlier run, or a lost host, cut off."""
+        try:
+            with self._waker.locks[instance.service]:
+                if self._fleet.get(instance.name) is instance and (
+                    ready := self._resolve(instance)
+                ):
+                    self._adopt(ready, f"on {ready.host}, after its migration was cut off")
+        finally:
+            self._resolving.discard(instance.name)
 
     def _finish(self, instance: Instance) -> None:
         """Carry a boot that an earlier run began to its end."""

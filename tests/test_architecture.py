@@ -79,6 +79,7 @@ SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
         "orchestrator.hypervisors.libvirt_errors",
         "orchestrator.hypervisors.libvirt_guests",
         "orchestrator.hypervisors.libvirt_line",
+        "orchestrator.hypervisors.libvirt_migration",
         "orchestrator.hypervisors.libvirt_networks",
         "orchestrator.hypervisors.libvirt_pool",
         "orchestrator.hypervisors.libvirt_probe",

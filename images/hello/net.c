@@ -139,6 +139,16 @@ static void announce(void)
     announcement.left--;
 }
 
+/* Bridges believe that we are where they last heard of us. */
+void net_moved(void)
+{
+    neighbour_announce();
+    if (!is_set(&own.ipv4))
+        return;
+    announcement.left = ANNOUNCEMENTS;
+    announce();
+}
+
 u64 net_timers(void)
 {
     if (announcement.left && machine->now_ns() >= announcement.at)

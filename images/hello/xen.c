@@ -14,6 +14,7 @@
 #include "hypercall.h"
 #include "interrupts.h"
 #include "io.h"
+#include "net.h"
 #include "netfront.h"
 #include "platform.h"
 #include "shared_page.h"
@@ -70,6 +71,7 @@ static void suspend(void)
         shutdown(SHUTDOWN_crash);
     start_time = xen_time() - before;   /* another host's clock, or much later on this one */
     netfront_reopen();
+    net_moved();
     if (ready_at[0])
         xenstore_write("data/ready", ready_at);     /* Xenstore knows nothing of before */
     say("restored");

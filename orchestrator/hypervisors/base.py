@@ -49,9 +49,21 @@ class HostBack:
     host: str
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How far a migration is: memory that is still to be sent, and all of it (bytes).
+
+    Both are 0 as long as the hypervisor does not say.
+    """
+
+    left: int = 0
+    total: int = 0
+
+
 HostEvent = GuestEnded | HostLost | HostBack
 Listener = Callable[[HostEvent], None]
 Stamp = Callable[[str], None]
+Tell = Callable[[Sent], bool]
 
 
 class KeyWatch(Protocol):
@@ -113,6 +125,20 @@ class Hypervisor(Protocol):
 
         One that runs is left alone. Raises `StartFailed` when there is no such guest or it cannot
         be done; what sleeps then sleeps on. `start` and `stop` end what sleeps.
+        """
+        ...
+
+    def migrate(self, guest: Guest, to: "Hypervisor", tell: Tell) -> None:
+        """Send a guest of ours, as it runs, to another host; return when it runs there.
+
+        `guest` is how the other host would boot it: its mark names that host, and the files and
+        networks in it are as `start` there takes them. `tell` is called a few times a second; when
+        it returns False, the migration is called off, if the hypervisor can. `GuestEnded` is not
+        heard of it.
+
+        Raises `StartFailed` or `HostUnreachable`, of whichever of the two hosts it was. The guest
+        then runs on where it was, unless it ended meanwhile; where a connection broke, it may be on
+        either host, paused on both at worst: `running` of both tells, and `rouse` and `stop` mend.
         """
         ...
 

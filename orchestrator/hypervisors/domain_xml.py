@@ -31,8 +31,8 @@ MARK_PREFIX = "edgewake"
 SLEEP_NAMESPACE = "urn:edgewake:sleep:1"  # of what is on a domain that our own `sleep` paused
 SLEEP_PREFIX = "edgewake-sleep"
 SLEEP_ELEMENT = '<sleep depth="paused"/>'
-_MARK_TAG = f"{{{MARK_NAMESPACE}}}guest"
-_MARK_TAGS = frozenset({_MARK_TAG, "guest"})
+MARK_TAG = f"{{{MARK_NAMESPACE}}}guest"
+_MARK_TAGS = frozenset({MARK_TAG, "guest"})
 BRIDGE = "bridge:"  # before the name of a bridge, where a network is named
 # The weight of a domain that was told nothing (Xen's credit schedulers) is what one core is worth.
 _XEN_WEIGHT_PER_CORE, _XEN_LEAST_WEIGHT, _XEN_MOST_WEIGHT = 256, 1, 65535
@@ -69,7 +69,9 @@ def domain_xml(
     guest may run on; empty means all.
     """
     boot = guest.boot
-    domain = _domain(guest, virt, cpus)
+    domain = _domain(guest, virt)
+    if cpus:
+        pin_to(domain, cpus)
     _append_os(domain, boot, "hvm", boot.machine, architecture)
     if boot.acpi:
         ET.SubElement(ET.SubElement(domain, "features"), "acpi")
@@ -79,7 +81,7 @@ def domain_xml(
     _append_devices(domain, guest, emulator, console_log)
     if keep_owners:
         ET.SubElement(domain, "seclabel", type="none", model="dac")
-    return _pretty(domain)
+    return pretty(domain)
 
 
 def xen_domain_xml(
@@ -105,7 +107,10 @@ def xen_domain_xml(
         raise ValueError(f"{guest.name}: Xen starts no guest by {boot.entry}")
     os_type, machine = _XEN_MACHINES[boot.entry]
     domain = _domain(guest, "xen")
-    _append_xen_tune(domain, guest, cpus)
+    if guest.cpu is not None:
+        _append_xen_weight(domain, guest.cpu)
+    if cpus:
+        pin_to(domain, cpus)
     _append_os(domain, boot, os_type, machine, architecture)
     if boot.entry is not Entry.XEN_PV:
         # Else Xen emulates every reading of the time stamp counter, where it does not trust it.
@@ -119,7 +124,7 @@ def xen_domain_xml(
         _append_xen_nic(devices, nic, vif_script)
     console = ET.SubElement(devices, "console", type="pty")
     ET.SubElement(console, "target", type="xen", port="0")
-    return _pretty(domain)
+    return pretty(domain)
 
 
 def parse_mark(xml: str) -> Mark | None:
@@ -129,10 +134,10 @@ def parse_mark(xml: str) -> Mark | None:
     The XML may come from anybody who can define a domain: a document type (the door to entity
     expansion) is refused unread, and a damaged or incomplete mark counts as no mark.
     """
-    root = _parse(xml)
+    root = parsed(xml)
     if root is None:
         return None
-    element = root if root.tag in _MARK_TAGS else root.find(f"metadata/{_MARK_TAG}")
+    element = root if root.tag in _MARK_TAGS else root.find(f"metadata/{MARK_TAG}")
     if element is None:
         return None
     address6 = element.get("address6")
@@ -153,7 +158,7 @@ def parse_mark(xml: str) -> Mark | None:
 
 def parse_cap(xml: str) -> float | None:
     """Return the cap on processor time, in cores, that stands beside a mark; None if none does."""
-    element = _parse(xml)
+    element = parsed(xml)
     try:
         cap = "" if element is None else element.get("cpu_cap", "")
         return float(cap) if cap else None
@@ -187,7 +192,7 @@ def network_xml(owner: str, network: GuestNetwork) -> str:
     gateway6 = network.address6(network.gateway)
     if gateway6 is not None and network.subnet6 is not None:
         _append_ip(root, "ipv6", str(gateway6), network.subnet6.prefixlen)
-    return _pretty(root)
+    return pretty(root)
 
 
 def same_network(actual: str, wanted: str) -> bool:
@@ -202,14 +207,30 @@ def same_network(actual: str, wanted: str) -> bool:
     return there[1:] == asked[1:] and asked[0] in {"", there[0]}
 
 
-def _domain(guest: Guest, virt: str, cpus: tuple[int, ...] = ()) -> ET.Element:
-    pinned = {"cpuset": cpu_ranges(cpus)} if cpus else {}
+def pin_to(domain: ET.Element, cpus: tuple[int, ...]) -> None:
+    """Let a domain's processors run on these of its host only."""
+    vcpu = domain.find("vcpu")
+    if vcpu is None:
+        return
+    if domain.get("type") != "xen":
+        vcpu.set("cpuset", cpu_ranges(cpus))
+        return
+    # libvirt's libxl driver takes <vcpu cpuset> and does nothing with it (seen with 9.0).
+    tune = domain.find("cputune")
+    if tune is None:
+        tune = ET.Element("cputune")
+        domain.insert(list(domain).index(vcpu) + 1, tune)
+    for number in range(int(vcpu.text or 1)):
+        ET.SubElement(tune, "vcpupin", vcpu=str(number), cpuset=cpu_ranges(cpus))
+
+
+def _domain(guest: Guest, virt: str) -> ET.Element:
     domain = ET.Element("domain", type=virt)
     _text(domain, "name", guest.name)
     _text(domain, "uuid", guest_uuid(guest.mark.owner, guest.name))
-    ET.SubElement(domain, "metadata").append(_mark_element(guest.mark, guest.cpu_cap))
+    ET.SubElement(domain, "metadata").append(mark_element(guest.mark, guest.cpu_cap))
     _text(domain, "memory", str(guest.boot.memory_mib), unit="MiB")
-    _text(domain, "vcpu", str(guest.boot.vcpus), **pinned)
+    _text(domain, "vcpu", str(guest.boot.vcpus))
     return domain
 
 
@@ -228,17 +249,9 @@ def _append_os(
         _text(os, "cmdline", boot.cmdline)
 
 
-def _append_xen_tune(domain: ET.Element, guest: Guest, cpus: tuple[int, ...]) -> None:
-    tune = ET.Element("cputune")
-    if guest.cpu is not None:
-        weight = round(_XEN_WEIGHT_PER_CORE * guest.cpu)
-        weight = min(max(weight, _XEN_LEAST_WEIGHT), _XEN_MOST_WEIGHT)
-        _text(tune, "shares", str(weight))
-    # libvirt's libxl driver takes <vcpu cpuset> and does nothing with it (seen with 9.0).
-    for number in range(guest.boot.vcpus if cpus else 0):
-        ET.SubElement(tune, "vcpupin", vcpu=str(number), cpuset=cpu_ranges(cpus))
-    if len(tune):
-        domain.append(tune)
+def _append_xen_weight(domain: ET.Element, cpu: float) -> None:
+    weight = min(max(round(_XEN_WEIGHT_PER_CORE * cpu), _XEN_LEAST_WEIGHT), _XEN_MOST_WEIGHT)
+    _text(ET.SubElement(domain, "cputune"), "shares", str(weight))
 
 
 def _append_ends(domain: ET.Element, on_crash: str = "destroy") -> None:
@@ -327,9 +340,10 @@ def _interface_on(devices: ET.Element, nic: Nic) -> ET.Element:
     return element
 
 
-def _mark_element(mark: Mark, cpu_cap: float | None) -> ET.Element:
+def mark_element(mark: Mark, cpu_cap: float | None) -> ET.Element:
+    """Return the element that marks a domain as ours; a cap that libxl forgets is kept there."""
     element = ET.Element(
-        _MARK_TAG,
+        MARK_TAG,
         owner=mark.owner,
         instance=mark.instance,
         service=mark.service,
@@ -360,7 +374,7 @@ def _append_dhcp(ip: ET.Element, network: GuestNetwork) -> None:
 
 
 def _network_facts(xml: str) -> tuple[str, str, frozenset[str], frozenset[tuple[str, str]]] | None:
-    root = _parse(xml)
+    root = parsed(xml)
     if root is None:
         return None
     bridge, forward = root.find("bridge"), root.find("forward")
@@ -383,7 +397,8 @@ def _interface(ip: ET.Element) -> str:
     return str(ip_interface(f"{ip.get('address', '')}/{length}"))
 
 
-def _parse(xml: str) -> ET.Element | None:
+def parsed(xml: str) -> ET.Element | None:
+    """Return the root of XML that libvirt wrote; None if it is none, or has a document type."""
     if "<!" in xml.replace("<!--", ""):  # a document type or CDATA; libvirt itself writes neither
         return None
     try:
@@ -396,6 +411,7 @@ def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
     ET.SubElement(parent, tag, attributes).text = text
 
 
-def _pretty(root: ET.Element) -> str:
+def pretty(root: ET.Element) -> str:
+    """Return XML as text, indented."""
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"

@@ -13,8 +13,14 @@ one per instance that orders its own starts and stops.
 
 import logging
 import threading
-from collections.abc import Collection
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from collections.abc import Collection, Iterator
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +29,7 @@ from urllib.parse import urlsplit
 import libvirt
 
 from images.bootspec import BootSpec
-from orchestrator.errors import HypervisorError, StartFailed
+from orchestrator.errors import HostUnreachable, HypervisorError, StartFailed
 from orchestrator.hypervisors import libvirt_census as census
 from orchestrator.hypervisors import libvirt_domains as domains
 from orchestrator.hypervisors import libvirt_tuning
@@ -33,9 +39,11 @@ from orchestrator.hypervisors.base import (
     HostBack,
     HostEvent,
     HostLost,
+    Hypervisor,
     KeyWatch,
     Listener,
     Stamp,
+    Tell,
 )
 from orchestrator.hypervisors.connection import Connections
 from orchestrator.hypervisors.consoles import ConsoleLogs
@@ -51,11 +59,13 @@ from orchestrator.hypervisors.libvirt_calls import LibvirtCalls
 from orchestrator.hypervisors.libvirt_consoles import ConsoleStreams
 from orchestrator.hypervisors.libvirt_errors import is_unreachable, lookup
 from orchestrator.hypervisors.libvirt_guests import OurGuests
-from orchestrator.hypervisors.libvirt_line import CRASHED, SHARED, Line
+from orchestrator.hypervisors.libvirt_line import CRASHED, SHARED, Line, error_text
+from orchestrator.hypervisors.libvirt_migration import address_of, carry_out
 from orchestrator.hypervisors.libvirt_networks import Networks
 from orchestrator.hypervisors.libvirt_pool import LibvirtPool, files_of
 from orchestrator.hypervisors.libxl_dumps import CrashDumps
 from orchestrator.hypervisors.listeners import Listeners
+from orchestrator.hypervisors.migrated_xml import migrated_xml
 from orchestrator.hypervisors.saved import SavedGuests
 from orchestrator.hypervisors.turns import Turns
 from orchestrator.hypervisors.xen_script import VifScript
@@ -71,6 +81,8 @@ from orchestrator.model import (
 )
 
 DEPOT_DIR = Path("/var/lib/edgewake/depot")  # on the host; one folder per owner in it
+
+_AS_SENT = libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +135,7 @@ class LibvirtHypervisor(LibvirtCalls):
         self._guests = OurGuests(host.name, owner)
         self._lock = threading.Lock()  # for the field below
         self._closed = False
+        self._busy: set[str] = set()  # UUIDs of domains that libvirt makes everyone wait for
         self._listeners = Listeners(host.name, self._take_note)
         self._connection = connections.join(host.uri, self)
 
@@ -210,6 +223,23 @@ class LibvirtHypervisor(LibvirtCalls):
                 domain.resume()
                 domains.set_asleep(domain, None)
 
+    def migrate(self, guest: Guest, to: Hypervisor, tell: Tell) -> None:
+        """Send a guest of ours, as it runs, to another host; return when it runs there."""
+        what = f"migrate {guest.name} to {guest.mark.host}"
+        if not isinstance(to, LibvirtHypervisor) or to._xen is not self._xen:
+            raise self._refused(f"{what}: another hypervisor runs there", "boot it there")
+        if to.host.uri == self.host.uri:
+            raise self._refused(f"{what}: that is the same libvirt", "boot it there")
+        with self._turns.of(guest.name), to._turns.of(guest.name):
+            with self._translated(what):
+                domain = self._leaving(guest)
+            with to._translated(what):
+                dest = to._connect()
+                xml = to._awaited(guest, domain.XMLDesc(_AS_SENT), dest)
+            self._send(domain, to, dest, xml, tell)
+            to._take_over(guest)
+            self._drop(guest.name)
+
     def saved(self) -> tuple[Mark, ...]:
         """Return the marks of our guests that sleep on the host's disk."""
         with self._translated("list saved guests"):
@@ -221,8 +251,11 @@ class LibvirtHypervisor(LibvirtCalls):
     def running(self) -> tuple[RunningGuest, ...]:
         """Return our guests in this host's memory, paused ones too, with their counters."""
         with self._translated("list guests"):
-            count = census.xen_census if self._xen else census.qemu_census
-            found, there = count(self._connect().conn, self._guests.mark_of)
+            conn, mark_of = self._connect().conn, self._guests.mark_of
+            if self._xen:
+                found, there = census.xen_census(conn, mark_of, self._busy)
+            else:
+                found, there = census.qemu_census(conn, mark_of)
             present = census.present(found)
             if self._streams:
                 self._streams.keep((one.mark.instance, one.domain) for one in present)
@@ -302,6 +335,7 @@ class LibvirtHypervisor(LibvirtCalls):
         self._forget()
         if self._streams:
             self._streams.lost()
+        self._busy.clear()
         self._guests.hear_nothing()
         self._listeners.tell(HostLost(self.host.name, why))
 
@@ -392,6 +426,87 @@ class LibvirtHypervisor(LibvirtCalls):
             domain.resume()
             undo.pop_all()
 
+    # --- migration --------------------------------------------------------------------------------
+
+    def _leaving(self, guest: Guest) -> libvirt.virDomain:
+        """Return the domain of a guest of ours that runs and has nothing on its host's disk."""
+        uuid = guest_uuid(self.owner, guest.name)
+        domain = lookup(self._connect().conn.lookupByUUIDString, uuid)
+        ours = domain is not None and self._guests.mark_of(domain) is not None
+        if domain is None or not ours or domains.state(domain) != libvirt.VIR_DOMAIN_RUNNING:
+            raise self._refused(f"{guest.name} does not run there", "start it first")
+        if (disk := self._depot.written_to(guest.boot)) is not None:
+            raise self._refused(
+                f"{guest.name} cannot be migrated: what it writes to {disk} stays there",
+                "make the disk read-only, or boot it elsewhere",
+            )
+        return domain
+
+    def _awaited(self, guest: Guest, xml: str, line: Line) -> str:
+        """Bring here what a guest needs that another host is to send; return its description."""
+        existing = lookup(line.conn.lookupByName, guest.name)
+        if existing is not None:
+            if self._guests.mark_of(existing) is None:
+                raise self._not_ours(guest.name)
+            if domains.state(existing) == libvirt.VIR_DOMAIN_RUNNING:
+                raise self._refused(f"{guest.name} runs there already", "stop one of the two")
+            self._destroy(existing)  # what an attempt that was cut off has left
+        self._saved.drop(guest_uuid(self.owner, guest.name))
+        boot = self._for_xen(guest.boot, line) if self._xen else guest.boot
+        placed = replace(guest, boot=self._depot.placed(guest.name, boot))
+        try:
+            return migrated_xml(
+                xml,
+                placed,
+                console_log=None if self._streams else self._consoles.kept(guest.name),
+                vif_script=self._script() if self._xen else "",
+                keep_owners=line.user is not None,
+                cpus=self.host.guest_cpus,
+            )
+        except ValueError as error:
+            raise self._refused(str(error), "boot it there") from error
+
+    def _send(
+        self,
+        domain: libvirt.virDomain,
+        to: "LibvirtHypervisor",
+        dest: Line,
+        xml: str,
+        tell: Tell,
+    ) -> None:
+        what, uri = f"migrate {domain.name()} to {to.host.name}", address_of(to.host)
+        uuid = domain.UUIDString()
+        with self._translated(what), self._guests.ending_by_us(uuid), self._held_up(uuid, to):
+            try:
+                carry_out(domain, dest.conn, xml, uri=uri, xen=self._xen, tell=tell)
+            except libvirt.libvirtError as error:
+                if is_unreachable(error) and dest.conn.isAlive() != 1:
+                    raise HostUnreachable(to.host.name, f"{what}: {error_text(error)}") from error
+                raise
+
+    @contextmanager
+    def _held_up(self, uuid: str, to: "LibvirtHypervisor") -> Iterator[None]:
+        """Ask nothing of a domain that waits for the end of its migration, on either host."""
+        for driver in (self, to):
+            driver._busy.add(uuid)
+        try:
+            yield
+        finally:
+            for driver in (self, to):
+                driver._busy.discard(uuid)
+
+    def _take_over(self, guest: Guest) -> None:
+        """Take note of a guest that another host has sent; what fails, `running` makes good."""
+        uuid = guest_uuid(self.owner, guest.name)
+        self._guests.runs(uuid, guest.mark)
+        with suppress(HypervisorError), self._translated(f"look after {guest.name}"):
+            # What the migration returned belongs to the other host's connection.
+            domain = self._connect().conn.lookupByUUIDString(uuid)
+            if self._xen:
+                libvirt_tuning.cap_xen(domain)
+            if self._streams:
+                self._streams.keep([(guest.name, domain)])
+
     # --- domains ----------------------------------------------------------------------------------
 
     def _xml(self, guest: Guest, line: Line) -> str:
@@ -453,10 +568,7 @@ class LibvirtHypervisor(LibvirtCalls):
         """Return whether this domain is the guest, running; clear away a half-made one of ours."""
         mark = self._guests.mark_of(domain)
         if mark is None:
-            raise self._refused(
-                f"a domain named {guest.name} exists there and is not ours",
-                "rename or remove it, or give the lab another name",
-            )
+            raise self._not_ours(guest.name)
         if domains.state(domain) != libvirt.VIR_DOMAIN_RUNNING:
             self._destroy(domain)
             return False
@@ -475,3 +587,9 @@ class LibvirtHypervisor(LibvirtCalls):
             gone = {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID}
             if error.get_error_code() not in gone:
                 raise
+
+    def _not_ours(self, name: str) -> StartFailed:
+        return self._refused(
+            f"a domain named {name} exists there and is not ours",
+            "rename or remove it, or give the lab another name",
+        )

@@ -29,6 +29,11 @@ class Fault:
 FAULTS: tuple[Fault, ...] = (  # the first that fits counts
     Fault("virtlogd-sock", "", "start virtlogd: run `make setup`"),
     Fault(
+        "remotedispatchdomainmigrate",
+        "",
+        "a migration that was cut off still holds it: restart libvirtd there; its guests go on",
+    ),
+    Fault(
         "remote host identification has changed",
         "the host's ssh key is not the one known here",
         "if the host was installed anew: `ssh-keygen -R HOST`, then `ssh USER@HOST` and compare "

@@ -20,8 +20,11 @@ from orchestrator.hypervisors.base import (
     GuestEnded,
     HostBack,
     HostLost,
+    Hypervisor,
     Listener,
+    Sent,
     Stamp,
+    Tell,
 )
 from orchestrator.hypervisors.consoles import CONSOLE_BYTES
 from orchestrator.hypervisors.listeners import Listeners
@@ -35,6 +38,8 @@ from orchestrator.model import (
     Mark,
     RunningGuest,
 )
+
+MIGRATE_LOOK_S = 0.005  # between two words about a migration
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +113,8 @@ class MemoryHypervisor:
     """One host of the lab, in memory; see `base.Hypervisor` for the contract.
 
     `boot_s` is how long `start` takes (seconds); `fail`, unless empty, is why the next starts fail;
-    both may be set at any time. Drivers given the same `machine` see the same guests. A guest ended
-    by `stop` is not reported as `GuestEnded`.
+    `migrate_s` is how long it takes to send a guest here. All may be set at any time. Drivers given
+    the same `machine` see the same guests. A guest ended by `stop` is not reported as `GuestEnded`.
     """
 
     def __init__(
@@ -120,12 +125,14 @@ class MemoryHypervisor:
         machine: MemoryMachine | None = None,
         boot_s: float = 0.0,
         fail: str = "",
+        migrate_s: float = 0.0,
     ) -> None:
         self.host = host
         self.owner = owner
         self.machine = machine or MemoryMachine()
         self.boot_s = boot_s
         self.fail = fail
+        self.migrate_s = migrate_s
         self.starts: list[str] = []  # every instance ever built here, in order
         self._unreachable = ""
         self._closed = False
@@ -216,6 +223,30 @@ class MemoryHypervisor:
                 self._check_memory(kept.guest, f"rouse {instance}")
                 self.machine.guests[instance] = self.machine.saved.pop(instance)
             kept.state = GuestState.RUNNING
+
+    def migrate(self, guest: Guest, to: Hypervisor, tell: Tell) -> None:
+        """Send a guest of ours to another host in memory, `migrate_s` of that one long."""
+        name, what = guest.name, f"migrate {guest.name} to {guest.mark.host}"
+        if not isinstance(to, MemoryHypervisor) or to.machine is self.machine:
+            raise self._refused(f"{what}: that is no other host in memory", "boot it there")
+        with self.machine.turns.of(name), to.machine.turns.of(name), ExitStack() as undo:
+            with self.machine.lock:
+                self._check_reachable()
+                leaving = self._ours(self.machine.guests, name)
+                if leaving is None or leaving.state is not GuestState.RUNNING:
+                    raise self._refused(f"{what}: it does not run there", "start it first")
+            coming = to._expect(guest)
+            undo.callback(to._forget, coming)
+            self._send(leaving, to, tell)
+            first, second = sorted((self.machine, to.machine), key=id)  # or two could meet
+            with first.lock, second.lock:
+                self._check_leaving(leaving, to)
+                coming.rx_bytes, coming.tx_bytes = leaving.rx_bytes, leaving.tx_bytes
+                coming.runs, coming.started_at = True, leaving.started_at
+                to.machine.consoles[name] = self.machine.consoles.get(name, b"")
+                del self.machine.guests[name]
+                self._report(leaving, "migrated", but=self)
+            undo.pop_all()
 
     def saved(self) -> tuple[Mark, ...]:
         """Return the marks of our guests that sleep on the machine's "disk"."""
@@ -373,6 +404,34 @@ class MemoryHypervisor:
                 raise self._refused(f"start {name}: it ended while it was built", "")
             kept.runs, kept.started_at = True, time.monotonic()
             self.say(name, f"{name} is up\n")
+
+    def _expect(self, guest: Guest) -> _Remembered:
+        """Make room for a guest that another host is about to send."""
+        with self.machine.lock:
+            self._check_reachable()
+            if self._runs_already(guest):
+                raise self._refused(f"{guest.name} runs there already", "stop one of the two")
+            self._check_start(guest)
+            self.machine.saved.pop(guest.name, None)
+            coming = self.machine.guests[guest.name] = _Remembered(guest)
+            return coming
+
+    def _send(self, leaving: _Remembered, to: "MemoryHypervisor", tell: Tell) -> None:
+        """Take the time that a migration takes, and tell how far it is."""
+        began = time.monotonic()
+        total = leaving.guest.boot.memory_mib * 2**20
+        while (passed := time.monotonic() - began) < to.migrate_s:
+            self._check_leaving(leaving, to)
+            if not tell(Sent(round(total * (1 - passed / to.migrate_s)), total)):
+                raise self._refused(f"migrate {leaving.guest.name}: called off", "")
+            time.sleep(MIGRATE_LOOK_S)
+
+    def _check_leaving(self, leaving: _Remembered, to: "MemoryHypervisor") -> None:
+        """Raise unless a guest that is being sent is still there, and both hosts are."""
+        self._check_reachable()
+        to._check_reachable()
+        if self.machine.guests.get(leaving.guest.name) is not leaving:
+            raise self._refused(f"migrate {leaving.guest.name}: it ended meanwhile", "")
 
     def _forget(self, kept: _Remembered) -> None:
         with self.machine.lock:

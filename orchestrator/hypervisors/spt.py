@@ -28,7 +28,16 @@ from urllib.parse import urlsplit
 
 from orchestrator.errors import HostUnreachable, HypervisorError, StartFailed
 from orchestrator.hypervisors import solo5
-from orchestrator.hypervisors.base import Depth, GuestEnded, HostLost, KeyWatch, Listener, Stamp
+from orchestrator.hypervisors.base import (
+    Depth,
+    GuestEnded,
+    HostLost,
+    Hypervisor,
+    KeyWatch,
+    Listener,
+    Stamp,
+    Tell,
+)
 from orchestrator.hypervisors.bridges import Link, Links
 from orchestrator.hypervisors.consoles import CONSOLE_BYTES, ConsoleLogs
 from orchestrator.hypervisors.guest_bridge import GuestBridge, bridge_of
@@ -175,6 +184,12 @@ class SptHypervisor:
                 raise self._refused(f"{instance} does not sleep there", "start it")
             _signal(record, signal.SIGCONT)
             self._records.write(instance, record_text(replace(record, asleep=False)))
+
+    def migrate(self, guest: Guest, to: Hypervisor, tell: Tell) -> None:  # noqa: ARG002
+        """Raise `StartFailed`: the tender cannot hand a guest over."""
+        raise self._refused(
+            f"{guest.name} cannot be migrated: solo5-spt has no live migration", "boot it elsewhere"
+        )
 
     def saved(self) -> tuple[Mark, ...]:
         """Return nothing: no guest here sleeps on the disk."""

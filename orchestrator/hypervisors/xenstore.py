@@ -233,7 +233,7 @@ def _text(said: bytes) -> str:
     """Return the last line of foreign text, fit to be shown."""
     lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
     shown = "".join(each if each.isprintable() else "?" for each in lines[-1]) if lines else ""
-    return shown[: LONGEST]
+    return shown[:LONGEST]
 
 
 def _hint(text: str) -> str:

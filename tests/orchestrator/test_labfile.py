@@ -35,6 +35,7 @@ from orchestrator.model import (
     ProbeKind,
     Router,
     Service,
+    apart,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -869,3 +870,20 @@ CHECKS: dict[str, Callable[[Any, Any], bool]] = {
     "exclusiveMinimum": lambda value, least: value > least,
     "minItems": lambda value, least: len(value) >= least,
 }
+
+
+def test_two_hosts_may_share_a_network_with_a_pool_each(tmp_path: Path) -> None:
+    """Which is what live migration needs, and all that it needs of the lab file."""
+    hosts = "".join(
+        f"""
+  {name}:
+    uri: xen+ssh://root@{name}/system
+    capacity: {{cpu: 4, memory: 8 GiB}}
+    migration_address: 10.9.9.{number}
+    network: {{name: "bridge:br0", subnet: 10.0.0.0/24, gateway: 10.0.0.1,
+      pool: 10.0.0.{number}0-10.0.0.{number}9}}"""
+        for number, name in ((2, "pc1"), (3, "pc2"))
+    )
+    lab = parse_lab(f"zone: lab.test\nhosts:{hosts}\n", tmp_path / "lab.yaml")
+    assert apart(*lab.hosts) == ""
+    assert [host.migration_address for host in lab.hosts] == ["10.9.9.2", "10.9.9.3"]
