@@ -176,6 +176,11 @@ def test_every_fault_is_in_the_documentation() -> None:
 CALLS = [
     ("Failed to connect socket to '/var/run/libvirt/virtlogd-sock': No such file", "virtlogd"),
     ("internal error: qemu: cannot set up guest memory: Cannot allocate memory", "stop a guest"),
+    (
+        "Timed out during operation: cannot acquire state change lock (held by "
+        "monitor=remoteDispatchDomainMigratePerform3Params)",
+        "restart libvirtd there",
+    ),
     ("Network not found: no network with matching name 'lab0'", "apply the lab"),
     ("network 'lab0' is not active", "net-start"),
     ("qemu: could not load kernel '/i/k': Permission denied", "QEMU's user"),
