@@ -74,6 +74,11 @@ def _unlike(here: Place, there: Place) -> str:
     """Return why what runs on one host cannot run on the other; empty if it may."""
     if here.traits.platform is not there.traits.platform:
         return f"guests run by {there.traits.platform} there, and by {here.traits.platform} here"
+    if here.traits.architecture is not there.traits.architecture:
+        return (
+            f"its processors are {there.traits.architecture} there, and "
+            f"{here.traits.architecture} here"
+        )
     if here.traits.kvm is not there.traits.kvm:
         return "guests run by KVM on one of the two, and in software on the other"
     return ""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from images.bootspec import Disk, HostTraits, Image, Platform
+from images.facts import Architecture
 from images.families.linux import Linux
 from images.inspect import Inspector
 from orchestrator.boot import HostParts
@@ -158,6 +159,7 @@ def test_two_hosts_that_make_a_network_each_do_not_share_one() -> None:
 
 
 QEMU, XEN, SPT = (HostTraits(platform) for platform in (Platform.QEMU, Platform.XEN, Platform.SPT))
+ARM = replace(QEMU, architecture=Architecture.AARCH64)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,7 @@ QEMU, XEN, SPT = (HostTraits(platform) for platform in (Platform.QEMU, Platform.
         (QEMU, XEN, None, "guests run by xen there, and by qemu here"),
         (SPT, SPT, None, "solo5-spt has no live migration"),
         (QEMU, replace(QEMU, kvm=True), None, "by KVM on one of the two"),
+        (QEMU, ARM, None, "its processors are aarch64 there, and x86_64 here"),
         (QEMU, QEMU, Disk(Path("x")), ""),
         (QEMU, QEMU, Disk(Path("x"), read_only=False), "its disk stays on its host"),
     ],
