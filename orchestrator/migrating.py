@@ -17,7 +17,6 @@ from orchestrator.errors import (
     EdgewakeError,
     HypervisorError,
     ImageUnusable,
-    StartFailed,
     StoreError,
 )
 from orchestrator.fleet import Fleet
@@ -263,11 +262,7 @@ class Migrator:
         if other:
             self._hypervisor(other).stop(instance)
         if seen is Seen.RESTS:
-            try:
-                self._hypervisor(host).rouse(instance)
-            except StartFailed:
-                self._hypervisor(host).stop(instance)
-                raise
+            self._hypervisor(host).rouse(instance)
 
     def _hypervisor(self, host: str) -> Hypervisor:
         parts = self._boots.hosts.get(host)

@@ -13,11 +13,11 @@ This machine has the address that is named, the other one the next. Needs root.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
@@ -72,11 +72,6 @@ class SecondLibvirt:
         if Path("/sys/class/net", self.bridge).exists():
             _run("ip", "link", "delete", self.bridge)
 
-    def freeze(self, *, frozen: bool) -> None:
-        """Let its libvirtd be silent, or go on."""
-        pid = next(p for p in _children(self._inside()) if _comm(p) == "libvirtd")
-        os.kill(pid, signal.SIGSTOP if frozen else signal.SIGCONT)
-
     @property
     def _run(self) -> Path:
         return self.folder / "run/libvirt"
@@ -101,7 +96,8 @@ class SecondLibvirt:
         cable = ("type", "veth", "peer", "name", self.cable, "netns", str(self._inside()))
         _run("ip", "link", "add", self.cable, *cable)
         _run("ip", "link", "set", self.cable, "master", self.bridge, "up")
-        self._await((self._run / "libvirt-sock").exists, deadline)
+        sockets = [self._run / name for name in ("virtlogd-sock", "libvirt-sock")]
+        self._await(lambda: all(each.exists() for each in sockets), deadline)
 
     def _inside(self) -> int:
         """Return the first process in the namespaces, once it is in all of them; else 0."""
@@ -110,8 +106,7 @@ class SecondLibvirt:
             return 0
         return next(iter(_children(self._process.pid)), 0)
 
-    def _await(self, true: object, deadline: float) -> None:
-        assert callable(true)
+    def _await(self, true: Callable[[], bool], deadline: float) -> None:
         while not true():
             ended = self._process is None or self._process.poll() is not None
             if ended or time.monotonic() > deadline:
@@ -130,10 +125,6 @@ def _children(pid: int) -> list[int]:
     with suppress(OSError):
         return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
-
-
-def _comm(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 # --- inside the namespaces ------------------------------------------------------------------------
@@ -161,7 +152,8 @@ def _be_the_other_machine(facts: dict[str, str]) -> None:
         time.sleep(_POLL_S)
     _run("ip", "link", "set", f"{bridge}c", "master", bridge, "up")
     for name in ("virtlogd", "libvirtd"):
-        subprocess.Popen([name], stdin=subprocess.DEVNULL)
+        pid_file = str(folder / f"{name}.pid")  # the usual one may be the first libvirt's
+        subprocess.Popen([name, "--pid-file", pid_file], stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guests become our children, and end
     while sys.stdin.buffer.read(4096):  # until whoever started us has ended
         pass
