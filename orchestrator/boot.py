@@ -246,16 +246,23 @@ class Boots:
     def stop(self, instance: Instance, *, rest_until: float) -> None:
         """End an instance: its guest first, then our record of it.
 
-        Raises `HypervisorError` if the host cannot be reached; the instance then stays STOPPING,
-        holds what it held, and is stopped when the host is back.
+        Raises `HypervisorError` if a host where it may be cannot be reached; the others have ended
+        it then. The instance stays STOPPING, holds what it held, and is stopped when that host is
+        back.
         """
         if instance.state is not InstanceState.STOPPING:
             instance = instance.step(InstanceState.STOPPING)
             self._fleet.put(instance)  # first: should the save fail, the next sweep tries again
             self._store.save(instance)
+        failed: list[HypervisorError] = []
         for host in instance.hosts:
             if host == instance.host or host in self.hosts:
-                self._parts(replace(instance, host=host)).hypervisor.stop(instance.name)
+                try:
+                    self._parts(replace(instance, host=host)).hypervisor.stop(instance.name)
+                except HypervisorError as error:  # its guest may well be on the other host
+                    failed.append(error)
+        if failed:
+            raise failed[0]
         self.forget(instance, rest_until=rest_until)
 
     def forget(self, instance: Instance, *, rest_until: float) -> None:

@@ -8,7 +8,7 @@ threads, one flight per service; `summon` returns at once, the other verbs say t
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from logging import getLogger
@@ -45,7 +45,7 @@ from orchestrator.model import (
 )
 from orchestrator.once import Once
 from orchestrator.planner import changes_for
-from orchestrator.reconcile import changed_hosts, lab_changes
+from orchestrator.reconcile import changed_hosts, ends, lab_changes
 from orchestrator.retiring import WITHDRAW_GRACE_S, Retirer
 from orchestrator.settler import Settler
 from orchestrator.steering.base import Steering
@@ -168,6 +168,7 @@ class Orchestrator:
             steer=self._steering.steer,
             lost=self._keeper.lost,
             resolve=self._migrator.resolve,
+            runs=self._migrator.runs,
             background=self._ender,
         )
         self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once()
@@ -233,10 +234,14 @@ class Orchestrator:
             changes = lab_changes(old, lab, self.fleet.instances())
             if dry_run:
                 return changes
-            self._carry_out(changes)
+
+            def still_ends(instance: Instance) -> bool:  # it may be migrated while we wait for it
+                return ends(instance, old, lab)
+
+            self._carry_out(changes, still_ends)
             gone, opened = changed_hosts(old, lab)
             self.fleet.use(lab)  # from here on nothing is placed as of old; end what was meanwhile
-            self._carry_out(lab_changes(old, lab, self.fleet.instances()))
+            self._carry_out(lab_changes(old, lab, self.fleet.instances()), still_ends)
             for host in gone:
                 self._hosts.let_go(host)
             self._drainer.keep_only(frozenset(host.name for host in lab.hosts))
@@ -522,14 +527,23 @@ class Orchestrator:
 
     # --- changes ----------------------------------------------------------------------------
 
-    def _carry_out(self, changes: Changes) -> None:
-        """Do a checked list of changes in its order. The caller holds the lock of `apply`."""
+    def _carry_out(
+        self, changes: Changes, still: Callable[[Instance], bool] = lambda _: True
+    ) -> None:
+        """Do a checked list of changes in its order. The caller holds the lock of `apply`.
+
+        An instance of which `still` says no, when its turn has come, is left alone.
+        """
         self._in_hand = frozenset(change.service for change in changes)
         try:
             for change in changes:
                 if isinstance(change, Stop):
                     self._await_caches(change.service)
                 with self._waker.locks[change.service]:
+                    if isinstance(change, Withdraw | Stop):
+                        present = self.fleet.get(change.instance)
+                        if present is not None and not still(present):
+                            continue
                     self._do(change)
                 self._journal.record("changed", change.service, str(change))
         finally:

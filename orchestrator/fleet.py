@@ -240,6 +240,10 @@ class Fleet:
         """Return the instances on a host, in order of name."""
         return tuple(instance for instance in self.instances() if instance.host == host)
 
+    def coming_to(self, host: str) -> tuple[Instance, ...]:
+        """Return the instances that are, or were, being migrated to a host, in order of name."""
+        return tuple(instance for instance in self.instances() if instance.to == host)
+
     # --- where clients are led ---
 
     def withdraw(self, instance: Instance) -> bool:

@@ -163,7 +163,7 @@ class Hosts:
         parts, host = self._parts.get(name), self._host(name)
         if parts is None or host is None:
             return
-        known = self._fleet.on(name)
+        known = (*self._fleet.on(name), *self._fleet.coming_to(name))
         asked_at = time.monotonic()
         try:
             # One that somebody paused answers nobody; it counts as ended, as it always did.

@@ -135,7 +135,8 @@ class Migrator:
         """Find out where an instance is whose migration was cut off, and leave one guest of it.
 
         Returns it, ready; None if its hosts do not tell, or do not do as they are told, or if its
-        guest is on neither: then nobody is led to it, and it ends at the next look at its host.
+        guest is on neither: in that case nobody is led to it, and it ends at the next look at its
+        host.
         """
         name = moving.name
         of_lab = {host.name for host in self._fleet.lab.hosts}
@@ -144,8 +145,9 @@ class Migrator:
         here, there = self._seen(moving.host, name), self._seen(moving.to, name)
         verdict = outcome(here, there)
         if verdict is Outcome.OPEN:
-            if Seen.RUNS in {here, there}:
+            if Seen.RUNS in {here, there} and self._fleet.hidden(name):
                 self._fleet.restore(moving)
+                self._steer()
             return None
         try:
             if verdict is Outcome.ARRIVED:
@@ -163,6 +165,11 @@ class Migrator:
         if self._fleet.withdraw(stayed):
             self._steer()
         return None
+
+    def runs(self, moving: Instance) -> bool:
+        """Return whether a host that is not lost says that the guest runs there."""
+        reached = set(moving.hosts) - self._fleet.lost().keys()
+        return any(self._seen(host, moving.name) is Seen.RUNS for host in reached)
 
     # --- before -----------------------------------------------------------------------------
 
@@ -221,6 +228,8 @@ class Migrator:
         """See whether a guest answers where it is now, and send it back if it does not."""
         if self._boots.answers(moving.arrived(), service, service.deadline_s, moved=True):
             return self._done(self._settled(moving.arrived()))
+        if self._boots.closing:  # nobody has waited for its answer; the next start looks for it
+            return Migrated(moving, self._boots.closing, called_off=True)
         silent = f"it did not answer on {moving.to} within {service.deadline_s:g} s of its arrival"
         back = moving.arrived().migrating(moving.host)
         if why := self._send(back, service, lambda: True):

@@ -193,7 +193,7 @@ def lab_changes(old: Lab, new: Lab, instances: Iterable[Instance]) -> Changes:
         )
     changes: list[Change] = []
     for instance in instances:
-        if _ends(instance, old, new):
+        if ends(instance, old, new):
             changes += [
                 Withdraw(instance.service, instance.name, instance.host),
                 Stop(instance.service, instance.name, instance.host),
@@ -232,7 +232,8 @@ def changed_hosts(old: Lab, new: Lab) -> tuple[tuple[Host, ...], tuple[Host, ...
     )
 
 
-def _ends(instance: Instance, old: Lab, new: Lab) -> bool:
+def ends(instance: Instance, old: Lab, new: Lab) -> bool:
+    """Return whether an instance cannot go on when the new lab is used."""
     after = {host.name: host for host in new.hosts}
     before_it = {host.name: host for host in old.hosts}
     if any(after.get(name) != before_it.get(name) for name in instance.hosts):

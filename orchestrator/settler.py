@@ -39,7 +39,7 @@ class Settler:
     """Acts on news from hosts.
 
     `asked` is `Orchestrator.asked`; `steer` tells all steering; `lost` is told of each awake
-    instance that died or is as silent as its host; `resolve` is `Migrator.resolve`.
+    instance that died or is as silent as its host; `resolve` and `runs` are `Migrator`'s.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Settler:
         steer: Callable[[], None],
         lost: Callable[[Instance, str], None],
         resolve: Callable[[Instance], Instance | None],
+        runs: Callable[[Instance], bool],
         background: Background,
     ) -> None:
         self._fleet = fleet
@@ -69,6 +70,7 @@ class Settler:
         self._steer = steer
         self._lost = lost
         self._resolve = resolve
+        self._runs = runs
         self._background = background
         self._probing: set[str] = set()
         self._resolving: set[str] = set()
@@ -104,10 +106,17 @@ class Settler:
         """Ask the guests of lost hosts themselves whether they still answer."""
         lost = self._fleet.lost()
         for instance in self._fleet.instances():
-            led = instance.state is InstanceState.READY and not self._fleet.hidden(instance.name)
-            if instance.host in lost and led and instance.name not in self._probing:
+            led = self._rests(instance) and not self._fleet.hidden(instance.name)
+            away = lost.keys() & set(instance.hosts)
+            if away and led and instance.name not in self._probing:
                 self._probing.add(instance.name)
                 self._background.do(self._probe, instance)
+
+    def _rests(self, instance: Instance) -> bool:
+        """Return whether an instance is ready, or its migration was cut off."""
+        if instance.state is InstanceState.MIGRATING:
+            return self._waker.resting(instance.service)
+        return instance.state is InstanceState.READY
 
     def _probe(self, instance: Instance) -> None:
         """Lead nobody to a guest that is as silent as its host, until its host is back.
@@ -118,10 +127,13 @@ class Settler:
             service = self._fleet.service(instance.service)
             if service is None or service.on_host_loss is OnHostLoss.KEEP:
                 return
+            if instance.to and self._runs(instance):
+                return
             if self._boots.answers(instance, service, LOST_PROBE_S):
                 return
-            if instance.host in self._fleet.lost() and self._fleet.withdraw(instance):
-                why = f"{instance.name} does not answer and {instance.host} is lost"
+            away = [host for host in instance.hosts if host in self._fleet.lost()]
+            if away and self._fleet.withdraw(instance):
+                why = f"{instance.name} does not answer and {away[0]} is lost"
                 self._journal.record("withdrawn", instance.service, why)
                 self._steer()
                 self._lost(instance, why)

@@ -185,7 +185,7 @@ class Waker:
         try:
             self._boots.stop(instance, rest_until=time.time() + ttl_s)
         except HostUnreachable as error:
-            self._lose(instance.host, error.message)
+            self._lose(error.host, error.message)
             return False
         except HypervisorError as error:
             self._journal.record("stop-failed", instance.service, str(error))

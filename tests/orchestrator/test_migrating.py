@@ -297,6 +297,19 @@ def test_edgewake_does_not_wait_for_a_migration_when_it_stops(make_world: MakeWo
     assert world.drivers["b"].starts == []
 
 
+def test_what_has_arrived_is_not_sent_back_because_edgewake_stops(make_world: MakeWorld) -> None:
+    world = make_world(a_live(deadline_s=5.0), hosts=TWO)
+    world.ask("web")
+    world.answer_s["web"] = 4.0
+    world.control.drain("a")
+    world.eventually(lambda: (world.guests("a"), world.guests("b")) == ([], [NAME]))
+    world.crash()
+    assert (world.guests("a"), world.guests("b")) == ([], [NAME])
+    assert [event.text for event in world.store.events() if event.kind == "not-migrated"] == []
+    world.start()
+    sweeping(world, lambda: state_of(world) == (InstanceState.READY, "b"))
+
+
 def test_replicas_are_migrated_one_by_one(make_world: MakeWorld) -> None:
     hosts = (*TWO, on_lan("c", 2))
     world = make_world(a_live(replicas=2), hosts=hosts)
@@ -460,6 +473,109 @@ def test_a_lab_without_the_destination_ends_what_went_there(make_world: MakeWorl
     world.control.apply(replace(world.lab, hosts=(TWO[0],)))
     assert world.control.fleet.instances() == ()
     assert world.guests() == []
+
+
+def arrived_beside_a_lost_host(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Restart in the middle of a migration: the guest runs at its destination, its host is away."""
+    world.ask("web")
+    ready = world.control.fleet.get(NAME)
+    assert ready is not None
+    world.crash()
+    world.machines["a"].guests.pop(NAME)
+    half(world, "b", ready, RUNNING)
+    world.store.save(ready.migrating("b"))
+    open_host = world.open_host
+
+    def without_a(host: Host) -> HostParts:
+        parts = open_host(host)
+        if host.name == "a":
+            world.drivers["a"].unreachable("power cut")
+        return parts
+
+    monkeypatch.setattr(world, "open_host", without_a)
+    world.start()
+    return world
+
+
+def test_what_arrived_is_ended_though_the_host_it_came_from_is_lost(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = arrived_beside_a_lost_host(make_world(a_live(), hosts=TWO), monkeypatch)
+    world.control.release("web")
+    assert world.guests("b") == []
+    assert state_of(world) == (InstanceState.STOPPING, "a")  # until that host has said so, too
+    world.drivers["a"].reachable()
+    sweeping(world, lambda: world.control.fleet.instances() == ())
+
+
+def test_a_lab_without_the_lost_host_leaves_no_guest_that_nobody_knows_of(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = arrived_beside_a_lost_host(make_world(a_live(), hosts=TWO), monkeypatch)
+    world.control.apply(replace(world.lab, hosts=TWO[1:]))
+    assert world.control.fleet.instances() == ()
+    assert world.guests("b") == []
+    assert world.ask("web")[0].host == "b"
+
+
+def test_a_lost_destination_does_not_count_as_the_host_that_was_left(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(a_live(), hosts=TWO)
+    world.ask("web")
+    ready = world.control.fleet.get(NAME)
+    assert ready is not None
+    world.control.fleet.put(ready.migrating("b"))
+    world.drivers["b"].unreachable("cable pulled")
+    world.eventually(lambda: world.control.fleet.lost() == {"b": "cable pulled"})
+    world.control.release("web")
+    assert world.control.fleet.lost().keys() == {"b"}
+    world.drivers["b"].reachable()
+    sweeping(world, lambda: world.control.fleet.instances() == ())
+
+
+def test_a_source_that_loses_its_power_is_woken_elsewhere(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.settler.LOST_PROBE_S", 0.05)
+    world = on_its_way(make_world(a_live(), hosts=TWO))
+    world.answer_s[""] = None  # at the address of no guest, nobody answers
+    world.drivers["a"].unreachable("power cut")
+    world.eventually(lambda: world.guests("b") == [])
+    world.machines["a"].guests.clear()
+    sweeping(world, lambda: world.seen.hosts_of("web") == [])
+    assert f"{NAME} does not answer and a is lost" in told(world, "withdrawn")
+    assert world.ask("web")[0].host == "b"
+    world.drivers["a"].reachable()
+    sweeping(world, lambda: len(world.control.fleet.instances()) == 1)
+
+
+def test_what_arrived_beside_a_lost_host_is_led_to_until_it_ends(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.settler.LOST_PROBE_S", 0.05)
+    world = arrived_beside_a_lost_host(make_world(a_live(), hosts=TWO), monkeypatch)
+    sweeping(world, lambda: len(world.seen.hosts_of("web")) == 1)
+    assert world.drivers["b"].starts == []
+    world.answer_s[""] = None
+    world.drivers["b"].kill(NAME)
+    sweeping(world, lambda: world.seen.hosts_of("web") == [])
+    assert world.ask("web")[0].host == "b"
+    assert world.drivers["b"].starts == ["ew-t-web-1"]
+    world.drivers["a"].reachable()
+    sweeping(world, lambda: len(world.control.fleet.instances()) == 1)
+
+
+def test_a_lab_without_the_host_that_is_left_spares_what_has_moved(make_world: MakeWorld) -> None:
+    world = make_world(a_live(), hosts=TWO)
+    world.ask("web")
+    world.drivers["b"].migrate_s = 0.3
+    world.control.drain("a")
+    world.eventually(lambda: bool(report_of(world, "a").migrating))
+    world.control.apply(replace(world.lab, hosts=TWO[1:]))
+    assert state_of(world) == (InstanceState.READY, "b")
+    assert world.guests("b") == [NAME]
+    assert world.seen.hosts_of("web") == ["b"]
 
 
 # --- a crash at each instant ----------------------------------------------------------------------
