@@ -22,7 +22,7 @@ from math import inf
 from typing import Protocol
 
 from orchestrator import console_pattern, neighbours
-from orchestrator.errors import HypervisorError
+from orchestrator.errors import HostUnreachable, HypervisorError
 from orchestrator.hypervisors.base import KeyWatch
 from orchestrator.model import Probe, ProbeKind
 from orchestrator.neighbours import ArpSocket
@@ -33,6 +33,7 @@ MOST_INTERVAL_S = 0.020  # how late an answer may be noticed
 AGAIN_S = 0.005  # after a refusal: the guest is up, only its server is not there yet
 NO_ROUTE_S = 0.1  # after an error of our own side
 CALL_S = 0.2  # between two broadcasts for a guest that has moved
+WATCH_AGAIN_S = 0.2  # after a watch that its host had no time for
 HINT_S = 3.0  # the kernel gives up on a neighbour that stays silent for 5 s (arp(7))
 SHORT_S = 0.2  # life of most attempts
 LONG_S = 3.0  # life of every `LONG_EACH`-th: a slow guest's answer may take longer to come
@@ -418,21 +419,45 @@ class _Key:
         self.last = f"no {probe.key} in its Xenstore"
         self.due = 0.0
         self._probe = probe
+        self._watch_key = watch_key
+        self._selector = selector
+        self._watch: KeyWatch | None = None
+        closing.callback(self._close)
         try:
             console_pattern.check(probe.pattern)
-            self._watch = watch_key(probe.key)
-        except (console_pattern.NotAPattern, HypervisorError) as error:
+        except console_pattern.NotAPattern as error:
             raise NotAnswering(str(error)) from error
-        closing.callback(self._watch.close)
-        selector.register(self._watch, selectors.EVENT_READ)
+        self._begin()
+
+    def _begin(self) -> None:
+        try:
+            self._watch = self._watch_key(self._probe.key)
+        except HypervisorError as error:
+            raise NotAnswering(str(error)) from error
+        self._selector.register(self._watch, selectors.EVENT_READ)
+
+    def _close(self) -> None:
+        if self._watch is not None:
+            self._selector.unregister(self._watch)
+            self._watch.close()
+            self._watch = None
 
     def launch(self, now: float, pace: float) -> bool:  # noqa: ARG002 - the watch speaks by itself
+        if self._watch is None:
+            self._begin()
         self.due = inf
         return False
 
     def answered(self, key: selectors.SelectorKey) -> bool:  # noqa: ARG002 - there is one watch
+        if self._watch is None:
+            return False
         try:
             value = self._watch.value()
+        except HostUnreachable as error:
+            self.last = str(error)
+            self._close()
+            self.due = time.monotonic() + WATCH_AGAIN_S
+            return False
         except HypervisorError as error:
             raise NotAnswering(str(error)) from error
         if value is None:

@@ -77,7 +77,7 @@ class KeyWatch(Protocol):
         """Take the news; return what the key holds as last seen, None if it is not there.
 
         To be called when the file is readable; it does not wait then. Raises `HypervisorError`
-        when no more news will come.
+        when no more news will come: `HostUnreachable` if another watch may fare better.
         """
         ...
 

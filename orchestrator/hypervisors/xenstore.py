@@ -12,17 +12,19 @@ read all below its own path, and write below what libxl gives it, ``data`` above
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import BoundedSemaphore
 
-from orchestrator.errors import StartFailed
+from orchestrator.errors import HostUnreachable, StartFailed
 from orchestrator.hypervisors.connection_hints import LONGEST
 from orchestrator.hypervisors.connection_uri import read_uri
 from orchestrator.hypervisors.host_command import HostProcess, host_command
 from orchestrator.hypervisors.libvirt_faults import connection_hint
 
 WRITE_S = 15.0  # once the domain is there; most of it is for ssh
+AGAIN_S = 0.2  # after a connection that sshd had no time for
 PLACE_S = 2.0  # how long a wake waits for a place among `MOST_WATCHES`
 MOST_WATCHES = 32  # for one host at once; control boots no more in parallel
 MOST_NEWS = 2**20  # bytes said about one key: who changes it so often does not get ready
@@ -44,11 +46,13 @@ while IFS= read -r word; do set -- "$@" "$word"; done
 xenstore-write -- "$@" && echo {WRITTEN.decode()}
 """
 # Says the key's path at each change, and its value each time it is asked by an empty line. When
-# nobody is there to ask, the watch ends.
+# nobody is there to ask, the watch ends; an answer that nobody wants any more must not kill the
+# shell before.
 WATCH = f"""\
 {_BEGIN}IFS= read -r key
 xenstore-watch -- "$key" &
 watch=$!
+trap "" PIPE
 while read -r again; do
     if value=$(xenstore-read -- "$key" 2>/dev/null); then
         printf '= %s\\n' "$value"
@@ -58,6 +62,9 @@ while read -r again; do
 done
 kill "$watch"
 """
+# An sshd has ten logins under way at once by default, and then drops some (sshd_config(5),
+# MaxStartups). Twenty wakes are more than that.
+_TURNED_AWAY = re.compile(r"kex_exchange_identification|Connection (closed|reset) by ")
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2})|([0-7]{3})|(.))")
 _LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
@@ -65,7 +72,11 @@ WriteKeys = Callable[[int], None]
 
 
 class Xenstore:
-    """The Xenstore of one host. Every error is `StartFailed`; safe to use from many threads."""
+    """The Xenstore of one host. Safe to use from many threads.
+
+    Every error is `StartFailed`, but for `HostUnreachable` where a watch found sshd too busy, and
+    may be tried again.
+    """
 
     def __init__(self, host: str, uri: str) -> None:
         self._host = host
@@ -95,7 +106,7 @@ class Xenstore:
                 "use another probe for some of them",
             )
         try:
-            return DomainKey(self._start(WATCH), _path(domain, key), self._failed, self._leave)
+            return DomainKey(self._start(WATCH), _path(domain, key), self._broke, self._leave)
         except BaseException:
             self._places.release()
             raise
@@ -109,7 +120,12 @@ class Xenstore:
             for key, value in keys.items()
             for line in (_path(domain, key).encode(), escaped(value.encode()))
         )
-        said = process.exchange(b"".join(line + b"\n" for line in lines), WRITE_S)
+        told = b"".join(line + b"\n" for line in lines)
+        ends_at = time.monotonic() + WRITE_S
+        said = process.exchange(told, WRITE_S)
+        while _TURNED_AWAY.search(_text(said)) and time.monotonic() < ends_at:
+            time.sleep(AGAIN_S)
+            said = self._start(WRITE).exchange(told, WRITE_S)
         if said.splitlines()[-1:] != [WRITTEN]:
             text = _text(said) or f"no answer within {WRITE_S:g} s"
             raise self._failed(f"Xenstore keys ({', '.join(keys)}): {text}", _hint(text))
@@ -145,6 +161,11 @@ class Xenstore:
     def _failed(self, message: str, advice: str) -> StartFailed:
         return StartFailed(self._host, message, hint=advice)
 
+    def _broke(self, text: str) -> StartFailed | HostUnreachable:
+        """Return the error for what the tools, or ssh, said of a watch."""
+        kind = HostUnreachable if _TURNED_AWAY.search(text) else StartFailed
+        return kind(self._host, f"its Xenstore: {text}", hint=_hint(text))
+
 
 class DomainKey:
     """A key that is watched: a `base.KeyWatch`."""
@@ -153,12 +174,12 @@ class DomainKey:
         self,
         process: HostProcess,
         path: str,
-        failed: Callable[[str, str], StartFailed],
+        broke: Callable[[str], StartFailed | HostUnreachable],
         leave: Callable[[], None],
     ) -> None:
         self._process = process
         self._path = path.encode()
-        self._failed = failed
+        self._broke = broke
         self._leave: Callable[[], None] | None = leave
         self._value: bytes | None = None
         self._rest = b""
@@ -178,12 +199,9 @@ class DomainKey:
         for line in lines:
             self._take(line)
         if not said:
-            text = _text(self._rest) or "the connection to it was lost"
-            raise self._failed(f"its Xenstore: {text}", _hint(text))
+            raise self._broke(_text(self._rest) or "the connection to it was lost")
         if self._size > MOST_NEWS:
-            raise self._failed(
-                f"{self._path.decode()} changes all the time", "let the guest write it once"
-            )
+            raise self._broke(f"{self._path.decode()} changes all the time: let it be written once")
         if self._stale and not self._asked:
             self._asked, self._stale = True, False
             self._process.tell(b"\n")
@@ -203,8 +221,7 @@ class DomainKey:
         elif line.startswith(self._path):
             self._stale = True
         elif line.strip():
-            text = _text(line)
-            raise self._failed(f"its Xenstore: {text}", _hint(text))
+            raise self._broke(_text(line))
 
 
 def escaped(value: bytes) -> bytes:

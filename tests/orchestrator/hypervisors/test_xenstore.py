@@ -8,6 +8,9 @@ import select
 import stat
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,10 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.errors import StartFailed
+from orchestrator.errors import HostUnreachable, StartFailed
 from orchestrator.hypervisors import host_command, xenstore
 from orchestrator.hypervisors.connection_uri import read_uri
 from orchestrator.hypervisors.xenstore import DomainKey, Xenstore, escaped, unescaped
+from orchestrator.model import Probe, ProbeKind
+from orchestrator.readiness import Target, wait
 from tests.contracts.hypervisor import eventually
 
 LOCAL = "xen:///system"
@@ -227,6 +232,21 @@ def test_when_we_are_gone_the_watch_on_the_host_ends(watched: Path) -> None:
         process.end()
 
 
+def test_when_we_go_before_an_answer_comes_the_watch_on_the_host_ends(watched: Path) -> None:
+    put(watched, "xenstore-read", "#!/bin/sh\nsleep 0.3\nexit 1\n")
+    process = host_command.HostProcess(["sh", "-c", xenstore.WATCH])
+    try:
+        process.tell(b"/local/domain/7/data/x\n")
+        process.read()
+        process.tell(b"\n")
+        time.sleep(0.1)  # the answer is under way
+        process._output.close()
+        process._input.close()
+        assert_gone(watched)
+    finally:
+        process.end()
+
+
 @pytest.mark.parametrize(
     ("ssh", "why"),
     [
@@ -244,6 +264,40 @@ def test_a_watch_that_breaks_says_why(tools: Path, ssh: str, why: str) -> None:
             listen(key)
     finally:
         key.close()
+
+
+TURNED_AWAY = "kex_exchange_identification: Connection closed by remote host"
+# Has no time for the first caller.
+BUSY_ONCE = f"""#!/bin/sh
+here=$(dirname "$0")
+[ -e "$here/called" ] || {{ touch "$here/called"; echo '{TURNED_AWAY}' >&2; exit 255; }}
+for text; do :; done
+exec sh -c "$text"
+"""
+
+
+def test_keys_are_written_though_sshd_is_too_busy_at_first(tools: Path) -> None:
+    put(tools, "ssh", BUSY_ONCE)
+    put(tools, "xenstore-write", KEEPS)
+    write({"data/x": "1"}, "xen+ssh://pc1/system")
+    assert (tools / "told").read_bytes() == b"--\0/local/domain/7/data/x\x001\0"
+
+
+def test_a_watch_begins_anew_while_sshd_is_too_busy(watched: Path) -> None:
+    put(watched, "ssh", BUSY_ONCE)
+    (watched / "value").write_text("1\n")
+    store = Xenstore("pc1", "xen+ssh://pc1/system")
+    with (
+        pytest.raises(HostUnreachable, match="Connection closed by remote host"),
+        closing(store.watch(7, "data/x")) as key,
+    ):
+        listen(key)
+    (watched / "called").unlink()
+    none = IPv4Address("192.0.2.1")
+    target = Target(none, None, "", console=bytes, watch_key=partial(store.watch, 7))
+    probe = Probe(ProbeKind.XENSTORE, key="data/x", pattern="^1$")
+    wait(probe, target, deadline=time.monotonic() + PATIENCE_S, cancelled=lambda: None)
+    assert_gone(watched)
 
 
 def test_watches_are_bounded_and_a_place_comes_free(
