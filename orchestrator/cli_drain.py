@@ -23,7 +23,7 @@ def drain(  # noqa: PLR0917 - typer declares options as arguments
         bool,
         typer.Option(
             "--undo",
-            help="Use the host again; what has moved stays moved, what is on its way stays.",
+            help="Use the host again; what has moved stays moved.",
         ),
     ] = False,
     force: Annotated[

@@ -106,7 +106,7 @@ def test_what_stays_is_listed_and_ends_it_with_1_unless_forced(run: Run, client:
     assert woken_on(client, "bound") == "a"
     result = run("host", "drain", "a")
     assert result.exit_code == Exit.FAILED
-    assert "ew-t-bound-0 stays: bound: no host has room" in result.output
+    assert "ew-t-bound-0 stays: bound: no host can take it" in result.output
     assert "drained 0 of 1, 1 left; --force ends what cannot move" in result.output
     forced = run("host", "drain", "a", "--force")
     assert forced.exit_code == Exit.OK, forced.output
