@@ -49,7 +49,8 @@ class Network:
 class Entry:
     """A host of a lab file; memory is in MiB. `network` is None if none is free.
 
-    `arch` is the host's own word, which lab files may not know.
+    `arch` is the host's own word, which lab files may not know. `migration_address` is empty where
+    the URI's host serves, or where none is known.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Entry:
     labels: tuple[tuple[str, str], ...]
     network: Network | None
     arch: str = Architecture.X86_64
+    migration_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,16 @@ def entry_for(
         labels=tuple(labels),
         network=existing or _made(facts, name, {*busy, *(host.network.subnet for host in hosts)}),
         arch=facts.architecture,
+        migration_address=_own_address(facts, existing),
     )
+
+
+def _own_address(facts: HostFacts, network: Network | None) -> str:
+    """Return the address that other hosts reach it at, where the URI's host is our loopback."""
+    if network is None or not read_uri(facts.uri).loopback:
+        return ""
+    ours = (each for each in facts.shell.addresses if each[1].network == network.subnet)
+    return next((str(address.ip) for _, address in ours), "")
 
 
 def reserve_mib(facts: HostFacts) -> int:
@@ -137,6 +148,7 @@ def stanza(entry: Entry) -> str:
     lines = [
         f"  {entry.name}:",
         f"    uri: {_scalar(entry.uri)}",
+        *([f"    migration_address: {entry.migration_address}"] if entry.migration_address else []),
         *([] if entry.arch == Architecture.X86_64 else [f"    arch: {entry.arch}"]),
         f"    capacity: {{cpu: {entry.cpu}, memory: {entry.memory_mib} MiB}}",
         f"    reserve: {{{reserve}}}",

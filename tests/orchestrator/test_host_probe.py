@@ -293,6 +293,15 @@ def test_the_entry_says_what_the_processors_are_unless_they_are_the_usual_ones(
     assert host.architecture is Architecture.AARCH64
 
 
+def test_a_host_behind_a_tunnel_says_where_other_hosts_reach_it(xen: HostFacts) -> None:
+    assert "migration_address" not in stanza(entry_for(xen))
+    tunnel = replace(xen, uri="xen+ssh://root@127.0.0.1:2222/system")
+    (host,) = _lab(stanza(entry_for(tunnel)))
+    assert host.migration_address == "10.213.91.2"
+    unknown = replace(tunnel, shell=Shell())
+    assert "migration_address" not in stanza(entry_for(unknown))
+
+
 def test_the_entry_of_a_qemu_host_makes_a_network(qemu: HostFacts) -> None:
     """Its `default` is not used: it is for NAT, so nobody reaches guests there."""
     (host,) = _lab(stanza(entry_for(qemu, "my-box")))

@@ -7,12 +7,17 @@ CPUS = 2
 
 
 def stanza(bed: Bed) -> str:
-    """Return the bed as an entry of a lab file's `hosts`."""
+    """Return the bed as an entry of a lab file's `hosts`.
+
+    The URI's host is our loopback, which is no way from one bed to another: guests are migrated to
+    the bed's own address, where it has a network that others can be on.
+    """
     state = bed.state
     subnet = state.lan.subnet
+    reached = f"    migration_address: {state.address}\n" if bed.reachable else ""
     return (
         f"  {state.name}:\n"
-        f"    uri: {bed.libvirt_uri}\n"
+        f"    uri: {bed.libvirt_uri}\n{reached}"
         f"    capacity: {{cpu: {CPUS}, memory: {state.guests_mib} MiB}}\n"
         f"    network:\n"
         f"      name: xenbr0\n"

@@ -23,6 +23,7 @@ import pytest
 from images.build import cpio
 from images.build.linux_microvm import build as build_linux
 from images.build.linux_microvm import newest_kernel
+from orchestrator.hypervisors.libvirt_migration import address_of
 from orchestrator.labfile import parse_lab
 from tests.xenbed import build, network, notes, packages, personality, plan, qemu, rootfs
 from tests.xenbed import state as states
@@ -345,7 +346,10 @@ def test_the_stanza_belongs_in_a_lab_file(tmp_path: Path) -> None:
         tmp_path / "lab.yaml",
     )
     assert lab.hosts[0].uri == bed.libvirt_uri
+    assert address_of(lab.hosts[0]) == "tcp://10.213.90.2"  # two joined beds reach each other
     assert notes.stanza(bed) in notes.describe(bed)
+    alone = Bed(tmp_path, state_in(tmp_path, lan=network.Lan("", bed.state.lan.subnet)))
+    assert "migration_address" not in notes.stanza(alone)
 
 
 def test_a_bed_that_does_not_get_ready_shows_its_log(tmp_path: Path) -> None:
