@@ -61,7 +61,7 @@ def add(
     _check_name(name)
     facts = probe(uri, name=name, kvm_kernel=lambda: probe_kernel(ctx.obj.images))
     entry = entry_for(facts, name, wanted, (own.network for _, own in here().addresses))
-    lacks = missing(facts, entry)
+    lacks = missing(facts, entry, wanted)
     if as_json:
         document = {
             "name": entry.name,

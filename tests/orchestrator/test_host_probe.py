@@ -3,6 +3,7 @@
 The recorded answers are real ones: of libvirt 9.0 with QEMU 7.2, and with Xen 4.17 on the test bed.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -16,7 +17,6 @@ from images.facts import Architecture
 from orchestrator import host_probe
 from orchestrator.errors import HostUnreachable
 from orchestrator.host_advice import (
-    CANDIDATES,
     DOM0_MIB,
     entry_for,
     host_name,
@@ -24,12 +24,13 @@ from orchestrator.host_advice import (
     reserve_mib,
     stanza,
 )
+from orchestrator.host_networks import CANDIDATES
 from orchestrator.host_probe import Dom0, FoundNetwork, HostFacts, probe, read_facts, read_xml
 from orchestrator.host_shell import Shell, ask_shell, here, read_shell
 from orchestrator.hypervisors.kvm import KvmVerdict
 from orchestrator.hypervisors.libvirt_probe import Answers, Described, ask
 from orchestrator.labfile import parse_lab
-from orchestrator.model import Host
+from orchestrator.model import Host, Lab
 
 RECORDED = Path(__file__).parent / "recorded"
 XEN_URI, QEMU_URI = "xen+ssh://root@pc1.lab.test/system", "qemu+ssh://root@pc2/system"
@@ -356,6 +357,63 @@ def test_the_pool_leaves_the_hosts_own_addresses_out(
     written = stanza(entry_for(_with_bridge(xen, address, *gateways)))
     assert f"pool: {pool}" in written
     assert _lab(written)
+
+
+def _joining(facts: HostFacts, *pools: str) -> Lab:
+    """Return a lab of which hosts have these pools on the network of `facts`."""
+    written = stanza(entry_for(facts, "first"))
+    usual = re.search(r"pool: (\S+)", written)
+    assert usual
+    entries = (
+        written.replace("first:", f"host{at}:").replace(usual[1], pool)
+        for at, pool in enumerate(pools)
+    )
+    return parse_lab("zone: t.test\nhosts:\n" + "".join(entries), Path("lab.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("pools", "expected"),
+    [
+        (["192.168.1.205-192.168.1.254"], "192.168.1.155-192.168.1.204"),
+        (["192.168.1.10-192.168.1.250"], "192.168.1.251-192.168.1.254"),
+        (
+            ["192.168.1.3-192.168.1.99", "192.168.1.120-192.168.1.254"],
+            "192.168.1.100-192.168.1.119",
+        ),
+        (
+            ["192.168.1.200-192.168.1.254", "192.168.1.180-192.168.1.189"],
+            "192.168.1.190-192.168.1.199",
+        ),
+    ],
+)
+def test_the_pool_leaves_those_of_the_lab_out(
+    xen: HostFacts, pools: list[str], expected: str
+) -> None:
+    facts = _with_bridge(xen, "192.168.1.2/24", "192.168.1.1")
+    lab = _joining(facts, *pools)
+    entry = entry_for(facts, "second", lab)
+    assert f"pool: {expected}" in stanza(entry)
+    assert not any("free" in each.what for each in missing(facts, entry, lab))
+
+
+def test_the_address_of_a_host_of_the_lab_is_in_no_pool(xen: HostFacts) -> None:
+    """It is known where the lab says that guests are migrated to it."""
+    facts = _with_bridge(xen, "192.168.1.2/24", "192.168.1.1")
+    lab = _joining(facts, "192.168.1.205-192.168.1.253")
+    host = replace(lab.hosts[0], migration_address="192.168.1.254")
+    entry = entry_for(facts, "second", replace(lab, hosts=(host,)))
+    assert "pool: 192.168.1.155-192.168.1.204" in stanza(entry)
+
+
+def test_a_subnet_that_the_lab_has_used_up_is_missing(xen: HostFacts) -> None:
+    facts = _with_bridge(xen, "192.168.1.2/29", "192.168.1.1")
+    lab = _joining(facts, "192.168.1.3-192.168.1.6")
+    entry = entry_for(facts, "second", lab)
+    assert entry.network is not None
+    assert entry.network.bridge  # a network of its own, then
+    first, *rest = [each.what for each in missing(facts, entry, lab)]
+    assert first.startswith("the lab's pools leave no address of 192.168.1.0/29 free")
+    assert not any("not known, or too small" in each for each in rest)
 
 
 def test_a_subnet_too_small_for_guests_is_not_used(xen: HostFacts) -> None:
