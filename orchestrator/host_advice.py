@@ -9,6 +9,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -32,6 +33,7 @@ DOM0_MIB = 1024  # what a dom0 is given that has no limit of its own
 HOST_LEAST_MIB, HOST_MOST_MIB = 256, 1024  # a quarter of the memory within these, on QEMU
 SPARE_CPU, MANY_CORES = 0.5, 4  # half a core is kept for the host where it has four or more
 LONGEST_NAME = 30
+DRIVER = {"QEMU": "qemu", "Xen": "xen"}  # of URIs, by what libvirt calls the hypervisor
 HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
 _PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9+:/@.?=&_%\[\]-]*[A-Za-z0-9/]|[a-z0-9]")
 
@@ -58,10 +60,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Something that a host lacks: what, and the commands that help, and where to run them."""
+    """Something that a host lacks: what, and the commands that help, and where to run them.
+
+    A `note` is no lack, but something to know of.
+    """
 
     what: str
     do: tuple[str, ...] = ()
+    note: bool = False
 
 
 def host_name(uri: str, taken: Iterable[str] = ()) -> str:
@@ -178,9 +184,10 @@ def missing(facts: HostFacts, entry: Entry, lab: Lab | None = None) -> tuple[Mis
 
     `lab` is the one that it is to join, as for `entry_for`.
     """
-    checks = (_processors, _drivers, _xen, _kvm, _bridges, _routes, _clock, _dhcp)
+    checks = (_processors, _drivers, _xen, _kvm, _bridges, _routes, _clock, _unseen, _dhcp)
     found = [each for check in checks for each in check(facts, entry)]
     return (
+        *_twins(facts, lab),
         *_full(facts, lab),
         *found,
         *(Missing(f"the URI: {each}") for each in weaknesses(facts.uri)),
@@ -240,6 +247,15 @@ def _kvm(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:
         f"no KVM{why}: guests are emulated, ten to fifty times slower",
         ("there: modprobe kvm_intel || modprobe kvm_amd; if it fails, see the firmware (BIOS)",),
     )
+
+
+def _twins(facts: HostFacts, lab: Lab | None) -> Iterator[Missing]:
+    """Say which hosts of the lab are this one, by the URI."""
+    ours = read_uri(facts.uri).libvirt
+    for host in lab.hosts if lab else ():
+        with suppress(ValueError):
+            if read_uri(host.uri).libvirt == ours:
+                yield Missing(f"the lab has this URI as host {host.name} already", note=True)
 
 
 def _full(facts: HostFacts, lab: Lab | None) -> Iterator[Missing]:
@@ -307,6 +323,8 @@ def _define(uri: str, bridge: str) -> tuple[str, ...]:
 def _routes(facts: HostFacts, entry: Entry) -> Iterator[Missing]:
     """Say how a network that is made on another machine is reached from this one."""
     uri = read_uri(facts.uri)
+    if uri.loopback:  # a tunnel: nobody knows from here which address the host has
+        return
     if uri.far and entry.network is not None and entry.network.bridge:
         yield Missing(
             f"the guests' network will exist on {uri.host or 'that host'} only: whoever is to "
@@ -326,11 +344,23 @@ def _clock(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:
         yield Missing(f"its clock is {abs(offset):g} s {way} ours", ("there: apt install chrony",))
 
 
+def _unseen(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:
+    uri = read_uri(facts.uri)
+    if uri.far and uri.transport != "ssh" and facts.kind in DRIVER:
+        yield Missing(
+            f"over {uri.transport} the host's addresses, clock and programs are not known; over "
+            "ssh more could be seen",
+            (f"edgewake host add {DRIVER[facts.kind]}+ssh://root@HOST/system",),
+            note=True,
+        )
+
+
 def _dhcp(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:
     if facts.shell.dnsmasq is False:
         yield Missing(
             "no dnsmasq, which only `dhcp: true` needs",
             ("there: apt install dnsmasq-base",),
+            note=True,
         )
 
 

@@ -43,6 +43,12 @@ class ConnectionUri:
         return self.transport == "ssh" or bool(self.host)
 
     @property
+    def libvirt(self) -> tuple[object, ...]:
+        """Return what two URIs have in common that lead to one libvirt in one way."""
+        way = (self.driver, self.transport, self.host, self.port, self.path)
+        return (*way, self.option("socket"))
+
+    @property
     def loopback(self) -> bool:
         """Return whether its host is an address of this machine's alone: a tunnel, perhaps."""
         return self.host.startswith(LOOPBACK)

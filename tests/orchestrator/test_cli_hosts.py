@@ -96,6 +96,28 @@ def test_a_second_host_joins_a_lab_beside_the_first(run: Run, tmp_path: Path) ->
     assert hosts[0].network.subnet != hosts[1].network.subnet
 
 
+def test_what_the_lab_has_already_is_told(run: Run, tmp_path: Path) -> None:
+    lab = _lab(_json(run(TEST_URI, "--json"))["stanza"], tmp_path)
+    again = run(TEST_URI, "--lab", lab)
+    assert "note: the lab has this URI as host box already\n" in again.stdout
+    taken = run("qemu+tls://pc1/system", "--lab", lab, "--name", "box")
+    assert taken.exit_code == Exit.USAGE
+    assert "the name box is taken" in taken.stderr
+
+
+def test_where_there_are_notes_only_nothing_is_missing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = _facts(networks=(), bridges=(), kvm_device=True)
+    facts = replace(facts, uri="qemu:///system", shell=Shell(0.0, False, ()))
+    monkeypatch.setattr(host_probe, "probe", lambda *_, **__: facts)
+    said = run("qemu:///system").stdout
+    assert said.endswith(
+        "note: no dnsmasq, which only `dhcp: true` needs\n    there: apt install dnsmasq-base\n"
+        "nothing is missing\n"
+    )
+
+
 def test_nothing_is_written_anywhere(run: Run, tmp_path: Path) -> None:
     run(TEST_URI)
     assert list(tmp_path.iterdir()) == []
@@ -286,7 +308,7 @@ def test_a_real_host_behind_ssh(run: Run, sshd: Sshd, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert re.search(r"hypervisor +QEMU \d", result.stdout)
     assert re.search(r"clock +as ours", result.stdout)
-    assert "ip route add" in result.stdout
+    assert "ip route add" not in result.stdout  # its host is 127.0.0.1
     assert load_lab(_lab(_entry(result.stdout), tmp_path)).hosts
 
 

@@ -365,7 +365,9 @@ def _joining(facts: HostFacts, *pools: str) -> Lab:
     usual = re.search(r"pool: (\S+)", written)
     assert usual
     entries = (
-        written.replace("first:", f"host{at}:").replace(usual[1], pool)
+        written.replace("first:", f"host{at}:")
+        .replace(usual[1], pool)
+        .replace("@pc1.", f"@host{at}.")
         for at, pool in enumerate(pools)
     )
     return parse_lab("zone: t.test\nhosts:\n" + "".join(entries), Path("lab.yaml"))
@@ -485,10 +487,49 @@ def _of(facts: HostFacts) -> dict[str, str]:
     return {each.what: " ".join(each.do) for each in missing(facts, entry_for(facts))}
 
 
-def test_nothing_but_dnsmasq_is_missing_on_the_bed(xen: HostFacts) -> None:
-    assert _of(xen) == {
-        "no dnsmasq, which only `dhcp: true` needs": "there: apt install dnsmasq-base"
-    }
+def test_nothing_is_missing_on_the_bed_and_its_lack_of_dnsmasq_is_a_note(xen: HostFacts) -> None:
+    (note,) = missing(xen, entry_for(xen))
+    assert note.note
+    assert note.what == "no dnsmasq, which only `dhcp: true` needs"
+    assert note.do == ("there: apt install dnsmasq-base",)
+
+
+def test_a_route_by_way_of_our_loopback_is_not_proposed(xen: HostFacts) -> None:
+    for uri in ("xen+tcp://127.0.0.1:27001/system", "xen+ssh://root@localhost/system"):
+        tunnel = replace(xen, uri=uri, networks=())
+        assert entry_for(tunnel).network is not None
+        assert not any("ip route add" in each for each in _of(tunnel).values())
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("xen+tcp://127.0.0.1:27001/system", True),
+        ("xen+tls://pc1/system", True),
+        (XEN_URI, False),
+        ("xen:///system", False),
+    ],
+)
+def test_over_ssh_more_could_be_seen(xen: HostFacts, uri: str, said: bool) -> None:
+    found = _of(replace(xen, uri=uri, shell=Shell()))
+    commands = [do for what, do in found.items() if "over ssh more could be seen" in what]
+    assert commands == (["edgewake host add xen+ssh://root@HOST/system"] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("uri", "known"),
+    [
+        (XEN_URI, True),
+        (f"{XEN_URI}?keyfile=/k", True),
+        (f"{XEN_URI}?socket=/run/other", False),
+        ("xen+ssh://root@pc1.lab.test:2222/system", False),
+    ],
+)
+def test_a_uri_that_the_lab_has_is_noted(xen: HostFacts, uri: str, known: bool) -> None:
+    lab = parse_lab("zone: t.test\nhosts:\n" + stanza(entry_for(xen, "first")), Path("lab.yaml"))
+    again = replace(xen, uri=uri)
+    notes = [each.what for each in missing(again, entry_for(again, "", lab), lab) if each.note]
+    assert ("the lab has this URI as host first already" in notes) is known
 
 
 @pytest.mark.parametrize(
