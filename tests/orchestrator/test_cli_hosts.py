@@ -236,6 +236,7 @@ def test_a_host_that_lacks_nothing_has_one_line(monkeypatch: pytest.MonkeyPatch)
             Verdict.FAIL,
             "0-3 are all",
         ),
+        ({}, replace(_host(), guest_cpus=(7,)), "guest_cpus pc1", Verdict.FAIL, "0-3 are all"),
         ({}, replace(_host(), guest_cpus=(1,)), "capacity pc1", Verdict.WARN, "as `reserve`"),
         ({"memory_mib": 512}, _host(), "capacity pc1", Verdict.WARN, "capacity"),
         ({"shell": Shell(60.0, True, ())}, _host(), "clock pc1", Verdict.WARN, "chrony"),
