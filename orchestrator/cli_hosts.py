@@ -31,9 +31,6 @@ hosts_app = typer.Typer(
 )
 
 
-register(hosts_app)
-
-
 @hosts_app.command(epilog="Example: edgewake host add xen+ssh://root@pc1/system")
 def add(
     ctx: typer.Context,
@@ -75,6 +72,9 @@ def add(
         display.print_json(document)
     else:
         _print(facts, entry, stanza(entry), lacks)
+
+
+register(hosts_app)  # behind `add`, also in the list of commands: nobody drains a host first
 
 
 def _check_name(name: str, lab: "Lab | None") -> None:

@@ -135,6 +135,13 @@ def test_what_another_machine_says_cannot_drive_the_terminal(
     assert "\x1b" not in result.output
 
 
+def test_help_lists_adding_a_host_before_emptying_it() -> None:
+    commands = re.findall(
+        r"(?m)^  (add|drain) ", CliRunner().invoke(app, ["host", "--help"]).stdout
+    )
+    assert commands == ["add", "drain"]
+
+
 # --- how it fails -----------------------------------------------------------------------------
 
 
