@@ -102,5 +102,6 @@ def _print(host: str, report: Any) -> None:
     for each in report["stuck"]:
         typer.echo(f"{host}: {each['instance']} stays: {each['why']}")
     left = report["total"] - report["moved"]
-    hint = "; --force ends what cannot move" if report["stuck"] else ""
+    movable = any(not each["ending"] for each in report["stuck"])
+    hint = "; --force ends what cannot move" if movable else ""
     typer.echo(f"{host}: {_progress(report)}" + (f", {left} left{hint}" if left else ""))
