@@ -23,7 +23,7 @@ import pytest
 from images.build import cpio
 from images.build.linux_microvm import build as build_linux
 from images.build.linux_microvm import newest_kernel
-from orchestrator.hypervisors.libvirt_migration import address_of
+from orchestrator.hypervisors.migration_address import address_of
 from orchestrator.labfile import parse_lab
 from tests.xenbed import build, network, notes, packages, personality, plan, qemu, rootfs
 from tests.xenbed import state as states
