@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.xenbed.fixture import xen_bed
+from tests.xenbed.fixture import pytest_runtest_makereport, xen_bed
 
-__all__ = ["xen_bed"]  # one bed for all of a session that ask for it
+__all__ = ["pytest_runtest_makereport", "xen_bed"]  # one bed for all of a session that ask for it
 
 pytest.register_assert_rewrite("tests.contracts", "tests.world")
 

@@ -43,7 +43,7 @@ from tests.xenbed.personality import ssh_config
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorials" / "xen-mini-pc.md"
-COMMAND_S = 60
+COMMAND_S = 120
 BED_NETWORK = "xenbr0"  # of libvirt in the bed
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]+) -->\n)?^```\w+\n(?P<text>.*?)^```$", re.M | re.S)
 MARK = re.compile(r"run: (?:here|dom0|up)|shows|adds to lab\.yaml|(?:file|not run): \S.*")
@@ -290,7 +290,7 @@ def reader(xen_bed: Bed, tmp_path: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.real
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_page_works_from_its_top_to_its_end(reader: Reader, xen_bed: Bed) -> None:
     for block in BLOCKS:
         reader.do(block)

@@ -38,6 +38,20 @@ _POLL_S = 0.05
 _TAIL = 25  # lines of the serial log in an error
 _SNAPSHOT_BED = "snapshot"
 _REPOSITORY = Path(__file__).parents[2]
+_CONDITION_S = 20.0
+_CONDITION = """
+cat /proc/loadavg
+grep -E '^(MemFree|MemAvailable)' /proc/meminfo
+timeout 5 xl list
+for task in /proc/[0-9]*/task/*; do
+    read -r name <$task/comm || continue
+    case $(readlink ${task%/task/*}/exe) in
+        */libvirtd|*/xl|*/xenstored|*/xenconsoled|*/bash|*/sh|*/virsh)
+            echo "$task $name:"; head -n 6 $task/stack;;
+    esac
+done
+dmesg | tail -n 20
+"""
 _FREE_MEMORY = re.compile(rb"^free_memory *: *(\d+)", re.MULTILINE)
 
 Progress = Callable[[str], None]
@@ -120,6 +134,14 @@ class Bed:
             )
         except subprocess.TimeoutExpired as error:
             raise BedError(f"bed {self.state.name}: {command} took {timeout_s:g} s") from error
+
+    def condition(self) -> str:
+        """Return what dom0 does now, for whoever looks into a failure: what waits, and for what."""
+        try:
+            found = self.ssh("sh", "-c", _CONDITION, timeout_s=_CONDITION_S)
+        except BedError as error:
+            return str(self._failure(f"silent: {error}"))
+        return (found.stdout + found.stderr).decode(errors="replace")
 
     def put(self, file: Path, name: str) -> str:
         """Copy a file into dom0's folder of images, and return its path there. Raises `BedError`.

@@ -1,12 +1,13 @@
 """The bed as a fixture: one per test session, started when first asked for, stopped at its end.
 
 A `conftest.py` that wants it says ``from tests.xenbed.fixture import xen_bed``, and names it in
-`__all__`. Tests that use it are marked ``real``, and those that may be the first to use it have a
+`__all__`, as well as the hook: what dom0 did when a test failed is then told with the failure.
+Tests that use the bed are marked ``real``, and those that may be the first to use it have a
 time-out that leaves room for a start (and for a build, unless `make xenbed` was run before).
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -23,3 +24,15 @@ def xen_bed() -> Iterator[Bed]:
         yield bed
     finally:
         bed.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the condition of the bed to the report of a test that failed with one."""
+    report = yield
+    bed = getattr(item, "funcargs", {}).get("xen_bed")
+    if report.failed and isinstance(bed, Bed):
+        report.sections.append((f"Xen bed at {report.when}", bed.condition()))
+    return report

@@ -308,7 +308,9 @@ def test_linux_boots_sleeps_and_powers_off(
     hypervisor.watch(heard)
     hypervisor.start(guest, unheard)
     assert outside.page(guest, "/healthz") == b"ok\n"
-    assert b"edgewake: ready" in hypervisor.console(guest.name)
+    eventually(
+        lambda: b"edgewake: ready" in hypervisor.console(guest.name), outside.patience_s, "its line"
+    )
     for depth in Depth:
         found = probe(
             hypervisor,
