@@ -137,6 +137,8 @@ class Bed:
 
     def condition(self) -> str:
         """Return what dom0 does now, for whoever looks into a failure: what waits, and for what."""
+        if self.state.pid() is None:
+            return "it runs no more"
         try:
             found = self.ssh("sh", "-c", _CONDITION, timeout_s=_CONDITION_S)
         except BedError as error:

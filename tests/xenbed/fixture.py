@@ -32,7 +32,9 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the condition of the bed to the report of a test that failed with one."""
     report = yield
-    bed = getattr(item, "funcargs", {}).get("xen_bed")
-    if report.failed and isinstance(bed, Bed):
-        report.sections.append((f"Xen bed at {report.when}", bed.condition()))
+    if report.failed:
+        for bed in getattr(item, "funcargs", {}).values():
+            if isinstance(bed, Bed):
+                name = f"Xen bed {bed.state.name} at {report.when}"
+                report.sections.append((name, bed.condition()))
     return report
