@@ -1,20 +1,25 @@
 """Problems and plans as JSON text.
 
 The JSON mirrors the dataclasses of `placement.problem`: same names, sets as sorted lists, labels as
-``[key, value]`` pairs. Reading is strict (an unknown or missing field, a wrong type, NaN are
-errors that say where) and is driven by the dataclasses themselves, so a field added there is
-read and written without a line here.
+``[key, value]`` pairs. A rule is an object whose ``rule`` names its kind, such as ``"ban"``. Reading
+is strict (an unknown or missing field, a wrong type, NaN are errors that say where) and is driven
+by the dataclasses themselves, so a field added there is read and written without a line here.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from placement.problem import Malformed, Plan, Problem, validate
+from placement.problem import Malformed, Plan, Problem
+from placement.rules import Rule
+from placement.validate import validate
 
 T = TypeVar("T")
+
+RULES: Mapping[str, Any] = {kind.kind: kind for kind in get_args(Rule)}
 
 
 def problem_text(problem: Problem) -> str:
@@ -45,11 +50,13 @@ def _text(value: Problem | Plan) -> str:
 
 def _encoded(value: object) -> object:
     if is_dataclass(value):
-        return {each.name: _encoded(getattr(value, each.name)) for each in fields(value)}
+        kind = getattr(value, "kind", None)
+        tag = {"rule": kind} if kind in RULES else {}
+        return tag | {each.name: _encoded(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
         return {key: _encoded(value[key]) for key in value}
     if isinstance(value, frozenset):
-        return [_encoded(each) for each in sorted(value)]
+        return [_encoded(each) for each in sorted(value)]  # of texts, or of pairs of texts
     if isinstance(value, tuple):
         return [_encoded(each) for each in value]
     return value
@@ -74,6 +81,8 @@ def _refuse_constant(name: str) -> float:
 def _decoded(kind: Any, value: Any, path: str) -> object:
     """Return a JSON value as an annotated type."""
     origin, arguments = get_origin(kind), get_args(kind)
+    if kind == Rule:
+        return _rule(value, path)
     if isinstance(kind, UnionType):
         chosen = next(each for each in arguments if each is not NoneType)
         return None if value is None else _decoded(chosen, value, path)
@@ -89,10 +98,23 @@ def _decoded(kind: Any, value: Any, path: str) -> object:
     return _scalar(kind, value, path)
 
 
+def _rule(value: Any, path: str) -> object:
+    given = dict(_typed(value, dict, path, "an object"))
+    name = given.pop("rule", None)
+    if not isinstance(name, str) or name not in RULES:
+        raise Malformed(f"{path}.rule", f"no rule named {name!r}; known: {', '.join(RULES)}")
+    return _object(RULES[name], given, path)
+
+
+@cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    return get_type_hints(kind)
+
+
 def _object(kind: Any, value: Any, path: str) -> object:
     given = _typed(value, dict, path, "an object")
     known = {each.name: each for each in fields(kind)}
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     prefix = f"{path}." if path else ""
     for name in given:
         if name not in known:
@@ -119,6 +141,8 @@ def _sequence(origin: Any, arguments: tuple[Any, ...], value: Any, path: str) ->
 def _scalar(kind: type, value: Any, path: str) -> object:
     if kind is str:
         return _typed(value, str, path, "a text")
+    if kind is bool:
+        return _typed(value, bool, path, "true or false")
     if isinstance(value, bool):
         raise Malformed(path, f"must be a number, not {value}")
     if kind is int:
