@@ -1,0 +1,76 @@
+"""`solve`: one call from a question to an answer, whichever algorithm gives it.
+
+It refuses senseless problems and algorithms that would ignore a part of them, asks the independent
+judge about every plan, and sees to it that a plan always has a proven bound.
+"""
+
+from dataclasses import replace
+from time import perf_counter
+
+from placement.check import violations
+from placement.evaluate import UNITS
+from placement.expand import judged
+from placement.problem import Infeasible, Malformed, Options, Plan, Problem, SolverFailed
+from placement.registry import algorithm, refuse
+from placement.validate import check_options, validate
+
+
+def solve(problem: Problem, options: Options | None = None) -> Plan:
+    """Return the best plan that the chosen algorithm finds before the deadline.
+
+    Raises:
+        Infeasible: there is none, with what clashes; or none was found (then ``proven`` is False).
+        Malformed: problem or options make no sense, or the algorithm ignores part of them.
+        SolverFailed: the solver could not be run, or gave a plan that the judge refuses.
+
+    """
+    options = options or Options()
+    since = perf_counter()
+    validate(problem)
+    check_options(options, UNITS)
+    chosen = algorithm(options.algorithm)
+    refuse(chosen, problem, options)
+    plan = _found(problem, options)
+    weights = {options.order[0]: 1.0} if options.order else dict(options.weights)
+    spent = perf_counter() - since
+    if not plan.bound and spent < options.deadline_s:
+        left = replace(options, deadline_s=options.deadline_s - spent)
+        plan = replace(plan, bound=_bound(problem, left))
+    if wrong := violations(problem, plan):
+        raise SolverFailed(f"{chosen.name} gave a wrong plan: {'; '.join(wrong)}")
+    return judged(
+        problem,
+        plan,
+        weights,
+        bound=plan.bound,
+        algorithm=chosen.name,
+        solver=plan.solver,
+        build_s=plan.build_s,
+        solve_s=plan.solve_s or perf_counter() - since,
+    )
+
+
+def _found(problem: Problem, options: Options) -> Plan:
+    """Return the bare plan of the algorithm, or say why there is none."""
+    from placement.exact import NoPlan  # noqa: PLC0415 - numpy, only for who solves
+
+    try:
+        plan = algorithm(options.algorithm).load()(problem, options)
+    except NoPlan as no:
+        if no.proven:
+            from placement.clash import infeasible  # noqa: PLC0415 - as above
+
+            raise infeasible(problem, options) from no
+        late = f"no plan was found within {options.deadline_s:g} s"
+        raise Infeasible({d.name: late for d in problem.demands}, proven=False) from no
+    return plan
+
+
+def _bound(problem: Problem, options: Options) -> float:
+    from placement.exact import Clock, relaxed_bound  # noqa: PLC0415 - as above
+
+    try:
+        return max(0.0, relaxed_bound(problem, options, Clock.of(options.deadline_s)))
+    except (SolverFailed, Malformed):
+        return 0.0  # no LP solver here, or a term that has no relaxation: 0 is below every plan
+
