@@ -424,13 +424,12 @@ def _near(scope: _Scope, chunk: range, wanted: bool) -> tuple[Bools, Floats] | N
         rated = of[heads]
         far = scope.latency[population]
         worst = np.maximum.reduceat(far, heads, axis=0)
-        best = np.minimum.reduceat(far, heads, axis=0)
         own = _column(demands, rated, lambda d: d.latency_bound_ms)
-        every = _column(demands, rated, lambda d: d.bound_for == EVERY_COPY or _only_copy(d))
-        only = _column(demands, rated, _only_copy)
+        every = np.array([d.bound_for == EVERY_COPY or _only_copy(d) for d in demands])
+        only = np.array([_only_copy(d) for d in demands])
+        every, only = every[rated, None], only[rated, None]
         cap = math.inf if scope.worst_ms is None else scope.worst_ms
-        allowed[rated] = np.where(every, worst, best) <= own
-        allowed[rated] &= np.where(only, worst, best) <= cap
+        allowed[rated] = ((worst <= own) | ~every) & ((worst <= cap) | ~only)
         total = np.add.reduceat(rate, heads)[:, None]
         weighted = np.add.reduceat(rate[:, None] * np.minimum(far, UNREACHABLE_MS), heads, axis=0)
         mean[rated] = weighted / total

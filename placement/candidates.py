@@ -165,16 +165,14 @@ def size(_problem: Problem, demand: Demand, host: Host) -> str:
 
 
 def latency_bound(problem: Problem, demand: Demand, host: Host) -> str:
-    """Every population with a rate reaches the host within the bound (one way), or some does."""
+    """Every population with a rate reaches the host within the bound (one way), if it may have to."""
     if demand.latency_bound_ms is None:
         return ""
     bound_ms = demand.latency_bound_ms
     rated = [population for population, rate in demand.rates.items() if rate > 0]
     reasons = [why for each in rated if (why := too_far(problem, each, host, bound_ms))]
     every = demand.bound_for == EVERY_COPY or (demand.replicas == 1 and demand.least is None)
-    if not reasons or (len(reasons) < len(rated) and not every):
-        return ""
-    return reasons[0]
+    return reasons[0] if reasons and every else ""
 
 
 def too_far(problem: Problem, population: str, host: Host, bound_ms: float) -> str:

@@ -80,13 +80,13 @@ class Matrix:
         """Return the names of all columns, in order."""
         if not self.column_blocks:
             return [f"x{i}" for i in range(self.columns)]
-        return [name for block in self.column_blocks for name in block.names()]
+        return _distinct([name for block in self.column_blocks for name in block.names()])
 
     def row_names(self) -> list[str]:
         """Return the names of all rows, in order."""
         if not self.row_blocks:
             return [f"r{i}" for i in range(self.rows)]
-        return [name for block in self.row_blocks for name in block.names()]
+        return _distinct([name for block in self.row_blocks for name in block.names()])
 
     def row_of_entry(self) -> Ints:
         """Return the row of each entry, as in coordinate form."""
@@ -321,6 +321,17 @@ def components(matrix: Matrix) -> tuple[Ints, Ints]:
     if len(heads):
         row_part[full] = part[matrix.index[heads]]
     return row_part, part
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return names with a number added to those that came before."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        count = seen.get(name, 0)
+        seen[name] = count + 1
+        found.append(f"{name}_again{count}" if count else name)
+    return found
 
 
 def _wide(value: ArrayLike, count: int) -> Floats:

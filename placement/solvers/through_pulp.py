@@ -8,6 +8,7 @@ before the time limit "optimal". These are the only modules that import pulp.
 import math
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,8 +37,8 @@ class Emitted:
 class ArrayHiGHS(pulp.HiGHS):  # type: ignore[misc, name-defined]
     """pulp's HiGHS, but for how a model is handed over: as arrays, with a solution to begin from."""
 
-    def __init__(self, start: Floats | None = None, **options: Any) -> None:
-        """Take pulp's options, and values of the variables in the order they were made."""
+    def __init__(self, start: Mapping[int, float], **options: Any) -> None:
+        """Take pulp's options, and values of variables, by their ``id``, to begin from."""
         super().__init__(msg=False, **options)
         self.start = start
 
@@ -46,8 +47,9 @@ class ArrayHiGHS(pulp.HiGHS):  # type: ignore[misc, name-defined]
         variables = lp.variables()
         matrix = _matrix_of(lp, variables)
         lp.solverModel.passModel(highs.lp_of(matrix, relaxed=not self.mip))
-        if self.start is not None:
-            highs.begin(lp.solverModel, self.start)
+        if self.start:
+            values = [self.start.get(id(variable), math.nan) for variable in variables]
+            highs.begin(lp.solverModel, np.array(values))
 
 
 def emit(matrix: Matrix, name: str = "placement") -> Emitted:
@@ -97,12 +99,7 @@ def solve_emitted(
     `x` is by the columns of the matrix the problem was made of.
     """
     lp = emitted.problem
-    order = {id(variable): i for i, variable in enumerate(lp.variables())}
-    place = np.array([order[id(variable)] for variable in emitted.variables], dtype=np.int64)
-    begin = None
-    if start is not None and len(order) == len(start):
-        begin = np.empty(len(start))
-        begin[place] = start
+    begin = {} if start is None else dict(zip(map(id, emitted.variables), start, strict=True))
     highs.library().Highs.resetGlobalScheduler(True)
     options = {"random_seed": limits.seed % 2**31}
     lp.solve(
@@ -116,6 +113,7 @@ def solve_emitted(
         )
     )
     outcome = highs.read(lp.solverModel, matrix, "highs")
+    place = [variable.index for variable in emitted.variables]  # pulp sorts, and may add one
     x = None if outcome.x is None else outcome.x[place]
     return Outcome(x, outcome.bound, outcome.infeasible, outcome.solver)
 
