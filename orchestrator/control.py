@@ -285,7 +285,16 @@ class Orchestrator:
                 service.name: {**closed, **self._boots.unfit(service)}
                 for service in self.lab.services
             }
-            plan = self.fleet.planner.plan(awake, unfit)
+            boots = {
+                service.name: {
+                    host: fit.image.name
+                    for host, fit in self._boots.fits(service).items()
+                    if isinstance(fit, Fit)
+                }
+                for service in self.lab.services
+                if len(service.images) > 1
+            }
+            plan = self.fleet.planner.plan(awake, unfit, boots=boots)
             changes = changes_for(plan, awake)
             changes.raise_if_unsafe()
             if not dry_run:
@@ -350,7 +359,7 @@ class Orchestrator:
         known = self.known(service)
         fits = self._boots.fits(known)
         ranking = self.fleet.ranking(service, population, self._boots.unfit(known))
-        ranked = [*enumerate(ranking.sites, 1), *((None, host) for host in sorted(ranking.reasons))]
+        ranked = [*enumerate(ranking.hosts, 1), *((None, host) for host in sorted(ranking.reasons))]
         return tuple(self._choice(host, rank, population, fits, ranking) for rank, host in ranked)
 
     def events(self, limit: int = 100) -> tuple[Event, ...]:

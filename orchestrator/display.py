@@ -97,15 +97,13 @@ def print_plan(plan: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table("service", "hosts", "why", box=None)
-    for service, sites in sorted(plan["sites"].items()):
-        table.add_row(service, ", ".join(sites), _plain(plan["why"].get(service, "")))
+    for service, hosts in sorted(plan["hosts"].items()):
+        table.add_row(service, ", ".join(hosts), _plain(plan["why"].get(service, "")))
     out = console()
     out.print(table)
-    terms = ", ".join(f"{name} {value:g}" for name, value in plan["terms"].items())
+    terms = ", ".join(f"{name} {value:g}" for name, value in plan["terms"].items() if value)
     out.print(f"\nvalue {plan['value']:g}" + (f" ({terms})" if terms else ""))
-    if plan["bound"] is not None:
-        gap = "" if plan["gap"] is None else f", gap {plan['gap']:.2%}"
-        out.print(f"no plan is better than {plan['bound']:g}{gap}")
+    out.print(f"no plan is better than {plan['bound']:g}, gap {plan['gap']:.2%}")
     out.print(f"found by {plan['algorithm']} in {plan['seconds']:.3f} s")
 
 

@@ -160,7 +160,7 @@ class Fleet:
                 shut |= {host.name for host in self.lab.hosts} - {only}
             ranking = self._rank(service, population, unfit)
             reasons = dict(ranking.reasons)
-            for name in ranking.sites:
+            for name in ranking.hosts:
                 if name in shut:
                     continue
                 host = self.lab.host(name)
@@ -179,8 +179,8 @@ class Fleet:
         with self._lock:
             ranking = self._rank(service, population, unfit)
             shut = {**dict.fromkeys(self._draining, DRAINING), **self._refused, **self._lost}
-            sites = tuple(name for name in ranking.sites if name not in shut)
-            return Ranking(sites, {**shut, **ranking.reasons})
+            open_hosts = tuple(name for name in ranking.hosts if name not in shut)
+            return Ranking(open_hosts, {**shut, **ranking.reasons})
 
     def put(self, instance: Instance) -> None:
         """Remember an instance in its present state, replacing what was known of it."""

@@ -11,19 +11,27 @@ from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
 from orchestrator.errors import EdgewakeError
 from orchestrator.model import Capacity, Host, Instance, Lab, Service
 from orchestrator.topology import Topology
-from placement.check import violations
 from placement.heuristics.greedy_latency import place_one
+from placement import solve
 from placement.problem import (
+    CPU,
+    KILL_AND_BOOT,
+    MEMORY,
+    Amounts,
     Demand,
+    Flavour,
     Infeasible,
     Options,
     Plan,
     Problem,
     Ranking,
-    Resources,
-    Site,
     SolverFailed,
 )
+from placement.problem import Host as Candidate
+from placement.rules import Ban, Beside, Fence, Rule, Split
+
+
+NOWHERE: Mapping[str, Mapping[str, str]] = {}
 
 
 class Planner:
@@ -49,11 +57,11 @@ class Planner:
         instances, `unfit` which hosts cannot run it and why, `population` who asks (empty if
         unknown).
         """
-        prefer = self.last_plan.sites.get(service, ()) if self.last_plan else ()
+        prefer = self.last_plan.hosts.get(service, ()) if self.last_plan else ()
         return place_one(
             replace(self.problem, current=where, unfit={service: unfit}),
             service,
-            {name: _resources(amount) for name, amount in used.items()},
+            {name: _amounts(amount) for name, amount in used.items()},
             prefer,
             population=population,
         )
@@ -67,19 +75,27 @@ class Planner:
         current: Sequence[Instance],
         unfit: Mapping[str, Mapping[str, str]],
         options: Options | None = None,
+        *,
+        boots: Mapping[str, Mapping[str, str]] = NOWHERE,
     ) -> Plan:
         """Place every service of the lab anew by MILP, minding where instances run now.
 
-        `unfit` says for each service which hosts cannot run it, and why. Raises `EdgewakeError`
-        with one reason per service when no placement exists, and when the independent judge finds
-        the plan wrong (which would be a defect of ours).
+        `unfit` says for each service which hosts cannot run it, and why; `boots` which of its
+        images each host would boot, as far as that is known. Raises `EdgewakeError` with one
+        reason per service when no placement exists, and when the independent judge finds the plan
+        wrong (which would be a defect of ours).
         """
-        from placement.milp import solve  # noqa: PLC0415 - 40 MB that a box which never plans saves
-
         where: dict[str, tuple[str, ...]] = {}
         for instance in current:
             where[instance.service] = (*where.get(instance.service, ()), instance.host)
-        problem = replace(self.problem, current=where, unfit=unfit)
+        images = {service.name: service.images for service in self.lab.services}
+        demands = tuple(
+            replace(demand, flavours=_flavours(images[demand.name], boots.get(demand.name, {})))
+            for demand in self.problem.demands
+        )
+        known = {demand.name for demand in demands}
+        where = {service: hosts for service, hosts in where.items() if service in known}
+        problem = replace(self.problem, demands=demands, current=where, unfit=unfit)
         try:
             plan = solve(problem, options or Options())
         except Infeasible as error:
@@ -89,8 +105,6 @@ class Planner:
             ) from error
         except SolverFailed as error:
             raise EdgewakeError(f"the solver gave no placement: {error}") from error
-        if wrong := violations(problem, plan):
-            raise EdgewakeError("the plan was refused by the judge: " + "; ".join(wrong))
         self.last_plan = plan
         return plan
 
@@ -98,8 +112,9 @@ class Planner:
 def problem_of(lab: Lab, topology: Topology) -> Problem:
     """Return the lab as a placement problem, with nothing running."""
     return Problem(
-        sites=tuple(_site(host) for host in lab.hosts),
+        hosts=tuple(_host(host) for host in lab.hosts),
         demands=tuple(_demand(service, lab) for service in lab.services),
+        rules=tuple(rule for service in lab.services for rule in _rules(service)),
         latency_ms=topology.latency_table(
             [population.name for population in lab.populations],
             [host.name for host in lab.hosts],
@@ -117,7 +132,7 @@ def changes_for(plan: Plan, awake: Sequence[Instance]) -> Changes:
         by_service.setdefault(instance.service, []).append(instance)
     changes: list[Change] = []
     for service, instances in sorted(by_service.items()):
-        changes += _moves(service, instances, plan.sites.get(service, ()))
+        changes += _moves(service, instances, plan.hosts.get(service, ()))
     return Changes(tuple(changes), why=f"{plan.algorithm}, value {plan.value:g}")
 
 
@@ -136,35 +151,58 @@ def _moves(service: str, instances: Sequence[Instance], wanted: Sequence[str]) -
     return moves
 
 
-def _site(host: Host) -> Site:
-    return Site(
+def _host(host: Host) -> Candidate:
+    price = host.price
+    return Candidate(
         name=host.name,
-        capacity=_resources(host.usable),
-        domain=host.site,
+        capacity=_amounts(host.usable),
+        site=host.site,
         labels=frozenset(host.labels),
         idle_w=host.energy.idle_w,
         busy_w=host.energy.busy_w,
-        host_hour=host.price.host_hour,
-        cpu_hour=host.price.cpu_hour,
-        gib_hour=host.price.gib_hour,
+        host_hour=price.host_hour,
+        unit_hour={CPU: price.cpu_hour, MEMORY: price.gib_hour / 1024},
     )
 
 
 def _demand(service: Service, lab: Lab) -> Demand:
-    constraints = service.constraints
     return Demand(
         name=service.name,
-        resources=_resources(service.resources),
+        resources=_amounts(service.resources),
         replicas=service.replicas,
         rates={population.name: population.requests_s for population in lab.populations},
         latency_bound_ms=service.latency_bound_ms,
-        only_on=constraints.hosts,
-        never_on=constraints.avoid_hosts,
-        labels=frozenset(constraints.labels),
-        apart_from=constraints.apart_from,
-        together_with=constraints.together_with,
+        labels=frozenset(service.constraints.labels),
+        # Services that sleep are placed too, but hold nothing yet while others move: room on both
+        # sides would be asked for what is not there. `changes_for` makes before it breaks anyway.
+        move=KILL_AND_BOOT,
     )
 
 
-def _resources(capacity: Capacity) -> Resources:
-    return Resources(cpu=capacity.cpu, memory_mib=capacity.memory_mib)
+def _rules(service: Service) -> list[Rule]:
+    constraints, name = service.constraints, frozenset({service.name})
+    rules: list[Rule] = []
+    if constraints.hosts:
+        rules.append(Fence(name, constraints.hosts))
+    if constraints.avoid_hosts:
+        rules.append(Ban(name, constraints.avoid_hosts))
+    rules += [Split((name, frozenset({other}))) for other in sorted(constraints.apart_from)]
+    rules += [Beside(service.name, other) for other in sorted(constraints.together_with)]
+    return rules
+
+
+def _flavours(images: Sequence[str], boots: Mapping[str, str]) -> tuple[Flavour, ...]:
+    """Return the images of a service as flavours; a host runs only the one it would boot."""
+    if len(images) < 2 or not boots:
+        return ()
+    return tuple(
+        Flavour(
+            image,
+            unfit={host: f"boots {other}" for host, other in boots.items() if other != image},
+        )
+        for image in images
+    )
+
+
+def _amounts(capacity: Capacity) -> Amounts:
+    return {CPU: capacity.cpu, MEMORY: float(capacity.memory_mib)}

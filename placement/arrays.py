@@ -23,7 +23,6 @@ ROUNDING = 1e-9  # sums of fractions are not exact
 CHUNK = 512  # classes filtered at once: bounds the memory of a dense step
 
 
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrays:
     """A compiled problem. C classes, P pairs, H hosts, K resources, L populations, V variants.
@@ -101,9 +100,7 @@ class Arrays:
     def domains(self, kind: str) -> tuple[Ints, tuple[str, ...]]:
         """Return the number of each host's domain of a type, and the domains' names."""
         number: dict[str, int] = {}
-        of = [
-            number.setdefault(host.domain(kind), len(number)) for host in self.problem.hosts
-        ]
+        of = [number.setdefault(host.domain(kind), len(number)) for host in self.problem.hosts]
         return np.array(of, dtype=np.int64), tuple(number)
 
     def per_class(self, values: Collection[float]) -> Floats:
@@ -152,15 +149,23 @@ def compile_problem(
     physical = np.array(
         [[host.capacity.get(k, 0.0) for k in resources] for host in problem.hosts]
     ).reshape(len(hosts), len(resources))
-    room = np.array(
-        [[host.room(k) for k in resources] for host in problem.hosts]
-    ).reshape(len(hosts), len(resources))
+    room = np.array([[host.room(k) for k in resources] for host in problem.hosts]).reshape(
+        len(hosts), len(resources)
+    )
     rate_class, rate_population, rate, populations = _rates(demands)
     latency = latency_table(problem, populations)
     now = _now(problem, members, hosts)
     scope = _Scope(
-        problem, filters, demands, hosts, resources, room, latency,
-        (rate_class, rate_population, rate), worst_ms, now,
+        problem,
+        filters,
+        demands,
+        hosts,
+        resources,
+        room,
+        latency,
+        (rate_class, rate_population, rate),
+        worst_ms,
+        now,
     )
     pair_class, pair_host, pair_flavour, need = _pairs(scope, nearest, frozenset(extra), members)
     fits = _fits(room[pair_host], need)
@@ -193,6 +198,12 @@ def compile_problem(
         rate=rate,
         total_rate=float(sum(sum(d.rates.values()) for d in problem.demands)),
     )
+
+
+def worst_cap(limits: Mapping[str, float]) -> float | None:
+    """Return how far any request may go by the limits; None if anywhere, even without a path."""
+    worst = limits.get("worst_latency_ms", math.inf)
+    return None if worst >= UNREACHABLE_MS else worst + ROUNDING
 
 
 def latency_table(problem: Problem, populations: tuple[str, ...]) -> Floats:
@@ -441,9 +452,7 @@ def _near(scope: _Scope, chunk: range, wanted: bool) -> tuple[Bools, Floats] | N
     return allowed, mean
 
 
-def _column(
-    demands: list[Demand], which: Ints, value: Callable[[Demand], float | None]
-) -> Floats:
+def _column(demands: list[Demand], which: Ints, value: Callable[[Demand], float | None]) -> Floats:
     """Return a value of some demands as a column; None is infinite."""
     values = [value(demands[i]) for i in which]
     return np.array([math.inf if each is None else each for each in values])[:, None]
@@ -490,7 +499,5 @@ def _fits(room: Floats, need: Floats) -> Floats:
     most = np.full(len(need), np.inf)
     for k in range(need.shape[1]):
         some = need[:, k] > 0
-        most[some] = np.minimum(
-            most[some], np.floor(room[some, k] / need[some, k] + ROUNDING)
-        )
+        most[some] = np.minimum(most[some], np.floor(room[some, k] / need[some, k] + ROUNDING))
     return np.where(np.isfinite(most), most, 1e15)

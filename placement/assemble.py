@@ -143,5 +143,3 @@ def value_of(term: Linear, x: np.ndarray[Any, np.dtype[np.float64]]) -> float:
     """Return the value of an expression at a point."""
     columns, factors = term.joined()
     return float(x[columns] @ factors) + term.constant
-
-

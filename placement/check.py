@@ -246,9 +246,7 @@ def _flows(state: State) -> Iterator[str]:
                 yield f"{u} to {v}: {used[u, v]:g} Mbit/s planned, {link.capacity_mbps:g} there"
 
 
-def _unbalanced(
-    state: State, ends: tuple[str, str], balance: Counter[str] | None
-) -> Iterator[str]:
+def _unbalanced(state: State, ends: tuple[str, str], balance: Counter[str] | None) -> Iterator[str]:
     source, target = ends
     placed = [state.placed(name) for name in ends]
     if not all(placed):

@@ -32,7 +32,7 @@ def evaluate(problem: Problem, plan: Plan) -> dict[str, float]:
     """Return the value of every term for a plan whose demands and hosts all exist."""
     state = State.of(problem, plan)
     mean, worst, unserved = _requests(state)
-    return {
+    terms = {
         "latency_ms": mean,
         "wake_ms": _wake(state),
         "energy_w": _energy(state),
@@ -47,6 +47,7 @@ def evaluate(problem: Problem, plan: Plan) -> dict[str, float]:
         "lost_revenue": _lost_revenue(state),
         "worst_latency_ms": worst,
     }
+    return {name: float(value) for name, value in terms.items()}
 
 
 def value_of(terms: Mapping[str, float], weights: Mapping[str, float]) -> float:
@@ -206,7 +207,9 @@ def _site_distances(problem: Problem, weight: str) -> dict[tuple[str, str], floa
 
 
 def _transport(
-    sources: Mapping[str, int], targets: Mapping[str, int], distance: Mapping[tuple[str, str], float]
+    sources: Mapping[str, int],
+    targets: Mapping[str, int],
+    distance: Mapping[tuple[str, str], float],
 ) -> float:
     """Return the least mean distance when every source copy sends evenly, and every target gets."""
     out, into = sum(sources.values()), sum(targets.values())

@@ -12,7 +12,7 @@ from time import perf_counter
 
 import numpy as np
 
-from placement.arrays import UNREACHABLE_MS, compile_problem, latency_table
+from placement.arrays import UNREACHABLE_MS, compile_problem, latency_table, worst_cap
 from placement.assemble import Assembled, assemble
 from placement.evaluate import evaluate
 from placement.expand import plan_of_solution
@@ -70,8 +70,10 @@ def exact(problem: Problem, options: Options) -> Plan:
     for stage in stages:
         try:
             now = replace(options, start=plan, limits=limits)
-            plan = _bisected(problem, now, clock) if WORST in stage else _stage(
-                problem, now, stage, clock
+            plan = (
+                _bisected(problem, now, clock)
+                if WORST in stage
+                else _stage(problem, now, stage, clock)
             )
         except NoPlan:
             if bound is None or plan is None:
@@ -91,14 +93,10 @@ def _loose(value: float, slack: float) -> float:
     return value * (1 + slack) + 1e-6
 
 
-def _stage(
-    problem: Problem, options: Options, weights: Mapping[str, float], clock: Clock
-) -> Plan:
+def _stage(problem: Problem, options: Options, weights: Mapping[str, float], clock: Clock) -> Plan:
     """Return the plan of one objective, with its bound and times."""
     since = perf_counter()
-    arrays = compile_problem(
-        problem, nearest=options.nearest, worst_ms=_worst(options)
-    )
+    arrays = compile_problem(problem, nearest=options.nearest, worst_ms=worst_cap(options.limits))
     assembled = assemble(arrays, options, weights=weights, limits=options.limits)
     built = perf_counter()
     start = None if options.start is None else start_of(assembled, options.start)
@@ -116,11 +114,6 @@ def _stage(
         build_s=built - since,
         solve_s=perf_counter() - built,
     )
-
-
-def _worst(options: Options) -> float | None:
-    worst = options.limits.get(WORST)
-    return None if worst is None or worst >= UNREACHABLE_MS else worst
 
 
 def _restricts(assembled: Assembled, nearest: int) -> bool:
@@ -159,9 +152,7 @@ def _bisected(problem: Problem, options: Options, clock: Clock) -> Plan:
 
 
 def _feasible(problem: Problem, options: Options, worst_ms: float, clock: Clock) -> Plan:
-    return _stage(
-        problem, replace(options, limits={**options.limits, WORST: worst_ms}), {}, clock
-    )
+    return _stage(problem, replace(options, limits={**options.limits, WORST: worst_ms}), {}, clock)
 
 
 # --- one matrix ---------------------------------------------------------------------------------
@@ -237,7 +228,7 @@ def relaxed_bound(problem: Problem, options: Options, clock: Clock) -> float:
     weights = {name: weight for name, weight in weights.items() if weight}
     if WORST in weights:
         return 0.0
-    arrays = compile_problem(problem, worst_ms=_worst(options))
+    arrays = compile_problem(problem, worst_ms=worst_cap(options.limits))
     assembled = assemble(arrays, options, weights=weights, limits=options.limits)
     if not assembled.matrix.columns:
         return assembled.matrix.constant
@@ -245,5 +236,3 @@ def relaxed_bound(problem: Problem, options: Options, clock: Clock) -> float:
 
     found = relax(assembled.matrix, Limits(clock.left(), seed=options.seed))
     return 0.0 if found is None else found.bound
-
-

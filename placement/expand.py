@@ -78,9 +78,7 @@ def plan_of_solution(model: Model, x: Floats) -> Plan:
     )
 
 
-def _served(
-    model: Model, x: Floats, counts: Ints
-) -> dict[str, dict[str, dict[str, float]]]:
+def _served(model: Model, x: Floats, counts: Ints) -> dict[str, dict[str, dict[str, float]]]:
     """Return the shares of demands whose copies fill up; a group's share by its copies."""
     arrays, found = model.arrays, {}
     if model.shares is None:
@@ -91,9 +89,7 @@ def _served(
         if demand.copy_rps is None or not np.any(arrays.rate_class == c):
             continue
         pairs = arrays.of(c)
-        here = np.bincount(
-            arrays.pair_host[pairs], counts[pairs], minlength=len(arrays.hosts)
-        )
+        here = np.bincount(arrays.pair_host[pairs], counts[pairs], minlength=len(arrays.hosts))
         of_group = np.bincount(of, here)
         mine: dict[str, dict[str, float]] = {
             arrays.populations[arrays.rate_population[r]]: {}

@@ -116,9 +116,7 @@ class Model:
         }
         slice_of = {name: each for each in problem.slices for name in each.demands}
         class_of = arrays.class_of()
-        return cls(
-            arrays, options, builder, n, left_out, admitted, slice_of, class_of, Linear()
-        )
+        return cls(arrays, options, builder, n, left_out, admitted, slice_of, class_of, Linear())
 
     # --- columns on demand ----------------------------------------------------------------------
 

@@ -72,7 +72,9 @@ FILLED = frozenset({"soft"})
 ALGORITHMS: tuple[Algorithm, ...] = (
     Algorithm("exact", "placement.exact:exact", ALL_RULES, FEATURES, exact=True),
     Algorithm("first-fit", "placement.heuristics.first_fit:first_fit", FILLS, FILLED),
-    Algorithm("greedy-latency", "placement.heuristics.greedy_latency:greedy_latency", FILLS, FILLED),
+    Algorithm(
+        "greedy-latency", "placement.heuristics.greedy_latency:greedy_latency", FILLS, FILLED
+    ),
 )
 
 
@@ -108,9 +110,7 @@ def missing(each: Algorithm, problem: Problem, options: Options) -> tuple[str, .
 def refuse(each: Algorithm, problem: Problem, options: Options) -> None:
     """Raise `Malformed` if an algorithm would ignore part of a problem."""
     if lacks := missing(each, problem, options):
-        able = [
-            other.name for other in ALGORITHMS if not missing(other, problem, options)
-        ]
+        able = [other.name for other in ALGORITHMS if not missing(other, problem, options)]
         raise Malformed(
             "algorithm", f"{each.name} ignores {', '.join(lacks)}; use {' or '.join(able)}"
         )
@@ -127,9 +127,7 @@ def _asked(problem: Problem, options: Options, each: Algorithm) -> Iterator[str]
         "make-before-break": bool(problem.current)
         and any(d.move == MAKE_BEFORE_BREAK for d in problem.demands),
         "slices": bool(problem.slices),
-        "traffic": any(
-            t.latency_bound_ms is not None for t in (*problem.traffic, *problem.chains)
-        )
+        "traffic": any(t.latency_bound_ms is not None for t in (*problem.traffic, *problem.chains))
         or (
             bool(problem.traffic or problem.chains)
             and any(link.capacity_mbps is not None for link in problem.links)
@@ -142,4 +140,3 @@ def _asked(problem: Problem, options: Options, each: Algorithm) -> Iterator[str]
 
 def _others() -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=GROUP))
-

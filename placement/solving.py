@@ -73,4 +73,3 @@ def _bound(problem: Problem, options: Options) -> float:
         return max(0.0, relaxed_bound(problem, options, Clock.of(options.deadline_s)))
     except (SolverFailed, Malformed):
         return 0.0  # no LP solver here, or a term that has no relaxation: 0 is below every plan
-

@@ -81,7 +81,9 @@ SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
         "orchestrator.hypervisors.libvirt_probe",
         "orchestrator.hypervisors.libxl_log",
     ),
-    "pulp": ("placement.milp",),
+    "pulp": ("placement.solvers.through_pulp",),
+    "highspy": ("placement.solvers.highs",),
+    "ortools": ("placement.solvers.cpsat",),
     "dnslib": ("dns_boot",),
     "flask": ("web",),
     "pyroute2": ("orchestrator.hypervisors.bridges",),
@@ -197,8 +199,8 @@ def _tree(root: Path, **sources: str) -> Path:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("placement.milp", "import orchestrator.model"),
-        ("placement.milp", "from images import bootspec"),
+        ("placement.exact", "import orchestrator.model"),
+        ("placement.exact", "from images import bootspec"),
         ("images.catalog", "from placement.problem import Plan"),
         ("images.families.linux", "from orchestrator.errors import EdgewakeError"),
         ("orchestrator.model", "from orchestrator.store.base import Store"),
@@ -239,7 +241,10 @@ def test_a_forbidden_import_is_found(tmp_path: Path, module: str, source: str) -
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("orchestrator.cli", "import web, dns_boot.server, orchestrator.store.sql, placement.milp"),
+        (
+            "orchestrator.cli",
+            "import web, dns_boot.server, orchestrator.store.sql, placement.exact",
+        ),
         ("orchestrator.control", "from orchestrator.store.base import Store"),
         ("orchestrator.control", "from orchestrator.store import base"),
         ("orchestrator.store.sql", "import sqlalchemy, orchestrator.model"),

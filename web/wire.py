@@ -182,12 +182,14 @@ def event(value: Event) -> Document:
 def plan(value: Plan) -> Document:
     """Return a placement."""
     return {
-        "sites": {demand: list(sites) for demand, sites in value.sites.items()},
+        "hosts": {demand: list(hosts) for demand, hosts in value.hosts.items()},
+        "flavours": {demand: list(names) for demand, names in value.flavours.items()},
         "value": value.value,
         "terms": dict(value.terms),
         "bound": value.bound,
         "gap": value.gap,
         "algorithm": value.algorithm,
+        "solver": value.solver,
         "seconds": value.seconds,
         "why": dict(value.why),
     }

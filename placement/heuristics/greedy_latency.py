@@ -103,9 +103,7 @@ def _ranked(
     return Ranking(tuple(sorted(ranking.hosts, key=score)), ranking.reasons)
 
 
-def _mean_latencies_ms(
-    problem: Problem, demand: Demand, hosts: Sequence[Host]
-) -> dict[str, float]:
+def _mean_latencies_ms(problem: Problem, demand: Demand, hosts: Sequence[Host]) -> dict[str, float]:
     """Return the rate-weighted mean latency of a demand's clients to each host; 0 without rates."""
     total = sum(demand.rates.values())
     rows = [

@@ -25,9 +25,7 @@ def stays(model: Model) -> Stays:
     entry = np.repeat(np.arange(len(now)), high - low)
     pair = _spans(low, high)
     most = np.bincount(entry, arrays.most[pair], minlength=len(now))
-    apart = np.array(
-        [not arrays.demand(int(c)).share_host for c in arrays.now_class], dtype=bool
-    )
+    apart = np.array([not arrays.demand(int(c)).share_host for c in arrays.now_class], dtype=bool)
     most = np.where(apart, np.minimum(most, arrays.many[arrays.now_class]), most)
     capped = np.flatnonzero(most > arrays.now_count)
     keep = model.builder.add_columns(

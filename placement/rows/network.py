@@ -72,9 +72,7 @@ def flows(model: Model) -> Flows:
         for name, sign in zip(ends, (-1.0, 1.0), strict=True):
             c = model.class_of[name]
             pairs = arrays.of(c)
-            entries.add(
-                site_of[arrays.pair_host[pairs]], model.n[pairs], sign / arrays.copies[c]
-            )
+            entries.add(site_of[arrays.pair_host[pairs]], model.n[pairs], sign / arrays.copies[c])
         i = np.arange(len(nodes))
         model.builder.add_rows("flow", len(nodes), entries, lower=0.0, upper=0.0, t=t, v=i)
     capacity = np.array([each for *_, each in arcs])
@@ -124,14 +122,10 @@ def carried(model: Model) -> Linear:
     return found
 
 
-def _arcs(
-    problem: Problem, sites: tuple[str, ...]
-) -> list[tuple[str, str, float, float, float]]:
+def _arcs(problem: Problem, sites: tuple[str, ...]) -> list[tuple[str, str, float, float, float]]:
     """Return tail, head, ms, cost and capacity of each arc, two for each link."""
     if not problem.links:
-        return [
-            (u, v, 0.0, 0.5, math.inf) for site in sites for u, v in ((site, HUB), (HUB, site))
-        ]
+        return [(u, v, 0.0, 0.5, math.inf) for site in sites for u, v in ((site, HUB), (HUB, site))]
     return [
         (
             u,

@@ -63,16 +63,12 @@ def _among(model: Model, rule: Among | Gather, inside: Ints) -> None:
         entries = Entries()
         entries.add(np.arange(len(pairs)), model.n[pairs], 1.0)
         entries.add(pair, x[of], -most[pair])
-        model.builder.add_rows(
-            "in_group", len(pairs), entries, upper=0.0, i=_numbers(model, pairs)
-        )
+        model.builder.add_rows("in_group", len(pairs), entries, upper=0.0, i=_numbers(model, pairs))
         return
     _kept(model, rule.weight, pairs, of, pair, x)
 
 
-def _kept(
-    model: Model, weight: float, pairs: Ints, of: Ints, pair: Ints, x: Ints
-) -> None:
+def _kept(model: Model, weight: float, pairs: Ints, of: Ints, pair: Ints, x: Ints) -> None:
     """Charge the copies of pairs that are in no chosen group.
 
     kept[g] <= n[D,g] and kept[g] <= all copies * X[g]; the charge is n[D] - sum of kept.
@@ -149,9 +145,7 @@ def split(model: Model, rule: Split) -> None:
         columns.append(z)
     if not columns:
         return
-    here, row, times = np.unique(
-        np.concatenate(domains), return_inverse=True, return_counts=True
-    )
+    here, row, times = np.unique(np.concatenate(domains), return_inverse=True, return_counts=True)
     wanted = times > 1
     number = np.cumsum(wanted) - 1
     inside = wanted[row]
@@ -220,9 +214,7 @@ def alone(model: Model, inside: Ints, rule: Lonely | None) -> None:
         if v is not None and sign > 0:
             entries.add(number, v[row[host[pairs]]], -most[pairs])
         upper = most[pairs] if sign > 0 else 0.0
-        model.builder.add_rows(
-            "lonely", len(pairs), entries, upper=upper, i=_numbers(model, pairs)
-        )
+        model.builder.add_rows("lonely", len(pairs), entries, upper=upper, i=_numbers(model, pairs))
 
 
 def beside(model: Model, rule: Beside) -> None:

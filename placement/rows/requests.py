@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from placement.arrays import UNREACHABLE_MS, Arrays
+from placement.arrays import UNREACHABLE_MS, Arrays, worst_cap
 from placement.matrix import Bools, Entries, Floats, Ints, Linear
 from placement.model import Model, Shares
 from placement.problem import EVERY_COPY, SITE, Demand
@@ -43,7 +43,7 @@ def groups(arrays: Arrays) -> tuple[Ints, Floats]:
 def required(model: Model) -> bool:
     """Return whether shares decide what is allowed, and not only what is best."""
     demands = [model.arrays.demand(int(c)) for c in np.unique(model.arrays.rate_class)]
-    worst = model.options.limits.get("worst_latency_ms")
+    worst = worst_cap(model.options.limits)
     return any(
         not direct(d)
         and (d.copy_rps is not None or worst is not None or d.latency_bound_ms is not None)
@@ -78,9 +78,7 @@ def shares(model: Model) -> Shares:
     return model.shares
 
 
-def _class(
-    model: Model, c: int, of: Ints, far: Floats, unserved: Ints
-) -> tuple[Ints, Ints, Ints]:
+def _class(model: Model, c: int, of: Ints, far: Floats, unserved: Ints) -> tuple[Ints, Ints, Ints]:
     """Add the columns and rows of one class; return its columns, rate rows and groups."""
     arrays, builder = model.arrays, model.builder
     demand, pairs = arrays.demand(c), arrays.of(c)
@@ -88,12 +86,18 @@ def _class(
     here = np.unique(near)
     rows = np.flatnonzero(arrays.rate_class == c)
     population = arrays.rate_population[rows]
-    limit = bound_ms(demand, model.options.limits.get("worst_latency_ms"))
+    limit = bound_ms(demand, worst_cap(model.options.limits))
     rate, group = (each.ravel() for each in np.meshgrid(rows, here, indexing="ij"))
     allowed = far[arrays.rate_population[rate], group] <= limit
     rate, group = rate[allowed], group[allowed]
     a = builder.add_columns(
-        "a", len(rate), 1, whole=demand.copy_rps is None, c=c, p=arrays.rate_population[rate], g=group
+        "a",
+        len(rate),
+        1,
+        whole=demand.copy_rps is None,
+        c=c,
+        p=arrays.rate_population[rate],
+        g=group,
     )
     soft = model.left_out[c] >= 0
     if soft:
@@ -126,9 +130,7 @@ def _class(
     return a, rate, group
 
 
-def _not_while_served(
-    model: Model, c: int, of: Ints, far: Floats, z: Ints
-) -> None:
+def _not_while_served(model: Model, c: int, of: Ints, far: Floats, z: Ints) -> None:
     arrays, pairs = model.arrays, model.arrays.of(c)
     limit = bound_ms(arrays.demand(c), None)
     population = arrays.rate_population[arrays.rate_class == c]

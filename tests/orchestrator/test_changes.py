@@ -52,13 +52,13 @@ def test_changes_read_well() -> None:
 
 
 def test_a_move_is_made_before_it_is_broken() -> None:
-    plan = Plan(sites={"web": ("b",), "api": ("a",), "asleep": ("a",)}, value=1.0)
+    plan = Plan(hosts={"web": ("b",), "api": ("a",), "asleep": ("a",)}, value=1.0)
     awake = [an_instance("web", "a"), an_instance("api", "a")]
     assert list(changes_for(plan, awake)) == [BOOT, ANNOUNCE, WITHDRAW, STOP]
 
 
 def test_a_replica_that_is_where_it_should_be_stays() -> None:
-    plan = Plan(sites={"web": ("b", "c")}, value=1.0)
+    plan = Plan(hosts={"web": ("b", "c")}, value=1.0)
     awake = [an_instance("web", "a"), an_instance("web", "b", 1)]
     moved = [str(change).split()[0] for change in changes_for(plan, awake)]
     assert moved == ["boot", "announce", "withdraw", "stop"]

@@ -215,7 +215,7 @@ def test_a_plan_of_a_file_needs_no_edgewake(run: Callable[..., Result], lab: Pat
     result = run("plan", str(lab))
     assert re.search(r"web +box", result.stdout), result.output
     assert "found by" in result.stdout
-    assert _json(run("plan", str(lab), "--json"))["plan"]["sites"]["big"] == ["box"]
+    assert _json(run("plan", str(lab), "--json"))["plan"]["hosts"]["big"] == ["box"]
 
 
 def test_a_running_edgewake_plans_too(up: Daemon, run: Callable[..., Result], lab: Path) -> None:

@@ -126,9 +126,7 @@ def test_a_limit_on_a_term_holds_and_costs_no_more_than_it_must(
         return
     values = sorted({terms[term] for terms in every})
     limit = values[min(int(at * len(values)), len(values) - 1)]
-    plan = found(
-        problem, Options(weights=weights, limits={term: limit}, solver="highs-direct")
-    )
+    plan = found(problem, Options(weights=weights, limits={term: limit}, solver="highs-direct"))
     least = min(value_of(t, weights) for t in every if t[term] <= limit + 1e-6)
     assert plan is not None
     assert plan.terms[term] <= limit + 1e-5

@@ -43,7 +43,9 @@ def _base(random: Random) -> Problem:
         hosts=tuple(_host(random, name) for name in names),
         demands=tuple(_demand(random, name) for name in demands),
         latency_ms={
-            p: {place: random.choice([1, 4, 7, 12, 30]) for place in places if random.random() < 0.9}
+            p: {
+                place: random.choice([1, 4, 7, 12, 30]) for place in places if random.random() < 0.9
+            }
             for p in POPULATIONS
         },
         current={
@@ -192,7 +194,8 @@ FAMILIES: Mapping[str, Change] = {
     "labels": lambda r, p: replace(
         p,
         hosts=tuple(
-            replace(h, labels=frozenset({("gpu", "yes")} if r.random() < 0.6 else ())) for h in p.hosts
+            replace(h, labels=frozenset({("gpu", "yes")} if r.random() < 0.6 else ()))
+            for h in p.hosts
         ),
         demands=tuple(
             replace(d, labels=frozenset({("gpu", "yes")} if r.random() < 0.5 else ()))
@@ -233,9 +236,7 @@ FAMILIES: Mapping[str, Change] = {
     "split": _ruled(lambda r, p: rules.Split(_two_sets(r, p), _kind(r))),
     "split-among": _ruled(lambda r, p: rules.SplitAmong(_two_sets(r, p), _two_groups(p))),
     "lonely": _ruled(lambda r, p: rules.Lonely(_some(r, p))),
-    "beside": _ruled(
-        lambda r, p: rules.Beside(p.demands[0].name, p.demands[1].name, _kind(r))
-    ),
+    "beside": _ruled(lambda r, p: rules.Beside(p.demands[0].name, p.demands[1].name, _kind(r))),
     "occupy": _ruled(lambda r, p: rules.Occupy(_some(r, p), _kind(r), 2)),
     "root": _ruled(lambda r, p: rules.Root(_some(r, p))),
     "quarantine": _ruled(lambda r, p: rules.Quarantine(_hosts(r, p))),
@@ -269,7 +270,9 @@ def every_plan(problem: Problem) -> Iterator[Plan]:
             plan = Plan(
                 {n: tuple(h for h, _ in each) for n, each in zip(names, chosen, strict=True)},
                 value=0.0,
-                flavours={n: tuple(f for _, f in each) for n, each in zip(names, chosen, strict=True)},
+                flavours={
+                    n: tuple(f for _, f in each) for n, each in zip(names, chosen, strict=True)
+                },
                 admitted=frozenset(each.name for each in admitted),
             )
             if not violations(problem, plan):

@@ -172,7 +172,7 @@ def test_a_plan_is_a_proposal_unless_told_to_apply(world: World, http: FlaskClie
     http.post(f"{API}/services/web/wake", json={"client": "192.0.2.1"})
     before = world.guests()
     document = http.post(f"{API}/plans", json={"apply": False}).get_json()
-    assert document["plan"]["sites"]["web"] == ["b"]
+    assert document["plan"]["hosts"]["web"] == ["b"]
     assert document["plan"]["algorithm"]
     assert document["plan"]["why"].keys() == {"web", "other", "huge"}
     assert [change["do"] for change in document["changes"]] == [
