@@ -1,0 +1,100 @@
+"""CP-SAT of OR-tools, for small models with many rules; OR-tools is optional and never needed.
+
+It knows whole numbers only: columns must be whole (continuous shares of copies that fill up, flows
+and utilisation are not), and rows and costs are scaled. Rows whose factors need more digits than
+`DIGITS` are refused, not rounded; costs are rounded, and the bound allows for it.
+"""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from placement.matrix import Floats, Matrix
+from placement.problem import SolverFailed
+from placement.solvers import Limits, Outcome, trivial
+
+DIGITS = 10**9  # the largest common denominator of a row
+COSTS = 1e12  # costs are scaled so that their sum stays below
+FAR = 10**15  # stands for no bound
+SLACK = 1e-6  # of a row's bound: what was computed in floats may be off by so much
+
+
+def solve(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Outcome:
+    """Return what CP-SAT finds within the limits; `SolverFailed` where it cannot say the model."""
+    if (nothing := trivial(matrix, "cp-sat")) is not None:
+        return nothing
+    cp_model = library()
+    model, columns, scale = emit(matrix)
+    if start is not None:
+        for column, value in zip(columns, start.tolist(), strict=True):
+            if not math.isnan(value):
+                model.add_hint(column, round(value))
+    solver: Any = cp_model.CpSolver()
+    solver.parameters.max_time_in_seconds = max(0.01, limits.seconds)
+    solver.parameters.relative_gap_limit = limits.gap
+    solver.parameters.num_workers = limits.threads
+    solver.parameters.random_seed = limits.seed % 2**31
+    status = solver.solve(model)
+    if status == cp_model.INFEASIBLE:
+        return Outcome(None, math.inf, infeasible=True, solver="cp-sat")
+    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return Outcome(None, -math.inf, infeasible=False, solver="cp-sat")
+    x = np.array([float(solver.value(column)) for column in columns])
+    rounding = 0.5 * float(np.where(matrix.cost != 0, np.minimum(matrix.upper, FAR), 0).sum())
+    bound = (solver.best_objective_bound - rounding) / scale + matrix.constant
+    return Outcome(x, bound, infeasible=False, solver="cp-sat")
+
+
+def emit(matrix: Matrix) -> tuple[Any, list[Any], float]:
+    """Return a CpModel, its columns in the order of the matrix's, and the scale of its costs."""
+    cp_model = library()
+    if not matrix.whole.all():
+        name = matrix.column_names()[int(np.flatnonzero(~matrix.whole)[0])]
+        raise SolverFailed(f"cp-sat takes whole columns only, and {name} is not; use highs")
+    model: Any = cp_model.CpModel()
+    columns = [
+        model.new_int_var(round(low), FAR if math.isinf(high) else math.floor(high), name)
+        for name, low, high in zip(
+            matrix.column_names(), matrix.lower.tolist(), matrix.upper.tolist(), strict=True
+        )
+    ]
+    names = matrix.row_names()
+    for i in range(matrix.rows):
+        entries = slice(int(matrix.start[i]), int(matrix.start[i + 1]))
+        factors, times = _whole(matrix.value[entries].tolist(), names[i])
+        low, high = float(matrix.row_lower[i]), float(matrix.row_upper[i])
+        expression = cp_model.LinearExpr.weighted_sum(
+            [columns[j] for j in matrix.index[entries].tolist()], factors
+        )
+        model.add_linear_constraint(
+            expression,
+            -FAR if math.isinf(low) else math.ceil(low * times - SLACK * max(1, times)),
+            FAR if math.isinf(high) else math.floor(high * times + SLACK * max(1, times)),
+        ).with_name(names[i])
+    size = float(np.abs(matrix.cost * np.where(np.isinf(matrix.upper), 1e3, matrix.upper)).sum())
+    scale = COSTS / size if size else 1.0
+    costs = np.rint(matrix.cost * scale).astype(np.int64).tolist()
+    model.minimize(cp_model.LinearExpr.weighted_sum(columns, costs))
+    return model, columns, scale
+
+
+def library() -> Any:
+    """Return OR-tools' cp_model; `SolverFailed` where it is not installed."""
+    try:
+        from ortools.sat.python import cp_model  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise SolverFailed(
+            "OR-tools is not installed: pip install ortools, or use highs"
+        ) from error
+    return cp_model
+
+
+def _whole(factors: list[float], name: str) -> tuple[list[int], int]:
+    """Return factors times their common denominator, and that."""
+    exact = [Fraction(each).limit_denominator(10**7) for each in factors]
+    times = math.lcm(*(each.denominator for each in exact)) if exact else 1
+    if times > DIGITS:
+        raise SolverFailed(f"row {name} has factors that cp-sat cannot take whole; use highs")
+    return [int(each * times) for each in exact], times
