@@ -11,8 +11,8 @@ from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
 from orchestrator.errors import EdgewakeError
 from orchestrator.model import Capacity, Host, Instance, Lab, Service
 from orchestrator.topology import Topology
-from placement.heuristics.greedy_latency import place_one
 from placement import solve
+from placement.heuristics.greedy_latency import place_one
 from placement.problem import (
     CPU,
     KILL_AND_BOOT,
@@ -29,7 +29,6 @@ from placement.problem import (
 )
 from placement.problem import Host as Candidate
 from placement.rules import Ban, Beside, Fence, Rule, Split
-
 
 NOWHERE: Mapping[str, Mapping[str, str]] = {}
 

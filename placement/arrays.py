@@ -16,7 +16,7 @@ import numpy as np
 from placement.classes import Filters, flavours, merge
 from placement.matrix import Bools, Floats, Ints
 from placement.problem import CPU, EVERY_COPY, MEMORY, Demand, Flavour, Problem
-from placement.rules import Preserve, Overbook, Quarantine
+from placement.rules import Overbook, Preserve, Quarantine
 
 UNREACHABLE_MS = 10_000.0  # charged where there is no path; longer than any real one
 ROUNDING = 1e-9  # sums of fractions are not exact
@@ -305,9 +305,9 @@ def _pairs(
     members: tuple[tuple[int, ...], ...],
 ) -> tuple[Ints, Ints, Ints, Floats]:
     """Return class, host, flavour and need of each pair."""
-    kept_class, kept_host, kept_flavour, kept_need = [], [], [], []
     masks: dict[object, Bools] = {}
-    kept = _always(scope, extra, members) if nearest is not None else None
+    kept = _always(scope, extra, members) if nearest is not None else {}
+    found = []
     for first in range(0, len(scope.demands), CHUNK):
         chunk = range(first, min(first + CHUNK, len(scope.demands)))
         variants = [
@@ -318,40 +318,53 @@ def _pairs(
         ]
         if not variants:
             continue
-        ok = np.array([_mask(scope, masks, c, flavour) for c, _, flavour in variants])
-        base = np.array(
-            [[_base(scope, c, fl).get(k, 0.0) for k in scope.resources] for c, _, fl in variants]
-        )
-        at = _overrides(scope, variants)
-        for k in range(len(scope.resources)):
-            ok &= base[:, k, None] <= scope.room[None, :, k] + ROUNDING
-        for (v, h), amounts in at.items():
-            ok[v, h] = masks[_mask_key(scope, variants[v][0], variants[v][2])][h] and bool(
-                (amounts <= scope.room[h] + ROUNDING).all()
-            )
-        row_class = np.array([c for c, _, _ in variants])
-        near = _near(scope, chunk, nearest is not None)
+        ok, base, at = _large_enough(scope, masks, variants)
+        of = np.array([c for c, _, _ in variants])
+        near = _near(scope, chunk, wanted=nearest is not None)
         if near is not None:
             allowed, mean = near
-            ok &= allowed[row_class - first]
-            if nearest is not None and kept is not None:
-                _keep_nearest(ok, row_class, mean[row_class - first], nearest, kept)
+            ok &= allowed[of - first]
+            if nearest is not None:
+                _keep_nearest(ok, of, mean[of - first], nearest, kept)
         v, h = np.nonzero(ok)
-        need = base[v]
-        if at:
-            spot = {key: i for i, key in enumerate(zip(v.tolist(), h.tolist(), strict=True))}
-            for key, amounts in at.items():
-                if key in spot:
-                    need[spot[key]] = amounts
-        kept_class.append(row_class[v])
-        kept_host.append(h)
-        kept_flavour.append(np.array([f for _, f, _ in variants])[v])
-        kept_need.append(need)
-    if not kept_class:
+        found.append((of[v], h, np.array([f for _, f, _ in variants])[v], _needs(base, at, v, h)))
+    if not found:
         return _empty(), _empty(), _empty(), np.empty((0, len(scope.resources)))
-    c, h, f = np.concatenate(kept_class), np.concatenate(kept_host), np.concatenate(kept_flavour)
-    order = np.lexsort((f, h, c))
-    return c[order], h[order], f[order], np.concatenate(kept_need)[order]
+    c, host, f, need = (np.concatenate(each) for each in zip(*found, strict=True))
+    order = np.lexsort((f, host, c))
+    return c[order], host[order], f[order], need[order]
+
+
+Variants = list[tuple[int, int, Flavour]]
+Overrides = dict[tuple[int, int], Floats]
+
+
+def _large_enough(
+    scope: _Scope, masks: dict[object, Bools], variants: Variants
+) -> tuple[Bools, Floats, Overrides]:
+    """Return where variants may be and fit, what they need, and what they need elsewhere."""
+    fit = [_mask(scope, masks, c, flavour) for c, _, flavour in variants]
+    ok = np.array(fit)
+    base = np.array(
+        [[_base(scope, c, each).get(k, 0.0) for k in scope.resources] for c, _, each in variants]
+    )
+    for k in range(len(scope.resources)):
+        ok &= base[:, k, None] <= scope.room[None, :, k] + ROUNDING
+    at = _overrides(scope, variants)
+    for (v, h), amounts in at.items():
+        ok[v, h] = fit[v][h] and bool((amounts <= scope.room[h] + ROUNDING).all())
+    return ok, base, at
+
+
+def _needs(base: Floats, at: Overrides, v: Ints, h: Ints) -> Floats:
+    """Return the need of each pair of variant and host."""
+    need = base[v]
+    if at:
+        spot = {key: i for i, key in enumerate(zip(v.tolist(), h.tolist(), strict=True))}
+        for key, amounts in at.items():
+            if key in spot:
+                need[spot[key]] = amounts
+    return need
 
 
 def _empty() -> Ints:
@@ -363,9 +376,7 @@ def _base(scope: _Scope, c: int, flavour: Flavour) -> Mapping[str, float]:
     return {**demand.resources, **flavour.resources} if flavour.resources else demand.resources
 
 
-def _overrides(
-    scope: _Scope, variants: list[tuple[int, int, Flavour]]
-) -> dict[tuple[int, int], Floats]:
+def _overrides(scope: _Scope, variants: Variants) -> Overrides:
     """Return the need of the few variants that need something else on some host."""
     return {
         (v, scope.hosts[host]): np.array(
@@ -418,7 +429,7 @@ def _mask(scope: _Scope, masks: dict[object, Bools], c: int, flavour: Flavour) -
     return masks[key]
 
 
-def _near(scope: _Scope, chunk: range, wanted: bool) -> tuple[Bools, Floats] | None:
+def _near(scope: _Scope, chunk: range, *, wanted: bool) -> tuple[Bools, Floats] | None:
     """Return which hosts are near enough for each class of a chunk, and their mean latency."""
     demands = [scope.demands[c] for c in chunk]
     bounded = scope.worst_ms is not None or any(d.latency_bound_ms is not None for d in demands)

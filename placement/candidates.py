@@ -1,9 +1,9 @@
 """Which hosts can take a demand, and for every other host why not: for people, and for one demand.
 
-The filter of `placement.arrays` asks the same of thousands at once; tests compare them. `candidates`
-asks what can never change; `feasible` adds what depends on what already runs. Each rule is one
-function that answers with a clause, or with nothing when it has no objection. The judge in
-`placement.check` shares none of this.
+The filter of `placement.arrays` asks the same of thousands at once; tests compare them.
+`candidates` asks what can never change; `feasible` adds what depends on what already runs. Each
+rule is one function that answers with a clause, or with nothing when it has no objection. The
+judge in `placement.check` shares none of this.
 """
 
 import math
@@ -121,8 +121,9 @@ def _ranking(problem: Problem, reasons: Mapping[str, str]) -> Ranking:
 def fence(problem: Problem, demand: Demand, host: Host) -> str:
     """Fence: a must-rule lists the hosts it may use."""
     for rule in problem.rules:
-        fenced = isinstance(rule, Fence) and rule.must and demand.name in rule.demands
-        if fenced and host.name not in rule.hosts:
+        if not isinstance(rule, Fence) or not rule.must or demand.name not in rule.demands:
+            continue
+        if host.name not in rule.hosts:
             return "not one of the hosts it may run on"
     return ""
 
@@ -130,8 +131,9 @@ def fence(problem: Problem, demand: Demand, host: Host) -> str:
 def ban(problem: Problem, demand: Demand, host: Host) -> str:
     """Ban: a must-rule lists hosts it may not use."""
     for rule in problem.rules:
-        banned = isinstance(rule, Ban) and rule.must and demand.name in rule.demands
-        if banned and host.name in rule.hosts:
+        if not isinstance(rule, Ban) or not rule.must or demand.name not in rule.demands:
+            continue
+        if host.name in rule.hosts:
             return "one of the hosts it must avoid"
     return ""
 
@@ -139,8 +141,9 @@ def ban(problem: Problem, demand: Demand, host: Host) -> str:
 def quarantine(problem: Problem, demand: Demand, host: Host) -> str:
     """Quarantine: nothing new comes to a host."""
     for rule in problem.rules:
-        closed = isinstance(rule, Quarantine) and rule.must and host.name in rule.hosts
-        if closed and host.name not in problem.current.get(demand.name, ()):
+        if not isinstance(rule, Quarantine) or not rule.must or host.name not in rule.hosts:
+            continue
+        if host.name not in problem.current.get(demand.name, ()):
             return "it is in quarantine"
     return ""
 
@@ -165,7 +168,7 @@ def size(_problem: Problem, demand: Demand, host: Host) -> str:
 
 
 def latency_bound(problem: Problem, demand: Demand, host: Host) -> str:
-    """Every population with a rate reaches the host within the bound (one way), if it may have to."""
+    """Every population with a rate reaches the host within the bound, if it may have to."""
     if demand.latency_bound_ms is None:
         return ""
     bound_ms = demand.latency_bound_ms
@@ -203,7 +206,8 @@ def _bonds(problem: Problem, demand: Demand, placed: Placed) -> dict[str, str]:
     for other in sorted(apart_from(problem, demand.name)):
         closed.update(dict.fromkeys(placed.get(other, ()), f"must be apart from {other}"))
     if not demand.share_host:
-        closed.update(dict.fromkeys(placed.get(demand.name, ()), "a copy of it runs there already"))
+        here = placed.get(demand.name, ())
+        closed.update(dict.fromkeys(here, "a copy of it runs there already"))
     return closed
 
 

@@ -8,7 +8,7 @@ applies a plan.
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from placement.amounts import TOLERANCE, State, amount, copies, needs
 from placement.evaluate import path_length, refused, traffic_of
@@ -132,20 +132,28 @@ def _requests(state: State, demand: Demand) -> Iterator[str]:
         return
     hard = demand.least is None or demand.least == demand.replicas
     rates = {population: rate for population, rate in demand.rates.items() if rate > 0}
-    said = state.plan.served.get(demand.name)
-    if said is None:
-        if demand.copy_rps is not None and rates:
-            yield f"{demand.name}: its copies fill up, but the plan says not whom they serve"
-        for population in rates:
-            if hard and state.placed(demand.name) and not state.served(demand, population):
-                yield f"{demand.name}: no copy within {demand.latency_bound_ms:g} ms of {population}"
+    if demand.name in state.plan.served:
+        yield from _shared(state, demand, rates, hard=hard)
         return
+    if demand.copy_rps is not None and rates:
+        yield f"{demand.name}: its copies fill up, but the plan says not whom they serve"
+    for population in rates:
+        if hard and state.placed(demand.name) and not state.served(demand, population):
+            bound = demand.latency_bound_ms
+            yield f"{demand.name}: no copy within {bound:g} ms of {population}"
+
+
+def _shared(
+    state: State, demand: Demand, rates: Mapping[str, float], *, hard: bool
+) -> Iterator[str]:
+    """Judge the shares of requests that a plan says."""
+    said = state.plan.served[demand.name]
     busy: Counter[str] = Counter()
     for population, rate in rates.items():
         shares = said.get(population, {})
         for host, share in shares.items():
             busy[host] += rate * share  # type: ignore[assignment]
-            if share < -SHARES or host not in state.hosts or not state.counts[demand.name][host]:
+            if share < -SHARES or not state.counts[demand.name][host]:
                 yield f"{demand.name}: {population} cannot be served at {host}"
             elif _too_far(state, demand, population, host, share):
                 yield f"{demand.name}: {population} is served at {host}, which is too far"
@@ -169,8 +177,8 @@ def _slices(state: State) -> Iterator[str]:
             continue
         mine = {h for d in each.demands for h, n in state.counts[d].items() if n}
         for name in set(state.demands) - each.demands:
-            for host in sorted(mine & {h for h, n in state.counts[name].items() if n}):
-                yield f"{host}: {name} shares it with the isolated slice {each.name}"
+            for where in sorted(mine & {h for h, n in state.counts[name].items() if n}):
+                yield f"{where}: {name} shares it with the isolated slice {each.name}"
     for name, host in state.hosts.items():
         for resource in sorted({k for each in state.problem.slices for k in each.share}):
             kept = _kept_for_slices(state, name, resource)

@@ -6,12 +6,19 @@ clash, and without any of them would not. Both are bounded in time; what is not 
 not reported.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from placement.candidates import candidates, hopeless, summary
 from placement.exact import Clock, NoPlan, exact
-from placement.problem import Demand, Infeasible, Options, Problem
+from placement.problem import (
+    KILL_AND_BOOT,
+    MAKE_BEFORE_BREAK,
+    Demand,
+    Infeasible,
+    Options,
+    Problem,
+)
 from placement.rules import told
 
 SECONDS = 10.0  # for each of the two searches, and never more than the options allow
@@ -91,87 +98,100 @@ def _totals(problem: Problem) -> str:
 
 
 def _explained(problem: Problem, clock: Clock) -> tuple[str, ...]:
-    every = _constraints(problem)
-    if not _clash(problem, every, [], clock):
-        return ()  # the limits of options clash, or what is no constraint here
-    found = _quick([], [], every, problem, every, clock)
-    return tuple(each.name for each in every if each in found)
+    search = _Search(problem, _constraints(problem), clock)
+    if not search.clash(search.every) or search.clash([]):
+        return ()  # what clashes are limits of the options, or no constraints of this list
+    found = _quick(search, [], search.every, added=False)
+    return tuple(each.name for each in search.every if each in found)
 
 
 def _quick(
-    background: list[Constraint],
-    added: list[Constraint],
-    among: list[Constraint],
-    problem: Problem,
-    every: list[Constraint],
-    clock: Clock,
+    search: "_Search", background: list[Constraint], among: list[Constraint], *, added: bool
 ) -> list[Constraint]:
     """Return a smallest part of `among` that clashes with the background (QuickXPlain)."""
-    if added and _clash(problem, every, [c for c in every if c not in background], clock):
+    if added and search.clash(background):
         return []
     if len(among) == 1:
         return among
     first, second = among[: len(among) // 2], among[len(among) // 2 :]
-    right = _quick(background + first, first, second, problem, every, clock)
-    left = _quick(background + right, right, first, problem, every, clock)
+    right = _quick(search, background + first, second, added=bool(first))
+    left = _quick(search, background + right, first, added=bool(right))
     return left + right
 
 
-def _clash(
-    problem: Problem, every: list[Constraint], relaxed: list[Constraint], clock: Clock
-) -> bool:
-    """Return whether there is no plan once some constraints are gone."""
-    if clock.left() <= 0.01:
-        raise _Late
-    for each in every:
-        if each in relaxed:
-            problem = each.relax(problem)
-    try:
-        exact(problem, Options(weights={}, deadline_s=clock.left(), solver="auto"))
-    except NoPlan as no:
-        if not no.proven:
-            raise _Late from no
-        return True
-    return False
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """A problem, all its constraints, and when to stop looking."""
+
+    problem: Problem
+    every: list[Constraint]
+    clock: Clock
+
+    def clash(self, kept: list[Constraint]) -> bool:
+        """Return whether there is no plan once all constraints but some are gone."""
+        if self.clock.left() <= 0.01:
+            raise _Late
+        problem = self.problem
+        for each in self.every:
+            if each not in kept:
+                problem = each.relax(problem)
+        try:
+            exact(problem, Options(weights={}, deadline_s=self.clock.left()))
+        except NoPlan as no:
+            if not no.proven:
+                raise _Late from no
+            return True
+        return False
 
 
 def _constraints(problem: Problem) -> list[Constraint]:
     """Return what can be taken away from a problem, in the order it is told in."""
-    found: list[Constraint] = []
-    for demand in problem.demands:
-        if demand.replicas and demand.least != 0:
-            count = f"{demand.replicas} copies" if demand.replicas > 1 else "the copy"
-            found.append(_of_demand(f"{count} of {demand.name}", demand.name, least=0))
-        if demand.latency_bound_ms is not None:
-            text = f"{demand.latency_bound_ms:g} ms to {demand.name}"
-            found.append(_of_demand(text, demand.name, latency_bound_ms=None))
-        if demand.labels:
-            found.append(_of_demand(f"labels of {demand.name}", demand.name, labels=frozenset()))
-        if demand.replicas > 1 and not demand.share_host:
-            text = f"copies of {demand.name} on different hosts"
-            found.append(_of_demand(text, demand.name, share_host=True))
-    for rule in problem.rules:
-        if rule.must:
-            found.append(Constraint(told(rule), _without_rule(rule)))
-    for name in sorted({name for host in problem.hosts for name in host.capacity}):
-        found.append(Constraint(f"{name} of the hosts", _plenty(name)))
-    if any(problem.unfit.values()):
-        found.append(Constraint("hosts that are unfit", lambda p: replace(p, unfit={})))
-    for i, link in enumerate(problem.links):
-        if link.capacity_mbps is not None:
-            found.append(Constraint(f"capacity of link {link.a} to {link.b}", _wide_link(i)))
-    for i, each in enumerate(problem.traffic):
-        if each.latency_bound_ms is not None:
-            text = f"{each.latency_bound_ms:g} ms from {each.source} to {each.target}"
-            found.append(Constraint(text, _slow_traffic(i)))
-    for i, chain in enumerate(problem.chains):
-        if chain.latency_bound_ms is not None:
-            text = f"{chain.latency_bound_ms:g} ms over chain {chain.name}"
-            found.append(Constraint(text, _slow_chain(i)))
-    for i, part in enumerate(problem.slices):
-        if part.isolated or part.share:
-            found.append(Constraint(f"slice {part.name}", _plain_slice(i)))
-    return found
+    resources = sorted({name for host in problem.hosts for name in host.capacity})
+    unfit = Constraint("hosts that are unfit", lambda p: replace(p, unfit={}))
+    return [
+        *(each for demand in problem.demands for each in _demand_constraints(demand)),
+        *(Constraint(told(rule), _without_rule(rule)) for rule in problem.rules if rule.must),
+        *(Constraint(f"{name} of the hosts", _plenty(name)) for name in resources),
+        *([unfit] if any(problem.unfit.values()) else []),
+        *(
+            Constraint(f"capacity of link {link.a} to {link.b}", _wide_link(i))
+            for i, link in enumerate(problem.links)
+            if link.capacity_mbps is not None
+        ),
+        *(
+            Constraint(
+                f"{each.latency_bound_ms:g} ms from {each.source} to {each.target}",
+                _slow_traffic(i),
+            )
+            for i, each in enumerate(problem.traffic)
+            if each.latency_bound_ms is not None
+        ),
+        *(
+            Constraint(f"{chain.latency_bound_ms:g} ms over chain {chain.name}", _slow_chain(i))
+            for i, chain in enumerate(problem.chains)
+            if chain.latency_bound_ms is not None
+        ),
+        *(
+            Constraint(f"slice {part.name}", _plain_slice(i))
+            for i, part in enumerate(problem.slices)
+            if part.isolated or part.share
+        ),
+    ]
+
+
+def _demand_constraints(demand: Demand) -> Iterator[Constraint]:
+    name = demand.name
+    if demand.replicas and demand.least != 0:
+        count = f"{demand.replicas} copies" if demand.replicas > 1 else "the copy"
+        yield _of_demand(f"{count} of {name}", name, least=0)
+    if demand.latency_bound_ms is not None:
+        yield _of_demand(f"{demand.latency_bound_ms:g} ms to {name}", name, latency_bound_ms=None)
+    if demand.labels:
+        yield _of_demand(f"labels of {name}", name, labels=frozenset())
+    if demand.replicas > 1 and not demand.share_host:
+        yield _of_demand(f"copies of {name} on different hosts", name, share_host=True)
+    if demand.move == MAKE_BEFORE_BREAK:
+        yield _of_demand(f"room for {name} on both sides", name, move=KILL_AND_BOOT)
 
 
 def _of_demand(text: str, name: str, **changed: object) -> Constraint:

@@ -1,7 +1,8 @@
 """What each term of a finished plan is: the only definition of the objectives.
 
-Every algorithm's plan gets its `terms` here, so they compare. Written from the meaning of the words,
-without the model: `placement.objectives` says the same over columns, and tests compare the two.
+Every algorithm's plan gets its `terms` here, so they compare. Written from the meaning of the
+words, without the model: `placement.objectives` says the same over columns, and tests compare the
+two.
 """
 
 import math

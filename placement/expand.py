@@ -27,7 +27,7 @@ def plan_of_counts(arrays: Arrays, counts: Ints) -> Plan:
     Every algorithm on arrays ends here, and passes the plan on to `judged`.
     """
     hosts: dict[str, tuple[str, ...]] = {d.name: () for d in arrays.problem.demands}
-    chosen: dict[str, tuple[str, ...]] = {name: () for name in hosts}
+    chosen: dict[str, tuple[str, ...]] = dict.fromkeys(hosts, ())
     placed = np.flatnonzero(counts)
     first = np.searchsorted(arrays.pair_class[placed], np.arange(arrays.classes + 1))
     for c, members in enumerate(arrays.members):

@@ -1,4 +1,4 @@
-"""Why is a copy where it is, and what would another host cost?
+"""Says why a copy is where it is, and what another host would cost.
 
 Each copy of a demand is tried on every other host, alone: either a rule forbids it, and the judge
 says which, or the objective changes by so much. It takes one evaluation per host, so it is for
@@ -69,7 +69,7 @@ def explain(
         others = [
             Alternative(other.name, why_not=closed[other.name])
             if other.name in closed
-            else _tried(problem, plan, demand, copy, other.name, weights, before)
+            else _tried(problem, plan, demand, copy, other.name, weights=weights, before=before)
             for other in problem.hosts
             if other.name != host
         ]
@@ -84,6 +84,7 @@ def _tried(
     demand: str,
     copy: int,
     host: str,
+    *,
     weights: dict[str, float],
     before: dict[str, float],
 ) -> Alternative:

@@ -7,22 +7,19 @@ others only carry traffic. Edges have ``latency_ms`` (default 0), and may have `
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, replace
+from typing import Any
 
 import networkx as nx
 
 from placement.problem import SITE, Demand, Host, Link, Malformed, Problem
-
-if TYPE_CHECKING:
-    Graph = nx.Graph[Any]
 
 KIND, HOST_KIND, POPULATION_KIND = "kind", "host", "population"
 
 _HOST_FIELDS = frozenset(each.name for each in fields(Host)) - {"name"}
 
 
-def problem_of(graph: "Graph", demands: tuple[Demand, ...]) -> Problem:
+def problem_of(graph: "nx.Graph[Any]", demands: tuple[Demand, ...]) -> Problem:
     """Return the problem of placing demands on the hosts of a graph.
 
     Hosts and populations are named by their nodes, as text. An edge is used both ways; of parallel
@@ -63,20 +60,31 @@ def _weight(_u: object, _v: object, data: Mapping[Any, Any]) -> float:
     return min(float(edge.get("latency_ms", 0.0)) for edge in edges)
 
 
-def _links(graph: "Graph", hosts: tuple[Host, ...]) -> list[Link]:
+def _links(graph: "nx.Graph[Any]", hosts: tuple[Host, ...]) -> list[Link]:
     node_of = {host.name: host.domain(SITE) for host in hosts}
-    links = []
+    links: dict[frozenset[str], Link] = {}
     for u, v, data in graph.edges(data=True):
         a, b = (node_of.get(str(each), str(each)) for each in (u, v))
         if a != b:
             capacity = data.get("capacity_mbps")
-            links.append(
-                Link(
-                    a,
-                    b,
-                    None if capacity is None else float(capacity),
-                    float(data.get("latency_ms", 0.0)),
-                    float(data.get("cost", 1.0)),
-                )
+            link = Link(
+                a,
+                b,
+                None if capacity is None else float(capacity),
+                float(data.get("latency_ms", 0.0)),
+                float(data.get("cost", 1.0)),
             )
-    return links
+            ends = frozenset((a, b))
+            links[ends] = _joined(links[ends], link) if ends in links else link
+    return list(links.values())
+
+
+def _joined(one: Link, other: Link) -> Link:
+    """Return parallel links as one: capacities add up, the least latency and cost count."""
+    both = (one.capacity_mbps, other.capacity_mbps)
+    return replace(
+        one,
+        capacity_mbps=None if None in both else sum(each or 0.0 for each in both),
+        latency_ms=min(one.latency_ms, other.latency_ms),
+        cost=min(one.cost, other.cost),
+    )

@@ -42,7 +42,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matrix:
-    """Minimise ``cost @ x + constant`` where ``row_lower <= A @ x <= row_upper`` and bounds hold.
+    """Minimise ``cost @ x + constant`` with ``row_lower <= A @ x <= row_upper`` in bounds.
 
     A has one row per constraint, in compressed sparse rows: the entries of row i are `index` and
     `value` from ``start[i]`` to ``start[i + 1]``, sorted by column, each column once. Bounds may be
@@ -90,12 +90,13 @@ class Matrix:
 
     def row_of_entry(self) -> Ints:
         """Return the row of each entry, as in coordinate form."""
-        return np.repeat(np.arange(self.rows), np.diff(self.start))
+        return np.repeat(np.arange(self.rows, dtype=np.int64), np.diff(self.start))
 
     def activity(self, x: Floats) -> Floats:
         """Return A @ x."""
         products = self.value * x[self.index]
-        return np.bincount(self.row_of_entry(), weights=products, minlength=self.rows)
+        found: Floats = np.bincount(self.row_of_entry(), weights=products, minlength=self.rows)
+        return found
 
     def with_constant(self, constant: float) -> "Matrix":
         """Return the same with another constant."""

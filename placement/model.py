@@ -25,7 +25,6 @@ from placement.matrix import Bools, Builder, Entries, Floats, Ints, Linear
 from placement.problem import Demand, Options, Slice
 from placement.rules import Rule
 
-
 FRACTIONS = ("preserve", "overbook", "serve-after-failure", "percentile")  # amounts not in copies
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from placement.matrix import Entries, Linear
+from placement.matrix import Entries, Ints, Linear
 from placement.model import Model
 from placement.problem import CPU, Demand, Malformed
 from placement.rows import moves, network, requests
@@ -30,7 +30,7 @@ def latency_ms(model: Model) -> Linear:
 
 
 def wake_ms(model: Model) -> Linear:
-    """Expected wait of a request for a cold start, in ms.
+    """Return the expected wait of a request for a cold start, in ms.
 
     sum over c,h,f of rate[c] * P(cold)[c] * boot[c,f] * factor[h] * n[c,h,f] / replicas[c]
     / sum of all rates
@@ -108,7 +108,7 @@ def hosts_on(model: Model) -> Linear:
 
 
 def utilisation(model: Model) -> Linear:
-    """The largest share of any resource of any host that is in use: t, room[h,k] * t >= load."""
+    """Return the largest share of any resource in use: t, where room[h,k] * t >= load."""
     arrays, found = model.arrays, Linear()
     if not arrays.pairs:
         return found
@@ -118,18 +118,18 @@ def utilisation(model: Model) -> Linear:
     for k in range(count):
         room = arrays.room[arrays.pair_host, k]
         some = (arrays.need[:, k] > 0) & (room > 0)
-        row = arrays.pair_host[some] * count + k
+        row: Ints = arrays.pair_host[some] * count + k
         entries.add(row, model.n[some], arrays.need[some, k] / room[some])
     rows = np.arange(len(arrays.hosts) * count)
     entries.add(rows, t, -1.0)
-    h, k = np.divmod(rows, count)
-    model.builder.add_rows("peak", len(rows), entries, upper=0.0, h=h, k=k)
+    h, resource = np.divmod(rows, count)
+    model.builder.add_rows("peak", len(rows), entries, upper=0.0, h=h, k=resource)
     found.add(t, 1.0)
     return found
 
 
 def migrations(model: Model) -> Linear:
-    """Copies that run now and do not stay, each times its cost; no more than will run are meant.
+    """Return copies that run now and do not stay, times cost; no more than will run count.
 
     sum over demands of cost * (min(copies now, replicas) - copies that stay)
     """
@@ -151,7 +151,7 @@ def unplaced(model: Model) -> Linear:
 
 
 def unserved_rps(model: Model) -> Linear:
-    """Requests per second to soft demands that no copy serves."""
+    """Return requests per second to soft demands that no copy serves."""
     return requests.unserved(model)
 
 

@@ -9,9 +9,9 @@ Units, and what is a unit of what:
 - An **amount** is a number of units of one named resource: `cpu` counts processor cores,
   `memory_mib` MiB (2^20 bytes); any other name is a resource of your own, in your own unit.
 - Latencies, boot times and delays are milliseconds; latencies are one way.
-- Rates are requests per second, traffic is Mbit/s, power watts, money per hour in any one currency.
-- A **demand** is one service; a **copy** (replica) of it is the unit that is placed, on one host, in
-  one flavour. A **class** (see `placement.arrays`) is a set of demands that differ in name only.
+- Rates are requests per second, traffic is Mbit/s, power watts, money per hour in one currency.
+- A **demand** is one service; a **copy** (replica) of it is the unit that is placed, on one host,
+  in one flavour. A **class** (see `placement.arrays`) is a set of demands that differ in name only.
 - A **host** is the unit of capacity and of being switched on; a **domain** is a set of hosts that
   fail together or lie together, of a type: `host` (itself), `site`, and any other you name.
 - A **population** is a set of clients in one spot; the unit of association is the share of its
@@ -47,8 +47,9 @@ class Host:
     `capacity` is physical; plans may use `overcommit[resource]` times that (1 where absent), and
     100 % busy means that. A host without `site` is a site of its own; one without a domain of some
     type is a domain of its own. `idle_w` is drawn as soon as one copy runs here, `busy_w` with all
-    cpu in use, linear in between. `host_hour` is paid once any copy runs here, `unit_hour[resource]`
-    per unit in use. A boot takes `boot_factor` times as long as the flavour says.
+    cpu in use, linear in between. `host_hour` is paid once any copy runs here,
+    `unit_hour[resource]` per unit in use. A boot takes `boot_factor` times as long as the flavour
+    says.
     """
 
     name: str

@@ -1,13 +1,13 @@
 """All algorithms by name: one line each, loaded when asked for.
 
 An algorithm is a function ``(problem, options) -> Plan``. The problem is validated. Of the plan,
-`hosts` are needed, and `flavours` where demands have some; `bound` may stay 0. All else is filled in
-by `placement.solve`. It raises `placement.problem.Infeasible` when it finds none, with ``proven``
-only if there is none.
+`hosts` are needed, and `flavours` where demands have some; `bound` may stay 0. All else is filled
+in by `placement.solving`. It raises `placement.problem.Infeasible` when it finds none, with
+``proven`` only if there is none.
 
-What an algorithm minds is said here, and a problem that needs more is refused, not answered wrongly.
-Others come from other packages through the entry points ``edgewake.placement``: an entry point is an
-`Algorithm`.
+What an algorithm minds is said here, and a problem that needs more is refused, not answered
+wrongly. Others come from other packages through the entry points ``edgewake.placement``: an entry
+point is an `Algorithm`.
 """
 
 from collections.abc import Callable, Iterator
@@ -51,7 +51,8 @@ class Algorithm:
     """A way to place, and what it minds.
 
     `function` is ``"module:function"``. `rules` are the kinds of must-rules it keeps, such as
-    ``spread``, or ``spread on host`` for those on hosts only; wishes it may break anyway. `exact` says that with time enough it proves its plan the best.
+    ``spread``, or ``spread on host`` for those on hosts only; wishes it may break anyway. `exact`
+    says that with time enough it proves its plan the best.
     """
 
     name: str

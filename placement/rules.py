@@ -57,8 +57,9 @@ class Gather(_Wish):
 
 @dataclass(frozen=True, slots=True)
 class Among(_Wish):
-    """All copies of the demands are inside one of the groups of hosts. Amount: copies outside the
-    group that holds most.
+    """All copies of the demands are inside one of the groups of hosts.
+
+    Amount: copies outside the group that holds most.
     """
 
     kind: ClassVar[str] = "among"
@@ -80,8 +81,10 @@ class Split(_Wish):
 
 @dataclass(frozen=True, slots=True)
 class SplitAmong(_Wish):
-    """Each set of demands is inside one group of hosts, different sets in different groups, and
-    groups share no host. Amount: copies outside the groups, for the best choice of groups.
+    """Each set of demands is inside one group of hosts, different sets in different groups.
+
+    No two sets share a demand, no two groups a host. Amount: copies outside the groups, for
+    the best choice of groups.
     """
 
     kind: ClassVar[str] = "split-among"
@@ -99,8 +102,9 @@ class Lonely(_Wish):
 
 @dataclass(frozen=True, slots=True)
 class Beside(_Wish):
-    """Wherever a copy of `demand` runs, a copy of `of` is in the same domain. Amount: copies
-    without one. ROADEF/EURO 2012 calls it dependency.
+    """Wherever a copy of `demand` runs, a copy of `of` is in the same domain.
+
+    Amount: copies without one. ROADEF/EURO 2012 calls it dependency.
     """
 
     kind: ClassVar[str] = "beside"
@@ -111,8 +115,9 @@ class Beside(_Wish):
 
 @dataclass(frozen=True, slots=True)
 class Occupy(_Wish):
-    """Copies of the demands, taken together, are in at least that many domains. Amount: domains
-    missing. ROADEF/EURO 2012 calls it spread.
+    """Copies of the demands, taken together, are in at least that many domains.
+
+    Amount: domains missing. ROADEF/EURO 2012 calls it spread.
     """
 
     kind: ClassVar[str] = "occupy"
@@ -139,8 +144,9 @@ class Quarantine(_Wish):
 
 @dataclass(frozen=True, slots=True)
 class Preserve(_Wish):
-    """Each copy of the demands can have at least `amount` of a resource, within the host's room,
-    beside what the others need. Amount: units short, summed over hosts.
+    """Each copy of the demands can have at least `amount` of a resource.
+
+    That is within the host's room, beside what the others need.     Amount: units short, summed over hosts.
     """
 
     kind: ClassVar[str] = "preserve"
@@ -151,8 +157,9 @@ class Preserve(_Wish):
 
 @dataclass(frozen=True, slots=True)
 class Overbook(_Wish):
-    """On each of the hosts at most `factor` times the physical capacity of a resource is in use
-    (less than the host's own over-commit allows). Amount: units too many, summed over hosts.
+    """On each of the hosts at most `factor` times the physical capacity is in use.
+
+    That is less than the host's own over-commit allows. Amount: units too many, summed over hosts.
     """
 
     kind: ClassVar[str] = "overbook"
@@ -172,8 +179,9 @@ class MaxOnline(_Wish):
 
 @dataclass(frozen=True, slots=True)
 class MaxSkew(_Wish):
-    """For each of the demands, its copies in any two domains of the type differ by at most `skew`;
-    all domains that hosts form count. Amount: copies too many between fullest and emptiest.
+    """For each of the demands, copies in any two domains differ by at most `skew`.
+
+    All domains of the type that hosts form count. Amount: copies too many between fullest and emptiest.
     """
 
     kind: ClassVar[str] = "max-skew"
@@ -185,6 +193,7 @@ class MaxSkew(_Wish):
 @dataclass(frozen=True, slots=True)
 class Survive(_Wish):
     """Each of the demands keeps `keep` copies after the loss of any one domain of the type.
+
     Amount: copies short after the worst loss, summed over demands.
     """
 
@@ -196,9 +205,9 @@ class Survive(_Wish):
 
 @dataclass(frozen=True, slots=True)
 class ServeAfterFailure(_Wish):
-    """All requests to each of the demands can be served after the loss of any one site, by copies
-    within `within_ms` (None: wherever there is a path) that serve `copy_rps` at most. Amount:
-    requests per second unserved after the worst loss, summed over demands.
+    """All requests to each of the demands can be served after the loss of any one site.
+
+    By copies within `within_ms` (None: wherever there is a path), each `copy_rps` at most. Amount: requests per second unserved after the worst loss, summed over demands.
     """
 
     kind: ClassVar[str] = "serve-after-failure"
@@ -208,8 +217,9 @@ class ServeAfterFailure(_Wish):
 
 @dataclass(frozen=True, slots=True)
 class Percentile(_Wish):
-    """For each of the demands, at least `share` (0 to 1) of its requests are served within
-    `within_ms`. Amount: requests per second short, summed over demands.
+    """For each of the demands, at least `share` of its requests are served in time.
+
+    In time is within `within_ms`, `share` is 0 to 1. Amount: requests per second short, summed over demands.
     """
 
     kind: ClassVar[str] = "percentile"
@@ -220,8 +230,9 @@ class Percentile(_Wish):
 
 @dataclass(frozen=True, slots=True)
 class MigrationBudget(_Wish):
-    """At most `limit` copies move (see the term `migrations`; here each counts 1). Amount: copies
-    too many.
+    """At most `limit` copies move (see the term `migrations`; here each counts 1).
+
+    Amount: copies too many.
     """
 
     kind: ClassVar[str] = "migration-budget"

@@ -1,9 +1,10 @@
 """Problems and plans as JSON text.
 
-The JSON mirrors the dataclasses of `placement.problem`: same names, sets as sorted lists, labels as
-``[key, value]`` pairs. A rule is an object whose ``rule`` names its kind, such as ``"ban"``. Reading
-is strict (an unknown or missing field, a wrong type, NaN are errors that say where) and is driven
-by the dataclasses themselves, so a field added there is read and written without a line here.
+The JSON mirrors the dataclasses of `placement.problem`: same names, sets as sorted lists, labels
+as ``[key, value]`` pairs. A rule is an object whose ``rule`` names its kind, such as ``"ban"``.
+Reading is strict (an unknown or missing field, a wrong type, NaN are errors that say where) and
+is driven by the dataclasses themselves, so a field added there is read and written without a line
+here.
 """
 
 import json

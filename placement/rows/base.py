@@ -74,10 +74,7 @@ def capacity(model: Model) -> None:
         some = arrays.need[:, k] > 0
         host, need = arrays.pair_host[some], arrays.need[some, k]
         full = np.bincount(host, need * arrays.most[some], minlength=len(arrays.hosts))
-        if model.y is None:
-            wanted = full > arrays.room[:, k]
-        else:
-            wanted = full > 0
+        wanted = full > (arrays.room[:, k] if model.y is None else 0)
         row = np.cumsum(wanted) - 1
         inside = wanted[host]
         entries = Entries()

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from placement.matrix import Entries, Floats, Ints
+from placement.matrix import Bools, Entries, Floats, Ints
 from placement.model import Model
 from placement.problem import SITE
 from placement.rows.requests import groups
@@ -58,7 +58,7 @@ def serve_after_failure(model: Model, rule: ServeAfterFailure) -> None:
 
     b only where p may be served by g, w only for a wish. Copies that never fill up need no b: then
     sum over near h not in l of n[c,h] + w >= P[c].
-    """  # noqa: D205, D209 - the formula is the summary
+    """  # noqa: D205 - the formula is the summary
     arrays = model.arrays
     of, far = groups(arrays)
     site, _ = arrays.domains(SITE)
@@ -78,7 +78,7 @@ def serve_after_failure(model: Model, rule: ServeAfterFailure) -> None:
         for failed in fails.tolist() or [-1]:
             left = np.flatnonzero(site[host] != failed)
             state = _State(rows, near, of[host[left]], model.n[pairs][left])
-            _served_without(model, state, c, demand.copy_rps, present, v)
+            _served_without(model, state, c, present, v)
 
 
 class _State:
@@ -86,7 +86,7 @@ class _State:
 
     __slots__ = ("group", "n", "near", "rows")
 
-    def __init__(self, rows: Ints, near: Ints, group: Ints, n: Ints) -> None:
+    def __init__(self, rows: Ints, near: Bools, group: Ints, n: Ints) -> None:
         self.rows = rows
         self.near = near
         self.group = group
@@ -94,8 +94,9 @@ class _State:
 
 
 def _served_without(
-    model: Model, state: _State, c: int, copy_rps: float | None, present: int | None, v: Ints | None
+    model: Model, state: _State, c: int, present: int | None, v: Ints | None
 ) -> None:
+    copy_rps = model.arrays.demand(c).copy_rps
     builder, count = model.builder, len(state.rows)
     rate: Floats = model.arrays.rate[state.rows]
     number = np.arange(count)

@@ -105,7 +105,7 @@ def both_sides(model: Model) -> None:
 
 
 def budget(model: Model, rule: MigrationBudget) -> None:
-    """Moved copies <= limit + v."""
+    """Bound what moves: moved copies <= limit + v."""
     found = moved(model, np.ones(model.arrays.classes))
     if (v := model.wish(rule, 1, INF)) is not None:
         found.add(v, -1.0)
@@ -162,4 +162,5 @@ def _spans(low: Ints, high: Ints) -> Ints:
     """Return all numbers of all spans, one after the other."""
     lengths = high - low
     before = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.arange(int(lengths.sum())) - before + np.repeat(low, lengths)
+    spread: Ints = np.arange(int(lengths.sum())) - before + np.repeat(low, lengths)
+    return spread

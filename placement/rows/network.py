@@ -30,7 +30,8 @@ def wanted(problem: Problem) -> dict[tuple[str, str], float]:
 
 def required(problem: Problem) -> bool:
     """Return whether flows decide what is allowed, and not only what is best."""
-    bounds = [each.latency_bound_ms for each in (*problem.traffic, *problem.chains)]
+    bounds = [each.latency_bound_ms for each in problem.traffic]
+    bounds += [each.latency_bound_ms for each in problem.chains]
     limits = [each.capacity_mbps for each in problem.links]
     return any(each is not None for each in bounds) or (
         bool(wanted(problem)) and any(each is not None for each in limits)

@@ -8,7 +8,7 @@ from placement.rules import Ban, Fence, MaxOnline, Overbook, Preserve
 
 
 def banned(model: Model, rule: Ban | Fence) -> None:
-    """A copy on a host that is banned, or outside the fence, costs the weight of the wish.
+    """Charge each copy on a host that is banned, or outside the fence.
 
     As a must, such pairs were never made.
     """

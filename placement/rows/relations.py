@@ -15,9 +15,9 @@ from placement.rules import (
     Lonely,
     MaxSkew,
     Occupy,
-    Spread,
     Split,
     SplitAmong,
+    Spread,
 )
 
 
@@ -65,14 +65,15 @@ def _among(model: Model, rule: Among | Gather, inside: Ints) -> None:
         entries.add(pair, x[of], -most[pair])
         model.builder.add_rows("in_group", len(pairs), entries, upper=0.0, i=_numbers(model, pairs))
         return
-    _kept(model, rule.weight, pairs, of, pair, x)
+    _kept(model, rule.weight, pairs, (of, pair), x)
 
 
-def _kept(model: Model, weight: float, pairs: Ints, of: Ints, pair: Ints, x: Ints) -> None:
+def _kept(model: Model, weight: float, pairs: Ints, inside: tuple[Ints, Ints], x: Ints) -> None:
     """Charge the copies of pairs that are in no chosen group.
 
     kept[g] <= n[D,g] and kept[g] <= all copies * X[g]; the charge is n[D] - sum of kept.
     """
+    of, pair = inside
     all_copies = float(model.arrays.copies[np.unique(model.arrays.pair_class[pairs])].sum())
     kept = model.builder.add_columns("kept", len(x), all_copies, whole=True, i=_numbers(model, x))
     entries = Entries()
@@ -113,7 +114,7 @@ def cliques(rules: tuple[Split, ...]) -> list[tuple[str, ...]]:
 
 
 def split(model: Model, rule: Split) -> None:
-    """n[c,h,f] <= most * z[D,d] and sum over sets D of z[D,d] <= 1 + v[d].
+    """Part sets: n[c,h,f] <= most * z[D,d] and sum over sets D of z[D,d] <= 1 + v[d].
 
     z is n itself where a set has one single copy to offer in the domain.
     """
@@ -147,10 +148,10 @@ def split(model: Model, rule: Split) -> None:
         return
     here, row, times = np.unique(np.concatenate(domains), return_inverse=True, return_counts=True)
     wanted = times > 1
-    number = np.cumsum(wanted) - 1
+    place = np.cumsum(wanted) - 1
     inside = wanted[row]
     entries = Entries()
-    entries.add(number[row[inside]], np.concatenate(columns)[inside], 1.0)
+    entries.add(place[row[inside]], np.concatenate(columns)[inside], 1.0)
     count = int(wanted.sum())
     if (v := model.wish(rule, count, INF)) is not None:
         entries.add(np.arange(count), v, -1.0)
@@ -179,7 +180,7 @@ def split_among(model: Model, rule: SplitAmong) -> None:
         host = model.arrays.pair_host[pairs]
         of, pair = np.nonzero(inside[:, host]) if count else (pairs[:0], pairs[:0])
         if not rule.must:
-            _kept(model, rule.weight, pairs, of, pair, x[number])
+            _kept(model, rule.weight, pairs, (of, pair), x[number])
             continue
         entries = Entries()
         entries.add(np.arange(len(pairs)), model.n[pairs], 1.0)
@@ -190,7 +191,7 @@ def split_among(model: Model, rule: SplitAmong) -> None:
 
 
 def lonely(model: Model, rule: Lonely) -> None:
-    """n <= most * z[h] for D, and n <= most * (1 - z[h] + v[h]) for all others."""
+    """N <= most * z[h] for D, and n <= most * (1 - z[h] + v[h]) for all others."""
     inside = np.zeros(model.arrays.pairs, dtype=bool)
     inside[model.pairs_of(rule.demands)] = True
     alone(model, inside, rule)
@@ -268,7 +269,7 @@ def occupy(model: Model, rule: Occupy) -> None:
 
 
 def max_skew(model: Model, rule: MaxSkew) -> None:
-    """m <= n[c,d] <= m + skew + v, for every domain d, also those c cannot use."""
+    """Level copies: m <= n[c,d] <= m + skew + v, for every domain d, also those c cannot use."""
     of, names = model.arrays.domains(rule.domain)
     for demand in sorted(rule.demands):
         c = model.class_of[demand]

@@ -65,11 +65,12 @@ def shares(model: Model) -> Shares:
         return model.shares
     arrays = model.arrays
     of, far = groups(arrays)
-    row_of: list[tuple[Ints, Ints, Ints]] = []
     unserved = np.full(len(arrays.rate), -1, dtype=np.int64)
-    for c in np.unique(arrays.rate_class).tolist():
-        if not direct(arrays.demand(c)):
-            row_of.append(_class(model, c, of, far, unserved))
+    row_of = [
+        _class(model, c, of, far, unserved)
+        for c in np.unique(arrays.rate_class).tolist()
+        if not direct(arrays.demand(c))
+    ]
     column, rate, group = (
         np.concatenate(each) if row_of else np.empty(0, dtype=np.int64)
         for each in (zip(*row_of, strict=True) if row_of else ((), (), ()))

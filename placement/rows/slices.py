@@ -10,7 +10,7 @@ from placement.rows.relations import alone
 def shares(model: Model) -> None:
     """Q[s,h] >= need of s on h, Q[s,h] >= share[s,k] * room[h,k] * alpha[s],
     and sum over s of Q[s,h] + need of all others on h <= room[h,k], for each resource k.
-    """  # noqa: D205, D209 - the formula is the summary
+    """  # noqa: D205 - the formula is the summary
     arrays = model.arrays
     hosts = np.arange(len(arrays.hosts))
     for k, resource in enumerate(arrays.resources):
@@ -44,7 +44,7 @@ def shares(model: Model) -> None:
 
 
 def isolation(model: Model) -> None:
-    """A host with a copy of an isolated slice has copies of that slice only."""
+    """Give an isolated slice hosts of its own: see `placement.rows.relations.alone`."""
     for each in model.arrays.problem.slices:
         if each.isolated:
             inside = np.zeros(model.arrays.pairs, dtype=bool)

@@ -34,8 +34,8 @@ class Emitted:
     variables: list[Any]
 
 
-class ArrayHiGHS(pulp.HiGHS):  # type: ignore[misc, name-defined]
-    """pulp's HiGHS, but for how a model is handed over: as arrays, with a solution to begin from."""
+class ArrayHiGHS(pulp.HiGHS):  # type: ignore[misc]
+    """pulp's HiGHS, but that a model is handed over as arrays, with a solution to begin from."""
 
     def __init__(self, start: Mapping[int, float], **options: Any) -> None:
         """Take pulp's options, and values of variables, by their ``id``, to begin from."""
@@ -80,7 +80,7 @@ def emit(matrix: Matrix, name: str = "placement") -> Emitted:
         for sense, right, suffix in _senses(low, high):
             expression = pulp.LpAffineExpression(terms)
             lp.addConstraint(pulp.LpConstraint(expression, sense, row + suffix, right))
-    lp._add_variables(variables)  # noqa: SLF001 - also those that no row has
+    lp._add_variables(variables)  # also those that no row has
     return Emitted(lp, variables)
 
 

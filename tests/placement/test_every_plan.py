@@ -4,19 +4,14 @@ The model shares no code with the judge and with `evaluate`, by which all plans 
 each test compares two definitions of every constraint and of every term.
 """
 
-from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from placement.arrays import compile_problem
-from placement.assemble import ALWAYS, FAMILIES, assemble
 from placement.check import violations
 from placement.evaluate import evaluate, value_of
-from placement.exact import Clock, run
-from placement.expand import plan_of_solution
 from placement.problem import Infeasible, Options, Plan, Problem
 from placement.solving import solve
 from tests.placement import tiny
