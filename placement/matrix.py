@@ -44,11 +44,12 @@ class Block:
 class Matrix:
     """Minimise ``cost @ x + constant`` with ``row_lower <= A @ x <= row_upper`` in bounds.
 
-    A has one row per constraint, in compressed sparse rows: the entries of row i are `index` and
-    `value` from ``start[i]`` to ``start[i + 1]``, sorted by column, each column once. Bounds may be
-    infinite. Columns that are `whole` but not `integer` may be taken as integers without loss: some
-    best solution has them whole. The rows from `core_rows` on are implied by the others for integer columns: they
-    only tighten the relaxation, and a solver may leave them out or add those that are violated.
+    A has one row per constraint, in compressed sparse rows: the entries of row i are `index`
+    and `value` from ``start[i]`` to ``start[i + 1]``, sorted by column, each column once.
+    Bounds may be infinite. Columns that are `whole` but not `integer` may be taken as integers
+    without loss: some best solution has them whole. The rows from `core_rows` on are implied
+    by the others for integer columns: they only tighten the relaxation, and a solver may leave
+    them out or add those that are violated.
     """
 
     start: Ints
@@ -95,8 +96,8 @@ class Matrix:
     def activity(self, x: Floats) -> Floats:
         """Return A @ x."""
         products = self.value * x[self.index]
-        found: Floats = np.bincount(self.row_of_entry(), weights=products, minlength=self.rows)
-        return found
+        found: Any = np.bincount(self.row_of_entry(), weights=products, minlength=self.rows)
+        return np.asarray(found, dtype=float)
 
     def with_constant(self, constant: float) -> "Matrix":
         """Return the same with another constant."""

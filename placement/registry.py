@@ -128,7 +128,8 @@ def _asked(problem: Problem, options: Options, each: Algorithm) -> Iterator[str]
         "make-before-break": bool(problem.current)
         and any(d.move == MAKE_BEFORE_BREAK for d in problem.demands),
         "slices": bool(problem.slices),
-        "traffic": any(t.latency_bound_ms is not None for t in (*problem.traffic, *problem.chains))
+        "traffic": any(t.latency_bound_ms is not None for t in problem.traffic)
+        or any(chain.latency_bound_ms is not None for chain in problem.chains)
         or (
             bool(problem.traffic or problem.chains)
             and any(link.capacity_mbps is not None for link in problem.links)

@@ -146,7 +146,8 @@ class Quarantine(_Wish):
 class Preserve(_Wish):
     """Each copy of the demands can have at least `amount` of a resource.
 
-    That is within the host's room, beside what the others need.     Amount: units short, summed over hosts.
+    That is within the host's room, beside what the others need.     Amount: units short,
+    summed over hosts.
     """
 
     kind: ClassVar[str] = "preserve"
@@ -181,7 +182,8 @@ class MaxOnline(_Wish):
 class MaxSkew(_Wish):
     """For each of the demands, copies in any two domains differ by at most `skew`.
 
-    All domains of the type that hosts form count. Amount: copies too many between fullest and emptiest.
+    All domains of the type that hosts form count. Amount: copies too many between fullest and
+    emptiest.
     """
 
     kind: ClassVar[str] = "max-skew"
@@ -207,7 +209,8 @@ class Survive(_Wish):
 class ServeAfterFailure(_Wish):
     """All requests to each of the demands can be served after the loss of any one site.
 
-    By copies within `within_ms` (None: wherever there is a path), each `copy_rps` at most. Amount: requests per second unserved after the worst loss, summed over demands.
+    By copies within `within_ms` (None: wherever there is a path), each `copy_rps` at most.
+    Amount: requests per second unserved after the worst loss, summed over demands.
     """
 
     kind: ClassVar[str] = "serve-after-failure"
@@ -219,7 +222,8 @@ class ServeAfterFailure(_Wish):
 class Percentile(_Wish):
     """For each of the demands, at least `share` of its requests are served in time.
 
-    In time is within `within_ms`, `share` is 0 to 1. Amount: requests per second short, summed over demands.
+    In time is within `within_ms`, `share` is 0 to 1. Amount: requests per second short,
+    summed over demands.
     """
 
     kind: ClassVar[str] = "percentile"

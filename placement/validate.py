@@ -20,6 +20,7 @@ from placement.problem import (
     Problem,
 )
 from placement.rules import (
+    Beside,
     MaxOnline,
     MaxSkew,
     MigrationBudget,
@@ -29,6 +30,8 @@ from placement.rules import (
     Preserve,
     Rule,
     ServeAfterFailure,
+    Split,
+    SplitAmong,
     Survive,
     demands_of,
 )
@@ -200,8 +203,7 @@ def _one_of(path: str, value: str, known: tuple[str, ...]) -> None:
 def _references(problem: Problem, demands: Mapping[str, Demand]) -> None:
     for index, rule in enumerate(problem.rules):
         _known(f"rules[{index}]", demands_of(rule), demands)
-        if isinstance(rule, Percentile) and rule.share > 1:
-            raise Malformed(f"rules[{index}].share", f"is at most 1, not {rule.share}")
+        _sense(f"rules[{index}]", rule)
     for index, each in enumerate(problem.slices):
         _known(f"slices[{index}].demands", each.demands, demands)
     _shares(problem)
@@ -212,12 +214,31 @@ def _references(problem: Problem, demands: Mapping[str, Demand]) -> None:
             if demands[name].replicas != 1:
                 raise Malformed(f"chains[{index}].demands", f"{name!r} has not exactly one copy")
         _ends(f"chains[{index}]", problem, [demands[name] for name in chain.demands])
+    _unique("links", (" to ".join(sorted((link.a, link.b))) for link in problem.links))
+    for index, link in enumerate(problem.links):
+        if link.a == link.b or not link.a or not link.b:
+            raise Malformed(f"links[{index}]", "must join two different nodes that have names")
     _unique("traffic", (f"{each.source} to {each.target}" for each in problem.traffic))
     for index, traffic in enumerate(problem.traffic):
         _known(f"traffic[{index}]", (traffic.source, traffic.target), demands)
         if traffic.source == traffic.target:
             raise Malformed(f"traffic[{index}]", f"{traffic.source!r} to itself")
         _ends(f"traffic[{index}]", problem, [demands[traffic.source], demands[traffic.target]])
+
+
+def _sense(path: str, rule: Rule) -> None:
+    """Check what only some rules ask of their fields."""
+    match rule:
+        case Percentile() if rule.share > 1:
+            raise Malformed(f"{path}.share", f"is at most 1, not {rule.share}")
+        case Split() | SplitAmong():
+            _unique(f"{path}.sets", (name for each in rule.sets for name in each))
+            if isinstance(rule, SplitAmong):
+                _unique(f"{path}.groups", (name for each in rule.groups for name in each))
+        case Beside() if rule.demand == rule.of:
+            raise Malformed(f"{path}.of", f"{rule.of!r} is the demand itself")
+        case _:
+            pass
 
 
 def _known(path: str, names: Iterable[str], demands: Mapping[str, Demand]) -> None:

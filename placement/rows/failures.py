@@ -63,7 +63,7 @@ def serve_after_failure(model: Model, rule: ServeAfterFailure) -> None:
     of, far = groups(arrays)
     site, _ = arrays.domains(SITE)
     for name in sorted(rule.demands):
-        c, demand = model.demand(name)
+        c = model.class_of[name]
         rows = np.flatnonzero(arrays.rate_class == c)
         pairs = arrays.of(c)
         if not len(rows):

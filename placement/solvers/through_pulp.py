@@ -125,6 +125,16 @@ def solve_cbc(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Ou
     """
     if (nothing := trivial(matrix, "cbc")) is not None:
         return nothing
+    rows = np.diff(matrix.start) > 0
+    right = (matrix.row_lower <= 0) & (matrix.row_upper >= 0)
+    if not right[~rows].all():
+        return Outcome(None, math.inf, infeasible=True, solver="cbc")
+    used = matrix.cost != 0  # CBC cannot read columns that are nowhere
+    used[matrix.index] = True
+    whole, x = matrix, np.clip(0.0, matrix.lower, matrix.upper)
+    if not used.any():
+        return Outcome(x, matrix.constant, infeasible=False, solver="cbc")
+    matrix, start = matrix.cut(rows, used), None if start is None else start[used]
     emitted = emit(matrix)
     if start is not None:
         for variable, value in zip(emitted.variables, start.tolist(), strict=True):
@@ -149,12 +159,15 @@ def solve_cbc(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Ou
     if lp.status == pulp.LpStatusInfeasible:
         return Outcome(None, math.inf, infeasible=True, solver="cbc")
     found = lp.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
-    x = np.array([v.varValue or 0.0 for v in emitted.variables]) if found else None
     bound = -math.inf
     if printed := re.search(r"^Lower bound:\s+(\S+)$", text, re.MULTILINE):
-        bound = float(printed[1]) - CBC_BOUND_DIGITS + matrix.constant
-    elif lp.sol_status == pulp.LpSolutionOptimal and "(within gap tolerance)" not in text:
-        bound = float(matrix.cost @ x) + matrix.constant if x is not None else -math.inf
+        bound = float(printed[1]) - CBC_BOUND_DIGITS + whole.constant
+    if not found:
+        return Outcome(None, bound, infeasible=False, solver="cbc")
+    x[used] = [v.varValue or 0.0 for v in emitted.variables]
+    if math.isinf(bound) and lp.sol_status == pulp.LpSolutionOptimal:
+        exact = "(within gap tolerance)" not in text
+        bound = float(whole.cost @ x) + whole.constant if exact else bound
     return Outcome(x, bound, infeasible=False, solver="cbc")
 
 
