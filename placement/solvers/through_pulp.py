@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pulp as _pulp
 
-from placement.matrix import Floats, Matrix
+from placement.matrix import Bools, Floats, Matrix
 from placement.problem import SolverFailed
 from placement.solvers import Limits, Outcome, highs, trivial
 
@@ -126,20 +126,24 @@ def solve_cbc(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Ou
     if (nothing := trivial(matrix, "cbc")) is not None:
         return nothing
     rows = np.diff(matrix.start) > 0
-    right = (matrix.row_lower <= 0) & (matrix.row_upper >= 0)
-    if not right[~rows].all():
+    possible = (matrix.row_lower <= 0) & (matrix.row_upper >= 0)
+    if not possible[~rows].all():
         return Outcome(None, math.inf, infeasible=True, solver="cbc")
     used = matrix.cost != 0  # CBC cannot read columns that are nowhere
     used[matrix.index] = True
-    whole, x = matrix, np.clip(0.0, matrix.lower, matrix.upper)
+    x = np.clip(0.0, matrix.lower, matrix.upper)
     if not used.any():
         return Outcome(x, matrix.constant, infeasible=False, solver="cbc")
-    matrix, start = matrix.cut(rows, used), None if start is None else start[used]
-    emitted = emit(matrix)
+    emitted = emit(matrix.cut(rows, used))
     if start is not None:
-        for variable, value in zip(emitted.variables, start.tolist(), strict=True):
-            if not math.isnan(value):
-                variable.setInitialValue(value, check=False)
+        for variable, value in zip(emitted.variables, start[used].tolist(), strict=True):
+            variable.setInitialValue(None if math.isnan(value) else value, check=False)
+    text = _run_cbc(emitted.problem, limits, warm=start is not None)
+    return _read_cbc(emitted, matrix, x, used, text)
+
+
+def _run_cbc(lp: Any, limits: Limits, *, warm: bool) -> str:
+    """Solve, and return what CBC printed."""
     with TemporaryDirectory(prefix="placement-cbc-") as folder:
         log = Path(folder) / "log"
         command = pulp.COIN_CMD(
@@ -148,26 +152,28 @@ def solve_cbc(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Ou
             timeLimit=max(1.0, limits.seconds),
             gapRel=limits.gap,
             logPath=str(log),
-            warmStart=start is not None,
+            warmStart=warm,
         )
         try:
-            emitted.problem.solve(command)
+            lp.solve(command)
         except (pulp.PulpSolverError, OSError) as error:
             raise SolverFailed(f"cbc could not be run: {error}") from error
-        text = log.read_text(errors="replace")
+        return log.read_text(errors="replace")
+
+
+def _read_cbc(emitted: Emitted, matrix: Matrix, x: Floats, used: Bools, text: str) -> Outcome:
     lp = emitted.problem
     if lp.status == pulp.LpStatusInfeasible:
         return Outcome(None, math.inf, infeasible=True, solver="cbc")
-    found = lp.sol_status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
     bound = -math.inf
     if printed := re.search(r"^Lower bound:\s+(\S+)$", text, re.MULTILINE):
-        bound = float(printed[1]) - CBC_BOUND_DIGITS + whole.constant
-    if not found:
+        bound = float(printed[1]) - CBC_BOUND_DIGITS + matrix.constant
+    if lp.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
         return Outcome(None, bound, infeasible=False, solver="cbc")
     x[used] = [v.varValue or 0.0 for v in emitted.variables]
-    if math.isinf(bound) and lp.sol_status == pulp.LpSolutionOptimal:
-        exact = "(within gap tolerance)" not in text
-        bound = float(whole.cost @ x) + whole.constant if exact else bound
+    proven = lp.sol_status == pulp.LpSolutionOptimal and "(within gap tolerance)" not in text
+    if math.isinf(bound) and proven:
+        bound = float(matrix.cost @ x) + matrix.constant
     return Outcome(x, bound, infeasible=False, solver="cbc")
 
 

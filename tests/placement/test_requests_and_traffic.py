@@ -1,4 +1,4 @@
-"""What trying all places cannot tell: who serves whom when copies fill up, and which way traffic takes."""
+"""What trying all places cannot tell: whom copies serve when they fill up, and ways of traffic."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,7 +36,7 @@ SEEDS = st.integers(0, 10**9)
 
 
 def best_shares(problem: Problem, plan: Plan, demand: Demand) -> tuple[float, float]:
-    """Return requests/s served at most by copies where a plan has them, and ms x requests/s then."""
+    """Return requests/s served at most by the copies of a plan, and ms times requests/s then."""
     graph: Any = nx.DiGraph()
     graph.add_nodes_from(["from", "to"])
     hosts = plan.hosts[demand.name]
