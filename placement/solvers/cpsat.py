@@ -3,10 +3,19 @@
 It knows whole numbers only: columns must be whole (continuous shares of copies that fill up, flows
 and utilisation are not), and rows and costs are scaled. Rows whose factors need more digits than
 `DIGITS` are refused, not rounded; costs are rounded, and the bound allows for it.
+
+It runs in a process of its own (``python -m placement.solvers.cpsat FOLDER``): OR-tools and highspy
+each bring a library of the same name, and whoever comes second cannot be imported.
 """
 
 import math
+import os
+import subprocess
+import sys
+from dataclasses import asdict
 from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,20 +26,73 @@ from placement.solvers import Limits, Outcome, trivial
 
 DIGITS = 10**9  # the largest common denominator of a row
 COSTS = 1e12  # costs are scaled so that their sum stays below
-FAR = 10**15  # stands for no bound
+FAR = 10**12  # stands for no bound
 SLACK = 1e-6  # of a row's bound: what was computed in floats may be off by so much
+
+
+QUESTION, ANSWER = "question.npz", "answer.npz"  # what the two processes tell each other
+ARRAYS = (
+    "start",
+    "index",
+    "value",
+    "row_lower",
+    "row_upper",
+    "lower",
+    "upper",
+    "cost",
+    "integer",
+    "whole",
+)
 
 
 def solve(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Outcome:
     """Return what CP-SAT finds within the limits; `SolverFailed` where it cannot say the model."""
     if (nothing := trivial(matrix, "cp-sat")) is not None:
         return nothing
+    if not matrix.whole.all():
+        name = matrix.column_names()[int(np.flatnonzero(~matrix.whole)[0])]
+        raise SolverFailed(f"cp-sat takes whole columns only, and {name} is not; use highs")
+    with TemporaryDirectory(prefix="placement-cpsat-") as name:
+        folder = Path(name)
+        np.savez(
+            folder / QUESTION,
+            **{field: getattr(matrix, field) for field in ARRAYS},
+            hint=np.full(matrix.columns, math.nan) if start is None else start,
+            limits=np.array(list(asdict(limits).values()), dtype=float),
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "placement.solvers.cpsat", str(folder)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode or not (folder / ANSWER).exists():
+            raise SolverFailed(f"cp-sat could not be run: {_last_line(done.stderr)}")
+        with np.load(folder / ANSWER) as answer:
+            x, bound = answer["x"], float(answer["bound"])
+            infeasible = bool(answer["infeasible"])
+    found = x if len(x) else None
+    return Outcome(found, bound + matrix.constant, infeasible, "cp-sat")
+
+
+def answer(folder: Path) -> None:
+    """Solve the question in a folder, and write the answer beside it."""
+    with np.load(folder / QUESTION) as question:
+        arrays = {field: question[field] for field in ARRAYS}
+        hint, given = question["hint"].tolist(), question["limits"].tolist()
+    matrix = Matrix(**arrays, constant=0.0, core_rows=len(arrays["row_lower"]))
+    limits = Limits(given[0], given[1], int(given[2]), int(given[3]))
+    x, bound, infeasible = _solved(matrix, limits, hint)
+    np.savez(folder / ANSWER, x=x, bound=bound, infeasible=infeasible)
+
+
+def _solved(matrix: Matrix, limits: Limits, hint: list[float]) -> tuple[Floats, float, bool]:
     cp_model = library()
     model, columns, scale = emit(matrix)
-    if start is not None:
-        for column, value in zip(columns, start.tolist(), strict=True):
-            if not math.isnan(value):
-                model.add_hint(column, round(value))
+    for column, value in zip(columns, hint, strict=True):
+        if not math.isnan(value):
+            model.add_hint(column, round(value))
     solver: Any = cp_model.CpSolver()
     solver.parameters.max_time_in_seconds = max(0.01, limits.seconds)
     solver.parameters.relative_gap_limit = limits.gap
@@ -38,21 +100,17 @@ def solve(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Outcom
     solver.parameters.random_seed = limits.seed % 2**31
     status = solver.solve(model)
     if status == cp_model.INFEASIBLE:
-        return Outcome(None, math.inf, infeasible=True, solver="cp-sat")
+        return np.empty(0), math.inf, True
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        return Outcome(None, -math.inf, infeasible=False, solver="cp-sat")
-    x = np.array([float(solver.value(column)) for column in columns])
+        return np.empty(0), -math.inf, False
     rounding = 0.5 * float(np.where(matrix.cost != 0, np.minimum(matrix.upper, FAR), 0).sum())
-    bound = (solver.best_objective_bound - rounding) / scale + matrix.constant
-    return Outcome(x, bound, infeasible=False, solver="cp-sat")
+    bound = (solver.best_objective_bound - rounding) / scale
+    return np.array([float(solver.value(column)) for column in columns]), bound, False
 
 
 def emit(matrix: Matrix) -> tuple[Any, list[Any], float]:
     """Return a CpModel, its columns in the order of the matrix's, and the scale of its costs."""
     cp_model = library()
-    if not matrix.whole.all():
-        name = matrix.column_names()[int(np.flatnonzero(~matrix.whole)[0])]
-        raise SolverFailed(f"cp-sat takes whole columns only, and {name} is not; use highs")
     model: Any = cp_model.CpModel()
     columns = [
         model.new_int_var(round(low), FAR if math.isinf(high) else math.floor(high), name)
@@ -68,11 +126,12 @@ def emit(matrix: Matrix) -> tuple[Any, list[Any], float]:
         expression = cp_model.LinearExpr.weighted_sum(
             [columns[j] for j in matrix.index[entries].tolist()], factors
         )
-        model.add_linear_constraint(
-            expression,
-            -FAR if math.isinf(low) else math.ceil(low * times - SLACK * max(1, times)),
-            FAR if math.isinf(high) else math.floor(high * times + SLACK * max(1, times)),
-        ).with_name(names[i])
+        least = -FAR if math.isinf(low) else math.ceil(low * times - SLACK * max(1, times))
+        most = FAR if math.isinf(high) else math.floor(high * times + SLACK * max(1, times))
+        if least > most:  # no whole number is between; CP-SAT calls such a row invalid
+            model.add_bool_or([])
+            continue
+        model.add_linear_constraint(expression, least, most).with_name(names[i])
     size = float(np.abs(matrix.cost * np.where(np.isinf(matrix.upper), 1e3, matrix.upper)).sum())
     scale = COSTS / size if size else 1.0
     costs = np.rint(matrix.cost * scale).astype(np.int64).tolist()
@@ -81,14 +140,16 @@ def emit(matrix: Matrix) -> tuple[Any, list[Any], float]:
 
 
 def library() -> Any:
-    """Return OR-tools' cp_model; `SolverFailed` where it is not installed."""
+    """Return OR-tools' cp_model; `SolverFailed` where it cannot be imported."""
     try:
         from ortools.sat.python import cp_model  # noqa: PLC0415 - optional
     except ImportError as error:
-        raise SolverFailed(
-            "OR-tools is not installed: pip install ortools, or use highs"
-        ) from error
+        raise SolverFailed(f"OR-tools is not there (pip install ortools): {error}") from error
     return cp_model
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it said nothing"])[-1]
 
 
 def _whole(factors: list[float], name: str) -> tuple[list[int], int]:
@@ -98,3 +159,7 @@ def _whole(factors: list[float], name: str) -> tuple[list[int], int]:
     if times > DIGITS:
         raise SolverFailed(f"row {name} has factors that cp-sat cannot take whole; use highs")
     return [int(each * times) for each in exact], times
+
+
+if __name__ == "__main__":
+    answer(Path(sys.argv[1]))

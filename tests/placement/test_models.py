@@ -1,6 +1,10 @@
 """The matrix: the same in every solver's hands, each family in it for a reason, and as written."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -29,7 +33,7 @@ from placement.problem import (
     SolverFailed,
     Traffic,
 )
-from placement.solvers import SOLVERS, Limits, highs, solver, through_pulp
+from placement.solvers import SOLVERS, Limits, cpsat, highs, solver, through_pulp
 from placement.solving import solve
 from tests.placement import tiny
 
@@ -94,12 +98,60 @@ def test_highs_carries_the_same_matrix(family: str) -> None:
     assert [str(each).endswith("kInteger") for each in lp.integrality_] == matrix.integer.tolist()
 
 
+def _need_ortools() -> None:
+    if find_spec("ortools") is None:
+        pytest.skip("OR-tools is optional: pip install ortools")
+
+
+SAME_IN_CP_SAT = """
+import sys
+import numpy as np
+from pathlib import Path
+from placement.matrix import Matrix
+from placement.solvers.cpsat import ARRAYS, FAR, emit
+with np.load(sys.argv[1]) as found:
+    matrix = Matrix(**{name: found[name] for name in ARRAYS}, constant=0.0, core_rows=0)
+model, columns, scale = emit(matrix)
+proto = model.proto
+assert len(proto.constraints) == matrix.rows
+for i, row in enumerate(proto.constraints):
+    entries = slice(matrix.start[i], matrix.start[i + 1])
+    assert list(row.linear.vars) == matrix.index[entries].tolist()
+    times = np.array(list(row.linear.coeffs)) / matrix.value[entries]
+    times = times if len(times) else np.ones(1)
+    assert np.allclose(times, times[:1])
+    for side, bound in zip(row.linear.domain, (matrix.row_lower[i], matrix.row_upper[i])):
+        wanted = np.sign(bound) * FAR if np.isinf(bound) else bound * times[0]
+        assert abs(side - wanted) < 1.0, (side, wanted)
+costs = np.zeros(matrix.columns)
+costs[list(proto.objective.vars)] = list(proto.objective.coeffs)
+assert np.allclose(costs / scale, matrix.cost, atol=1e-6)
+"""
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_cp_sat_carries_the_same_matrix(family: str, tmp_path: Path) -> None:
+    """Checked in a process of its own, since OR-tools and highspy cannot be in one."""
+    _need_ortools()
+    matrix = built(tiny.draw(7, family)).matrix
+    np.savez(tmp_path / "m.npz", **{name: getattr(matrix, name) for name in cpsat.ARRAYS})
+    paths = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", SAME_IN_CP_SAT, str(tmp_path / "m.npz")],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", ["highs", "cbc", "cp-sat"])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_every_solver_finds_the_same_value(family: str, name: str) -> None:
     if name == "cp-sat":
-        pytest.importorskip("ortools", reason="OR-tools is optional: pip install ortools")
-    for seed in range(3):
+        _need_ortools()
+    for seed in range(1 if name == "cp-sat" else 3):
         matrix = built(tiny.draw(seed, family)).matrix
         if name == "cp-sat" and not matrix.whole.all():
             with pytest.raises(SolverFailed, match="takes whole columns only"):
