@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement import rules
+from placement import pricing, rules
 from placement.arrays import compile_problem
 from placement.assemble import ALWAYS, FAMILIES, Assembled, assemble, value_of
 from placement.candidates import candidates
@@ -342,6 +342,45 @@ def test_the_nearest_hosts_are_widened_until_there_is_a_plan_and_the_bound_stays
     assert 0 < near.bound <= exact.value + 1e-9
     kept = compile_problem(problem, nearest=1, extra={("d0", "h4")})
     assert [kept.hosts[h] for h in kept.pair_host] == ["h0", "h4"]
+
+
+def test_missing_pairs_are_priced_back_in_until_the_bound_is_that_of_all() -> None:
+    random = Random(5)  # noqa: S311 - not for secrets
+    hosts = tuple(
+        Host(f"h{i}", {"cpu": 4, "memory_mib": 4096}, idle_w=float(random.randint(5, 60)))
+        for i in range(12)
+    )
+    demands = tuple(
+        Demand(f"d{i}", {"cpu": random.choice([0.7, 1.1, 1.9])}, rates={f"p{i % 4}": 1.0})
+        for i in range(24)
+    )
+    latency = {f"p{i}": {h.name: random.uniform(1, 30) for h in hosts} for i in range(4)}
+    problem = Problem(hosts, demands, latency)
+    options = Options(weights={"latency_ms": 1.0, "energy_w": 0.05})
+    every = compile_problem(problem)
+    whole = assemble(every, options, weights=options.weights, limits={})
+    extra: frozenset[tuple[str, str]] = frozenset()
+    bounds = []
+    for _ in range(20):
+        few = assemble(
+            compile_problem(problem, nearest=3, extra=extra),
+            options,
+            weights=options.weights,
+            limits={},
+        )
+        assert pricing.sure(few)
+        found = highs.relax(few.matrix, Limits())
+        assert found is not None
+        bounds.append(found.bound)
+        more = pricing.missing(every, few, found, options)
+        assert not more & extra
+        if not more:
+            break
+        extra |= more
+    best = highs.relax(whole.matrix, Limits())
+    assert best is not None
+    assert bounds[0] > bounds[-1]
+    assert bounds[-1] == pytest.approx(best.bound, rel=1e-6)
 
 
 def test_a_start_is_no_worse_than_itself() -> None:
