@@ -223,16 +223,41 @@ def start_of(assembled: Assembled, plan: Plan) -> Floats | None:
 
 
 def relaxed_bound(problem: Problem, options: Options, clock: Clock) -> float:
-    """Return the bound of the LP relaxation for the first objective; 0 if it is not found."""
+    """Return the bound of the LP relaxation over all pairs; 0 if it is not found in time.
+
+    Where only the nearest hosts are candidates, missing pairs are priced in until none is worth it.
+    """
+    from placement import pricing  # noqa: PLC0415 - with the 40 MB of HiGHS, only for who solves
+    from placement.solvers.highs import relax  # noqa: PLC0415 - as above
+
     weights = {options.order[0]: 1.0} if options.order else dict(options.weights)
     weights = {name: weight for name, weight in weights.items() if weight}
     if WORST in weights:
         return 0.0
-    arrays = compile_problem(problem, worst_ms=worst_cap(options.limits))
-    assembled = assemble(arrays, options, weights=weights, limits=options.limits)
-    if not assembled.matrix.columns:
-        return assembled.matrix.constant
-    from placement.solvers.highs import relax  # noqa: PLC0415 - 40 MB, only for who solves
-
-    found = relax(assembled.matrix, Limits(clock.left(), seed=options.seed))
-    return 0.0 if found is None else found.bound
+    worst_ms = worst_cap(options.limits)
+    every = compile_problem(problem, worst_ms=worst_ms)
+    nearest, extra = options.nearest, frozenset[tuple[str, str]]()
+    while True:
+        few = every
+        if nearest is not None:
+            few = compile_problem(problem, nearest=nearest, worst_ms=worst_ms, extra=extra)
+        assembled = assemble(few, options, weights=weights, limits=options.limits)
+        if not assembled.matrix.columns:
+            return assembled.matrix.constant
+        if nearest is not None and not pricing.sure(assembled):
+            nearest = None
+            continue
+        found = relax(assembled.matrix, Limits(clock.left(), seed=options.seed))
+        if found is None and nearest is not None:
+            nearest = None if nearest >= len(every.hosts) else 2 * nearest
+        elif found is None or clock.left() <= 0.01:
+            return 0.0 if found is None or nearest is not None else found.bound
+        else:
+            more = (
+                frozenset()
+                if nearest is None
+                else pricing.missing(every, assembled, found, replace(options, weights=weights))
+            )
+            if more <= extra:
+                return found.bound
+            extra |= more

@@ -105,7 +105,7 @@ class Model:
         soft = np.flatnonzero(arrays.fewest < arrays.copies)
         left_out = np.full(arrays.classes, -1, dtype=np.int64)
         left_out[soft] = builder.add_columns(
-            "u", len(soft), (arrays.copies - arrays.fewest)[soft], whole=True, c=soft
+            "u", len(soft), (arrays.copies - arrays.fewest)[soft], integer=True, c=soft
         )
         problem = arrays.problem
         admitted = {

@@ -32,7 +32,7 @@ def stays(model: Model) -> Stays:
         "keep",
         len(capped),
         arrays.now_count[capped],
-        whole=True,
+        integer=True,
         c=arrays.now_class[capped],
         h=arrays.now_host[capped],
     )

@@ -75,7 +75,7 @@ def _kept(model: Model, weight: float, pairs: Ints, inside: tuple[Ints, Ints], x
     """
     of, pair = inside
     all_copies = float(model.arrays.copies[np.unique(model.arrays.pair_class[pairs])].sum())
-    kept = model.builder.add_columns("kept", len(x), all_copies, whole=True, i=_numbers(model, x))
+    kept = model.builder.add_columns("kept", len(x), all_copies, integer=True, i=_numbers(model, x))
     entries = Entries()
     entries.add(np.arange(len(x)), kept, 1.0)
     entries.add(of, model.n[pairs[pair]], -1.0)
@@ -248,7 +248,7 @@ def occupy(model: Model, rule: Occupy) -> None:
     pairs = model.pairs_of(rule.demands)
     of, _ = model.arrays.domains(rule.domain)
     here, row = np.unique(of[model.arrays.pair_host[pairs]], return_inverse=True)
-    y = model.builder.add_columns("Y", len(here), 1, whole=True, i=_numbers(model, here))
+    y = model.builder.add_columns("Y", len(here), 1, integer=True, i=_numbers(model, here))
     entries = Entries()
     entries.add(np.arange(len(here)), y, 1.0)
     entries.add(row, model.n[pairs], -1.0)
@@ -275,7 +275,7 @@ def max_skew(model: Model, rule: MaxSkew) -> None:
         c = model.class_of[demand]
         pairs = model.arrays.of(c)
         m = model.builder.add_columns(
-            "m", 1, float(model.arrays.copies[c]), whole=True, c=c, i=model.wishes
+            "m", 1, float(model.arrays.copies[c]), integer=True, c=c, i=model.wishes
         )
         v = model.wish(rule, 1, INF)
         row = of[model.arrays.pair_host[pairs]]

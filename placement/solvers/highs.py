@@ -70,7 +70,7 @@ def solve(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Outcom
     highs = load(matrix, left, rows=rows)
     if start is not None:
         begin(highs, start)
-    highs.run()
+    run(highs)
     outcome = read(highs, matrix, "highs-direct")
     return Outcome(outcome.x, max(bound, outcome.bound), outcome.infeasible, outcome.solver)
 
@@ -112,6 +112,20 @@ def relax(matrix: Matrix, limits: Limits) -> Relaxation | None:
         reduced=np.array(solution.col_dual),
         added=np.sort(added),
     )
+
+
+def run(highs: Any) -> None:
+    """Run, and believe that there is no solution only when it is found without presolve, too.
+
+    The presolve of HiGHS 1.15.1 calls some models infeasible that are not, such as one with a
+    continuous column that is a constant minus whole ones (tests/placement/highs_presolve.mps).
+    """
+    highs.run()
+    kinds = library().HighsModelStatus
+    if highs.getModelStatus() in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
+        highs.setOptionValue("presolve", "off")
+        highs.clearSolver()
+        highs.run()
 
 
 def read(highs: Any, matrix: Matrix, name: str) -> Outcome:

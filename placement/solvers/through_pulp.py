@@ -42,6 +42,10 @@ class ArrayHiGHS(pulp.HiGHS):  # type: ignore[misc]
         super().__init__(msg=False, **options)
         self.start = start
 
+    def callSolver(self, lp: Any) -> None:  # noqa: N802 - pulp's name
+        """Run; pulp calls this once the model is handed over."""
+        highs.run(lp.solverModel)
+
     def buildSolverModel(self, lp: Any) -> None:  # noqa: N802 - pulp's name
         """Hand over the model; pulp calls this between making the solver and running it."""
         variables = lp.variables()

@@ -4,11 +4,11 @@ import pytest
 
 from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
 from orchestrator.errors import UnsafeChanges
-from orchestrator.model import Instance, InstanceState, mac_of
-from orchestrator.planner import changes_for
+from orchestrator.model import DnsSettings, Instance, InstanceState, Lab, mac_of
+from orchestrator.planner import Planner, changes_for
 from orchestrator.trace import OURS, STAGES, Wake, Wakes
 from placement.problem import Plan
-from tests.world import a_host
+from tests.world import a_host, a_service
 
 BOOT, ANNOUNCE = Boot("web", "b"), Announce("web", "b")
 WITHDRAW, STOP = Withdraw("web", "ew-t-web-0", "a"), Stop("web", "ew-t-web-0", "a")
@@ -81,3 +81,14 @@ def test_the_last_wakes_are_kept() -> None:
     trace.replied()
     trace.replied()
     assert [stage for stage, _ in wakes.last("web")[0].stamps] == ["query", "reply"]
+
+
+def test_the_plan_says_which_image_each_host_would_boot() -> None:
+    """Images are flavours: each host runs only the one it would boot."""
+    service = a_service("web", images=("mirage", "linux"))
+    hosts = (a_host("a"), a_host("b", 1))
+    planner = Planner(Lab("t", DnsSettings("edge.test"), hosts=hosts, services=(service,)))
+    for image in service.images:
+        plan = planner.plan([], {}, boots={"web": dict.fromkeys("ab", image)})
+        assert plan.flavours["web"] == (image,)
+    assert planner.plan([], {}).flavours["web"] == ("",)

@@ -383,6 +383,15 @@ def test_missing_pairs_are_priced_back_in_until_the_bound_is_that_of_all() -> No
     assert bounds[-1] == pytest.approx(best.bound, rel=1e-6)
 
 
+def test_highs_is_not_believed_at_once_that_there_is_no_solution() -> None:
+    """CBC and HiGHS without presolve find one; with presolve HiGHS 1.15.1 says there is none."""
+    solver_of = highs.library().Highs()
+    solver_of.setOptionValue("output_flag", False)
+    solver_of.readModel(str(Path(__file__).with_name("highs_presolve.mps")))
+    highs.run(solver_of)
+    assert solver_of.getModelStatus() == highs.library().HighsModelStatus.kOptimal
+
+
 def test_a_start_is_no_worse_than_itself() -> None:
     problem = tiny.draw(3, "plain")
     plan = solve(problem, Options(weights=WEIGHTS))
