@@ -34,6 +34,8 @@ HOST, SITE = "host", "site"  # the two domain types that every host has
 KILL_AND_BOOT, MAKE_BEFORE_BREAK = "kill-and-boot", "make-before-break"
 EVERY_COPY, NEAREST_COPY = "every-copy", "nearest-copy"
 
+SHOWN_REASONS = 10  # how many demands the text of an error spells out
+
 Amounts = Mapping[str, float]  # resource name → amount
 
 
@@ -355,7 +357,9 @@ class Infeasible(Exception):  # noqa: N818 - reads as a sentence where it is rai
     def __init__(
         self, reasons: Mapping[str, str], clash: tuple[str, ...] = (), *, proven: bool = True
     ) -> None:
-        text = "; ".join(f"{name}: {why}" for name, why in reasons.items())
+        text = "; ".join(f"{name}: {why}" for name, why in [*reasons.items()][:SHOWN_REASONS])
+        if len(reasons) > SHOWN_REASONS:
+            text += f"; and {len(reasons) - SHOWN_REASONS} more demands"
         if clash:
             text = f"{text}; " * bool(text) + "these clash: " + ", ".join(clash)
         super().__init__(text)
