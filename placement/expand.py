@@ -132,11 +132,11 @@ def judged(
 ) -> Plan:
     """Return a plan with its terms, value, gap and reasons; hosts of each demand nearest first.
 
-    `value` are the weights that make the value. A bound above the value is rounding, and cut.
+    `value` are the weights that make the value. A bound above the value or below 0 is rounding.
     """
     terms = evaluate(problem, plan)
     total = sum(weight * terms[name] for name, weight in value.items())
-    bound = min(bound, total)
+    bound = min(max(bound, 0.0), total)
     state = State.of(problem, plan)
     hosts: dict[str, tuple[str, ...]] = {}
     flavours: dict[str, tuple[str, ...]] = {}
