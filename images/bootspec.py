@@ -26,13 +26,15 @@ class HostTraits:
     """What a host can start, as far as an image has to care.
 
     `kvm` says that KVM was seen to boot a guest there. `dhcp` says that its guest network gives
-    each MAC address of ours the address we chose for it.
+    each MAC address of ours the address we chose for it. `xenstore` says that its guests have a
+    Xenstore, and that keys there can be written and watched from here.
     """
 
     platform: Platform = Platform.QEMU
     architecture: Architecture = Architecture.X86_64
     kvm: bool = False
     dhcp: bool = False
+    xenstore: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,10 +59,19 @@ def resolve(image: Image, facts: ImageFacts) -> str:
 
 
 def match(
-    image: Image, facts: ImageFacts, traits: Traits, host: HostTraits, memory_mib: int
+    image: Image,
+    facts: ImageFacts,
+    traits: Traits,
+    host: HostTraits,
+    memory_mib: int,
+    *,
+    dumps_core: bool = False,
 ) -> Match:
-    """Return whether an image of a family can run on a host with so much memory (MiB)."""
-    pair = _Pair(image, facts, traits, host, memory_mib)
+    """Return whether an image of a family can run on a host with so much memory (MiB).
+
+    With `dumps_core`, its memory is to be kept by the host when it crashes.
+    """
+    pair = _Pair(image, facts, traits, host, memory_mib, dumps_core)
     for check in _BEFORE:
         why_not = check(pair)
         if why_not:
@@ -84,6 +93,7 @@ class _Pair:
     traits: Traits
     host: HostTraits
     memory_mib: int
+    dumps_core: bool
 
     @property
     def platform(self) -> Platform:
@@ -103,6 +113,8 @@ def _unusable(pair: _Pair) -> str:
 
 def _architecture(pair: _Pair) -> str:
     built_for, has = pair.facts.architecture, pair.host.architecture
+    if pair.image.kernel is None and has not in {Architecture.X86_64, Architecture.X86}:
+        return f"it boots from its disk by BIOS, and the host has {has} processors, without one"
     if built_for in {None, has}:
         return ""
     if built_for is Architecture.X86 and has is Architecture.X86_64:
@@ -169,6 +181,15 @@ def _kvm(pair: _Pair) -> str:
     )
 
 
+def _core(pair: _Pair) -> str:
+    if not pair.dumps_core or pair.platform is Platform.XEN:
+        return ""
+    return (
+        f"a core dump is wanted when it crashes, and {HOSTS[pair.platform]} takes none; take "
+        "'on_crash: coredump' away, or place it on a Xen host"
+    )
+
+
 _BEFORE: tuple[Callable[[_Pair], str], ...] = (
     _unusable,
     _architecture,
@@ -176,6 +197,7 @@ _BEFORE: tuple[Callable[[_Pair], str], ...] = (
     _solo5_target,
     _platform,
     _kvm,
+    _core,
 )
 
 
@@ -184,6 +206,8 @@ _BEFORE: tuple[Callable[[_Pair], str], ...] = (
 
 def _way_in(pair: _Pair) -> Entry | None:
     entries = _entries(pair)
+    if pair.dumps_core:
+        entries &= {Entry.XEN_PV}
     for entry in QEMU_ORDER if pair.on_qemu else ():
         if entry in entries:  # QEMU will take this one, for better or worse
             return entry if entry in pair.traits.entries[pair.platform] else None
@@ -203,6 +227,13 @@ def _no_way_in(pair: _Pair) -> str:
     entries = _entries(pair)
     if not entries:
         return _no_entry_at_all(pair)
+    if pair.dumps_core:
+        return (
+            f"a core dump is wanted when it crashes, and it can be entered by {_listed(entries)}: "
+            "Xen dumps PV guests only as far as they have memory, and looks through 4 GiB of any "
+            "other, while nothing starts there; take 'on_crash: coredump' away, or build it for "
+            "Xen PV"
+        )
     if pair.on_qemu and entries <= {Entry.XEN_PV, Entry.PVH_SECTION}:
         return _for_xen_only(pair, entries)
     if pair.on_qemu and entries == {Entry.MULTIBOOT2}:

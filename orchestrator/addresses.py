@@ -6,8 +6,9 @@ until then only the service that had it may have it again. Within that rule a se
 address if it can, which keeps neighbour caches, firewalls and people content.
 
 This is pure bookkeeping for `orchestrator.fleet`: no I/O and no clock of its own, all times are
-wall-clock seconds that the caller hands in. Each host's pool is a range of its own; that the
-ranges of hosts on one network do not overlap is checked by the lab file.
+wall-clock seconds that the caller hands in. Each host's pool is a range of its own, and no two
+overlap, which is checked by the lab file. A guest that is migrated keeps its address on a host with
+another pool, so who has an address is known for all pools together.
 """
 
 import hashlib
@@ -60,9 +61,10 @@ class AddressPools:
 
     def __init__(self, quarantines: Iterable[Quarantine] = ()) -> None:
         self._lock = threading.Lock()
+        self._book = _Book()
         self._pools: dict[str, _Pool] = {}
-        for each in quarantines:
-            self._pool(each.host).rest(int(each.address), each.service, each.until)
+        for each in sorted(quarantines, key=lambda each: each.until):
+            self._book.rest(int(each.address), each.service, each.until)
 
     def take(self, host: Host, service: str, now: float) -> IPv4Address:
         """Hold an address of the host's pool for an instance of the service, and return it.
@@ -77,7 +79,7 @@ class AddressPools:
             address = pool.choose(service, now)
             if address is None:
                 raise PoolExhausted(host, pool.usage(now), now)
-            pool.hold(address, service)
+            self._book.hold(address, service)
             return IPv4Address(address)
 
     def adopt(self, instance: Instance) -> None:
@@ -86,16 +88,18 @@ class AddressPools:
         If two instances were found with one address, it is free when both gave it back.
         """
         with self._lock:
-            self._pool(instance.host).hold(int(instance.address), instance.service)
+            self._book.hold(int(instance.address), instance.service)
 
-    def give_back(self, host: str, address: IPv4Address, service: str, rest_until: float) -> None:
+    def give_back(self, address: IPv4Address, service: str, rest_until: float) -> None:
         """Let an address rest until then for all services but this one.
 
         A rest that was promised before is never shortened. Giving back what the service does not
         hold does nothing, so an undo may be repeated.
         """
         with self._lock:
-            self._pool(host).give_back(int(address), service, rest_until)
+            if self._book.give_back(int(address), service, rest_until):
+                for pool in self._pools.values():
+                    pool.note_rest(int(address))
 
     def usage(self, host: Host, now: float) -> PoolUsage:
         """Count the addresses of the host's pool."""
@@ -105,7 +109,7 @@ class AddressPools:
             return pool.usage(now)
 
     def _pool(self, host: str) -> "_Pool":
-        return self._pools.setdefault(host, _Pool())
+        return self._pools.setdefault(host, _Pool(self._book))
 
 
 @dataclass(slots=True)
@@ -116,6 +120,49 @@ class _Past:
     until: float
 
 
+class _Book:
+    """Who has which address, and who had it; plain integers in here. The caller holds the lock."""
+
+    def __init__(self) -> None:
+        self.holders: dict[int, list[str]] = {}
+        self.past: dict[int, _Past] = {}
+        self.of_service: dict[str, dict[int, None]] = {}  # last had by it, not in use; by age
+
+    def hold(self, address: int, service: str) -> None:
+        """Note that an instance of the service has the address."""
+        self.holders.setdefault(address, []).append(service)
+        if past := self.past.get(address):
+            self._disown(past.service, address)
+
+    def give_back(self, address: int, service: str, until: float) -> bool:
+        """Note that an instance of the service has the address no more; False if none had."""
+        holders = self.holders.get(address, [])
+        if service not in holders:
+            return False
+        holders.remove(service)
+        if not holders:
+            del self.holders[address]
+        self.rest(address, service, until)
+        return True
+
+    def rest(self, address: int, service: str, until: float) -> None:
+        """Note who had an address last, and extend its rest."""
+        past = self.past.get(address)
+        if past is not None:
+            self._disown(past.service, address)
+            until = max(until, past.until)
+        self.past[address] = _Past(service, until)
+        if address not in self.holders:
+            self.of_service.setdefault(service, {})[address] = None
+
+    def _disown(self, service: str, address: int) -> None:
+        had = self.of_service.get(service)
+        if had is not None:
+            had.pop(address, None)
+            if not had:
+                del self.of_service[service]
+
+
 class _Pool:
     """One host's pool; addresses are plain integers in here. The caller holds the lock.
 
@@ -124,11 +171,9 @@ class _Pool:
     they surface or when they outnumber the true ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, book: _Book) -> None:
         self._first = self._last = self._fresh = self._gateway = -1
-        self._holders: dict[int, list[str]] = {}
-        self._past: dict[int, _Past] = {}
-        self._of_service: dict[str, dict[int, None]] = {}  # last had by it, not in use; by age
+        self._book = book
         self._by_rest: list[tuple[float, int]] = []
 
     def use(self, network: GuestNetwork) -> None:
@@ -149,52 +194,30 @@ class _Pool:
             choice = self._new(service)
         return self._rested(now) if choice is None else choice
 
-    def hold(self, address: int, service: str) -> None:
-        """Note that an instance of the service has the address."""
-        self._holders.setdefault(address, []).append(service)
-        if past := self._past.get(address):
-            self._disown(past.service, address)
-
-    def give_back(self, address: int, service: str, until: float) -> None:
-        """Note that an instance of the service has the address no more."""
-        holders = self._holders.get(address, [])
-        if service not in holders:
-            return
-        holders.remove(service)
-        if not holders:
-            del self._holders[address]
-        self.rest(address, service, until)
-
-    def rest(self, address: int, service: str, until: float) -> None:
-        """Note who had an address last, and extend its rest."""
-        past = self._past.get(address)
-        if past is not None:
-            self._disown(past.service, address)
-            until = max(until, past.until)
-        self._past[address] = _Past(service, until)
-        if address not in self._holders:
-            self._of_service.setdefault(service, {})[address] = None
-            heapq.heappush(self._by_rest, (until, address))
-            if len(self._by_rest) > 2 * len(self._past) + HEAP_SLACK:
+    def note_rest(self, address: int) -> None:
+        """Note that an address, of whatever pool, was given back."""
+        if self._usable(address) and address not in self._book.holders:
+            heapq.heappush(self._by_rest, (self._book.past[address].until, address))
+            if len(self._by_rest) > 2 * len(self._book.past) + HEAP_SLACK:
                 self._rebuild_heap()
 
     def usage(self, now: float) -> PoolUsage:
         """Count; this looks at every address that was ever used, and is for reports only."""
         resting = [
             past.until
-            for address, past in self._past.items()
-            if past.until > now and address not in self._holders and self._usable(address)
+            for address, past in self._book.past.items()
+            if past.until > now and address not in self._book.holders and self._usable(address)
         ]
         gateway = self._first <= self._gateway <= self._last
         return PoolUsage(
             total=self._last - self._first + 1 - gateway,
-            in_use=sum(1 for address in self._holders if self._usable(address)),
+            in_use=sum(1 for address in self._book.holders if self._usable(address)),
             resting=len(resting),
             next_free_at=min(resting, default=None),
         )
 
     def _own(self, service: str) -> int | None:
-        had = self._of_service.get(service, {})
+        had = self._book.of_service.get(service, {})
         return next((address for address in reversed(had) if self._usable(address)), None)
 
     def _new(self, service: str) -> int | None:
@@ -221,22 +244,15 @@ class _Pool:
         return self._first <= address <= self._last and address != self._gateway
 
     def _never_used(self, address: int) -> bool:
-        used = address in self._past or address in self._holders
+        used = address in self._book.past or address in self._book.holders
         return self._usable(address) and not used
 
     def _is_true(self, until: float, address: int) -> bool:
-        past = self._past.get(address)
-        free = address not in self._holders and self._usable(address)
+        past = self._book.past.get(address)
+        free = address not in self._book.holders and self._usable(address)
         return free and past is not None and past.until == until
 
     def _rebuild_heap(self) -> None:
-        entries = ((past.until, address) for address, past in self._past.items())
+        entries = ((past.until, address) for address, past in self._book.past.items())
         self._by_rest = [entry for entry in entries if self._is_true(*entry)]
         heapq.heapify(self._by_rest)
-
-    def _disown(self, service: str, address: int) -> None:
-        had = self._of_service.get(service)
-        if had is not None:
-            had.pop(address, None)
-            if not had:
-                del self._of_service[service]

@@ -27,7 +27,7 @@ from orchestrator.errors import (
 from orchestrator.fleet import Fleet
 from orchestrator.hypervisors.base import Hypervisor, Stamp
 from orchestrator.library import Fit, Library, Place
-from orchestrator.model import Instance, InstanceState, Lab, Probe, Service
+from orchestrator.model import Guest, Instance, InstanceState, Lab, Probe, Service
 from orchestrator.readiness import Cancelled, NotAnswering, Target
 from orchestrator.store.base import Store
 
@@ -105,8 +105,7 @@ class Boots:
         with ExitStack() as undo:
             undo.callback(self._fleet.drop, instance, rest_until=0.0)
             parts = self._parts(instance)
-            place = Place(self._fleet.lab.host(instance.host), parts.traits)
-            guest = self._library.guest(self._fleet.lab, service, instance, place, self.owner)
+            guest = self.guest(instance, service, instance.host)
             instance = replace(instance, address6=guest.mark.address6)
             self._end_patterns[instance.name] = guest.boot.end_pattern
             self._library.hold(guest)
@@ -119,6 +118,15 @@ class Boots:
             parts.hypervisor.start(guest, stamp)
             undo.pop_all()
         return self.finish(instance, service, deadline, stamp)
+
+    def guest(self, instance: Instance, service: Service, host: str) -> Guest:
+        """Return what a host would be asked to start for an instance.
+
+        Raises `ImageUnusable`, or EdgewakeError if the lab has no such host.
+        """
+        there = replace(instance, host=host)
+        place = Place(self._fleet.lab.host(host), self._parts(there).traits)
+        return self._library.guest(self._fleet.lab, service, there, place, self.owner)
 
     def finish(
         self, instance: Instance, service: Service, deadline: float, stamp: Stamp = lambda _: None
@@ -134,13 +142,17 @@ class Boots:
             undo.pop_all()
         return ready
 
-    def _await_answer(self, instance: Instance, service: Service, deadline: float) -> None:
+    def _await_answer(
+        self, instance: Instance, service: Service, deadline: float, *, moved: bool = False
+    ) -> None:
         parts = self._parts(instance)
         target = Target(
             address=instance.address,
             address6=instance.address6,
             mac=instance.mac,
             console=lambda: parts.hypervisor.console(instance.name),
+            watch_key=lambda key: parts.hypervisor.watch_key(instance.name, key),
+            moved=moved,
         )
         where = f"{instance.name} on {instance.host}"
         hint = f"see 'edgewake logs {service.name}'"
@@ -176,10 +188,15 @@ class Boots:
                 self._waiting.pop(instance.name, None)
                 self._deaths.pop(instance.name, None)
 
-    def answers(self, instance: Instance, service: Service, patience_s: float) -> bool:
-        """Return whether a guest answers its probe now; waits so many seconds at most."""
+    def answers(
+        self, instance: Instance, service: Service, patience_s: float, *, moved: bool = False
+    ) -> bool:
+        """Return whether a guest answers its probe now; waits so many seconds at most.
+
+        `moved` says that it has just been migrated.
+        """
         try:
-            self._await_answer(instance, service, time.monotonic() + patience_s)
+            self._await_answer(instance, service, time.monotonic() + patience_s, moved=moved)
         except WakeError:
             return False
         return True
@@ -202,7 +219,7 @@ class Boots:
         return console_pattern.found(pattern, console)
 
     def _end_pattern(self, instance: Instance, service: Service) -> str:
-        place = self._places().get(instance.host)
+        place = self.places().get(instance.host)
         if place is None:
             return ""
         try:
@@ -229,14 +246,23 @@ class Boots:
     def stop(self, instance: Instance, *, rest_until: float) -> None:
         """End an instance: its guest first, then our record of it.
 
-        Raises `HypervisorError` if the host cannot be reached; the instance then stays STOPPING,
-        holds what it held, and is stopped when the host is back.
+        Raises `HypervisorError` if a host where it may be cannot be reached; the others have ended
+        it then. The instance stays STOPPING, holds what it held, and is stopped when that host is
+        back.
         """
         if instance.state is not InstanceState.STOPPING:
             instance = instance.step(InstanceState.STOPPING)
             self._fleet.put(instance)  # first: should the save fail, the next sweep tries again
             self._store.save(instance)
-        self._parts(instance).hypervisor.stop(instance.name)
+        failed: list[HypervisorError] = []
+        for host in instance.hosts:
+            if host == instance.host or host in self.hosts:
+                try:
+                    self._parts(replace(instance, host=host)).hypervisor.stop(instance.name)
+                except HypervisorError as error:  # its guest may well be on the other host
+                    failed.append(error)
+        if failed:
+            raise failed[0]
         self.forget(instance, rest_until=rest_until)
 
     def forget(self, instance: Instance, *, rest_until: float) -> None:
@@ -260,13 +286,13 @@ class Boots:
 
     def unfit(self, service: Service) -> Mapping[str, str]:
         """Return the hosts that can run no image of a service, and why."""
-        return self._library.unfit(self._fleet.lab, service, self._places())
+        return self._library.unfit(self._fleet.lab, service, self.places())
 
     def fits(self, service: Service) -> Mapping[str, Fit | ImageUnusable]:
         """Return which image each host would boot for a service, or why it can run none."""
         lab = self._fleet.lab
         by_kind: dict[object, Fit | ImageUnusable] = {}
-        places = self._places()
+        places = self.places()
         for place in places.values():
             if place.kind not in by_kind:
                 try:
@@ -291,7 +317,7 @@ class Boots:
             except HypervisorError as error:
                 log.info("%s: files that were sent there were not looked through: %s", host, error)
 
-    def _places(self) -> dict[str, Place]:
+    def places(self) -> dict[str, Place]:
         """Return the hosts of the lab that were opened."""
         return {
             host.name: Place(host, parts.traits)

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from images.bootspec import BootSpec, Nic, Platform
 from orchestrator.errors import EdgewakeError, ImageUnusable
-from orchestrator.hypervisors.domain_xml import domain_xml, xen_domain_xml
-from orchestrator.library import Fit, Library, Place, example, traits_of
+from orchestrator.hypervisors.domain_xml import Virt, domain_xml, xen_domain_xml
+from orchestrator.library import Fit, Library, Place, example, is_asked_to_end, traits_of
 from orchestrator.model import Guest, Host, Lab, Service
 
 LABEL_WIDTH = 14
@@ -31,11 +31,20 @@ class Planned:
     @property
     def xml(self) -> str:
         """The domain XML that libvirt would be given; empty where libvirt has no part in it."""
+        host = self.place.host
+        virt: Virt = "kvm" if self.place.traits.kvm else "qemu"
         match self.place.traits.platform:
             case Platform.QEMU:
-                return domain_xml(self.guest, virt="kvm" if self.place.traits.kvm else "qemu")
+                return domain_xml(
+                    self.guest,
+                    virt=virt,
+                    architecture=host.architecture,
+                    cpus=host.guest_cpus,
+                )
             case Platform.XEN:
-                return xen_domain_xml(self.guest)
+                return xen_domain_xml(
+                    self.guest, architecture=host.architecture, cpus=host.guest_cpus
+                )
             case Platform.SPT:
                 return ""
 
@@ -121,10 +130,9 @@ def _lines(planned: Planned) -> Iterator[tuple[str, str]]:
     for key, value in spec.xenstore:
         yield "Xenstore", f"{key} = {value}"
     yield "ends", f"when it prints {spec.end_pattern!r}" if spec.end_pattern else "by itself"
-    yield (
-        "shutdown",
-        "obeyed: it is asked first" if spec.obeys_shutdown else "not obeyed: it is destroyed",
-    )
+    obeyed = "obeyed" if spec.obeys_shutdown else "not obeyed"
+    asked = is_asked_to_end(spec, traits.platform)
+    yield "shutdown", f"{obeyed}: it is {'asked first' if asked else 'destroyed'}"
 
 
 def _files(spec: BootSpec) -> Iterator[tuple[str, str]]:

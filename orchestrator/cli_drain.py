@@ -20,7 +20,11 @@ def drain(  # noqa: PLR0917 - typer declares options as arguments
     ctx: typer.Context,
     host: Annotated[str, typer.Argument(metavar="HOST", help="A host of the lab.")],
     undo: Annotated[
-        bool, typer.Option("--undo", help="Use the host again; what has moved stays moved.")
+        bool,
+        typer.Option(
+            "--undo",
+            help="Use the host again; what has moved stays moved, what is on its way stays.",
+        ),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="End services that can run nowhere else.")
@@ -32,8 +36,9 @@ def drain(  # noqa: PLR0917 - typer declares options as arguments
 ) -> None:
     """Move everything off a host, and place nothing new there.
 
-    Each instance is booted elsewhere before it is ended. What can run nowhere else goes on running
-    and is listed; the command then ends with 1.
+    Each instance is booted elsewhere before it is ended, or, with `migrate: live` in the lab file,
+    migrated as it runs. What can run nowhere else goes on running and is listed; the command then
+    ends with 1.
     """
     if undo and force:
         raise typer.BadParameter("--undo and --force do not go together")
@@ -60,13 +65,26 @@ def register(app: typer.Typer) -> None:
 
 def _watch(client: Client, host: str, report: Any, *, quiet: bool) -> Any:
     """Return the drain when nothing more of it can be done now; show each step unless `quiet`."""
+    said = _steps(report)
     while report["state"] != "drained" and len(report["stuck"]) < report["total"] - report["moved"]:
         time.sleep(LOOK_S)
-        now = _report(client, host)
-        if not quiet and now["moved"] != report["moved"]:
-            typer.echo(f"{host}: {_progress(now)}")
-        report = now
+        report = _report(client, host)
+        steps = _steps(report)
+        for step in steps:
+            if not quiet and step not in said:
+                typer.echo(f"{host}: {step}")
+        said = steps
     return report
+
+
+def _steps(report: Any) -> list[str]:
+    """Return what there is to be told about a drain, a line each."""
+    lines = [f"{each['instance']} is booted elsewhere: {each['why']}" for each in report["booted"]]
+    for each in report["migrating"]:
+        far = "" if each["percent"] is None else f": {each['percent']} %"
+        left = "" if each["percent"] is None else f", {each['left_bytes'] / 2**20:.0f} MiB left"
+        lines.append(f"{each['instance']} is being migrated to {each['to']}{far}{left}")
+    return [*lines, _progress(report)]
 
 
 def _report(client: Client, host: str) -> Any:

@@ -8,7 +8,7 @@ threads, one flight per service; `summon` returns at once, the other verbs say t
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from logging import getLogger
@@ -32,7 +32,9 @@ from orchestrator.hosts import Hosts, OpenHost
 from orchestrator.idle import Usage, Verdict, verdict
 from orchestrator.journal import Journal
 from orchestrator.library import Fit, Library
+from orchestrator.migrating import Migrator
 from orchestrator.model import (
+    AWAKE,
     Client,
     Endpoint,
     Event,
@@ -43,7 +45,7 @@ from orchestrator.model import (
 )
 from orchestrator.once import Once
 from orchestrator.planner import changes_for
-from orchestrator.reconcile import changed_hosts, lab_changes
+from orchestrator.reconcile import changed_hosts, ends, lab_changes
 from orchestrator.retiring import WITHDRAW_GRACE_S, Retirer
 from orchestrator.settler import Settler
 from orchestrator.steering.base import Steering
@@ -119,6 +121,7 @@ class Orchestrator:
             mend=self._hosts.mend,
             recall=lambda service: self._retirer.recall(service),  # noqa: PLW0108 - made below
             leaving=lambda instance: self._retirer.holds(instance),  # noqa: PLW0108 - made below
+            resolve=lambda instance: self._migrator.resolve(instance),  # noqa: PLW0108 - made below
             background=self._ender,
         )
         self._retirer = Retirer(
@@ -139,12 +142,16 @@ class Orchestrator:
             in_hand=self._is_in_hand,
             background=self._pool,
         )
+        self._migrator = Migrator(
+            self.fleet, store, self._boots, self._journal, steer=self._steering.steer
+        )
         self._drainer = Drainer(
             self.fleet,
             store,
             self._waker,
             self._retirer,
             self._journal,
+            migrator=self._migrator,
             in_hand=self._is_in_hand,
             backing_off=self._keeper.backing_off,
             background=self._draining,
@@ -160,6 +167,8 @@ class Orchestrator:
             asked=self.asked,
             steer=self._steering.steer,
             lost=self._keeper.lost,
+            resolve=self._migrator.resolve,
+            runs=self._migrator.runs,
             background=self._ender,
         )
         self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once()
@@ -225,10 +234,14 @@ class Orchestrator:
             changes = lab_changes(old, lab, self.fleet.instances())
             if dry_run:
                 return changes
-            self._carry_out(changes)
+
+            def still_ends(instance: Instance) -> bool:  # it may be migrated while we wait for it
+                return ends(instance, old, lab)
+
+            self._carry_out(changes, still_ends)
             gone, opened = changed_hosts(old, lab)
             self.fleet.use(lab)  # from here on nothing is placed as of old; end what was meanwhile
-            self._carry_out(lab_changes(old, lab, self.fleet.instances()))
+            self._carry_out(lab_changes(old, lab, self.fleet.instances()), still_ends)
             for host in gone:
                 self._hosts.let_go(host)
             self._drainer.keep_only(frozenset(host.name for host in lab.hosts))
@@ -304,14 +317,18 @@ class Orchestrator:
     def drain(self, host: str, *, force: bool = False) -> DrainReport:
         """Begin to move everything off a host, and place nothing there; returns at once.
 
-        Each instance is booted elsewhere before it is ended. What can run nowhere else is left
-        running and reported, or with `force` ended. The wish is stored: a restart goes on with it.
+        Each instance is migrated as it runs, if its service says so and it can be, or is booted
+        elsewhere before it is ended. What can run nowhere else is left running and reported, or
+        with `force` ended. The wish is stored: a restart goes on with it.
         """
         self._known_host(host)
         return self._drainer.begin(host, force=force)
 
     def undrain(self, host: str) -> None:
-        """Use a host again; a drain that is under way stops after its present step."""
+        """Use a host again; a drain that is under way stops after its present step.
+
+        A migration is called off; if it is too late for that, it is such a step.
+        """
         self._known_host(host)
         self._drainer.undo(host)
         self._keeper.try_again()
@@ -519,14 +536,23 @@ class Orchestrator:
 
     # --- changes ----------------------------------------------------------------------------
 
-    def _carry_out(self, changes: Changes) -> None:
-        """Do a checked list of changes in its order. The caller holds the lock of `apply`."""
+    def _carry_out(
+        self, changes: Changes, still: Callable[[Instance], bool] = lambda _: True
+    ) -> None:
+        """Do a checked list of changes in its order. The caller holds the lock of `apply`.
+
+        An instance of which `still` says no, when its turn has come, is left alone.
+        """
         self._in_hand = frozenset(change.service for change in changes)
         try:
             for change in changes:
                 if isinstance(change, Stop):
                     self._await_caches(change.service)
                 with self._waker.locks[change.service]:
+                    if isinstance(change, Withdraw | Stop):
+                        present = self.fleet.get(change.instance)
+                        if present is not None and not still(present):
+                            continue
                     self._do(change)
                 self._journal.record("changed", change.service, str(change))
         finally:
@@ -577,7 +603,7 @@ class Orchestrator:
         instances = self.fleet.of(service.name)
         states = {instance.state for instance in instances}
         losses = self._keeper.trouble(service.name)
-        if InstanceState.READY in states:
+        if states & AWAKE:
             return ServiceStatus(service, "awake", instances, self._idle(service).reason, losses)
         if InstanceState.BOOTING in states:
             return ServiceStatus(service, "waking", instances, trouble=losses)

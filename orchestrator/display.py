@@ -67,7 +67,7 @@ def print_status(answer: dict[str, Any]) -> None:
         services.add_row(
             service["name"],
             f"[{STATE_COLOURS.get(state, 'default')}]{state}[/]",
-            ", ".join(each["host"] for each in instances),
+            ", ".join(" → ".join(filter(None, (each["host"], each["to"]))) for each in instances),
             ", ".join(each["address"] for each in instances),
             _remark(service),
         )
@@ -81,8 +81,15 @@ def _host_state(host: dict[str, Any]) -> str:
     if host["refused"]:
         return f"[red]not used[/]: {_plain(host['refused'])}"
     if drain := host["drain"]:
-        return f"[yellow]{drain['state']}[/]: {drain['moved']} of {drain['total']} moved"
+        moved = f"{drain['moved']} of {drain['total']} moved"
+        far = [f", {each['instance']} {_percent(each)}" for each in drain["migrating"]]
+        return f"[yellow]{drain['state']}[/]: {moved}{''.join(far)}"
     return "[green]reachable[/]"
+
+
+def _percent(migration: dict[str, Any]) -> str:
+    percent = migration["percent"]
+    return "is being migrated" if percent is None else f"migrated to {percent} %"
 
 
 def _remark(service: dict[str, Any]) -> str:

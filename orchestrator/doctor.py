@@ -216,9 +216,17 @@ def _xen(_patient: Patient) -> Check:
     if not version:
         what = "this is a dom0, but `xl info` does not work"
         return Check("xen", Verdict.FAIL, what, "apt install xen-utils, and boot into Xen anew")
+    return _toolstack(version)
+
+
+def _toolstack(version: str) -> Check:
+    """Say whether edgewake has all that it uses in this dom0."""
     if not any(file for pattern in XEN_DRIVERS for file in LIBRARIES.glob(pattern)):
         what = f"Xen {version}, but libvirt has no driver for it"
         return Check("xen", Verdict.FAIL, what, "apt install libvirt-daemon-driver-xen")
+    if _tool("xenstore-watch") is None:
+        what = "no xenstore-watch, which a probe of a Xenstore key and some images need"
+        return Check("xen", Verdict.WARN, what, "apt install xenstore-utils")
     return Check("xen", Verdict.OK, f"dom0 of Xen {version}, with libvirt's driver")
 
 

@@ -1,8 +1,10 @@
 """Drains hosts: moves every instance off them, make before break, and says how far that is.
 
 What to do with one instance is `step_of`, a pure decision; `Drainer` acts on it. A step is one
-instance: a copy answers elsewhere before nobody is led to it, and it ends when no cache can name it
-any more (`orchestrator.retiring`). Each host is drained by one thread, one service after the other.
+instance. If its service says so, it is migrated as it runs (`orchestrator.migrating`). Otherwise,
+and where that fails, a copy answers elsewhere before nobody is led to it, and it ends when no cache
+can name it any more (`orchestrator.retiring`). Each host is drained by one thread, one instance
+after the other.
 The wish is stored before anything is done, and every step begins with a look at what is there, so
 that whatever ended edgewake in the middle, the next start goes on.
 """
@@ -15,8 +17,10 @@ from enum import StrEnum
 from orchestrator.background import Background
 from orchestrator.errors import EdgewakeError
 from orchestrator.fleet import Fleet
+from orchestrator.hypervisors.base import Sent
 from orchestrator.journal import Journal
-from orchestrator.model import Instance, InstanceState, Service
+from orchestrator.migrating import Migrator
+from orchestrator.model import Instance, InstanceState, Migrate, Service
 from orchestrator.retiring import Retirer
 from orchestrator.store.base import Drain, Store
 from orchestrator.trace import WakeTrace
@@ -28,12 +32,15 @@ class Step(StrEnum):
     """What to do next with an instance on a host that is being drained."""
 
     WAIT = "wait"  # it is being booted or ended; looked at again later
+    MIGRATE = "migrate"  # send it elsewhere as it runs
     BOOT = "boot"  # boot a copy elsewhere, then retire it
     RETIRE = "retire"  # enough copies answer elsewhere
     KEEP = "keep"  # its service allows no second copy while it may be running unseen
 
 
-def step_of(instance: Instance, *, led: bool, awaited: bool, elsewhere: int, replicas: int) -> Step:
+def step_of(
+    instance: Instance, service: Service, *, led: bool, awaited: bool, elsewhere: int
+) -> Step:
     """Return what to do with an instance.
 
     `led`: clients are led to it. `awaited`: its host is lost, and its service waits for it there.
@@ -43,7 +50,9 @@ def step_of(instance: Instance, *, led: bool, awaited: bool, elsewhere: int, rep
         return Step.KEEP
     if instance.state is not InstanceState.READY or not led:
         return Step.WAIT
-    return Step.RETIRE if elsewhere >= replicas else Step.BOOT
+    if elsewhere >= service.replicas:
+        return Step.RETIRE
+    return Step.BOOT if service.migrate is Migrate.BOOT else Step.MIGRATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +66,33 @@ class Stuck:
 
 
 @dataclass(frozen=True, slots=True)
+class Migration:
+    """A migration under way: where to, and how far it is."""
+
+    instance: str
+    to: str
+    sent: Sent
+
+    @property
+    def percent(self) -> int | None:
+        """How much of its memory is there; None if that is not known."""
+        return round(100 * (1 - self.sent.left / self.sent.total)) if self.sent.total else None
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """An instance that could not be migrated, and why: a copy is booted elsewhere instead."""
+
+    instance: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class DrainReport:
     """How far a drain is: `moved` of `total` instances are gone, `stuck` cannot be moved.
 
-    `since` is wall-clock seconds. A restart counts anew, from what it finds.
+    `since` is wall-clock seconds. A restart counts anew, from what it finds. `migrating` are those
+    on their way now, `booted` those that should have been migrated and could not.
     """
 
     since: float
@@ -68,6 +100,8 @@ class DrainReport:
     moved: int
     total: int
     stuck: tuple[Stuck, ...] = ()
+    migrating: tuple[Migration, ...] = ()
+    booted: tuple[Booted, ...] = ()
 
     @property
     def state(self) -> str:
@@ -80,11 +114,15 @@ class DrainReport:
 
 @dataclass(slots=True)
 class _Draining:
-    """A drain under way: the wish, all instances ever seen there, those that are stuck."""
+    """A drain under way: the wish, all instances ever seen there, those that are stuck.
+
+    `booted` says of those that could not be migrated why, by name.
+    """
 
     wish: Drain
     seen: set[tuple[str, float]] = field(default_factory=set)
     stuck: dict[str, Stuck] = field(default_factory=dict)
+    booted: dict[str, str] = field(default_factory=dict)
     told: str = ""
 
 
@@ -103,6 +141,7 @@ class Drainer:
         retirer: Retirer,
         journal: Journal,
         *,
+        migrator: Migrator,
         in_hand: Callable[[str], bool],
         backing_off: Callable[[str], bool],
         background: Background,
@@ -111,6 +150,7 @@ class Drainer:
         self._store = store
         self._waker = waker
         self._retirer = retirer
+        self._migrator = migrator
         self._journal = journal
         self._in_hand = in_hand
         self._backing_off = backing_off
@@ -139,7 +179,10 @@ class Drainer:
         return report
 
     def undo(self, host: str) -> None:
-        """Forget the wish and place instances there again; what has moved stays where it is."""
+        """Forget the wish and place instances there again; what has moved stays where it is.
+
+        A migration that is under way is called off.
+        """
         self._store.remove_drain(host)
         self._fleet.drain(host, wanted=False)
         if (draining := self._drains.pop(host, None)) is not None:
@@ -197,18 +240,41 @@ class Drainer:
         away = [each for each in led if each.host not in self._fleet.draining()]
         step = step_of(
             instance,
+            service,
             led=instance in led,
             awaited=instance in self._waker.awaited(service),
             elsewhere=len(away),
-            replicas=service.replicas,
         )
         if step is Step.KEEP:
             self._stick(draining, instance, "its host is lost, and on_host_loss is keep")
+        if step is Step.MIGRATE:
+            left = self._migrate(draining, instance, service)
+            if left is None:
+                return
+            instance, step = left, Step.BOOT
         if step is Step.BOOT and not self._boot(draining, instance, service):
             return
         if step in {Step.BOOT, Step.RETIRE} and host in self._drains:
             draining.stuck.pop(instance.name, None)
             self._retirer.retire(instance, f"{host} is being drained")
+
+    def _migrate(
+        self, draining: _Draining, instance: Instance, service: Service
+    ) -> Instance | None:
+        """Migrate an instance; return it if a copy is to be booted after all, as it is now."""
+        host, name = draining.wish.host, instance.name
+        done = self._migrator.migrate(instance, service, wanted=lambda: host in self._drains)
+        if not done.why:
+            draining.stuck.pop(name, None)
+            draining.booted.pop(name, None)
+            return None
+        if done.instance is None or done.called_off or self._drains.get(host) is not draining:
+            return None
+        if service.migrate is Migrate.LIVE_ONLY and not draining.wish.force:
+            self._stick(draining, done.instance, f"it cannot be migrated: {done.why}")
+            return None
+        draining.booted[name] = done.why
+        return done.instance
 
     def _boot(self, draining: _Draining, instance: Instance, service: Service) -> bool:
         """Boot a copy elsewhere; return whether the instance may be retired then."""
@@ -237,7 +303,8 @@ class Drainer:
     # --- telling ----------------------------------------------------------------------------
 
     def _look(self, draining: _Draining) -> DrainReport:
-        left = {(each.name, each.created_at) for each in self._fleet.on(draining.wish.host)}
+        there = self._fleet.on(draining.wish.host)
+        left = {(each.name, each.created_at) for each in there}
         draining.seen |= left
         names = {name for name, _ in left}
         return DrainReport(
@@ -246,6 +313,12 @@ class Drainer:
             moved=len(draining.seen - left),
             total=len(draining.seen),
             stuck=tuple(each for each in draining.stuck.copy().values() if each.instance in names),
+            migrating=tuple(
+                Migration(each.name, each.to, self._migrator.sent(each.name))
+                for each in there
+                if each.state is InstanceState.MIGRATING
+            ),
+            booted=tuple(Booted(*each) for each in sorted(draining.booted.copy().items())),
         )
 
     def _tell(self, host: str, draining: _Draining) -> None:

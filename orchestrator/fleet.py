@@ -13,6 +13,7 @@ from itertools import count
 from orchestrator.addresses import AddressPools, PoolExhausted
 from orchestrator.errors import NoCapacity, NoHostReachable
 from orchestrator.model import (
+    AWAKE,
     Capacity,
     Endpoint,
     Host,
@@ -44,7 +45,7 @@ class Fleet:
         self._hidden: set[str] = set()
         self._instances: dict[str, Instance] = {}
         self._by_service: dict[str, dict[str, Instance]] = {}
-        self._held: dict[str, Capacity] = {}
+        self._held: dict[str, dict[str, Capacity]] = {}  # by instance and host
         self._used: dict[str, Capacity] = {}
         self._services = {service.name: service for service in lab.services}
         self._routes = {name: self._route(name) for name in self._services}
@@ -174,6 +175,24 @@ class Fleet:
                 return instance
         raise self._no_place(service, shut, reasons)
 
+    def reserve_elsewhere(self, instance: Instance, unfit: Mapping[str, str]) -> Instance:
+        """Choose a host that an instance could be migrated to, and hold there what it needs.
+
+        Returns the instance as MIGRATING there; until it is ready again, it holds its share on both
+        hosts. `unfit` are hosts that cannot take it, with why. Raises `NoCapacity`, or
+        `NoHostReachable`, saying why each host is out.
+        """
+        with self._lock:
+            shut = frozenset({instance.host} | self._lost.keys() | self._refused.keys())
+            shut |= self._draining
+            ranking = self._rank(instance.service, "", unfit)
+            for name in ranking.hosts:
+                if name not in shut:
+                    moving = instance.migrating(name)
+                    self._keep(moving)
+                    return moving
+        raise self._no_place(instance.service, shut, ranking.reasons)
+
     def ranking(self, service: str, population: str, unfit: Mapping[str, str]) -> Ranking:
         """Return where one more instance would go now, best first, and why not elsewhere."""
         with self._lock:
@@ -192,13 +211,14 @@ class Fleet:
     def drop(self, instance: Instance, *, rest_until: float) -> None:
         """Forget an instance and let go of what it held; its address rests until then."""
         with self._lock:
-            if self._instances.pop(instance.name, None) is None:
+            known = self._instances.pop(instance.name, None)
+            if known is None:
                 return
             del self._by_service[instance.service][instance.name]
             self._hidden.discard(instance.name)
-            held = self._held.pop(instance.name)
-            self._used[instance.host] = _minus(self._used[instance.host], held)
-            self._pools.give_back(instance.host, instance.address, instance.service, rest_until)
+            self._let_go(known)
+            del self._held[instance.name]
+            self._pools.give_back(instance.address, instance.service, rest_until)
             self._reroute(instance.service)
 
     def get(self, name: str) -> Instance | None:
@@ -219,6 +239,10 @@ class Fleet:
     def on(self, host: str) -> tuple[Instance, ...]:
         """Return the instances on a host, in order of name."""
         return tuple(instance for instance in self.instances() if instance.host == host)
+
+    def coming_to(self, host: str) -> tuple[Instance, ...]:
+        """Return the instances that are, or were, being migrated to a host, in order of name."""
+        return tuple(instance for instance in self.instances() if instance.to == host)
 
     # --- where clients are led ---
 
@@ -251,7 +275,7 @@ class Fleet:
             return tuple(
                 instance
                 for instance in self._of(service)
-                if instance.state is InstanceState.READY and instance.name not in self._hidden
+                if instance.state in AWAKE and instance.name not in self._hidden
             )
 
     def endpoints(self, service: str, population: str = "") -> tuple[Endpoint, ...]:
@@ -294,14 +318,32 @@ class Fleet:
         return known.ttl_s if known else 0
 
     def _keep(self, instance: Instance) -> None:
-        if instance.name not in self._instances:
-            known = self._services.get(instance.service)
-            held = known.resources if known else NOTHING
-            self._held[instance.name] = held
-            self._used[instance.host] = _plus(self._used.get(instance.host, NOTHING), held)
+        before = self._instances.get(instance.name)
+        if before is not None:
+            self._let_go(before)
+        held = self._held.get(instance.name, {})
+        self._held[instance.name] = {
+            host: held[host] if host in held else self._takes(instance, host)
+            for host in instance.hosts
+        }
+        for host, taken in self._held[instance.name].items():
+            self._used[host] = _plus(self._used.get(host, NOTHING), taken)
         self._instances[instance.name] = instance
         self._by_service.setdefault(instance.service, {})[instance.name] = instance
         self._reroute(instance.service)
+
+    def _takes(self, instance: Instance, name: str) -> Capacity:
+        """Return what an instance takes of a host, with what the hypervisor there adds."""
+        service = self._services.get(instance.service)
+        host = next((host for host in self.lab.hosts if host.name == name), None)
+        if service is None:
+            return NOTHING
+        return host.taken_by(service.resources) if host else service.resources
+
+    def _let_go(self, instance: Instance) -> None:
+        """Hold nothing for an instance any more, as it was known."""
+        for host, taken in self._held[instance.name].items():
+            self._used[host] = _minus(self._used[host], taken)
 
     def _reroute(self, service: str) -> None:
         """Bring the route of a service up to date; the others are as they were."""
@@ -336,9 +378,9 @@ class Fleet:
             return ours
         counted = self._counted.get(host.name, frozenset())
         uncounted_mib = sum(
-            self._held[i.name].memory_mib
+            self._held[i.name][host.name].memory_mib
             for i in self._instances.values()
-            if i.host == host.name and i.name not in counted
+            if host.name in i.hosts and i.name not in counted
         )
         taken_mib = host.usable.memory_mib - (free.memory_mib - uncounted_mib)
         return Capacity(cpu=ours.cpu, memory_mib=max(ours.memory_mib, taken_mib))

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
+from images.facts import Architecture
 from orchestrator.host_probe import FoundNetwork, HostFacts
 from orchestrator.host_shell import DEVICE, MOST_CLOCK_S
 from orchestrator.hypervisors.connection_uri import read_uri, weaknesses
+from orchestrator.lab_values import ARCHITECTURES
 from orchestrator.model import Lab
 
 CANDIDATES = tuple(IPv4Network(f"10.213.{third}.0/24") for third in range(110, 250))
@@ -45,7 +47,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A host of a lab file; memory is in MiB. `network` is None if none is free."""
+    """A host of a lab file; memory is in MiB. `network` is None if none is free.
+
+    `arch` is the host's own word, which lab files may not know.
+    """
 
     name: str
     uri: str
@@ -55,6 +60,7 @@ class Entry:
     reserve_mib: int
     labels: tuple[tuple[str, str], ...]
     network: Network | None
+    arch: str = Architecture.X86_64
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,7 @@ def entry_for(
         reserve_mib=reserve_mib(facts),
         labels=tuple(labels),
         network=existing or _made(facts, name, {*busy, *(host.network.subnet for host in hosts)}),
+        arch=facts.architecture,
     )
 
 
@@ -130,6 +137,7 @@ def stanza(entry: Entry) -> str:
     lines = [
         f"  {entry.name}:",
         f"    uri: {_scalar(entry.uri)}",
+        *([] if entry.arch == Architecture.X86_64 else [f"    arch: {entry.arch}"]),
         f"    capacity: {{cpu: {entry.cpu}, memory: {entry.memory_mib} MiB}}",
         f"    reserve: {{{reserve}}}",
         f"    labels: {{{labels}}}",
@@ -224,9 +232,20 @@ def _overlaps(subnet: IPv4Network, others: Iterable[IPv4Network]) -> bool:
 
 def missing(facts: HostFacts, entry: Entry) -> tuple[Missing, ...]:
     """Return what the host lacks, or what should be minded there; most important first."""
-    checks = (_drivers, _xen, _kvm, _bridges, _routes, _clock, _dhcp)
+    checks = (_processors, _drivers, _xen, _kvm, _bridges, _routes, _clock, _dhcp)
     found = [each for check in checks for each in check(facts, entry)]
     return (*found, *(Missing(f"the URI: {each}") for each in weaknesses(facts.uri)))
+
+
+def _processors(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:
+    if facts.architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        yield Missing(f"it has {facts.architecture} processors; a lab file may say {known}")
+    elif facts.architecture != Architecture.X86_64:
+        yield Missing(
+            f"it has {facts.architecture} processors: only images built for those run there, and "
+            "edgewake was tested with x86_64 alone"
+        )
 
 
 def _drivers(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:
@@ -254,6 +273,12 @@ def _xen(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:
                 "/etc/default/grub",
                 "there: update-grub, and boot anew",
             ),
+        )
+    if facts.shell.xenstore is False:
+        yield Missing(
+            "no xenstore-write and xenstore-watch, which a probe of a Xenstore key and some images "
+            "need",
+            ("there: apt install xenstore-utils",),
         )
 
 

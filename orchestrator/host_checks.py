@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import HypervisorError
 from orchestrator.host_shell import MOST_CLOCK_S
+from orchestrator.hypervisors.agreement import differences
 from orchestrator.hypervisors.connection_uri import weaknesses
 from orchestrator.model import Host
 from orchestrator.verdicts import Check, Verdict
@@ -58,11 +59,20 @@ def _summary(facts: "HostFacts") -> str:
 
 
 def _lacks(host: Host, facts: "HostFacts") -> Iterator[Check]:
+    yield from _agreement(host, facts)
     yield from _storage(host, facts)
     yield from _network(host, facts)
     yield from _dhcp(host, facts)
     yield from _memory(host, facts)
     yield from _clock(host, facts)
+    yield from _xenstore(host, facts)
+
+
+def _agreement(host: Host, facts: "HostFacts") -> Iterator[Check]:
+    """Say what the lab file has wrong, so that nothing can be started there."""
+    found = differences(host, facts.architecture, facts.cores)
+    for each in found if host.capacity.cpu else ():  # else no lab file says anything
+        yield Check(f"{each.about} {host.name}", Verdict.FAIL, each.what, each.cure)
 
 
 def _storage(host: Host, facts: "HostFacts") -> Iterator[Check]:
@@ -112,6 +122,14 @@ def _memory(host: Host, facts: "HostFacts") -> Iterator[Check]:
             f"has {facts.cores} and {facts.memory_mib} MiB",
             "correct `capacity` in the lab file",
         )
+    allowed = len(host.guest_cpus)
+    if allowed and host.usable.cpu > allowed:
+        yield Check(
+            f"capacity {host.name}",
+            Verdict.WARN,
+            f"the lab lets guests have {host.usable.cpu:g} cores, but run on {allowed} only",
+            "write the others as `reserve`, or correct `guest_cpus`",
+        )
 
 
 def _clock(host: Host, facts: "HostFacts") -> Iterator[Check]:
@@ -119,3 +137,13 @@ def _clock(host: Host, facts: "HostFacts") -> Iterator[Check]:
     if offset is not None and abs(offset) > MOST_CLOCK_S:
         what = f"its clock is {offset:+g} s off ours"
         yield Check(f"clock {host.name}", Verdict.WARN, what, "there: `apt install chrony`")
+
+
+def _xenstore(host: Host, facts: "HostFacts") -> Iterator[Check]:
+    if facts.kind == "Xen" and facts.shell.xenstore is False:
+        yield Check(
+            f"xenstore {host.name}",
+            Verdict.WARN,
+            "no xenstore-write and xenstore-watch, which a probe of a Xenstore key needs",
+            "there: `apt install xenstore-utils`",
+        )

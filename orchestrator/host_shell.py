@@ -1,34 +1,30 @@
-"""What a host's own commands say about it: clock, addresses, bridges, dnsmasq.
+"""What a host's own commands say about it: clock, addresses, bridges, what is installed.
 
 libvirt does not know these. They are asked on this machine, and where the URI's transport is ssh,
 in one command over ssh as the URI would have it; for other URIs they stay unknown, and so does
 whatever the host has no command for.
 """
 
-import os
 import re
-import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
-from threading import Timer
 
-from orchestrator.hypervisors.connection_uri import ConnectionUri, read_uri
+from orchestrator.hypervisors.connection_uri import read_uri
+from orchestrator.hypervisors.host_command import HostProcess, host_command
 
 COMMAND_S = 15.0
 MOST_CLOCK_S = 5.0  # a clock further off spoils certificates and logs
 RESOLUTION_S = 2.0  # of the clock's offset: whole seconds, and the way there
-CONNECT_S = 8
-MOST_BYTES = 64 * 1024
 DEVICE = re.compile(r"[A-Za-z0-9_.-]{1,15}")  # what else Linux allows is left out: it gets printed
 # One fixed text, into which nothing is ever put. A busybox dom0 understands it, too.
 QUESTIONS = """\
 PATH=$PATH:/usr/sbin:/sbin
 echo "clock $(date +%s)"
 command -v dnsmasq | sed 's/^/dnsmasq /'
+command -v xenstore-write | sed 's/^/xenstore /'
 ip -o -4 address show | sed 's/^/address /'
 ip -4 route show default | sed 's/^/route /'
 ls -d /sys/class/net/*/bridge | sed 's/^/bridge /'
@@ -41,7 +37,7 @@ class Shell:
     """What the commands said; None where nobody could be asked.
 
     `clock_offset_s` is how far the host's clock is ahead of ours, to a second or two. `addresses`
-    and `gateways` are by network device.
+    and `gateways` are by network device. `xenstore` says whether Xen's tools for it are there.
     """
 
     clock_offset_s: float | None = None
@@ -49,6 +45,7 @@ class Shell:
     bridges: tuple[str, ...] | None = None
     addresses: tuple[tuple[str, IPv4Interface], ...] = ()
     gateways: tuple[tuple[str, IPv4Address], ...] = ()
+    xenstore: bool | None = None
 
 
 def ask_shell(uri: str, timeout_s: float = COMMAND_S) -> Shell:
@@ -56,7 +53,7 @@ def ask_shell(uri: str, timeout_s: float = COMMAND_S) -> Shell:
 
     Takes `timeout_s` at most. ValueError if `uri` is none.
     """
-    command = _command(read_uri(uri))
+    command = host_command(read_uri(uri), QUESTIONS)
     if not command:
         return Shell()
     before = time.time()
@@ -69,52 +66,13 @@ def here() -> Shell:
     return ask_shell("qemu:///system")
 
 
-def _command(uri: ConnectionUri) -> list[str]:
-    """Return the command that runs the questions, or nothing if there is no way to."""
-    if uri.transport == "unix" and not uri.host and uri.driver in {"qemu", "xen"}:
-        return ["sh", "-c", QUESTIONS]
-    if uri.transport != "ssh":
-        return []
-    options = ["BatchMode=yes", f"ConnectTimeout={CONNECT_S}"]
-    if uri.is_set("no_verify"):  # the user wrote it; `weaknesses` says what it means
-        options.append("StrictHostKeyChecking=no")
-    command = [uri.option("command") or "ssh", "-T", *(f"-o{each}" for each in options)]
-    if uri.option("keyfile"):
-        command += ["-i", uri.option("keyfile")]
-    if uri.port:
-        command += ["-p", str(uri.port)]
-    if uri.user:
-        command += ["-l", uri.user]
-    return [*command, "--", uri.host or "localhost", QUESTIONS]
-
-
 def _run(command: list[str], timeout_s: float) -> str:
     """Return the beginning of what a command says; empty if it does not run. It is ended."""
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # no terminal to ask anything at
-        )
+        process = HostProcess(command)
     except OSError:
         return ""
-    with process:
-        watch = Timer(timeout_s, _end, (process,))
-        watch.start()
-        try:
-            said = process.stdout.read(MOST_BYTES) if process.stdout else b""
-        finally:
-            watch.cancel()
-            _end(process)
-    return said.decode(errors="replace")
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End a command of ours that nobody has waited for yet, and all that it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    return process.exchange(b"", timeout_s).decode(errors="replace")
 
 
 def read_shell(said: str, now: float) -> Shell:
@@ -124,7 +82,7 @@ def read_shell(said: str, now: float) -> Shell:
         return Shell()
     of = {
         kind: [line[1:] for line in lines if len(line) > 1 and line[0] == kind]
-        for kind in ("clock", "dnsmasq", "address", "route", "bridge")
+        for kind in ("clock", "dnsmasq", "xenstore", "address", "route", "bridge")
     }
     return Shell(
         clock_offset_s=_offset(of["clock"], now),
@@ -138,6 +96,7 @@ def read_shell(said: str, now: float) -> Shell:
         ),
         addresses=tuple(_addresses(of["address"])),
         gateways=tuple(_gateways(of["route"])),
+        xenstore=bool(of["xenstore"]),
     )
 
 

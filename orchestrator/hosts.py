@@ -141,7 +141,12 @@ class Hosts:
                 self.lose(host, why)
             case HostBack(host=host):
                 self._pool.do(partial(self._ask, fresh=True), host)
-            case GuestEnded(host=host, instance=instance, why=why):
+            case GuestEnded(host=host, instance=instance, why=why, dump=dump):
+                if dump:
+                    known = self._fleet.get(instance)
+                    subject = known.service if known else instance
+                    text = f"{instance} {why}; its memory is in {dump} on {host}"
+                    self._journal.record("core-dumped", subject, text)
                 self._pool.do(partial(self._ask, ended={instance: why}), host)
 
     def _poll_in_turn(self, host: str) -> None:
@@ -158,7 +163,7 @@ class Hosts:
         parts, host = self._parts.get(name), self._host(name)
         if parts is None or host is None:
             return
-        known = self._fleet.on(name)
+        known = (*self._fleet.on(name), *self._fleet.coming_to(name))
         asked_at = time.monotonic()
         try:
             # One that somebody paused answers nobody; it counts as ended, as it always did.

@@ -22,6 +22,7 @@ TROUBLE = frozenset(
         "host-lost",
         "left-behind",
         "network-refused",
+        "not-migrated",
         "replica-failed",
         "stop-failed",
         "wake-failed",

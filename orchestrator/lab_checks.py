@@ -11,12 +11,14 @@ from images.families import family
 from orchestrator.lab_report import Report, Where
 from orchestrator.lab_schema import LabEntry
 from orchestrator.lab_values import LONGEST_DNS_NAME, suggestion
+from orchestrator.library import traits_of
 from orchestrator.model import (
     Capacity,
     GuestNetwork,
     Host,
     Lab,
     Link,
+    ProbeKind,
     Service,
     instance_name,
 )
@@ -109,6 +111,7 @@ def check(lab: Lab, broken: set[str], report: Report) -> None:
     for service in whole:
         _check_service(service, lab, report)
         _check_room(service, lab, report)
+        _check_probe(service, lab, report)
     _check_company(whole, lab, report)
 
 
@@ -246,6 +249,9 @@ def _check_service(service: Service, lab: Lab, report: Report) -> None:
         report.add(where, f"{message}: shorten the name of the service or of the lab")
     if len(set(service.ports)) < len(service.ports):
         report.add((*where, "ports"), "has a port twice")
+    if service.cpu_cap is not None and service.cpu_cap < service.resources.cpu:
+        message = f"must be at least `cpu`, the {service.resources.cpu:g} cores it is promised"
+        report.add((*where, "resources", "cpu_cap"), message)
     for host in sorted(service.constraints.hosts & service.constraints.avoid_hosts):
         report.add((*where, "constraints", "avoid_hosts"), f"{host!r} is also in 'hosts'")
 
@@ -272,15 +278,32 @@ def _check_room(service: Service, lab: Lab, report: Report) -> None:
         has = "; ".join(f"{host.name}: {_labels(host)}" for host in lab.hosts)
         report.add((*where, "constraints"), f"leave no host for {service.name!r} (labels: {has})")
         return
-    fitting = [host.name for host in allowed if _fits(service.resources, host.usable)]
+    need = service.resources
+    fitting = [host.name for host in allowed if _fits(host.taken_by(need), host.usable)]
     if not fitting:
         rooms = "; ".join(f"{host.name}: {_amount(host.usable)}" for host in allowed)
-        message = f"{_amount(service.resources)} for {service.name!r} fit on none of its hosts"
+        message = f"{_amount(need)} for {service.name!r} fit on none of its hosts"
+        if any(host.taken_by(need) != need for host in allowed):
+            message = f"{message}, where the hypervisor takes more"
         report.add((*where, "resources"), f"{message} (capacity without reserve: {rooms})")
     elif service.replicas > len(fitting):
         message = f"{service.replicas} copies of {service.name!r} need as many hosts (copies never"
         message = f"{message} share one), but it can run on {len(fitting)}: {', '.join(fitting)}"
         report.add((*where, "replicas"), message)
+
+
+def _check_probe(service: Service, lab: Lab, report: Report) -> None:
+    """Check that a Xenstore key is waited for where there is a Xenstore."""
+    allowed = _allowed(service, lab)
+    if service.probe.kind is not ProbeKind.XENSTORE or not allowed:
+        return
+    if not any(traits_of(host).xenstore for host in allowed):
+        uris = "; ".join(f"{host.name}: {host.uri}" for host in allowed)
+        report.add(
+            ("services", service.name, "ready", "xenstore"),
+            f"needs a Xen host whose uri is xen:///system or xen+ssh, and there is none that "
+            f"{service.name!r} may run on ({uris}); use another probe",
+        )
 
 
 def _fits(need: Capacity, room: Capacity) -> bool:

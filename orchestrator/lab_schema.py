@@ -16,18 +16,23 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from images.bootspec import Disk, Image
+from images.facts import Architecture
 from orchestrator.lab_values import (
     BUILT,
     NEVER,
     Address4,
     After,
     Alpn,
+    Arch,
     Bandwidth,
     BridgeName,
     CatalogName,
     ConfigText,
     ConsolePattern,
+    CoreCap,
     Cores,
+    Cpus,
+    CrashRule,
     DiskFormat,
     DnsName,
     Family,
@@ -40,8 +45,10 @@ from orchestrator.lab_values import (
     Label,
     Latency,
     Line,
+    MachineAddress,
     MailAddress,
     Memory,
+    MigrateRule,
     Money,
     NetworkName,
     Pool,
@@ -65,6 +72,7 @@ from orchestrator.lab_values import (
     Ttl,
     Uri,
     Weight,
+    XenstoreKey,
 )
 from orchestrator.model import (
     Capacity,
@@ -75,6 +83,8 @@ from orchestrator.model import (
     Host,
     IdlePolicy,
     Link,
+    Migrate,
+    OnCrash,
     OnHostLoss,
     Population,
     Price,
@@ -191,16 +201,25 @@ class HostEntry(Entry):
     """An edge host that can run guests."""
 
     uri: Uri = Field(description="Connection URI of its libvirt.")
+    arch: Arch = Field(default=Architecture.X86_64, description="What its processors are.")
     site: Line = Field(default="", description="Where it stands, for people.")
     router: Key | None = Field(default=None, description="Router it is attached to.")
     capacity: CapacityEntry = Field(description="What it has in all.")
     reserve: ReserveEntry = Field(default=ReserveEntry(), description="What guests may not use.")
+    guest_cpus: Cpus | None = Field(
+        default=None, description="Numbers of the processors that guests may run on; default: all."
+    )
     labels: dict[Label, Label] = Field(
         default={}, description="Free labels for `constraints.labels`."
     )
     energy: EnergyEntry = Field(default=EnergyEntry(), description="Power it draws.")
     price: PriceEntry = Field(default=PriceEntry(), description="What it costs.")
     network: NetworkEntry = Field(description="Network of its guests.")
+    migration_address: MachineAddress | None = Field(
+        default=None,
+        description="Name or address at which other hosts reach it to migrate guests to it; "
+        "default: as in `uri`, or else what its hypervisor says.",
+    )
 
     def noun(self, name: str) -> Host:
         """Return the host of that name."""
@@ -215,6 +234,9 @@ class HostEntry(Entry):
             labels=tuple(self.labels.items()),
             energy=Energy(self.energy.idle, self.energy.busy),
             price=Price(self.price.host_hour, self.price.cpu_hour, self.price.gib_hour),
+            architecture=Architecture(self.arch),
+            guest_cpus=self.guest_cpus or (),
+            migration_address=self.migration_address or "",
         )
 
 
@@ -343,6 +365,9 @@ class ResourcesEntry(Entry):
         default=None,
         description="Memory; default: what the family is comfortable with, if the image names it.",
     )
+    cpu_cap: CoreCap | None = Field(
+        default=None, description="Most processor cores it ever gets; no limit if absent."
+    )
 
 
 class HttpEntry(Entry):
@@ -351,6 +376,29 @@ class HttpEntry(Entry):
     port: PortNumber = Field(default=80, description="TCP port.")
     path: HttpPath = Field(default="/", description="Path to ask for.")
     status: HttpStatus = Field(default=200, description="Status that means ready.")
+
+
+def _key_or(schema: dict[str, Any]) -> None:
+    """Say in JSON Schema that the key alone may stand for the whole mapping."""
+    mapping = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [mapping["properties"]["key"], mapping]
+
+
+class XenstoreEntry(Entry):
+    """A readiness probe by a key in the guest's Xenstore; the key alone for short."""
+
+    model_config = ConfigDict(json_schema_extra=_key_or)
+
+    key: XenstoreKey = Field(default="data/ready", description="Key that has to be there.")
+    value: ConsolePattern = Field(
+        default="", description="Regular expression that is found in what it holds."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _key_alone(cls, written: object) -> object:
+        return {"key": written} if isinstance(written, str) else written
 
 
 class EmptyEntry(Entry):
@@ -371,6 +419,9 @@ class ReadyEntry(Entry):
     console: ConsolePattern | None = Field(
         default=None, description="Its console shows text that matches this regular expression."
     )
+    xenstore: XenstoreEntry | None = Field(
+        default=None, description="It wrote this key into its Xenstore; on Xen only."
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "ReadyEntry":
@@ -382,6 +433,8 @@ class ReadyEntry(Entry):
         """Return the probe."""
         if self.http:
             return Probe(ProbeKind.HTTP, self.http.port, self.http.path, self.http.status)
+        if self.xenstore:
+            return Probe(ProbeKind.XENSTORE, pattern=self.xenstore.value, key=self.xenstore.key)
         (kind,) = self.model_fields_set
         return Probe(ProbeKind(kind), port=self.tcp or 0, pattern=self.console or "")
 
@@ -492,6 +545,15 @@ class ServiceDefaults(Entry):
         default=OnHostLoss.WAKE_ELSEWHERE,
         description="Whether it may wake elsewhere when its host is lost, or waits (`keep`).",
     )
+    on_crash: CrashRule = Field(
+        default=OnCrash.DESTROY,
+        description="Whether its memory is kept on the host when it crashes: `coredump` (Xen PV).",
+    )
+    migrate: MigrateRule = Field(
+        default=Migrate.BOOT,
+        description="How it leaves a host that is drained: `boot` a copy elsewhere; `live`, as it "
+        "runs, where that is possible; `live-only`, or not at all.",
+    )
 
 
 def _nothing_required(schema: dict[str, Any]) -> None:
@@ -530,8 +592,11 @@ class ServiceEntry(ServiceDefaults):
             latency_bound_ms=self.latency_bound,
             alpn=tuple(self.alpn),
             constraints=self.constraints.noun(),
+            cpu_cap=self.resources.cpu_cap,
             restart=Restart(self.restart),
             on_host_loss=OnHostLoss(self.on_host_loss),
+            on_crash=OnCrash(self.on_crash),
+            migrate=Migrate(self.migrate),
         )
 
 

@@ -23,15 +23,24 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from images.errors import ImageRefused
+from images.facts import Architecture
 from images.families import known_families
 from images.families.template import parse
 from orchestrator import console_pattern
-from orchestrator.model import OnHostLoss, Port, Restart
+from orchestrator.model import Migrate, OnCrash, OnHostLoss, Port, Restart, cpu_ranges
 from orchestrator.units import BANDWIDTH, MEMORY, MILLISECONDS, POWER, RATE, SECONDS, Dimension
 
+LEAST_CAP = 0.01  # cores: Xen counts in these, and 1 ms of 100 ms is the least for the kernel
 LONGEST_KEY = 30
 LONGEST_DNS_NAME = 253  # RFC 1035, 2.3.4: 255 octets on the wire
+_CPU_RANGES = r"[0-9]{1,3}(-[0-9]{1,3})?(,[0-9]{1,3}(-[0-9]{1,3})?)*"
 LONGEST_TTL_S = 86400  # an address stays reserved for this long after its service is gone
+ARCHITECTURES = (  # of hosts
+    Architecture.X86_64,
+    Architecture.X86,
+    Architecture.AARCH64,
+    Architecture.RISCV64,
+)
 BUILT = "built:"
 NEVER = "never"
 
@@ -162,6 +171,25 @@ def _ttl(text: str) -> int:
     if value.denominator != 1 or value > LONGEST_TTL_S:
         raise ValueError(f"must be whole seconds from 0 s to {LONGEST_TTL_S} s, not {shown(text)}")
     return int(value)
+
+
+def _core_cap(text: str) -> float:
+    cap = _number("a number of cores such as 2 or 0.5", above_zero=True).read(text)
+    if not isinstance(cap, float) or cap < LEAST_CAP:
+        raise ValueError(f"must be at least {LEAST_CAP:g} cores, which is the finest there is")
+    return cap
+
+
+def _cpus(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(_CPU_RANGES, text):
+        raise ValueError(f"must be numbers of processors such as 1-3,5, not {shown(text)}")
+    cpus: set[int] = set()
+    for each in text.split(","):
+        first, _, last = each.partition("-")
+        if int(last or first) < int(first):
+            raise ValueError(f"{shown(each)} ends before it begins")
+        cpus.update(range(int(first), int(last or first) + 1))
+    return tuple(sorted(cpus))
 
 
 def _after(text: str) -> float | None:
@@ -314,6 +342,10 @@ Uri = Annotated[
         1000,
     ),
 ]
+MachineAddress = Annotated[
+    str,
+    _matching(r"[A-Za-z0-9:._-]+", "write a machine's name or address, such as 10.0.0.2", 255),
+]
 NetworkName = Annotated[
     str,
     _matching(
@@ -342,7 +374,10 @@ CatalogName = Annotated[
     ),
 ]
 DiskFormat = Annotated[str, _one_of(("raw", "qcow2"), "format")]
+Arch = Annotated[str, _one_of(ARCHITECTURES, "architecture")]
 RestartWhen = Annotated[str, _one_of(tuple(Restart), "time to restart")]
+CrashRule = Annotated[str, _one_of(tuple(OnCrash), "rule")]
+MigrateRule = Annotated[str, _one_of(tuple(Migrate), "way to move")]
 HostLossRule = Annotated[str, _one_of(tuple(OnHostLoss), "rule")]
 Flag = Annotated[bool, Written(_flag, {"type": "boolean"}, bool)]
 PortNumber = Annotated[int, _whole(1, 65535)]
@@ -350,6 +385,11 @@ HttpStatus = Annotated[int, _whole(100, 599)]
 Replicas = Annotated[int, _whole(1, 1000)]
 Cores = Annotated[float, _number("a number of cores such as 2 or 0.5", above_zero=False)]
 SomeCores = Annotated[float, _number("a number of cores such as 2 or 0.5", above_zero=True)]
+CoreCap = Annotated[float, Written(_core_cap, {"type": "number", "minimum": LEAST_CAP}, float)]
+Cpus = Annotated[
+    tuple[int, ...],
+    Written(_cpus, {"type": ["string", "integer"], "pattern": f"^{_CPU_RANGES}$"}, cpu_ranges),
+]
 Money = Annotated[float, _number("an amount such as 0.05", above_zero=False)]
 Weight = Annotated[float, _number("a number such as 1 or 2.5", above_zero=True)]
 Memory = Annotated[int, _memory(above_zero=False)]
@@ -374,6 +414,14 @@ Pool = Annotated[tuple[IPv4Address, IPv4Address], Written(_pool, _TEXT)]
 Socket = Annotated[tuple[str, int], Written(_socket, _TEXT, _written_socket)]
 PortText = Annotated[Port, Written(_port, {"type": "string", "pattern": r"^[0-9]+/(tcp|udp)$"})]
 ConsolePattern = Annotated[str, Written(_console_pattern, {"type": "string", "format": "regex"})]
+XenstoreKey = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9_@:-]+(/[A-Za-z0-9_@:-]+)*",
+        "write a key below the guest's own path, such as data/ready",
+        255,
+    ),
+]
 ImageFile = Annotated[str, Written(_image_file, _TEXT)]
 MailAddress = Annotated[str, Written(_mail_address, {"type": "string", "format": "email"})]
 DnsName = Annotated[str, Written(_dns_name, _DNS_NAME)]

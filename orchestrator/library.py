@@ -29,6 +29,8 @@ from orchestrator.model import (
     InstanceState,
     Lab,
     Mark,
+    OnCrash,
+    ProbeKind,
     Service,
     instance_name,
     mac_of,
@@ -217,12 +219,22 @@ class Library:
             host=instance.host,
             address=instance.address,
             address6=instance.address6 if fit.known.takes_ipv6 else None,
-            obeys_shutdown=spec.obeys_shutdown,
+            obeys_shutdown=is_asked_to_end(spec, place.traits.platform),
+            dumps_core=service.on_crash is OnCrash.COREDUMP,
         )
-        return Guest(name=instance.name, mark=mark, boot=spec, cpu=service.resources.cpu)
+        return Guest(
+            name=instance.name,
+            mark=mark,
+            boot=spec,
+            cpu=service.resources.cpu,
+            cpu_cap=service.cpu_cap,
+        )
 
     def _attempts(self, lab: Lab, service: Service, place: Place) -> "Iterator[Fit | _Miss]":
         """Try the flavours of a service's images on a host, one after the other."""
+        if service.probe.kind is ProbeKind.XENSTORE and not place.traits.xenstore:
+            yield _Miss(f"its probe waits for a Xenstore key, {_no_xenstore(place)}", refused=True)
+            return
         for name in service.images:
             image = lab.image(name)
             try:
@@ -247,11 +259,15 @@ class Library:
             known.family.traits,
             place.traits,
             service.resources.memory_mib,
+            dumps_core=service.on_crash is OnCrash.COREDUMP,
         )
         if matched.entry is None:
             raise ImageRefused(matched.why_not)
         # What the family refuses to say to this image is as good a reason as any other.
-        boot_spec(known, matched.entry, service, example(lab, service, place.host), place)
+        spec = boot_spec(known, matched.entry, service, example(lab, service, place.host), place)
+        if spec.xenstore and not place.traits.xenstore:
+            keys = ", ".join(key for key, _ in spec.xenstore)
+            raise ImageRefused(f"it wants Xenstore keys ({keys}), {_no_xenstore(place)}")
         return Fit(known, matched.entry)
 
     def _known(self, image: Image) -> Known:
@@ -293,7 +309,7 @@ def boot_spec(
         address=address if known.takes_ipv6 else replace(address, ipv6=None),
         nic=Nic(network=network.name, mac=instance.mac),
         memory_mib=service.resources.memory_mib,
-        vcpus=max(1, round(service.resources.cpu)),
+        vcpus=service.resources.processors,
         config=service.config,
         platform=place.traits.platform,
         entry=entry,
@@ -308,6 +324,26 @@ def boot_spec(
         raise ImageRefused(
             f"its family {name} failed: {error!r}; that is a defect of the family, see the log"
         ) from error
+
+
+def _no_xenstore(place: Place) -> str:
+    """Say why a host has no Xenstore that we reach, as the rest of a sentence."""
+    if place.traits.platform is Platform.XEN:
+        return (
+            "and those of this Xen host are out of reach: they take a command there, so its URI "
+            "must be xen:///system on this machine, or xen+ssh"
+        )
+    return "and only guests of a Xen host have those"
+
+
+def is_asked_to_end(spec: BootSpec, platform: Platform) -> bool:
+    """Return whether a guest is asked to shut down before it is destroyed.
+
+    One that hangs keeps whoever looks at its domain waiting for 60 s on Xen (libxl). So there only
+    those are asked that have something to lose: a disk that they write to.
+    """
+    may_lose = platform is not Platform.XEN or any(not disk.read_only for disk in spec.disks)
+    return spec.obeys_shutdown and may_lose
 
 
 def example(lab: Lab, service: Service, host: Host) -> Instance:
@@ -327,7 +363,14 @@ def example(lab: Lab, service: Service, host: Host) -> Instance:
 
 def traits_of(host: Host, *, kvm: bool = False) -> HostTraits:
     """Return what a host can start, as its URI and its network in the lab file tell."""
-    driver = urlsplit(host.uri).scheme.partition("+")[0]
+    parts = urlsplit(host.uri)
+    _driver, _, transport = parts.scheme.partition("+")
+    by_command = transport == "ssh" or (transport in {"", "unix"} and not parts.netloc)
     return HostTraits(
-        platform=PLATFORMS.get(driver, Platform.QEMU), kvm=kvm, dhcp=host.network.dhcp
+        platform=PLATFORMS.get(host.driver, Platform.QEMU),
+        architecture=host.architecture,
+        kvm=kvm,
+        dhcp=host.network.dhcp,
+        # What is only remembered stands for any host.
+        xenstore=(host.driver == "xen" and by_command) or host.driver == "memory",
     )

@@ -7,6 +7,8 @@ never meets these types.
 """
 
 import hashlib
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import (
@@ -20,8 +22,15 @@ from ipaddress import (
 from uuid import UUID
 
 from images.bootspec import BootSpec, GuestAddress, Image
+from images.facts import Architecture
 
 IPNetwork = IPv4Network | IPv6Network
+
+# What Xen takes of a host's memory beside a guest's own: 1 MiB for each virtual processor and 8 KiB
+# for each MiB (xen tools/libs/light/libxl_dom.c, libxl__get_required_paging_memory), and some
+# tables. Measured on Xen 4.17, in MiB: 1.25 for a PVH guest of 8, 2.2 for 128, 5.2 for 512, 9.2 for
+# 1024; 2.3 for one of 8 with two processors, 8.3 for one of 512 with four. PV guests take less.
+XEN_GUEST_MIB, XEN_PROCESSOR_MIB, XEN_MEMORY_SHARE = 0.5, 1, 1 / 128
 
 MAC_PREFIX = (0x02, 0xED)  # locally administered, unicast; then the four octets of the IPv4 address
 
@@ -35,6 +44,11 @@ class Capacity:
 
     cpu: float
     memory_mib: int
+
+    @property
+    def processors(self) -> int:
+        """Virtual processors of a guest that is promised this: whole ones, at least one."""
+        return max(1, round(self.cpu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +107,12 @@ class GuestNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """An edge host that can run guests. `router` is where it is attached to the virtual network."""
+    """An edge host that can run guests. `router` is where it is attached to the virtual network.
+
+    `architecture` is that of its processors. `guest_cpus` are the numbers of those that guests may
+    run on, in order; empty means all. `migration_address` is where other hosts reach it to send it
+    a guest that runs; empty: where its URI says, or else where its hypervisor does.
+    """
 
     name: str
     uri: str
@@ -105,6 +124,9 @@ class Host:
     labels: tuple[tuple[str, str], ...] = ()
     energy: Energy = Energy()
     price: Price = Price()
+    architecture: Architecture = Architecture.X86_64
+    guest_cpus: tuple[int, ...] = ()
+    migration_address: str = ""
 
     @property
     def usable(self) -> Capacity:
@@ -113,6 +135,22 @@ class Host:
             cpu=self.capacity.cpu - self.reserve.cpu,
             memory_mib=self.capacity.memory_mib - self.reserve.memory_mib,
         )
+
+    @property
+    def driver(self) -> str:
+        """The hypervisor that its URI names, such as ``qemu``, ``xen`` or ``memory``."""
+        return self.uri.partition(":")[0].partition("+")[0]
+
+    def taken_by(self, guest: Capacity) -> Capacity:
+        """Return what a guest of that size takes of this host, with what its hypervisor adds.
+
+        Only Xen is known to add anything; it is counted as for a PVH guest, in whole MiB.
+        """
+        if self.driver != "xen":
+            return guest
+        more = XEN_GUEST_MIB + XEN_PROCESSOR_MIB * guest.processors
+        memory = guest.memory_mib * (1 + XEN_MEMORY_SHARE) + more
+        return Capacity(cpu=guest.cpu, memory_mib=math.ceil(memory))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +190,7 @@ class ProbeKind(StrEnum):
     ICMP = "icmp"
     ARP = "arp"
     CONSOLE = "console"
+    XENSTORE = "xenstore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +198,8 @@ class Probe:
     """A readiness probe: it says when a guest has truly answered.
 
     `port` is for TCP and HTTP; `path` and `status` for HTTP; `pattern` (a regular expression
-    searched in the guest's console output) for CONSOLE.
+    searched in the guest's console output) for CONSOLE. For XENSTORE, `key` is below the guest's
+    own path, and has to be there; `pattern`, unless empty, is searched in what it holds.
     """
 
     kind: ProbeKind
@@ -167,6 +207,7 @@ class Probe:
     path: str = "/"
     status: int = 200
     pattern: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +251,44 @@ class Restart(StrEnum):
     ALWAYS = "always"  # at once, with back-off, for as long as the service is in use
 
 
+class OnCrash(StrEnum):
+    """What becomes of the memory of an instance that crashes."""
+
+    DESTROY = "destroy"
+    COREDUMP = "coredump"  # written to a file on its host first, where the hypervisor can
+
+
 class OnHostLoss(StrEnum):
     """Whether an instance that is as silent as its lost host counts as lost."""
 
     WAKE_ELSEWHERE = "wake-elsewhere"
     KEEP = "keep"  # wait for the host: there are never two copies
+
+
+def apart(a: Host, b: Host) -> str:
+    """Return why a guest cannot keep its address between two hosts; empty if it can.
+
+    It can where both give their guests the same layer-2 network. That cannot be seen from here; a
+    lab file says so by the same subnets and the same gateway.
+    """
+    ours, theirs = a.network, b.network
+    if (ours.subnet, ours.subnet6) != (theirs.subnet, theirs.subnet6):
+        return f"{a.name} and {b.name} have different subnets"
+    if ours.gateway != theirs.gateway:
+        return f"{a.name} and {b.name} have different gateways"
+    if ours.dhcp != theirs.dhcp:
+        return f"only one of {a.name} and {b.name} has DHCP"
+    if ours.create and theirs.create:
+        return f"{a.name} and {b.name} both make a network of their own (`create`)"
+    return ""
+
+
+class Migrate(StrEnum):
+    """How an instance leaves a host that is being drained."""
+
+    BOOT = "boot"  # a copy is booted elsewhere, then it is ended
+    LIVE = "live"  # as it runs, with all its memory; else as BOOT
+    LIVE_ONLY = "live-only"  # as it runs, or not at all: what it has in memory is nowhere else
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +300,7 @@ class Service:
     image family. `replicas` instances are booted by a wake; the reply leaves when the first one
     answers. `ttl_s` is the TTL of an answer; `deadline_s` bounds the time a query is held.
     `alpn` non-empty means that HTTPS/SVCB queries are answered (and wake) with these protocols.
+    `cpu_cap` is the most processor time an instance ever gets, in cores; None does not limit it.
     """
 
     name: str
@@ -242,8 +317,11 @@ class Service:
     latency_bound_ms: float | None = None
     alpn: tuple[str, ...] = ()
     constraints: Constraints = Constraints()
+    cpu_cap: float | None = None
     restart: Restart = Restart.ON_QUERY
     on_host_loss: OnHostLoss = OnHostLoss.WAKE_ELSEWHERE
+    on_crash: OnCrash = OnCrash.DESTROY
+    migrate: Migrate = Migrate.BOOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,18 +369,23 @@ class Lab:
 class InstanceState(StrEnum):
     """Where an instance is in its life; an instance that is gone has no state, it is removed.
 
-    BOOTING is stored *before* the hypervisor is asked for anything, STOPPING before a guest is
-    destroyed: after a crash at any instant, what is stored covers everything that may exist.
+    BOOTING is stored *before* the hypervisor is asked for anything, MIGRATING before a guest is
+    sent to another host, STOPPING before a guest is destroyed: after a crash at any instant, what
+    is stored covers everything that may exist.
     """
 
     BOOTING = "booting"
     READY = "ready"
+    MIGRATING = "migrating"  # it answers, on the host where it was or already on the other
     STOPPING = "stopping"
 
 
+AWAKE = frozenset({InstanceState.READY, InstanceState.MIGRATING})  # it answers
+
 ALLOWED_STEPS: dict[InstanceState, frozenset[InstanceState]] = {
     InstanceState.BOOTING: frozenset({InstanceState.READY, InstanceState.STOPPING}),
-    InstanceState.READY: frozenset({InstanceState.STOPPING}),
+    InstanceState.READY: frozenset({InstanceState.MIGRATING, InstanceState.STOPPING}),
+    InstanceState.MIGRATING: frozenset({InstanceState.READY, InstanceState.STOPPING}),
     InstanceState.STOPPING: frozenset(),
 }
 
@@ -312,7 +395,8 @@ class Instance:
     """One guest of a service, from the moment we intend it until it is gone.
 
     `name` is also the domain's name on its hypervisor: see `instance_name`. `ready_at` is None
-    until the readiness probe was answered.
+    until the readiness probe was answered. `to` is the host that it is being migrated to, empty
+    unless it is: until that is settled, its guest may be on either.
     """
 
     name: str
@@ -324,12 +408,27 @@ class Instance:
     created_at: float
     address6: IPv6Address | None = None
     ready_at: float | None = None
+    to: str = ""
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts where its guest may be."""
+        return (self.host, self.to) if self.to else (self.host,)
 
     def step(self, state: InstanceState, *, ready_at: float | None = None) -> "Instance":
         """Return this instance in another state; ValueError if the step is not allowed."""
         if state not in ALLOWED_STEPS[self.state]:
             raise ValueError(f"{self.name}: no step from {self.state} to {state}")
-        return replace(self, state=state, ready_at=ready_at or self.ready_at)
+        to = "" if state is InstanceState.READY else self.to
+        return replace(self, state=state, ready_at=ready_at or self.ready_at, to=to)
+
+    def migrating(self, to: str) -> "Instance":
+        """Return this instance on its way to another host; ValueError if it may not go."""
+        return replace(self.step(InstanceState.MIGRATING), to=to)
+
+    def arrived(self) -> "Instance":
+        """Return this instance where it was being migrated to; it keeps its addresses."""
+        return replace(self.step(InstanceState.READY), host=self.to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +436,9 @@ class Mark:
     """Our mark on a guest: it says whose it is, and lets a restart adopt it.
 
     `owner` names the edgewake installation and lab; a guest with another owner is foreign.
-    `obeys_shutdown` says that the guest ends when it is asked to, so it is asked first.
+    `obeys_shutdown` says that the guest is to be asked to end before it is destroyed, because it
+    obeys that (on Xen: and because it has something to lose). `dumps_core` says that its memory is
+    kept when it crashes.
     """
 
     owner: str
@@ -347,6 +448,7 @@ class Mark:
     address: IPv4Address
     address6: IPv6Address | None = None
     obeys_shutdown: bool = False
+    dumps_core: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,13 +456,15 @@ class Guest:
     """What a hypervisor is asked to start: a name, our mark, and how to boot it.
 
     `cpu` is the processor time it was promised, in cores: where guests want more than there is,
-    they get it in this proportion (on Xen). None leaves it to the hypervisor.
+    they get it in this proportion. `cpu_cap` is what it never gets more of, however idle its host
+    is, in cores. None leaves either to the hypervisor.
     """
 
     name: str
     mark: Mark
     boot: BootSpec
     cpu: float | None = None
+    cpu_cap: float | None = None
 
 
 class GuestState(StrEnum):
@@ -427,6 +531,17 @@ def mac_of(address: IPv4Address) -> str:
     when an address is, much later, given to another service.
     """
     return ":".join(f"{octet:02x}" for octet in (*MAC_PREFIX, *address.packed))
+
+
+def cpu_ranges(cpus: Iterable[int]) -> str:
+    """Return numbers of processors as the kernel, libvirt and Xen write them, such as ``1-3,5``."""
+    ranges: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if ranges and cpu == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [cpu]
+        else:
+            ranges.append([cpu])
+    return ",".join("-".join(map(str, each)) for each in ranges)
 
 
 def guest_uuid(owner: str, instance: str) -> str:

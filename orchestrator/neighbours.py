@@ -37,6 +37,20 @@ def hint(address: IPv4Address, mac: str) -> bool:
     return _ioctl(_SIOCSARP, address, bytes.fromhex(mac.replace(":", "")), _ATF_COM)
 
 
+def call(address: IPv4Address) -> bool:
+    """Ask once for an address on a local network, by broadcast; return whether that was possible.
+
+    Whoever has it answers, and bridges on the way see where from.
+    """
+    try:
+        arp = ArpSocket(address)
+    except OSError:
+        return False
+    with arp.socket, contextlib.suppress(OSError):
+        arp.ask()
+    return True
+
+
 def forget(address: IPv4Address) -> bool:
     """Drop what is known of an address; return whether there was anything to drop."""
     return _ioctl(_SIOCDARP, address, b"", 0)

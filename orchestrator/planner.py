@@ -87,9 +87,12 @@ class Planner:
         where: dict[str, tuple[str, ...]] = {}
         for instance in current:
             where[instance.service] = (*where.get(instance.service, ()), instance.host)
-        images = {service.name: service.images for service in self.lab.services}
+        services = {service.name: service for service in self.lab.services}
         demands = tuple(
-            replace(demand, flavours=_flavours(images[demand.name], boots.get(demand.name, {})))
+            replace(
+                demand,
+                flavours=_flavours(self.lab, services[demand.name], boots.get(demand.name, {})),
+            )
             for demand in self.problem.demands
         )
         known = {demand.name for demand in demands}
@@ -168,6 +171,7 @@ def _demand(service: Service, lab: Lab) -> Demand:
     return Demand(
         name=service.name,
         resources=_amounts(service.resources),
+        flavours=_flavours(lab, service, {}),
         replicas=service.replicas,
         rates={population.name: population.requests_s for population in lab.populations},
         latency_bound_ms=service.latency_bound_ms,
@@ -190,16 +194,23 @@ def _rules(service: Service) -> list[Rule]:
     return rules
 
 
-def _flavours(images: Sequence[str], boots: Mapping[str, str]) -> tuple[Flavour, ...]:
-    """Return the images of a service as flavours; a host runs only the one it would boot."""
-    if len(images) < 2 or not boots:
-        return ()
+def _flavours(lab: Lab, service: Service, boots: Mapping[str, str]) -> tuple[Flavour, ...]:
+    """Return the images of a service as flavours; a host runs only the one it would boot.
+
+    What hypervisors take beside a guest's own is part of what each needs on their hosts.
+    """
+    own = service.resources
+    taken = {host.name: host.taken_by(own) for host in lab.hosts}
+    more = {host: _amounts(each) for host, each in taken.items() if each != own}
+    if len(service.images) < 2 or not boots:
+        return (Flavour("", resources_at=more),) if more else ()
     return tuple(
         Flavour(
             image,
+            resources_at=more,
             unfit={host: f"boots {other}" for host, other in boots.items() if other != image},
         )
-        for image in images
+        for image in service.images
     )
 
 

@@ -1,9 +1,10 @@
-"""Waits until a guest truly answers: by TCP, HTTP, ICMP, ARP or a pattern on its console.
+"""Waits until a guest truly answers: by TCP, HTTP, ICMP, ARP, its console or a Xenstore key.
 
 `wait` returns within a few milliseconds of the first answer, because it does not ask, wait and ask
 again: attempts overlap. A fresh one starts every few milliseconds (`interval`), so one is always
 about to arrive when the guest opens its door, and each lives long enough for an emulated guest to
-answer it. One selector loop in the caller's thread; no sleep is longer than `TICK_S`.
+answer it. Only a Xenstore key is not asked for: its watch says when it changes. One selector loop
+in the caller's thread; no sleep is longer than `TICK_S`.
 """
 
 import contextlib
@@ -21,6 +22,8 @@ from math import inf
 from typing import Protocol
 
 from orchestrator import console_pattern, neighbours
+from orchestrator.errors import HostUnreachable, HypervisorError
+from orchestrator.hypervisors.base import KeyWatch
 from orchestrator.model import Probe, ProbeKind
 from orchestrator.neighbours import ArpSocket
 
@@ -29,12 +32,15 @@ LEAST_INTERVAL_S = 0.005
 MOST_INTERVAL_S = 0.020  # how late an answer may be noticed
 AGAIN_S = 0.005  # after a refusal: the guest is up, only its server is not there yet
 NO_ROUTE_S = 0.1  # after an error of our own side
+CALL_S = 0.2  # between two broadcasts for a guest that has moved
+WATCH_AGAIN_S = 0.2  # after a watch that its host had no time for
 HINT_S = 3.0  # the kernel gives up on a neighbour that stays silent for 5 s (arp(7))
 SHORT_S = 0.2  # life of most attempts
 LONG_S = 3.0  # life of every `LONG_EACH`-th: a slow guest's answer may take longer to come
 LONG_EACH = 16
 PATIENCE_S = 0.5  # with a request that was taken and not answered; doubles each time
 MOST_STATUS_LINE = 1024
+MOST_SHOWN = 100  # bytes of a key that is not what is wanted
 
 _ECHO_REPLY, _ECHO_REQUEST = 0, 8
 
@@ -47,14 +53,25 @@ class Cancelled(Exception):  # noqa: N818 - as above
     """The wait was called off; the text is the reason."""
 
 
+def _no_keys(key: str) -> KeyWatch:
+    raise NotAnswering(f"nobody can watch the Xenstore key {key} here")
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to ask. `console` returns what the guest has printed so far."""
+    """Whom to ask.
+
+    `console` returns what the guest has printed so far; `watch_key` is `Hypervisor.watch_key` of
+    this guest. `moved` says that it may be at another place of its network than it was: it is asked
+    for by broadcast, and its answer shows bridges on the way where it is now.
+    """
 
     address: IPv4Address
     address6: IPv6Address | None
     mac: str
     console: Callable[[], bytes]
+    watch_key: Callable[[str], KeyWatch] = _no_keys
+    moved: bool = False
 
 
 def interval(waited: float) -> float:
@@ -96,15 +113,17 @@ def wait(
     with contextlib.ExitStack() as closing:
         selector = closing.enter_context(selectors.DefaultSelector())
         closing.callback(_close_all, selector)
-        prober = _prober(probe, target, selector)
+        prober = _prober(probe, target, selector, closing)
         began = now = time.monotonic()
         next_hint = now
         while now < deadline:
             if reason := cancelled():
                 raise Cancelled(reason)
-            if now >= next_hint and probe.kind is not ProbeKind.CONSOLE:
+            if now >= next_hint and probe.kind not in _OFF_NETWORK:
                 neighbours.hint(target.address, target.mac)
                 next_hint = now + HINT_S
+                if target.moved and neighbours.call(target.address):
+                    next_hint = now + CALL_S
             if now >= prober.due and prober.launch(now, interval(now - began)):
                 return
             timeout = min(TICK_S, deadline - now, max(0.0, prober.due - now))
@@ -124,7 +143,12 @@ def _close_all(selector: selectors.BaseSelector) -> None:
             key.fileobj.close()
 
 
-def _prober(probe: Probe, target: Target, selector: selectors.BaseSelector) -> _Prober:
+def _prober(
+    probe: Probe,
+    target: Target,
+    selector: selectors.BaseSelector,
+    closing: contextlib.ExitStack,
+) -> _Prober:
     match probe.kind:
         case ProbeKind.TCP:
             return _Connections(selector, (str(target.address), probe.port))
@@ -136,6 +160,8 @@ def _prober(probe: Probe, target: Target, selector: selectors.BaseSelector) -> _
             return _ArpRequests(selector, target.address)
         case ProbeKind.CONSOLE:
             return _Console(target.console, probe.pattern)
+        case ProbeKind.XENSTORE:
+            return _Key(target.watch_key, probe, selector, closing)
 
 
 # --- TCP and HTTP -----------------------------------------------------------------------------
@@ -214,6 +240,7 @@ class _Requests(_Connections):
         super().__init__(selector, to)
         self._status = status
         self._patience = PATIENCE_S
+        self._heard = False  # what it said once tells more than that it says nothing just now
         self._request = (
             f"GET {path} HTTP/1.1\r\nHost: {to[0]}\r\nConnection: close\r\n\r\n".encode()
         )
@@ -233,7 +260,8 @@ class _Requests(_Connections):
         except OSError as error:
             self._failed(key, error.errno or 0)
             return
-        self.last = "connected, no answer to the request"
+        if not self._heard:
+            self.last = "connected, no answer to the request"
         self._selector.modify(key.fileobj, selectors.EVENT_READ, _Attempt(inf, bytearray()))
         for other in list(self._selector.get_map().values()):
             if other.data.reply is None:
@@ -256,6 +284,7 @@ class _Requests(_Connections):
         self._drop(key)
         status = status_of(bytes(reply))
         if status != self._status:
+            self._heard = True
             self.last = f"HTTP status {status}" if status else "closed without an HTTP answer"
             self._again(AGAIN_S)
         return status == self._status
@@ -267,7 +296,7 @@ def status_of(reply: bytes) -> int | None:
     return int(match[1]) if match else None
 
 
-# --- ICMP, ARP, console -----------------------------------------------------------------------
+# --- ICMP, ARP, console, Xenstore -------------------------------------------------------------
 
 
 class _Pings:
@@ -377,6 +406,72 @@ class _Console:
         return False
 
 
+class _Key:
+    """Xenstore: the guest has answered when a key is there, and holds what is wanted."""
+
+    def __init__(
+        self,
+        watch_key: Callable[[str], KeyWatch],
+        probe: Probe,
+        selector: selectors.BaseSelector,
+        closing: contextlib.ExitStack,
+    ) -> None:
+        self.last = f"no {probe.key} in its Xenstore"
+        self.due = 0.0
+        self._probe = probe
+        self._watch_key = watch_key
+        self._selector = selector
+        self._watch: KeyWatch | None = None
+        closing.callback(self._close)
+        try:
+            console_pattern.check(probe.pattern)
+        except console_pattern.NotAPattern as error:
+            raise NotAnswering(str(error)) from error
+        self._begin()
+
+    def _begin(self) -> None:
+        try:
+            self._watch = self._watch_key(self._probe.key)
+        except HypervisorError as error:
+            raise NotAnswering(str(error)) from error
+        self._selector.register(self._watch, selectors.EVENT_READ)
+
+    def _close(self) -> None:
+        if self._watch is not None:
+            self._selector.unregister(self._watch)
+            self._watch.close()
+            self._watch = None
+
+    def launch(self, now: float, pace: float) -> bool:  # noqa: ARG002 - the watch speaks by itself
+        if self._watch is None:
+            self._begin()
+        self.due = inf
+        return False
+
+    def answered(self, key: selectors.SelectorKey) -> bool:  # noqa: ARG002 - there is one watch
+        if self._watch is None:
+            return False
+        try:
+            value = self._watch.value()
+        except HostUnreachable as error:
+            self.last = str(error)
+            self._close()
+            self.due = time.monotonic() + WATCH_AGAIN_S
+            return False
+        except HypervisorError as error:
+            raise NotAnswering(str(error)) from error
+        if value is None:
+            self.last = f"no {self._probe.key} in its Xenstore"
+            return False
+        self.last = f"{self._probe.key} in its Xenstore is {_shown(value)}"
+        return console_pattern.found(self._probe.pattern, value)
+
+
+def _shown(value: bytes) -> str:
+    return repr(value[:MOST_SHOWN].decode(errors="replace"))
+
+
+_OFF_NETWORK = frozenset({ProbeKind.CONSOLE, ProbeKind.XENSTORE})
 _REFUSALS = {ECONNREFUSED: "connection refused", ECONNRESET: "connection reset"}
 
 

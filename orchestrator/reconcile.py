@@ -7,11 +7,12 @@ does not exist here.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from orchestrator.changes import Change, Changes, Stop, Withdraw
 from orchestrator.errors import UnsafeChanges
-from orchestrator.model import Host, Instance, InstanceState, Lab, RunningGuest, mac_of
+from orchestrator.model import Host, Instance, InstanceState, Lab, RunningGuest, apart, mac_of
 
 
 class Named(Protocol):
@@ -52,7 +53,50 @@ class Adopt:
     instance: Instance
 
 
-Settlement = Keep | Finish | End | Adopt
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """It was being migrated when that was cut off: what both hosts say tells where it is."""
+
+    instance: Instance
+
+
+Settlement = Keep | Finish | End | Adopt | Resolve
+
+
+class Seen(StrEnum):
+    """What a host says of the guest of an instance that was being migrated."""
+
+    RUNS = "runs"
+    RESTS = "rests"  # it is there, but its processor does not run
+    GONE = "gone"
+    UNKNOWN = "unknown"  # the host cannot be asked
+
+
+class Outcome(StrEnum):
+    """How a migration that was cut off has ended."""
+
+    ARRIVED = "arrived"
+    STAYED = "stayed"
+    LOST = "lost"  # no guest is left
+    OPEN = "open"  # not to be told yet
+
+
+def outcome(here: Seen, there: Seen) -> Outcome:
+    """Return how a migration has ended, as the host that was left and the other one tell it.
+
+    A hypervisor lets the guest run there only after it has paused it here, and here again only when
+    what is there will never run. So whatever runs is the guest, and of two halves that do not, the
+    one here is whole.
+    """
+    if here is Seen.RUNS and there is not Seen.RUNS:
+        return Outcome.STAYED
+    if Seen.UNKNOWN in {here, there}:
+        return Outcome.OPEN
+    if there is Seen.RUNS:
+        return Outcome.ARRIVED
+    if here is Seen.RESTS:
+        return Outcome.STAYED
+    return Outcome.ARRIVED if there is Seen.RESTS else Outcome.LOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +138,8 @@ def settle(known: Iterable[Instance], running: Sequence[RunningGuest]) -> tuple[
 
 def _settle_one(instance: Instance, *, alive: bool) -> Settlement:
     match instance.state, alive:
+        case InstanceState.MIGRATING, _:
+            return Resolve(instance)
         case InstanceState.READY, True:
             return Keep(instance)
         case InstanceState.READY, False:
@@ -109,8 +155,8 @@ def _settle_one(instance: Instance, *, alive: bool) -> Settlement:
 def orphan(guest: RunningGuest, lab: Lab, host: Host, now: float) -> Adopt | End:
     """Decide what to do about a guest with our mark that we have no record of.
 
-    It is adopted if the lab still has its service and its address is one of the host's pool.
-    `now` is wall-clock.
+    It is adopted if the lab still has its service, and its address is in the pool of the host or of
+    one that it may have been migrated from. `now` is wall-clock.
     """
     mark = guest.mark
     instance = Instance(
@@ -126,7 +172,8 @@ def orphan(guest: RunningGuest, lab: Lab, host: Host, now: float) -> Adopt | End
     )
     if mark.service not in {service.name for service in lab.services}:
         return End(instance, f"the lab has no service {mark.service}")
-    if not host.network.first <= mark.address <= host.network.last:
+    homes = [each.network for each in lab.hosts if not apart(each, host)]
+    if not any(home.first <= mark.address <= home.last for home in (host.network, *homes)):
         return End(instance, f"its address {mark.address} is not in the pool of {host.name}")
     return Adopt(instance)
 
@@ -146,7 +193,7 @@ def lab_changes(old: Lab, new: Lab, instances: Iterable[Instance]) -> Changes:
         )
     changes: list[Change] = []
     for instance in instances:
-        if _ends(instance, old, new):
+        if ends(instance, old, new):
             changes += [
                 Withdraw(instance.service, instance.name, instance.host),
                 Stop(instance.service, instance.name, instance.host),
@@ -185,9 +232,11 @@ def changed_hosts(old: Lab, new: Lab) -> tuple[tuple[Host, ...], tuple[Host, ...
     )
 
 
-def _ends(instance: Instance, old: Lab, new: Lab) -> bool:
-    hosts = {host.name: host for host in new.hosts}
-    if hosts.get(instance.host) != {host.name: host for host in old.hosts}.get(instance.host):
+def ends(instance: Instance, old: Lab, new: Lab) -> bool:
+    """Return whether an instance cannot go on when the new lab is used."""
+    after = {host.name: host for host in new.hosts}
+    before_it = {host.name: host for host in old.hosts}
+    if any(after.get(name) != before_it.get(name) for name in instance.hosts):
         return True
     before = _guest_facts(old, instance.service)
     return before is None or before != _guest_facts(new, instance.service)
@@ -198,5 +247,6 @@ def _guest_facts(lab: Lab, service: str) -> tuple[object, ...] | None:
     for known in lab.services:
         if known.name == service:
             images = [image for image in lab.images if image.name in known.images]
-            return (images, known.images, known.config, known.resources, known.probe)
+            size = (known.resources, known.cpu_cap)
+            return (images, known.images, known.config, size, known.probe, known.on_crash)
     return None

@@ -22,6 +22,7 @@ from orchestrator.reconcile import (
     End,
     Finish,
     Keep,
+    Resolve,
     Settlement,
     orphan,
     settle,
@@ -38,7 +39,7 @@ class Settler:
     """Acts on news from hosts.
 
     `asked` is `Orchestrator.asked`; `steer` tells all steering; `lost` is told of each awake
-    instance that died or is as silent as its host.
+    instance that died or is as silent as its host; `resolve` and `runs` are `Migrator`'s.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class Settler:
         asked: dict[str, float],
         steer: Callable[[], None],
         lost: Callable[[Instance, str], None],
+        resolve: Callable[[Instance], Instance | None],
+        runs: Callable[[Instance], bool],
         background: Background,
     ) -> None:
         self._fleet = fleet
@@ -66,8 +69,11 @@ class Settler:
         self._asked = asked
         self._steer = steer
         self._lost = lost
+        self._resolve = resolve
+        self._runs = runs
         self._background = background
         self._probing: set[str] = set()
+        self._resolving: set[str] = set()
 
     def take_in(self, news: News) -> None:
         """Settle what a host says with what we remember of it."""
@@ -100,10 +106,17 @@ class Settler:
         """Ask the guests of lost hosts themselves whether they still answer."""
         lost = self._fleet.lost()
         for instance in self._fleet.instances():
-            led = instance.state is InstanceState.READY and not self._fleet.hidden(instance.name)
-            if instance.host in lost and led and instance.name not in self._probing:
+            led = self._rests(instance) and not self._fleet.hidden(instance.name)
+            away = lost.keys() & set(instance.hosts)
+            if away and led and instance.name not in self._probing:
                 self._probing.add(instance.name)
                 self._background.do(self._probe, instance)
+
+    def _rests(self, instance: Instance) -> bool:
+        """Return whether an instance is ready, or its migration was cut off."""
+        if instance.state is InstanceState.MIGRATING:
+            return self._waker.resting(instance.service)
+        return instance.state is InstanceState.READY
 
     def _probe(self, instance: Instance) -> None:
         """Lead nobody to a guest that is as silent as its host, until its host is back.
@@ -114,10 +127,13 @@ class Settler:
             service = self._fleet.service(instance.service)
             if service is None or service.on_host_loss is OnHostLoss.KEEP:
                 return
+            if instance.to and self._runs(instance):
+                return
             if self._boots.answers(instance, service, LOST_PROBE_S):
                 return
-            if instance.host in self._fleet.lost() and self._fleet.withdraw(instance):
-                why = f"{instance.name} does not answer and {instance.host} is lost"
+            away = [host for host in instance.hosts if host in self._fleet.lost()]
+            if away and self._fleet.withdraw(instance):
+                why = f"{instance.name} does not answer and {away[0]} is lost"
                 self._journal.record("withdrawn", instance.service, why)
                 self._steer()
                 self._lost(instance, why)
@@ -138,7 +154,7 @@ class Settler:
         for guest in news.running:
             name = guest.mark.instance
             twin = self._fleet.get(name)
-            if twin is not None and twin.host != news.host.name:
+            if twin is not None and news.host.name not in twin.hosts:
                 # The name is in use elsewhere by now: this copy is the stale one.
                 self._background.do(self._boots.hosts[news.host.name].hypervisor.stop, name)
             if name not in names and twin is None:
@@ -158,6 +174,10 @@ class Settler:
                 self._take_back(instance)
             case Finish() if news.fresh and present is instance and resting:
                 self._background.do(self._finish, instance)
+            case Resolve() if present is instance and resting:
+                if instance.name not in self._resolving:
+                    self._resolving.add(instance.name)
+                    self._background.do(self._resolve_in_turn, instance)
             case End(why=why) if _may_end(instance, present, news, resting=resting):
                 why = news.ended.get(instance.name, why)
                 self._journal.record("ended", instance.service, f"{instance.name}: {why}")
@@ -198,6 +218,17 @@ class Settler:
         if self._fleet.restore(instance):
             self._usage.woke(instance.service, time.monotonic())
             self._steer()
+
+    def _resolve_in_turn(self, instance: Instance) -> None:
+        """Find out what became of a migration that an earlier run, or a lost host, cut off."""
+        try:
+            with self._waker.locks[instance.service]:
+                if self._fleet.get(instance.name) is instance and (
+                    ready := self._resolve(instance)
+                ):
+                    self._adopt(ready, f"on {ready.host}, after its migration was cut off")
+        finally:
+            self._resolving.discard(instance.name)
 
     def _finish(self, instance: Instance) -> None:
         """Carry a boot that an earlier run began to its end."""

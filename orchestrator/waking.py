@@ -37,7 +37,8 @@ class Waker:
     """Boots instances where they fit best, and ends them.
 
     `recall` leads clients to a copy of a service that was being retired, if there is one; `leaving`
-    says of an instance whether it is being retired.
+    says of an instance whether it is being retired; `resolve` finds out where one is that was being
+    migrated when that was cut off.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Waker:
         mend: Callable[[str], None],
         recall: Callable[[str], bool],
         leaving: Callable[[str], bool],
+        resolve: Callable[[Instance], Instance | None],
         background: Background,
     ) -> None:
         self.locks: defaultdict[str, Lock] = defaultdict(Lock)
@@ -62,6 +64,7 @@ class Waker:
         self._mend = mend
         self._recall = recall
         self._leaving = leaving
+        self._resolve = resolve
         self._background = background
         self._to_end: set[str] = set()
         self._stopping = Flag()
@@ -79,6 +82,8 @@ class Waker:
             if time.monotonic() >= deadline:
                 raise NotReady(service.name, "too many wakes at once: its turn came too late")
             if self._fleet.endpoints(service.name) or self._recall(service.name):
+                return
+            if self._resolved(service.name):
                 return
             self._clear_hidden(service.name)
             self._refuse_second_copy(service)
@@ -125,7 +130,7 @@ class Waker:
         if service.on_host_loss is not OnHostLoss.KEEP:
             return ()
         lost = self._fleet.lost()
-        return tuple(each for each in self._fleet.of(service.name) if each.host in lost)
+        return tuple(e for e in self._fleet.of(service.name) if lost.keys() & set(e.hosts))
 
     def boot(
         self, service: Service, population: str, deadline: float, trace: WakeTrace, only: str = ""
@@ -180,7 +185,7 @@ class Waker:
         try:
             self._boots.stop(instance, rest_until=time.time() + ttl_s)
         except HostUnreachable as error:
-            self._lose(instance.host, error.message)
+            self._lose(error.host, error.message)
             return False
         except HypervisorError as error:
             self._journal.record("stop-failed", instance.service, str(error))
@@ -216,6 +221,14 @@ class Waker:
         """Begin nothing new."""
         self._stopping.set()
 
+    def _resolved(self, service: str) -> bool:
+        """Lead clients to an instance whose migration was cut off; False if there is none."""
+        for instance in self._fleet.of(service):
+            if instance.state is InstanceState.MIGRATING and (ready := self._resolve(instance)):
+                self._fleet.restore(ready)
+                self._announce(ready)
+        return bool(self._fleet.endpoints(service))
+
     def _clear_hidden(self, service: str) -> None:
         """End what is on its way out already, so that it holds no memory and no address.
 
@@ -225,6 +238,7 @@ class Waker:
         awake = bool(self._fleet.serving(service))
         for instance in self._fleet.of(service):
             ends = self._fleet.hidden(instance.name) and instance.host not in lost
+            ends = ends and instance.state is not InstanceState.MIGRATING  # may yet be found
             if ends and not (awake and self._leaving(instance.name)):
                 self.end(instance)
 

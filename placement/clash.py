@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from placement.candidates import candidates, hopeless, summary
+from placement.classes import flavours, need
 from placement.exact import Clock, NoPlan, exact
 from placement.problem import (
     KILL_AND_BOOT,
@@ -84,14 +85,25 @@ def _totals(problem: Problem) -> str:
     names = {name for demand in problem.demands for name in demand.resources}
     for name in sorted(names):
         need = sum(
-            d.resources.get(name, 0.0) * (d.replicas if d.least is None else d.least)
+            _fewest(problem, d, name) * (d.replicas if d.least is None else d.least)
             for d in problem.demands
-            if not d.flavours
         )
         have = sum(host.room(name) for host in problem.hosts)
         if need > have:
             clauses.append(f"{need:g} {name} demanded in all, {have:g} there; ")
     return "".join(clauses)
+
+
+def _fewest(problem: Problem, demand: Demand, resource: str) -> float:
+    """Return the least that a copy takes of a resource, over all hosts and flavours."""
+    return min(
+        (
+            need(demand, flavour, host.name).get(resource, 0.0)
+            for host in problem.hosts
+            for flavour in flavours(demand)
+        ),
+        default=0.0,
+    )
 
 
 # --- a small set --------------------------------------------------------------------------------

@@ -82,7 +82,8 @@ class Flavour:
     """One way to run a demand, such as a Mirage, a Rumprun or a Linux image of the same service.
 
     `resources` overrides the demand's, name by name; `resources_at[host]` overrides both on one
-    host. `boot_ms` None means the demand's. `unfit[host]` says why a host cannot run it.
+    host, such as where a hypervisor takes memory of its own beside a guest's. `boot_ms` None means
+    the demand's. `unfit[host]` says why a host cannot run it.
     """
 
     name: str

@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "images": ("images",),
     "orchestrator.errors": (),
     "orchestrator.trace": (),
-    "orchestrator.model": ("images.bootspec",),
+    "orchestrator.model": ("images.bootspec", "images.facts"),
     "orchestrator.summons": ("orchestrator.model", "orchestrator.trace"),
     "orchestrator.hypervisors": (
         *NOUNS,
@@ -71,14 +71,20 @@ TOP = (*WIRING, "orchestrator.__main__")
 
 SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
     "libvirt": (
+        "orchestrator.hypervisors.libvirt_calls",
         "orchestrator.hypervisors.libvirt_census",
         "orchestrator.hypervisors.libvirt_consoles",
+        "orchestrator.hypervisors.libvirt_domains",
         "orchestrator.hypervisors.libvirt_driver",
         "orchestrator.hypervisors.libvirt_errors",
+        "orchestrator.hypervisors.libvirt_guests",
         "orchestrator.hypervisors.libvirt_line",
+        "orchestrator.hypervisors.libvirt_migration",
         "orchestrator.hypervisors.libvirt_networks",
         "orchestrator.hypervisors.libvirt_pool",
         "orchestrator.hypervisors.libvirt_probe",
+        "orchestrator.hypervisors.libvirt_tuning",
+        "orchestrator.hypervisors.libxl_dumps",
         "orchestrator.hypervisors.libxl_log",
     ),
     "pulp": ("placement.solvers.through_pulp",),

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from orchestrator.changes import Change, Changes
-from orchestrator.drain import DrainReport
+from orchestrator.drain import DrainReport, Migration
 from orchestrator.errors import (
     EdgewakeError,
     HypervisorError,
@@ -88,6 +88,19 @@ def drain(value: DrainReport) -> Document:
         "moved": value.moved,
         "total": value.total,
         "stuck": [{"instance": each.instance, "why": each.why} for each in value.stuck],
+        "migrating": [migration(each) for each in value.migrating],
+        "booted": [{"instance": each.instance, "why": each.why} for each in value.booted],
+    }
+
+
+def migration(value: Migration) -> Document:
+    """Return how far a migration is; `percent`, and what is left in bytes, null while unknown."""
+    known = value.percent is not None
+    return {
+        "instance": value.instance,
+        "to": value.to,
+        "percent": value.percent,
+        "left_bytes": value.sent.left if known else None,
     }
 
 
@@ -122,7 +135,7 @@ def capacity(value: Capacity) -> Document:
 
 
 def instance(value: Instance) -> Document:
-    """Return an instance; times are seconds since the epoch."""
+    """Return an instance; times are seconds since the epoch, `to` is null unless it migrates."""
     return {
         "name": value.name,
         "service": value.service,
@@ -133,6 +146,7 @@ def instance(value: Instance) -> Document:
         "state": value.state.value,
         "created_at": value.created_at,
         "ready_at": value.ready_at,
+        "to": value.to or None,
     }
 
 

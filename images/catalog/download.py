@@ -66,7 +66,8 @@ def downloaded(
         try:
             yield path
         finally:
-            path.unlink(missing_ok=True)
+            if _is_at(part, path):  # else it was taken away, and another may be there already
+                path.unlink()
 
 
 def is_held(path: Path) -> bool:

@@ -57,7 +57,8 @@ class Traits:
     machine types it was seen to answer on, the first is used; with `legacy_virtio` it needs a
     virtio network card that speaks the protocol from before virtio 1.0, which a card behind a PCI
     Express root port does not. `needs_kvm` says in a clause why QEMU without KVM cannot run it, or
-    is empty. `end_pattern` and `obeys_shutdown` are as in `BootSpec`.
+    is empty. `no_migration` says in a clause why its guests do not survive live migration on a
+    platform, as far as that is known. `end_pattern` and `obeys_shutdown` are as in `BootSpec`.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Traits:
     machines: tuple[str, ...] = ("pc",)
     legacy_virtio: bool = False
     needs_kvm: str = ""
+    no_migration: Mapping[Platform, str] = field(default_factory=dict)
     end_pattern: str = ""
     obeys_shutdown: bool = False
 

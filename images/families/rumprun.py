@@ -1,9 +1,10 @@
 """Family `rumprun`: a NetBSD program baked with Rumprun, for QEMU (``hw_virtio``) or Xen PV.
 
 Everything is one object that looks like JSON, on the command line, where all before the first ``{``
-is skipped; on Xen the Xenstore key ``rumprun/cfg`` wins over it (rumprun doc/config.md,
-lib/librumprun_base/config.c, platform/xen/init.c). It is used there for what is longer than the
-command line of a PV guest, and not otherwise, since it has to be written into the guest's Xenstore.
+is skipped (rumprun doc/config.md, lib/librumprun_base/config.c). On Xen the Xenstore key
+``rumprun/cfg`` would win over it (platform/xen/init.c), and holds less: its Xenstore client waits
+for a reply to be whole in a ring of 1024 bytes, header included (platform/xen/xen/xenbus/xenbus.c),
+so it reads 1008, and hangs on more; a PV guest's command line has 1023.
 
 It is not quite JSON: a key is repeated for each environment variable, and strings are taken as they
 stand, escapes and all, so a value can have neither double quotes nor backslashes. The address is
@@ -32,8 +33,6 @@ from images.families.cmdline import (
     what_of,
 )
 
-XENSTORE_KEY = "rumprun/cfg"
-XENSTORE = Limit(4000, "a Xenstore key")  # XENSTORE_PAYLOAD_MAX is 4096 with the key's path
 MULTIBOOT_BUFFER = 4096  # BMK_MULTIBOOT_CMDLINE_SIZE, hw/kernel.h; with path, blank and final NUL
 FROM_DISK = "_RUMPRUN_ROOTFSCFG="  # wherever that stands, all configuration is read from a disk
 
@@ -92,14 +91,12 @@ class Rumprun:
         """Return how to boot the image as requested; ImageRefused if it cannot be said to it."""
         limits = _limits(image, request)
         line = command_line(image, request, TEMPLATES[request.platform], SYNTAX, limits)
-        if request.platform is Platform.XEN and len(line) > XEN_PV.most:
-            return spec(image, request, TRAITS, "", xenstore=((XENSTORE_KEY, line),))
         return spec(image, request, TRAITS, line)
 
 
 def _limits(image: Image, request: BootRequest) -> Sequence[Limit]:
     if request.platform is Platform.XEN:
-        return (XENSTORE,)
+        return (XEN_PV,)
     return (Limit(MULTIBOOT_BUFFER - 2 - len(str(image.kernel)), "Rumprun"),)
 
 

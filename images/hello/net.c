@@ -5,6 +5,7 @@
 #include "icmp.h"
 #include "ip.h"
 #include "tcp.h"
+#include "text.h"
 #include "udp.h"
 
 #define ETHERNET_HEADER 14
@@ -138,6 +139,16 @@ static void announce(void)
     announcement.left--;
 }
 
+/* Bridges believe that we are where they last heard of us. */
+void net_moved(void)
+{
+    neighbour_announce();
+    if (!is_set(&own.ipv4))
+        return;
+    announcement.left = ANNOUNCEMENTS;
+    announce();
+}
+
 u64 net_timers(void)
 {
     if (announcement.left && machine->now_ns() >= announcement.at)
@@ -147,12 +158,17 @@ u64 net_timers(void)
 
 void net_set_ipv4(struct ip address)
 {
+    char dotted[16] = "";
+    struct text where = {.start = dotted, .room = sizeof dotted - 1};
+
     own.ipv4 = address;
     announcement.left = is_set(&address) ? ANNOUNCEMENTS : 0;
     if (!announcement.left)
         return;
     announce();
     say("listening on %i port %u", &own.ipv4, TCP_PORT);
+    put(&where, "%i", &own.ipv4);
+    machine->ready(where.start);
 }
 
 void net_receive(const u8 *frame, u32 length)

@@ -35,7 +35,7 @@ extern struct counts counts;            /* shown by /info */
 
 void net_start(void);                   /* the card is open and own.mac set: take the IPv6 addresses */
 void net_set_ipv4(struct ip address);   /* take it, or with NO_ADDRESS give it up */
-u64 net_timers(void);                   /* announce what is due; returns when to call again */
+void net_moved(void);                   /* the card is open anew, perhaps on another host */
 u64 net_timers(void);                   /* repeat what has to be announced; when to call again */
 void net_receive(const u8 *frame, u32 length);
 

@@ -104,6 +104,11 @@ static void wait(u64 until_ns)
     }
 }
 
+static void ready(const char *address)
+{
+    (void)address;                      /* a PC has nobody to tell */
+}
+
 static __attribute__((noreturn)) void power_off(void)
 {
     interrupts_off();
@@ -123,6 +128,7 @@ const struct platform pc_platform = {
     .send = virtio_net_send,
     .receive = virtio_net_receive,
     .wait = wait,
+    .ready = ready,
     .asked_to_stop = acpi_button_pressed,
     .power_off = power_off,
 };

@@ -12,6 +12,7 @@ struct platform {
     bool (*send)(const void *frame, u32 length);        /* copy and queue one Ethernet frame; false: no room, dropped */
     u32  (*receive)(void *frame, u32 room);             /* copy one received frame; returns its length, 0 if none */
     void (*wait)(u64 until_ns);                         /* sleep (processor idle) until a frame or event may be there, or that time */
+    void (*ready)(const char *address);                 /* tell the host that we serve there, if it can be told */
     bool (*asked_to_stop)(void);                        /* ACPI power button / Xenstore control/shutdown */
     void (*power_off)(void) __attribute__((noreturn));
 };

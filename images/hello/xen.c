@@ -14,6 +14,7 @@
 #include "hypercall.h"
 #include "interrupts.h"
 #include "io.h"
+#include "net.h"
 #include "netfront.h"
 #include "platform.h"
 #include "shared_page.h"
@@ -24,6 +25,7 @@
 
 static u64 start_time;                  /* in xen_time() */
 static i32 stop_reason = -1;            /* a SHUTDOWN_* reason once we were asked to stop */
+static char ready_at[16];               /* the address where we serve; empty before */
 
 static u64 now_ns(void)
 {
@@ -51,6 +53,13 @@ static void start(const void *boot_info)
     interrupts_start();                 /* not for interrupts: to tell of an exception before the end */
 }
 
+/* Tools wait for this key, and libxl lets a guest write below data. */
+static void ready(const char *address)
+{
+    memcpy(ready_at, address, strlen(address) + 1);
+    xenstore_write("data/ready", ready_at);
+}
+
 /* Be saved with the whole domain; when this returns we are the restored one, or it was cancelled. */
 static void suspend(void)
 {
@@ -62,6 +71,9 @@ static void suspend(void)
         shutdown(SHUTDOWN_crash);
     start_time = xen_time() - before;   /* another host's clock, or much later on this one */
     netfront_reopen();
+    net_moved();
+    if (ready_at[0])
+        xenstore_write("data/ready", ready_at);     /* Xenstore knows nothing of before */
     say("restored");
 }
 
@@ -125,6 +137,7 @@ const struct platform xen_platform = {
     .send = netfront_send,
     .receive = netfront_receive,
     .wait = wait,
+    .ready = ready,
     .asked_to_stop = asked_to_stop,
     .power_off = power_off,
 };

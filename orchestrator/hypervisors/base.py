@@ -23,11 +23,15 @@ class Depth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GuestEnded:
-    """A guest of ours is gone; `why` is the hypervisor's own word, such as ``crashed``."""
+    """A guest of ours is gone; `why` is the hypervisor's own word, such as ``crashed``.
+
+    `dump` is the file on the host that its memory was written to, if it was and if it is known.
+    """
 
     host: str
     instance: str
     why: str
+    dump: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,41 @@ class HostBack:
     host: str
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How far a migration is: memory that is still to be sent, and all of it (bytes).
+
+    Both are 0 as long as the hypervisor does not say.
+    """
+
+    left: int = 0
+    total: int = 0
+
+
 HostEvent = GuestEnded | HostLost | HostBack
 Listener = Callable[[HostEvent], None]
 Stamp = Callable[[str], None]
+Tell = Callable[[Sent], bool]
+
+
+class KeyWatch(Protocol):
+    """A key of a guest in Xenstore, as long as somebody waits for it; `close` it."""
+
+    def fileno(self) -> int:
+        """Return the file that is readable when there is news of the key, first of all at once."""
+        ...
+
+    def value(self) -> bytes | None:
+        """Take the news; return what the key holds as last seen, None if it is not there.
+
+        To be called when the file is readable; it does not wait then. Raises `HypervisorError`
+        when no more news will come: `HostUnreachable` if another watch may fare better.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the key. May be called twice."""
+        ...
 
 
 class Hypervisor(Protocol):
@@ -92,6 +128,20 @@ class Hypervisor(Protocol):
         """
         ...
 
+    def migrate(self, guest: Guest, to: "Hypervisor", tell: Tell) -> None:
+        """Send a guest of ours, as it runs, to another host; return when it runs there.
+
+        `guest` is how the other host would boot it: its mark names that host, and the files and
+        networks in it are as `start` there takes them. `tell` is called a few times a second; when
+        it returns False, the migration is called off, if the hypervisor can. `GuestEnded` is not
+        heard of it.
+
+        Raises `StartFailed` or `HostUnreachable`, of whichever of the two hosts it was. The guest
+        then runs on where it was, unless it ended meanwhile; where a connection broke, it may be on
+        either host, paused on both at worst: `running` of both tells, and `rouse` and `stop` mend.
+        """
+        ...
+
     def saved(self) -> tuple[Mark, ...]:
         """Return the marks of our guests that sleep on the host's disk. Slower than `running`."""
         ...
@@ -109,6 +159,14 @@ class Hypervisor(Protocol):
 
     def console(self, instance: str) -> bytes:
         """Return the last 64 KiB of a guest's console, also after its end; empty if unknown."""
+        ...
+
+    def watch_key(self, instance: str, key: str) -> KeyWatch:
+        """Return a Xenstore key of a guest of ours, such as ``data/ready``, to be watched.
+
+        Raises `StartFailed` where guests have no Xenstore, when that guest is not there, and when
+        the host's Xenstore is out of our reach.
+        """
         ...
 
     def watch(self, listener: Listener) -> None:

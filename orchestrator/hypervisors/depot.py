@@ -199,6 +199,10 @@ class Depot:
             there = self._there.get(image_name(digest))
         return there or _together(self._sending, digest, lambda: self._checked(path, digest))
 
+    def written_to(self, boot: BootSpec) -> Path | None:
+        """Return the first disk of a guest that has an overlay on its host; None if none has."""
+        return next((disk.path for disk in boot.disks if self._needs_overlay(disk)), None)
+
     def drop(self, instance: str) -> None:
         """Remove the overlays of an instance that has ended."""
         if not self.may_hold(instance):

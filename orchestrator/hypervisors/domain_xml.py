@@ -21,8 +21,8 @@ from uuid import UUID
 from xml.etree import ElementTree as ET
 
 from images.bootspec import BootSpec, Disk, Nic
-from images.facts import Entry
-from orchestrator.model import Guest, GuestNetwork, Mark, guest_uuid, mac_of
+from images.facts import Architecture, Entry
+from orchestrator.model import Guest, GuestNetwork, Mark, cpu_ranges, guest_uuid, mac_of
 
 Virt = Literal["qemu", "kvm"]
 
@@ -31,8 +31,8 @@ MARK_PREFIX = "edgewake"
 SLEEP_NAMESPACE = "urn:edgewake:sleep:1"  # of what is on a domain that our own `sleep` paused
 SLEEP_PREFIX = "edgewake-sleep"
 SLEEP_ELEMENT = '<sleep depth="paused"/>'
-_MARK_TAG = f"{{{MARK_NAMESPACE}}}guest"
-_MARK_TAGS = frozenset({_MARK_TAG, "guest"})
+MARK_TAG = f"{{{MARK_NAMESPACE}}}guest"
+_MARK_TAGS = frozenset({MARK_TAG, "guest"})
 BRIDGE = "bridge:"  # before the name of a bridge, where a network is named
 # The weight of a domain that was told nothing (Xen's credit schedulers) is what one core is worth.
 _XEN_WEIGHT_PER_CORE, _XEN_LEAST_WEIGHT, _XEN_MOST_WEIGHT = 256, 1, 65535
@@ -54,6 +54,8 @@ def domain_xml(
     console_log: Path | None = None,
     emulator: str = "",
     keep_owners: bool = True,
+    architecture: Architecture = Architecture.X86_64,
+    cpus: tuple[int, ...] = (),
 ) -> str:
     """Return the XML of a transient QEMU domain that boots `guest`.
 
@@ -63,11 +65,14 @@ def domain_xml(
     `keep_owners` asks libvirt not to change the owner of the guest's files: kernels are shared by
     guests that start and stop independently, and the overlay of a writable disk is QEMU's user's
     already (`orchestrator.hypervisors.depot`). It needs a libvirt with the DAC security driver; the
-    system one has it.
+    system one has it. `architecture` is the host's, and `cpus` are the processors of it that the
+    guest may run on; empty means all.
     """
     boot = guest.boot
     domain = _domain(guest, virt)
-    _append_os(domain, boot, "hvm", boot.machine)
+    if cpus:
+        pin_to(domain, cpus)
+    _append_os(domain, boot, "hvm", boot.machine, architecture)
     if boot.acpi:
         ET.SubElement(ET.SubElement(domain, "features"), "acpi")
     if virt == "kvm":
@@ -76,19 +81,26 @@ def domain_xml(
     _append_devices(domain, guest, emulator, console_log)
     if keep_owners:
         ET.SubElement(domain, "seclabel", type="none", model="dac")
-    return _pretty(domain)
+    return pretty(domain)
 
 
-def xen_domain_xml(guest: Guest, *, vif_script: str = "") -> str:
+def xen_domain_xml(
+    guest: Guest,
+    *,
+    vif_script: str = "",
+    architecture: Architecture = Architecture.X86_64,
+    cpus: tuple[int, ...] = (),
+) -> str:
     """Return the XML of a transient Xen PV or PVH domain that boots `guest`.
 
     `vif_script` is a hotplug script for cards on a bridge, empty for libxl's own ``vif-bridge``;
     libvirt passes none to cards on one of its networks, so the driver names their bridges. The
     guest's console is Xen's own: its text
     is kept by xenconsoled, since libvirt's libxl driver writes no console log. What is in
-    `BootSpec.xenstore` has no place in XML, nor anywhere else in libvirt: the driver refuses it.
-    `Guest.cpu` becomes a scheduler weight. Raises `ValueError` for a guest that has no kernel or no
-    entry that Xen starts; `images.match` never lets one through.
+    `BootSpec.xenstore` has no place in XML, nor anywhere else in libvirt: see `xenstore`.
+    `Guest.cpu` becomes a scheduler weight. `architecture` is the host's, and `cpus` are the
+    processors of it that the guest may run on; empty means all. Raises `ValueError` for a guest
+    that has no kernel or no entry that Xen starts; `images.match` never lets one through.
     """
     boot = guest.boot
     if boot.kernel is None or boot.entry not in _XEN_MACHINES:
@@ -96,15 +108,15 @@ def xen_domain_xml(guest: Guest, *, vif_script: str = "") -> str:
     os_type, machine = _XEN_MACHINES[boot.entry]
     domain = _domain(guest, "xen")
     if guest.cpu is not None:
-        weight = round(_XEN_WEIGHT_PER_CORE * guest.cpu)
-        weight = min(max(weight, _XEN_LEAST_WEIGHT), _XEN_MOST_WEIGHT)
-        _text(ET.SubElement(domain, "cputune"), "shares", str(weight))
-    _append_os(domain, boot, os_type, machine)
+        _append_xen_weight(domain, guest.cpu)
+    if cpus:
+        pin_to(domain, cpus)
+    _append_os(domain, boot, os_type, machine, architecture)
     if boot.entry is not Entry.XEN_PV:
         # Else Xen emulates every reading of the time stamp counter, where it does not trust it.
         clock = ET.SubElement(domain, "clock", offset="utc")
         ET.SubElement(clock, "timer", name="tsc", mode="native")
-    _append_ends(domain)
+    _append_ends(domain, "coredump-destroy" if guest.mark.dumps_core else "destroy")
     devices = ET.SubElement(domain, "devices")
     for number, disk in enumerate(boot.disks):
         _append_xen_disk(devices, disk, _disk_name("xvd", number))
@@ -112,7 +124,7 @@ def xen_domain_xml(guest: Guest, *, vif_script: str = "") -> str:
         _append_xen_nic(devices, nic, vif_script)
     console = ET.SubElement(devices, "console", type="pty")
     ET.SubElement(console, "target", type="xen", port="0")
-    return _pretty(domain)
+    return pretty(domain)
 
 
 def parse_mark(xml: str) -> Mark | None:
@@ -122,10 +134,10 @@ def parse_mark(xml: str) -> Mark | None:
     The XML may come from anybody who can define a domain: a document type (the door to entity
     expansion) is refused unread, and a damaged or incomplete mark counts as no mark.
     """
-    root = _parse(xml)
+    root = parsed(xml)
     if root is None:
         return None
-    element = root if root.tag in _MARK_TAGS else root.find(f"metadata/{_MARK_TAG}")
+    element = root if root.tag in _MARK_TAGS else root.find(f"metadata/{MARK_TAG}")
     if element is None:
         return None
     address6 = element.get("address6")
@@ -138,8 +150,19 @@ def parse_mark(xml: str) -> Mark | None:
             address=IPv4Address(element.attrib["address"]),
             address6=IPv6Address(address6) if address6 else None,
             obeys_shutdown=element.get("shutdown") == "obeyed",
+            dumps_core=element.get("core") == "dumped",
         )
     except (KeyError, ValueError):
+        return None
+
+
+def parse_cap(xml: str) -> float | None:
+    """Return the cap on processor time, in cores, that stands beside a mark; None if none does."""
+    element = parsed(xml)
+    try:
+        cap = "" if element is None else element.get("cpu_cap", "")
+        return float(cap) if cap else None
+    except ValueError:
         return None
 
 
@@ -169,7 +192,7 @@ def network_xml(owner: str, network: GuestNetwork) -> str:
     gateway6 = network.address6(network.gateway)
     if gateway6 is not None and network.subnet6 is not None:
         _append_ip(root, "ipv6", str(gateway6), network.subnet6.prefixlen)
-    return _pretty(root)
+    return pretty(root)
 
 
 def same_network(actual: str, wanted: str) -> bool:
@@ -184,19 +207,38 @@ def same_network(actual: str, wanted: str) -> bool:
     return there[1:] == asked[1:] and asked[0] in {"", there[0]}
 
 
+def pin_to(domain: ET.Element, cpus: tuple[int, ...]) -> None:
+    """Let a domain's processors run on these of its host only."""
+    vcpu = domain.find("vcpu")
+    if vcpu is None:
+        return
+    if domain.get("type") != "xen":
+        vcpu.set("cpuset", cpu_ranges(cpus))
+        return
+    # libvirt's libxl driver takes <vcpu cpuset> and does nothing with it (seen with 9.0).
+    tune = domain.find("cputune")
+    if tune is None:
+        tune = ET.Element("cputune")
+        domain.insert(list(domain).index(vcpu) + 1, tune)
+    for number in range(int(vcpu.text or 1)):
+        ET.SubElement(tune, "vcpupin", vcpu=str(number), cpuset=cpu_ranges(cpus))
+
+
 def _domain(guest: Guest, virt: str) -> ET.Element:
     domain = ET.Element("domain", type=virt)
     _text(domain, "name", guest.name)
     _text(domain, "uuid", guest_uuid(guest.mark.owner, guest.name))
-    ET.SubElement(domain, "metadata").append(_mark_element(guest.mark))
+    ET.SubElement(domain, "metadata").append(mark_element(guest.mark, guest.cpu_cap))
     _text(domain, "memory", str(guest.boot.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(guest.boot.vcpus))
     return domain
 
 
-def _append_os(domain: ET.Element, boot: BootSpec, os_type: str, machine: str) -> None:
+def _append_os(
+    domain: ET.Element, boot: BootSpec, os_type: str, machine: str, architecture: Architecture
+) -> None:
     os = ET.SubElement(domain, "os")
-    _text(os, "type", os_type, arch="x86_64", machine=machine)
+    _text(os, "type", os_type, arch=architecture, machine=machine)
     if boot.kernel is None:
         ET.SubElement(os, "boot", dev="hd")
         return
@@ -207,10 +249,16 @@ def _append_os(domain: ET.Element, boot: BootSpec, os_type: str, machine: str) -
         _text(os, "cmdline", boot.cmdline)
 
 
-def _append_ends(domain: ET.Element) -> None:
+def _append_xen_weight(domain: ET.Element, cpu: float) -> None:
+    weight = min(max(round(_XEN_WEIGHT_PER_CORE * cpu), _XEN_LEAST_WEIGHT), _XEN_MOST_WEIGHT)
+    _text(ET.SubElement(domain, "cputune"), "shares", str(weight))
+
+
+def _append_ends(domain: ET.Element, on_crash: str = "destroy") -> None:
     # A guest that ends in whatever way is gone: a transient domain leaves nothing behind.
-    for event in ("on_poweroff", "on_reboot", "on_crash"):
+    for event in ("on_poweroff", "on_reboot"):
         _text(domain, event, "destroy")
+    _text(domain, "on_crash", on_crash)
 
 
 def _append_devices(
@@ -292,9 +340,10 @@ def _interface_on(devices: ET.Element, nic: Nic) -> ET.Element:
     return element
 
 
-def _mark_element(mark: Mark) -> ET.Element:
+def mark_element(mark: Mark, cpu_cap: float | None) -> ET.Element:
+    """Return the element that marks a domain as ours; a cap that libxl forgets is kept there."""
     element = ET.Element(
-        _MARK_TAG,
+        MARK_TAG,
         owner=mark.owner,
         instance=mark.instance,
         service=mark.service,
@@ -305,6 +354,10 @@ def _mark_element(mark: Mark) -> ET.Element:
         element.set("address6", str(mark.address6))
     if mark.obeys_shutdown:
         element.set("shutdown", "obeyed")
+    if mark.dumps_core:
+        element.set("core", "dumped")
+    if cpu_cap is not None:
+        element.set("cpu_cap", f"{cpu_cap:g}")
     return element
 
 
@@ -321,7 +374,7 @@ def _append_dhcp(ip: ET.Element, network: GuestNetwork) -> None:
 
 
 def _network_facts(xml: str) -> tuple[str, str, frozenset[str], frozenset[tuple[str, str]]] | None:
-    root = _parse(xml)
+    root = parsed(xml)
     if root is None:
         return None
     bridge, forward = root.find("bridge"), root.find("forward")
@@ -344,7 +397,8 @@ def _interface(ip: ET.Element) -> str:
     return str(ip_interface(f"{ip.get('address', '')}/{length}"))
 
 
-def _parse(xml: str) -> ET.Element | None:
+def parsed(xml: str) -> ET.Element | None:
+    """Return the root of XML that libvirt wrote; None if it is none, or has a document type."""
     if "<!" in xml.replace("<!--", ""):  # a document type or CDATA; libvirt itself writes neither
         return None
     try:
@@ -357,6 +411,7 @@ def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
     ET.SubElement(parent, tag, attributes).text = text
 
 
-def _pretty(root: ET.Element) -> str:
+def pretty(root: ET.Element) -> str:
+    """Return XML as text, indented."""
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"

@@ -57,8 +57,12 @@ def qemu_census(conn: libvirt.virConnect, mark_of: MarkOf) -> Census:
     return [_told_apart(one) for one in seen], [domain for domain, _ in domains]
 
 
-def xen_census(conn: libvirt.virConnect, mark_of: MarkOf) -> Census:
-    """Return our domains, and all."""
+def xen_census(conn: libvirt.virConnect, mark_of: MarkOf, busy: set[str]) -> Census:
+    """Return our domains, and all.
+
+    Nothing that would have to wait is asked of those whose UUID is in `busy`: their counters are 0.
+    One that libvirt itself has kept waiting for is added: 30 s are too long to wait again.
+    """
     domains = conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
     marked = [(domain, mark) for domain in domains if (mark := mark_of(domain)) is not None]
     paused = _paused(conn) if marked else frozenset()
@@ -66,7 +70,7 @@ def xen_census(conn: libvirt.virConnect, mark_of: MarkOf) -> Census:
     for domain, mark in marked:
         resting = domain.UUIDString() in paused
         state = GuestState.PAUSED if resting else GuestState.RUNNING
-        seen.append(Seen(domain, mark, state, *_xen_counters(domain)))
+        seen.append(Seen(domain, mark, state, *_xen_counters(domain, busy)))
     return [_told_apart(one) for one in seen], domains
 
 
@@ -117,13 +121,16 @@ def _counter(stats: Mapping[str, Any], direction: str) -> int:
     return sum(stats.get(f"net.{card}.{direction}.bytes", 0) for card in cards)
 
 
-def _xen_counters(domain: libvirt.virDomain) -> tuple[int, int]:
+def _xen_counters(domain: libvirt.virDomain, busy: set[str]) -> tuple[int, int]:
     """Return the bytes that all of a domain's cards received and sent; 0 if it has just ended."""
     received = sent = 0
-    with suppress(libvirt.libvirtError):
-        for card in _cards(domain):
+    try:
+        for card in _cards(domain) if domain.UUIDString() not in busy else ():
             counters: Any = domain.interfaceStats(card)
             received, sent = received + counters[0], sent + counters[4]
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_TIMEOUT:
+            busy.add(domain.UUIDString())
     return received, sent
 
 

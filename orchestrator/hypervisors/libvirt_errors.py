@@ -1,4 +1,4 @@
-"""What libvirt's errors mean, and what to do about them, where that is known."""
+"""What kind of failure one of libvirt's errors is; what its text means is in `libvirt_faults`."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -18,29 +18,6 @@ _UNREACHABLE_CODES = frozenset(
         libvirt.VIR_ERR_AUTH_UNAVAILABLE,
     }
 )
-_HINTS = (  # what libvirt's text contains (in lower case), and what to do about it
-    ("virtlogd-sock", "start virtlogd: run `make setup`"),
-    ("failed to connect socket", "start libvirtd on that host: run `make setup` there"),
-    ("no connection driver", "check the URI; for this machine it is qemu:///system"),
-    ("connection refused", "is the host up, and libvirtd (or ssh) listening there?"),
-    ("system bus", "polkit does not run there: connect as root"),
-    ("polkit", "join the group libvirt, or run as root"),
-    ("authentication", "check the credentials for this URI, and that you are in group libvirt"),
-    ("cannot allocate memory", "the host has too little free memory; stop a guest or lower memory"),
-    ("network not found", "apply the lab first, or name a network that exists there"),
-    ("is not active", "start it with `virsh net-start`"),
-    ("permission denied", "QEMU's user must be able to read the image and enter its folders"),
-    ("no space left", "free some there, or remove images that nothing uses"),
-    ("no such file", "is the image on that host? one that was sent there is sent again"),
-    ("could not open", "is the image on that host, readable by QEMU's user?"),
-    ("virstorage", "that libvirt has no storage driver, which images and disks need: install it"),
-    ("kvm", "KVM does not work there; use virt `qemu` (`edgewake doctor` says more)"),
-)
-
-
-def hint(text: str) -> str:
-    """Return what to do about an error text of libvirt's; empty if that is not known."""
-    return next((advice for words, advice in _HINTS if words in text.lower()), "")
 
 
 def is_unreachable(error: libvirt.libvirtError) -> bool:

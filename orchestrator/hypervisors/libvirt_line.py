@@ -8,6 +8,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import libvirt
 
@@ -18,10 +19,11 @@ from orchestrator.hypervisors.libvirt_pool import qemu_user
 
 KEEPALIVE_S, KEEPALIVE_COUNT = 5, 3  # a silent host counts as lost after about 20 s
 
+CRASHED = "crashed"
 _ENDS = {
     libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: "shut down",
     libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED: "destroyed",
-    libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: CRASHED,
     libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED: "migrated",
     libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: "saved",
     libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: "failed",
@@ -56,15 +58,18 @@ def _event_loop() -> threading.Thread:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An open connection, what undoes its registration, and a fact about the host behind it.
+    """An open connection, what undoes its registration, and facts about the host behind it.
 
     `user` is the user and group id that guests run as there, if libvirt gives them another than its
     own, and then also gives them their files unless told not to (its DAC driver); else None.
+    `machine` is its architecture as libvirt names it, `cores` its number of processors.
     """
 
     conn: libvirt.virConnect
     lifecycle: int
     user: tuple[int, int] | None
+    machine: str
+    cores: int
 
 
 class LibvirtTransport:
@@ -100,7 +105,9 @@ class LibvirtTransport:
                 conn.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
             event = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
             lifecycle = conn.domainEventRegisterAny(None, event, on_lifecycle, None)
-            line = Line(conn, lifecycle, qemu_user(conn.getCapabilities()))
+            node: Any = conn.getInfo()  # the binding's annotation is wrong here
+            user = qemu_user(conn.getCapabilities())
+            line = Line(conn, lifecycle, user, machine=str(node[0]), cores=int(node[2]))
             conn.registerCloseCallback(on_close, None)
         except libvirt.libvirtError as error:
             raise Unopened(explained(uri, error_text(error))) from error

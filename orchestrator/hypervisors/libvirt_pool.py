@@ -222,6 +222,22 @@ def pool_xml(owner: str, folder: Path) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
+def folder_pool(conn: libvirt.virConnect, name: str, folder: str) -> libvirt.virStoragePool:
+    """Return a pool on a folder that the host has anyway, as it is now.
+
+    Anybody's will do; else one of that name is made: transient, and kept for the next time.
+    """
+    with suppress(libvirt.libvirtError):
+        pool = conn.storagePoolLookupByTargetPath(folder)
+        pool.refresh()
+        return pool
+    root = ET.Element("pool", type="dir")
+    ET.SubElement(root, "name").text = name
+    ET.SubElement(root, "uuid").text = pool_uuid(name)
+    ET.SubElement(ET.SubElement(root, "target"), "path").text = folder
+    return conn.storagePoolCreateXML(ET.tostring(root, encoding="unicode"))
+
+
 def qemu_user(capabilities: str) -> tuple[int, int] | None:
     """Return the user and group id that guests run as, from a host's capabilities.
 

@@ -17,7 +17,8 @@ import libvirt
 
 from orchestrator.errors import HostUnreachable
 from orchestrator.hypervisors.connection import Connection, Unopened
-from orchestrator.hypervisors.connection_hints import explained, hint
+from orchestrator.hypervisors.connection_hints import explained
+from orchestrator.hypervisors.libvirt_faults import connection_hint
 from orchestrator.hypervisors.libvirt_line import LibvirtTransport, error_text
 
 PROBE_S = 20.0  # the whole conversation; each question takes a round trip
@@ -77,7 +78,7 @@ def ask(host: str, uri: str, timeout_s: float = PROBE_S) -> Answers:
         text = f"timed out: no answer within {timeout_s:g} s"
     except Unopened as error:
         text = str(error)
-    raise HostUnreachable(host, f"no connection to {uri}: {text}", hint=hint(text))
+    raise HostUnreachable(host, f"no connection to {uri}: {text}", hint=connection_hint(text))
 
 
 def _answer(future: "Future[Answers]", uri: str) -> None:

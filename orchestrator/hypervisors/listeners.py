@@ -14,10 +14,13 @@ class Listeners:
     """Tells each listener of each event, in order, from one thread of its own.
 
     `host` names the thread. `before` is called with each event on that thread, before anybody is
-    told. Safe to use from many threads; no method waits for a listener.
+    told, and returns what they are told. Safe to use from many threads; no method waits for a
+    listener.
     """
 
-    def __init__(self, host: str, before: Callable[[HostEvent], None] = lambda _: None) -> None:
+    def __init__(
+        self, host: str, before: Callable[[HostEvent], HostEvent] = lambda event: event
+    ) -> None:
         self._host = host
         self._before = before
         self._lock = threading.Lock()
@@ -44,7 +47,7 @@ class Listeners:
 
     def _deliver(self) -> None:
         while (event := self._events.get()) is not None:
-            self._before(event)
+            event = self._before(event)
             for listener in self._listeners:
                 try:
                     listener(event)

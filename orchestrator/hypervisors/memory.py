@@ -3,12 +3,14 @@
 For tests of everything above the seam, for trying a lab file without a machine, and for measuring
 our own share of a wake. A `MemoryMachine` is the machine: it outlives drivers, so a restart can be
 played. A `MemoryHypervisor` is a driver on it, with levers (`fail`, `unreachable`, `kill`,
-`hold`, `transfer`, `say`) that make happen what a real host does by itself.
+`hold`, `transfer`, `say`, `write_key`) that make happen what a real host does by itself.
 """
 
 import logging
+import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -18,8 +20,11 @@ from orchestrator.hypervisors.base import (
     GuestEnded,
     HostBack,
     HostLost,
+    Hypervisor,
     Listener,
+    Sent,
     Stamp,
+    Tell,
 )
 from orchestrator.hypervisors.consoles import CONSOLE_BYTES
 from orchestrator.hypervisors.listeners import Listeners
@@ -34,6 +39,8 @@ from orchestrator.model import (
     RunningGuest,
 )
 
+MIGRATE_LOOK_S = 0.005  # between two words about a migration
+
 log = logging.getLogger(__name__)
 
 
@@ -47,6 +54,37 @@ class _Remembered:
     started_at: float = 0.0
     rx_bytes: int = 0
     tx_bytes: int = 0
+    keys: dict[str, bytes] = field(default_factory=dict)
+
+
+class MemoryKey:
+    """A key that is watched: a `base.KeyWatch` that `changed` wakes."""
+
+    def __init__(self, read: Callable[[], bytes | None], leave: "Callable[[MemoryKey], None]"):
+        self._read = read
+        self._leave = leave
+        self._news = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Return the file that is readable when there is news of the key."""
+        return self._news
+
+    def value(self) -> bytes | None:
+        """Take the news; return what the key holds, None if it is not there."""
+        os.eventfd_read(self._news)
+        return self._read()
+
+    def changed(self) -> None:
+        """Let it be known that the key may have changed; with the machine's lock held."""
+        os.eventfd_write(self._news, 1)
+
+    def close(self) -> None:
+        """Let go of the key. May be called twice."""
+        self._leave(self)
+
+    def closed(self) -> None:
+        """Close the file; with the machine's lock held, and once."""
+        os.close(self._news)
 
 
 @dataclass(slots=True)
@@ -61,6 +99,7 @@ class MemoryMachine:
     networks: dict[str, tuple[str, GuestNetwork | None]] = field(default_factory=dict)
     consoles: dict[str, bytes] = field(default_factory=dict)
     drivers: tuple["MemoryHypervisor", ...] = ()
+    watched: set[MemoryKey] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
     turns: Turns = field(default_factory=Turns)
 
@@ -74,8 +113,8 @@ class MemoryHypervisor:
     """One host of the lab, in memory; see `base.Hypervisor` for the contract.
 
     `boot_s` is how long `start` takes (seconds); `fail`, unless empty, is why the next starts fail;
-    both may be set at any time. Drivers given the same `machine` see the same guests. A guest ended
-    by `stop` is not reported as `GuestEnded`.
+    `migrate_s` is how long it takes to send a guest here. All may be set at any time. Drivers given
+    the same `machine` see the same guests. A guest ended by `stop` is not reported as `GuestEnded`.
     """
 
     def __init__(
@@ -86,12 +125,14 @@ class MemoryHypervisor:
         machine: MemoryMachine | None = None,
         boot_s: float = 0.0,
         fail: str = "",
+        migrate_s: float = 0.0,
     ) -> None:
         self.host = host
         self.owner = owner
         self.machine = machine or MemoryMachine()
         self.boot_s = boot_s
         self.fail = fail
+        self.migrate_s = migrate_s
         self.starts: list[str] = []  # every instance ever built here, in order
         self._unreachable = ""
         self._closed = False
@@ -131,7 +172,8 @@ class MemoryHypervisor:
                     return
                 self._check_start(guest)
                 self.machine.saved.pop(guest.name, None)
-                kept = self.machine.guests[guest.name] = _Remembered(guest)
+                keys = {key: value.encode() for key, value in guest.boot.xenstore}
+                kept = self.machine.guests[guest.name] = _Remembered(guest, keys=keys)
                 self.machine.consoles[guest.name] = b""
                 self.starts.append(guest.name)
             with ExitStack() as undo:
@@ -182,6 +224,30 @@ class MemoryHypervisor:
                 self.machine.guests[instance] = self.machine.saved.pop(instance)
             kept.state = GuestState.RUNNING
 
+    def migrate(self, guest: Guest, to: Hypervisor, tell: Tell) -> None:
+        """Send a guest of ours to another host in memory, `migrate_s` of that one long."""
+        name, what = guest.name, f"migrate {guest.name} to {guest.mark.host}"
+        if not isinstance(to, MemoryHypervisor) or to.machine is self.machine:
+            raise self._refused(f"{what}: that is no other host in memory", "boot it there")
+        with self.machine.turns.of(name), to.machine.turns.of(name), ExitStack() as undo:
+            with self.machine.lock:
+                self._check_reachable()
+                leaving = self._ours(self.machine.guests, name)
+                if leaving is None or leaving.state is not GuestState.RUNNING:
+                    raise self._refused(f"{what}: it does not run there", "start it first")
+            coming = to._expect(guest)
+            undo.callback(to._forget, coming)
+            self._send(leaving, to, tell)
+            first, second = sorted((self.machine, to.machine), key=id)  # or two could meet
+            with first.lock, second.lock:
+                self._check_leaving(leaving, to)
+                coming.rx_bytes, coming.tx_bytes = leaving.rx_bytes, leaving.tx_bytes
+                coming.runs, coming.started_at = True, leaving.started_at
+                to.machine.consoles[name] = self.machine.consoles.get(name, b"")
+                del self.machine.guests[name]
+                self._report(leaving, "migrated", but=self)
+            undo.pop_all()
+
     def saved(self) -> tuple[Mark, ...]:
         """Return the marks of our guests that sleep on the machine's "disk"."""
         with self.machine.lock:
@@ -212,6 +278,16 @@ class MemoryHypervisor:
         with self.machine.lock:
             return self.machine.consoles.get(instance, b"")
 
+    def watch_key(self, instance: str, key: str) -> MemoryKey:
+        """Return a Xenstore key of a guest of ours, such as ``data/ready``, to be watched."""
+        with self.machine.lock:
+            self._check_reachable()
+            if self._ours(self.machine.guests, instance) is None:
+                raise self._refused(f"{instance} does not run there", "start it first")
+            watch = MemoryKey(lambda: self._key(instance, key), self._unwatch)
+            self.machine.watched.add(watch)
+            return watch
+
     def watch(self, listener: Listener) -> None:
         """Call `listener` for each event from now on; an unreachable host is the first event."""
         with self.machine.lock:
@@ -229,10 +305,10 @@ class MemoryHypervisor:
 
     # --- levers -----------------------------------------------------------------------------------
 
-    def kill(self, instance: str, why: str = "crashed") -> None:
+    def kill(self, instance: str, why: str = "crashed", *, dump: str = "") -> None:
         """Let a guest end by itself; KeyError if there is none of that name."""
         with self.machine.lock:
-            self._report(self.machine.guests.pop(instance), why)
+            self._report(self.machine.guests.pop(instance), why, dump=dump)
 
     def hold(self, instance: str) -> None:
         """Pause a guest behind every driver's back; KeyError if there is none of that name."""
@@ -252,10 +328,17 @@ class MemoryHypervisor:
             before = self.machine.consoles.get(instance, b"")
             self.machine.consoles[instance] = (before + text.encode())[-CONSOLE_BYTES:]
 
+    def write_key(self, instance: str, key: str, value: str) -> None:
+        """Let a guest write a key of its Xenstore; KeyError if there is none of that name."""
+        with self.machine.lock:
+            self.machine.guests[instance].keys[key] = value.encode()
+            self._tell_watchers()
+
     def unreachable(self, why: str = "no route to host") -> None:
         """Cut the host off until `reachable`; its guests go on running."""
         with self.machine.lock:
             self._unreachable = why
+            self._tell_watchers()
             self._listeners.tell(HostLost(self.host.name, why))
 
     def reachable(self) -> None:
@@ -296,6 +379,22 @@ class MemoryHypervisor:
         kept = guests.get(instance)
         return kept if kept is not None and self._is_ours(kept) else None
 
+    def _key(self, instance: str, key: str) -> bytes | None:
+        with self.machine.lock:
+            self._check_reachable()
+            kept = self._ours(self.machine.guests, instance)
+            return kept.keys.get(key) if kept else None
+
+    def _tell_watchers(self) -> None:
+        for watch in self.machine.watched:
+            watch.changed()
+
+    def _unwatch(self, watch: MemoryKey) -> None:
+        with self.machine.lock:
+            if watch in self.machine.watched:
+                self.machine.watched.remove(watch)
+                watch.closed()
+
     def _resume(self, kept: _Remembered) -> None:
         """Let a guest that was built run, unless something happened to it or its host meanwhile."""
         name = kept.guest.name
@@ -305,6 +404,34 @@ class MemoryHypervisor:
                 raise self._refused(f"start {name}: it ended while it was built", "")
             kept.runs, kept.started_at = True, time.monotonic()
             self.say(name, f"{name} is up\n")
+
+    def _expect(self, guest: Guest) -> _Remembered:
+        """Make room for a guest that another host is about to send."""
+        with self.machine.lock:
+            self._check_reachable()
+            if self._runs_already(guest):
+                raise self._refused(f"{guest.name} runs there already", "stop one of the two")
+            self._check_start(guest)
+            self.machine.saved.pop(guest.name, None)
+            coming = self.machine.guests[guest.name] = _Remembered(guest)
+            return coming
+
+    def _send(self, leaving: _Remembered, to: "MemoryHypervisor", tell: Tell) -> None:
+        """Take the time that a migration takes, and tell how far it is."""
+        began = time.monotonic()
+        total = leaving.guest.boot.memory_mib * 2**20
+        while (passed := time.monotonic() - began) < to.migrate_s:
+            self._check_leaving(leaving, to)
+            if not tell(Sent(round(total * (1 - passed / to.migrate_s)), total)):
+                raise self._refused(f"migrate {leaving.guest.name}: called off", "")
+            time.sleep(MIGRATE_LOOK_S)
+
+    def _check_leaving(self, leaving: _Remembered, to: "MemoryHypervisor") -> None:
+        """Raise unless a guest that is being sent is still there, and both hosts are."""
+        self._check_reachable()
+        to._check_reachable()
+        if self.machine.guests.get(leaving.guest.name) is not leaving:
+            raise self._refused(f"migrate {leaving.guest.name}: it ended meanwhile", "")
 
     def _forget(self, kept: _Remembered) -> None:
         with self.machine.lock:
@@ -350,13 +477,20 @@ class MemoryHypervisor:
         return (mark.owner, mark.host) == (self.owner, self.host.name)
 
     def _report(
-        self, kept: _Remembered, why: str, *, but: "MemoryHypervisor | None" = None
+        self,
+        kept: _Remembered,
+        why: str,
+        *,
+        but: "MemoryHypervisor | None" = None,
+        dump: str = "",
     ) -> None:
         """Tell every driver whose guest this was, as libvirt tells every connection."""
+        self._tell_watchers()
         for driver in self.machine.drivers:
             reached = driver is not but and not driver._unreachable
             if reached and kept.runs and driver._is_ours(kept):
-                driver._listeners.tell(GuestEnded(driver.host.name, kept.guest.name, why))
+                event = GuestEnded(driver.host.name, kept.guest.name, why, dump)
+                driver._listeners.tell(event)
 
     def _refused(self, message: str, hint: str) -> StartFailed:
         return StartFailed(self.host.name, message, hint=hint)

@@ -28,7 +28,16 @@ from urllib.parse import urlsplit
 
 from orchestrator.errors import HostUnreachable, HypervisorError, StartFailed
 from orchestrator.hypervisors import solo5
-from orchestrator.hypervisors.base import Depth, GuestEnded, HostLost, Listener, Stamp
+from orchestrator.hypervisors.base import (
+    Depth,
+    GuestEnded,
+    HostLost,
+    Hypervisor,
+    KeyWatch,
+    Listener,
+    Stamp,
+    Tell,
+)
 from orchestrator.hypervisors.bridges import Link, Links
 from orchestrator.hypervisors.consoles import CONSOLE_BYTES, ConsoleLogs
 from orchestrator.hypervisors.guest_bridge import GuestBridge, bridge_of
@@ -176,6 +185,12 @@ class SptHypervisor:
             _signal(record, signal.SIGCONT)
             self._records.write(instance, record_text(replace(record, asleep=False)))
 
+    def migrate(self, guest: Guest, to: Hypervisor, tell: Tell) -> None:  # noqa: ARG002
+        """Raise `StartFailed`: the tender cannot hand a guest over."""
+        raise self._refused(
+            f"{guest.name} cannot be migrated: solo5-spt has no live migration", "boot it elsewhere"
+        )
+
     def saved(self) -> tuple[Mark, ...]:
         """Return nothing: no guest here sleeps on the disk."""
         return ()
@@ -199,6 +214,14 @@ class SptHypervisor:
         """Return the last 64 KiB of a guest's console, also after its end; empty if unknown."""
         with self._translated(f"console of {instance}"):
             return self._consoles.tail(instance)
+
+    def watch_key(self, instance: str, key: str) -> KeyWatch:
+        """Raise `StartFailed`: only Xen has a Xenstore."""
+        raise StartFailed(
+            self.host.name,
+            f"{instance} has no Xenstore, and so no key {key}",
+            hint="use another readiness probe",
+        )
 
     def watch(self, listener: Listener) -> None:
         """Call `listener` for each event from now on, from a thread of the back end's own."""

@@ -48,7 +48,7 @@ from orchestrator.errors import StoreError
 from orchestrator.model import Event, Instance, InstanceState
 from orchestrator.store.base import Drain, Quarantine, Stored
 
-SCHEMA = "2"  # grows by one with every change of the tables below; see `_MIGRATIONS`
+SCHEMA = "3"  # grows by one with every change of the tables below; see `_MIGRATIONS`
 JOURNAL_KEPT = 100_000  # rows of the journal that are always there to be read
 PRUNE_EVERY = 1_000  # rows between two prunings, so that almost no record() pays for one
 BUSY_TIMEOUT_MS = 5_000  # how long to wait for a tool (sqlite3, a backup) that holds the file
@@ -74,6 +74,7 @@ _INSTANCES = Table(
     Column("created_at", Float, nullable=False),
     Column("address6", String),
     Column("ready_at", Float),
+    Column("moving_to", String),
 )
 _QUARANTINES = Table(
     "quarantines",
@@ -101,8 +102,11 @@ _JOURNAL = Table(
     Column("data", Text, nullable=False),
 )
 
-# What each older schema lacks: the tables to make on the way to the next one.
-_MIGRATIONS: Mapping[str, tuple[str, Sequence[Table]]] = {"1": ("2", (_DRAINS,))}
+# What each older schema lacks: the tables and columns to make on the way to the next one.
+_MIGRATIONS: Mapping[str, tuple[str, Sequence[Table], Sequence[str]]] = {
+    "1": ("2", (_DRAINS,), ()),
+    "2": ("3", (), ("ALTER TABLE instances ADD COLUMN moving_to VARCHAR",)),
+}
 
 _SAVE = insert(_INSTANCES)
 _SAVE = _SAVE.on_conflict_do_update(
@@ -288,8 +292,10 @@ class SqlStore:
         """Bring a file of an older schema up to ours; StoreError if we know no way."""
         schema = found
         while schema in _MIGRATIONS:
-            schema, made = _MIGRATIONS[schema]
-            _SCHEMA.create_all(self._writer, made)
+            schema, tables, columns = _MIGRATIONS[schema]
+            _SCHEMA.create_all(self._writer, tables)
+            for column in columns:
+                self._writer.execute(text(column))
         if schema != found:
             self._writer.execute(_SET, {"key": "schema", "value": schema})
         if schema != SCHEMA:
@@ -384,6 +390,7 @@ def _row(instance: Instance) -> dict[str, object]:
         "created_at": instance.created_at,
         "address6": str(instance.address6) if instance.address6 else None,
         "ready_at": instance.ready_at,
+        "moving_to": instance.to or None,
     }
 
 
@@ -398,6 +405,7 @@ def _instance(row: Mapping[Any, Any]) -> Instance:
         created_at=row["created_at"],
         address6=IPv6Address(row["address6"]) if row["address6"] else None,
         ready_at=row["ready_at"],
+        to=row["moving_to"] or "",
     )
 
 

@@ -4,9 +4,10 @@ The subclass's module provides a fixture `rig`: one machine, and what a test may
 behind the driver's back. `rig.patience_s` bounds every wait for something that a guest does.
 """
 
+import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -16,7 +17,14 @@ import pytest
 
 from orchestrator.errors import HostUnreachable, StartFailed
 from orchestrator.hypervisors.abilities import probe
-from orchestrator.hypervisors.base import Depth, GuestEnded, HostEvent, Hypervisor
+from orchestrator.hypervisors.base import (
+    Depth,
+    GuestEnded,
+    HostEvent,
+    Hypervisor,
+    KeyWatch,
+    Sent,
+)
 from orchestrator.model import Guest, GuestState, Host
 
 
@@ -372,6 +380,133 @@ class HypervisorContract:
         heard.wait(lambda event: type(event).__name__ == "HostLost", rig.patience_s)
 
 
+class TwoHosts(Rig, Protocol):
+    """Two machines for tests, with one network for the guests of both: `host`, and `other`."""
+
+    other: Host
+    can_call_off: bool
+
+    def other_driver(self) -> Hypervisor:
+        """Return a new driver on the other machine."""
+        ...
+
+    def dead_other(self) -> Hypervisor:
+        """Return a driver for the other machine that cannot reach it."""
+        ...
+
+    def to_foreign_guest(self, name: str) -> None:
+        """Start a guest that carries no mark on the other machine."""
+        ...
+
+    def state_of(self, guest: Guest) -> str:
+        """Return something that only this run of a guest knows, from the guest itself."""
+        ...
+
+
+def elsewhere(guest: Guest, host: Host) -> Guest:
+    """Return a guest as another host would have it."""
+    return replace(guest, mark=replace(guest.mark, host=host.name))
+
+
+def unwatched(_sent: Sent) -> bool:
+    """Want a migration whatever it tells."""
+    return True
+
+
+class MigrateContract:
+    """Subclass it where the fixture `rig` is, of two hosts."""
+
+    @pytest.fixture
+    def here(self, rig: TwoHosts) -> Hypervisor:
+        """Return a driver with a guest that runs and answers."""
+        driver = rig.driver()
+        driver.set_network(rig.host.network)
+        driver.start(rig.guest(), unheard)
+        assert rig.state_of(rig.guest())
+        return driver
+
+    @pytest.fixture
+    def there(self, rig: TwoHosts) -> Hypervisor:
+        driver = rig.other_driver()
+        driver.set_network(rig.other.network)
+        return driver
+
+    def test_a_guest_goes_on_elsewhere_and_comes_back(
+        self, rig: TwoHosts, here: Hypervisor, there: Hypervisor
+    ) -> None:
+        heard, heard_there = Heard(), Heard()
+        here.watch(heard)
+        there.watch(heard_there)
+        guest = rig.guest()
+        moved, before = elsewhere(guest, rig.other), rig.state_of(guest)
+        printed = here.console(guest.name)
+        here.migrate(moved, there, unwatched)
+        assert here.running() == ()
+        assert [(run.mark, run.state) for run in there.running()] == [
+            (moved.mark, GuestState.RUNNING)
+        ]
+        assert rig.state_of(guest) == before
+        assert there.console(guest.name).startswith(printed[:100])
+        assert not rig.has_guest(guest.name)
+        there.migrate(guest, here, unwatched)
+        assert there.running() == ()
+        assert [run.mark for run in here.running()] == [guest.mark]
+        assert rig.state_of(guest) == before
+        assert heard.ended() == heard_there.ended() == []
+
+    def test_its_end_is_heard_where_it_is(
+        self, rig: TwoHosts, here: Hypervisor, there: Hypervisor
+    ) -> None:
+        heard, heard_there = Heard(), Heard()
+        here.watch(heard)
+        there.watch(heard_there)
+        here.migrate(elsewhere(rig.guest(), rig.other), there, unwatched)
+        fresh = rig.other_driver()
+        assert names(fresh) == {rig.guest().name}
+        fresh.stop(rig.guest().name)
+        heard_there.wait(ends(rig.guest()), rig.patience_s)
+        assert (heard.ended(), there.running()) == ([], ())
+
+    def test_called_off_it_runs_on_where_it_was(
+        self, rig: TwoHosts, here: Hypervisor, there: Hypervisor
+    ) -> None:
+        if not rig.can_call_off:
+            here.migrate(elsewhere(rig.guest(), rig.other), there, lambda _sent: False)
+            assert names(there) == {rig.guest().name}
+            return
+        before, told = rig.state_of(rig.guest()), list[Sent]()
+
+        def no_more(sent: Sent) -> bool:
+            told.append(sent)
+            return False
+
+        with pytest.raises(StartFailed, match=f"migrate {rig.guest().name}"):
+            here.migrate(elsewhere(rig.guest(), rig.other), there, no_more)
+        assert told
+        assert names(here) == {rig.guest().name}
+        assert there.running() == ()
+        assert rig.state_of(rig.guest()) == before
+        here.migrate(elsewhere(rig.guest(), rig.other), there, unwatched)
+        assert names(there) == {rig.guest().name}
+
+    def test_what_cannot_be_sent_stays(
+        self, rig: TwoHosts, here: Hypervisor, there: Hypervisor
+    ) -> None:
+        moved = elsewhere(rig.guest(), rig.other)
+        never = replace(moved, name="never-was", mark=replace(moved.mark, instance="never-was"))
+        with pytest.raises(StartFailed, match=f"host {rig.host.name}: .*does not run there"):
+            here.migrate(never, there, unwatched)
+        with pytest.raises(StartFailed, match="boot it there"):
+            here.migrate(moved, rig.driver(), unwatched)
+        with pytest.raises(HostUnreachable, match=f"host {rig.other.name}"):
+            here.migrate(moved, rig.dead_other(), unwatched)
+        rig.to_foreign_guest(moved.name)
+        with pytest.raises(StartFailed, match=f"host {rig.other.name}: .*not ours"):
+            here.migrate(moved, there, unwatched)
+        assert names(here) == {rig.guest().name}
+        assert there.running() == ()
+
+
 def states(hypervisor: Hypervisor) -> dict[str, GuestState]:
     """Return what a driver says of the instances that are in the host's memory."""
     return {guest.mark.instance: guest.state for guest in hypervisor.running()}
@@ -485,3 +620,63 @@ class SleepContract:
         gone = probe(sleeper, "never-was", self.depths[0], lambda: True, 1.0)
         assert not gone.works
         assert "never-was" in gone.why
+
+
+class KeyRig(Rig, Protocol):
+    """A machine whose guests have a Xenstore."""
+
+    def write_key(self, guest: Guest, key: str, value: str) -> None:
+        """Write a key of a running guest, as it could itself."""
+        ...
+
+
+class KeyContract:
+    """Subclass it where the fixture `rig` is, if guests have a Xenstore."""
+
+    KEY = "data/contract"
+
+    @pytest.fixture
+    def guest(self, rig: KeyRig) -> Guest:
+        guest = rig.guest()
+        return replace(guest, boot=replace(guest.boot, xenstore=(("some/where", "as told"),)))
+
+    @pytest.fixture
+    def booted(self, rig: KeyRig, guest: Guest) -> Hypervisor:
+        """Return a driver with a guest that runs."""
+        driver = rig.driver()
+        driver.set_network(rig.host.network)
+        driver.start(guest, unheard)
+        return driver
+
+    @pytest.fixture
+    def key(self, booted: Hypervisor, guest: Guest) -> Iterator[KeyWatch]:
+        key = booted.watch_key(guest.name, self.KEY)
+        yield key
+        key.close()
+        key.close()
+
+    def test_a_key_is_seen_when_it_is_written_and_when_its_guest_ends(
+        self, rig: KeyRig, booted: Hypervisor, guest: Guest, key: KeyWatch
+    ) -> None:
+        def holds(value: bytes | None) -> bool:
+            return bool(select.select([key], [], [], rig.patience_s)[0]) and key.value() == value
+
+        assert holds(None)
+        for value in ("first", "second \\ 'x'"):
+            rig.write_key(guest, self.KEY, value)
+            eventually(lambda value=value: holds(value.encode()), rig.patience_s, "the new value")  # type: ignore[misc]
+        booted.stop(guest.name)
+        eventually(lambda: holds(None), rig.patience_s, "its end")
+
+    def test_a_guest_of_ours_that_runs_has_the_keys_that_it_is_to_read(
+        self, rig: KeyRig, booted: Hypervisor, guest: Guest
+    ) -> None:
+        key = booted.watch_key(guest.name, "some/where")
+        try:
+            eventually(lambda: key.value() == b"as told", rig.patience_s, "the key")
+        finally:
+            key.close()
+        with pytest.raises(StartFailed, match="does not run there"):
+            booted.watch_key(rig.guest(1).name, self.KEY)
+        with pytest.raises(StartFailed, match="does not run there"):
+            rig.driver(owner="someone-else").watch_key(guest.name, self.KEY)

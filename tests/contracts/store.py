@@ -58,9 +58,10 @@ class StoreContract:
             address6=IPv6Address("fd00::2"),
             ready_at=1_700_000_003.5,
         )
-        store.save(plain)
-        store.save(full)
-        assert set(store.load().instances) == {plain, full}
+        leaving = replace(instance_of(3), state=InstanceState.READY).migrating("edge2")
+        for each in (plain, full, leaving):
+            store.save(each)
+        assert set(store.load().instances) == {plain, full, leaving}
 
     def test_a_second_save_replaces_the_first(self, store: Store) -> None:
         booting = instance_of(1)

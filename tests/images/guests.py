@@ -78,7 +78,6 @@ _TWO_DEVICES = replace(
 _SPT = replace(ELF, solo5_target="spt", devices=(SERVICE_CARD,))
 _TOLD = replace(ELF, options=frozenset({"netdev.ip"}))
 _LOADER = _kernel("serve", kernel=Path("/images/hermit-loader"), initrd=Path("/images/web"))
-_LONG = (("SECRET", "x" * 1100),)
 _XEN, _SPT_HOST = Platform.XEN, Platform.SPT
 _IPXE = "ifopen net0 && set net0/ip {ip} && set net0/netmask {mask} && shell"
 
@@ -122,7 +121,6 @@ GUESTS = {
         request(),
     ),
     "rumprun-xen": Guest("rumprun", _kernel("-p 80"), request(Entry.XEN_PV, _XEN)),
-    "rumprun-xen-long": Guest("rumprun", _kernel(), request(Entry.XEN_PV, _XEN, config=_LONG)),
     "solo5-qemu": Guest("solo5", _kernel("verbose"), request()),
     "solo5-spt": Guest("solo5", _kernel(), request(Entry.SPT, _SPT_HOST), _SPT),
     "unikraft-qemu": Guest("unikraft", _kernel("-p 80"), request(config=WORDS)),

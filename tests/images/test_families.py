@@ -183,17 +183,11 @@ def test_what_is_refused_says_why(name: str, image: Image, asked: BootRequest, w
         family(name).boot_spec(image, ELF, asked)
 
 
-@pytest.mark.parametrize("name", ["mini-os", "unikraft", "linux", "other"])
+@pytest.mark.parametrize("name", ["mini-os", "unikraft", "linux", "other", "rumprun"])
 def test_the_short_command_line_of_a_pv_guest_is_kept(name: str) -> None:
     image = replace(KERNEL, cmdline="x" * 1024)
     with pytest.raises(ImageRefused, match="a Xen PV guest reads 1023"):
         family(name).boot_spec(image, ELF, request(Entry.XEN_PV, Platform.XEN))
-
-
-def test_a_rumprun_configuration_may_be_too_long_for_xenstore_as_well() -> None:
-    asked = request(Entry.XEN_PV, Platform.XEN, config=(("A", "x" * 4000),))
-    with pytest.raises(ImageRefused, match="a Xenstore key reads 4000"):
-        family("rumprun").boot_spec(KERNEL, ELF, asked)
 
 
 # --- files and manifests ----------------------------------------------------------------------

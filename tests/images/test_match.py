@@ -17,6 +17,7 @@ KVM = HostTraits(Platform.QEMU, kvm=True)
 XEN = HostTraits(Platform.XEN)
 XEN_DHCP = HostTraits(Platform.XEN, dhcp=True)
 SPT = HostTraits(Platform.SPT)
+ARM = HostTraits(Platform.QEMU, Architecture.AARCH64)
 
 KERNEL = Image("web", kernel=Path("/images/web"))
 TOLD = replace(KERNEL, template="ip={ip}")
@@ -91,6 +92,25 @@ def test_what_runs(
     assert match(image, facts, family(name).traits, host, 128) == Match(entry)
 
 
+def test_a_core_dump_is_taken_of_pv_guests_on_xen_alone() -> None:
+    linux = family("linux").traits
+    both = elf(Entry.PVH, Entry.XEN_PV, bits=64)
+
+    def dumped(facts: ImageFacts, host: HostTraits) -> Match:
+        return match(KERNEL, facts, linux, host, 128, dumps_core=True)
+
+    assert dumped(PV, XEN) == Match(Entry.XEN_PV)
+    assert dumped(both, XEN) == Match(Entry.XEN_PV), "by PVH without a dump"
+    refused = dumped(PVH, XEN).why_not
+    assert refused.startswith("a core dump is wanted when it crashes, and it can be entered by PVH")
+    for host in (QEMU, KVM):
+        refused = dumped(PVH, host).why_not
+        assert "wanted when it crashes, and a QEMU host takes none" in refused
+        assert "place it on a Xen host" in refused
+    solo5 = match(KERNEL, SOLO5_SPT, family("solo5").traits, SPT, 128, dumps_core=True)
+    assert "and a host that runs the solo5-spt tender takes none" in solo5.why_not
+
+
 NO_DHCP = "it can be told no address, and the host's network has no DHCP"
 LEGACY = "its old virtio driver does not find it; take 'machine:' away"
 
@@ -99,6 +119,10 @@ NO = [
      "It is a Firecracker build."),
     ("linux", KERNEL, replace(PVH, architecture=Architecture.AARCH64), QEMU,
      "it was built for aarch64, and the host has x86_64 processors"),
+    ("linux", KERNEL, BZIMAGE, ARM,
+     "it was built for x86_64, and the host has aarch64 processors; build it for those"),
+    ("nanos", DISK, BOOT_DISK, replace(ARM, dhcp=True),
+     "it boots from its disk by BIOS, and the host has aarch64 processors, without one"),
     ("mirage", KERNEL, replace(SOLO5_VIRTIO, container=Container.GZIP), QEMU,
      "compressed by gzip, and QEMU's -kernel hangs on that in silence; unpack it"),
     ("mirage", KERNEL, replace(SOLO5_SPT, container=Container.GZIP), SPT,

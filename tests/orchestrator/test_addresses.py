@@ -49,15 +49,15 @@ ALL_FOUR = {IPv4Address("10.0.0.10") + number for number in range(4)}
 def test_a_service_gets_its_last_address_back_even_while_it_rests() -> None:
     pools = AddressPools()
     had = pools.take(FOUR, "web", 0.0)
-    pools.give_back("edge1", had, "web", rest_until=1000.0)
+    pools.give_back(had, "web", rest_until=1000.0)
     assert pools.take(FOUR, "web", 1.0) == had
 
 
 def test_the_most_recent_of_several_comes_back_first() -> None:
     pools = AddressPools()
     one, two = pools.take(FOUR, "web", 0.0), pools.take(FOUR, "web", 0.0)
-    pools.give_back("edge1", two, "web", 0.0)
-    pools.give_back("edge1", one, "web", 0.0)
+    pools.give_back(two, "web", 0.0)
+    pools.give_back(one, "web", 0.0)
     assert [pools.take(FOUR, "web", 1.0) for _ in range(2)] == [one, two]
 
 
@@ -74,7 +74,7 @@ def test_the_first_choice_is_the_same_after_all_state_was_lost() -> None:
 def test_never_used_addresses_go_before_rested_ones() -> None:
     pools = AddressPools()
     had = pools.take(FOUR, "a", 0.0)
-    pools.give_back("edge1", had, "a", 0.0)
+    pools.give_back(had, "a", 0.0)
     others = {pools.take(FOUR, name, 10.0) for name in "bcd"}
     assert others == ALL_FOUR - {had}
     assert pools.take(FOUR, "e", 10.0) == had
@@ -84,7 +84,7 @@ def test_the_one_that_rested_longest_goes_first() -> None:
     pools = AddressPools()
     had = {name: pools.take(FOUR, name, 0.0) for name in "abcd"}
     for name, until in (("a", 30.0), ("b", 10.0), ("c", 40.0), ("d", 20.0)):
-        pools.give_back("edge1", had[name], name, until)
+        pools.give_back(had[name], name, until)
     order = [pools.take(FOUR, f"new-{number}", 100.0) for number in range(4)]
     assert order == [had["b"], had["d"], had["a"], had["c"]]
 
@@ -92,7 +92,7 @@ def test_the_one_that_rested_longest_goes_first() -> None:
 def test_a_rest_ends_exactly_when_it_was_said_to() -> None:
     one = host_of("10.0.0.10", "10.0.0.10")
     pools = AddressPools()
-    pools.give_back("edge1", pools.take(one, "web", 0.0), "web", rest_until=50.0)
+    pools.give_back(pools.take(one, "web", 0.0), "web", rest_until=50.0)
     with pytest.raises(PoolExhausted):
         pools.take(one, "other", 49.999)
     assert pools.take(one, "other", 50.0) == IPv4Address("10.0.0.10")
@@ -102,7 +102,7 @@ def test_a_promised_rest_is_not_shortened_by_a_later_give_back() -> None:
     one = host_of("10.0.0.10", "10.0.0.10")
     pools = AddressPools()
     for until in (50.0, 5.0):
-        pools.give_back("edge1", pools.take(one, "web", 0.0), "web", until)
+        pools.give_back(pools.take(one, "web", 0.0), "web", until)
     with pytest.raises(PoolExhausted):
         pools.take(one, "other", 49.0)
 
@@ -111,10 +111,10 @@ def test_giving_back_twice_or_what_another_has_does_nothing() -> None:
     one = host_of("10.0.0.10", "10.0.0.10")
     pools = AddressPools()
     address = pools.take(one, "web", 0.0)
-    pools.give_back("edge1", address, "web", 0.0)
-    pools.give_back("edge1", address, "web", 999.0)
+    pools.give_back(address, "web", 0.0)
+    pools.give_back(address, "web", 999.0)
     assert pools.take(one, "other", 1.0) == address
-    pools.give_back("edge1", address, "web", 0.0)
+    pools.give_back(address, "web", 0.0)
     with pytest.raises(PoolExhausted):
         pools.take(one, "third", 1.0)
 
@@ -122,8 +122,8 @@ def test_giving_back_twice_or_what_another_has_does_nothing() -> None:
 def test_an_exhausted_pool_says_how_many_and_until_when() -> None:
     pools = AddressPools()
     had = {name: pools.take(FOUR, name, 0.0) for name in "abcd"}
-    pools.give_back("edge1", had["a"], "a", 130.0)
-    pools.give_back("edge1", had["b"], "b", 112.5)
+    pools.give_back(had["a"], "a", 130.0)
+    pools.give_back(had["b"], "b", 112.5)
     with pytest.raises(PoolExhausted) as caught:
         pools.take(FOUR, "e", 100.0)
     assert str(caught.value) == (
@@ -165,9 +165,30 @@ def test_two_hosts_on_one_subnet_have_pools_of_their_own() -> None:
     pools = AddressPools()
     taken = {host.name: {pools.take(host, s, 0.0) for s in "ab"} for host in (left, right)}
     assert taken["left"] | taken["right"] == ALL_FOUR
-    pools.give_back("right", IPv4Address("10.0.0.10"), "a", 0.0)  # not the right one's to give
     with pytest.raises(PoolExhausted):
         pools.take(left, "c", 0.0)
+
+
+def test_an_address_that_went_along_to_another_host_is_neither_hosts_to_give() -> None:
+    left = host_of("10.0.0.10", "10.0.0.10", name="left")
+    right = host_of("10.0.0.11", "10.0.0.11", name="right")
+    moved = IPv4Address("10.0.0.10")
+    pools = AddressPools([Quarantine("left", moved, "old", 5.0)])
+    pools.adopt(instance_at(moved, "web", "right"))
+    assert pools.take(right, "other", 0.0) == IPv4Address("10.0.0.11")
+    with pytest.raises(PoolExhausted):
+        pools.take(left, "other", 10.0)
+    pools.give_back(moved, "web", rest_until=30.0)
+    with pytest.raises(PoolExhausted):
+        pools.take(left, "other", 20.0)
+    assert pools.take(left, "other", 30.0) == moved
+    assert pools.usage(right, 30.0).in_use == 1
+
+
+def test_of_two_hosts_that_had_an_address_the_last_to_have_it_counts() -> None:
+    address = IPv4Address("10.0.0.10")
+    rests = [Quarantine("b", address, "new", 20.0), Quarantine("a", address, "old", 10.0)]
+    assert AddressPools(rests).take(FOUR, "new", 0.0) == address
 
 
 def test_what_was_stored_is_respected() -> None:
@@ -187,17 +208,17 @@ def test_an_address_found_with_two_guests_is_free_when_both_are_gone() -> None:
     pools = AddressPools()
     pools.adopt(instance_at(address, "a"))
     pools.adopt(instance_at(address, "b"))
-    pools.give_back("edge1", address, "a", 0.0)
+    pools.give_back(address, "a", 0.0)
     with pytest.raises(PoolExhausted):
         pools.take(one, "c", 1.0)
-    pools.give_back("edge1", address, "b", 0.0)
+    pools.give_back(address, "b", 0.0)
     assert pools.take(one, "c", 1.0) == address
 
 
 def test_a_lab_with_another_range_uses_it_and_remembers_the_old_one() -> None:
     pools = AddressPools()
     had = {name: pools.take(FOUR, name, 0.0) for name in "abcd"}
-    pools.give_back("edge1", had["a"], "a", 0.0)
+    pools.give_back(had["a"], "a", 0.0)
     moved = host_of("10.0.0.20", "10.0.0.20")
     assert pools.take(moved, "a", 1.0) == IPv4Address("10.0.0.20")
     with pytest.raises(PoolExhausted, match="of 1, 1 are in use and 0 rest"):
@@ -212,11 +233,11 @@ def test_a_large_pool_costs_no_more_than_a_small_one() -> None:
         pools = AddressPools()
         for number in range(fill):
             address = pools.take(host, f"s{number}", 0.0)
-            pools.give_back(host.name, address, f"s{number}", 1.0)
+            pools.give_back(address, f"s{number}", 1.0)
         start = time.perf_counter()
         for number in range(2000):
             address = pools.take(host, f"new{number}", 2.0)
-            pools.give_back(host.name, address, f"new{number}", 2.0)
+            pools.give_back(address, f"new{number}", 2.0)
         return time.perf_counter() - start
 
     small = seconds(host_of("10.0.0.10", "10.0.0.73"), 64)
@@ -228,7 +249,7 @@ def test_the_bookkeeping_does_not_grow_with_every_wake() -> None:
     pools = AddressPools()
     for number in range(5000):
         address = pools.take(FOUR, "web", float(number))
-        pools.give_back("edge1", address, "web", float(number))
+        pools.give_back(address, "web", float(number))
     assert len(pools._pools["edge1"]._by_rest) < 200
 
 
@@ -248,7 +269,7 @@ def test_threads_never_share_an_address() -> None:
                     twice.append(address)
             with lock:
                 held[address] -= 1
-            pools.give_back(host.name, address, f"s{thread}-{number % 3}", 0.0)
+            pools.give_back(address, f"s{thread}-{number % 3}", 0.0)
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, range(8)))
@@ -297,14 +318,14 @@ class Pools(RuleBasedStateMachine):
         until = self.now + rest_s
         if (host, address) in self.last:
             until = max(until, self.last[host, address][1])
-        self.pools.give_back(host, address, service, self.now + rest_s)
+        self.pools.give_back(address, service, self.now + rest_s)
         del self.in_use[host, address]
         self.last[host, address] = (service, until)
 
     @rule(taken=held)
     def give_back_in_the_name_of_another(self, taken: tuple[str, IPv4Address, str]) -> None:
-        host, address, _ = taken
-        self.pools.give_back(host, address, "stranger", self.now)
+        _host, address, _ = taken
+        self.pools.give_back(address, "stranger", self.now)
 
     @rule(seconds=st.floats(0, 60))
     def wait(self, seconds: float) -> None:
@@ -316,7 +337,7 @@ class Pools(RuleBasedStateMachine):
         rests = [Quarantine(host, a, s, until) for (host, a), (s, until) in self.last.items()]
         self.pools = AddressPools(rests)
         for (host, address), service in self.in_use.items():
-            self.pools.adopt(instance_at(address, service, host))
+            self.pools.adopt(instance_at(address, service, f"not {host}"))  # as one that moved
 
     @invariant()
     def usage_is_right(self) -> None:

@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from images.bootspec import Image
 from orchestrator import cli
 from orchestrator.cli import Exit
-from orchestrator.cli_drain import register
+from orchestrator.cli_drain import _steps, register
 from orchestrator.daemon import Daemon
 from web.client import Client
 
@@ -54,6 +55,7 @@ defaults:
 services:
   web: {{}}
   bound: {{constraints: {{hosts: [a]}}}}
+  live: {{migrate: live}}
 """
 
 
@@ -109,6 +111,23 @@ def test_what_stays_is_listed_and_ends_it_with_1_unless_forced(run: Run, client:
     forced = run("host", "drain", "a", "--force")
     assert forced.exit_code == Exit.OK, forced.output
     assert client.get("/status")["services"][1]["state"] == "asleep"
+
+
+def test_what_could_not_be_migrated_is_told(run: Run, client: Client) -> None:
+    host = woken_on(client, "live")
+    result = run("host", "drain", host)
+    assert result.exit_code == Exit.OK, result.output
+    why = "a and b have different subnets"
+    assert re.search(rf"ew-t-live-0 is booted elsewhere: [ab]: {why}", result.output), result.output
+
+
+def test_how_far_a_migration_is_is_a_line_of_its_own() -> None:
+    document: dict[str, Any] = {"moved": 1, "total": 3, "booted": [], "migrating": []}
+    assert _steps(document) == ["drained 1 of 3"]
+    document["migrating"] = [{"instance": "x", "to": "b", "percent": None, "left_bytes": None}]
+    assert _steps(document)[0] == "x is being migrated to b"
+    document["migrating"] = [{"instance": "x", "to": "b", "percent": 43, "left_bytes": 12 * 2**20}]
+    assert _steps(document)[0] == "x is being migrated to b: 43 %, 12 MiB left"
 
 
 def test_json_is_the_document_of_the_api(run: Run) -> None:

@@ -80,7 +80,8 @@ def test_json_has_the_same(run: Run, tmp_path: Path) -> None:
     assert told["name"] == "pc1"
     assert told["facts"]["cores"] == 16
     assert told["facts"]["networks"][0]["address"] == "192.168.122.1/24"
-    assert told["missing"] == []
+    (missing,) = told["missing"]
+    assert missing["what"].startswith("it has i686 processors: only images built for those run")
     assert (
         parse_lab(f"zone: t.test\nhosts:\n{told['stanza']}", tmp_path / "x").hosts[0].name == "pc1"
     )
@@ -205,8 +206,24 @@ def test_a_host_that_lacks_nothing_has_one_line(monkeypatch: pytest.MonkeyPatch)
             Verdict.FAIL,
             "dnsmasq-base",
         ),
+        ({"architecture": "aarch64"}, _host(), "arch pc1", Verdict.FAIL, "write `arch: aarch64`"),
+        (
+            {},
+            replace(_host(), guest_cpus=(1, 3, 4)),
+            "guest_cpus pc1",
+            Verdict.FAIL,
+            "0-3 are all",
+        ),
+        ({}, replace(_host(), guest_cpus=(1,)), "capacity pc1", Verdict.WARN, "as `reserve`"),
         ({"memory_mib": 512}, _host(), "capacity pc1", Verdict.WARN, "capacity"),
         ({"shell": Shell(60.0, True, ())}, _host(), "clock pc1", Verdict.WARN, "chrony"),
+        (
+            {"kind": "Xen", "shell": Shell(0.0, True, (), xenstore=False)},
+            _host(),
+            "xenstore pc1",
+            Verdict.WARN,
+            "xenstore-utils",
+        ),
     ],
 )
 def test_what_a_host_lacks_is_a_check_of_its_own(  # noqa: PLR0917 - a table

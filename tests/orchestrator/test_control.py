@@ -188,6 +188,19 @@ def test_a_guest_that_dies_while_booting_sends_the_wake_elsewhere(make_world: Ma
     assert endpoint.host == "b"
 
 
+def test_the_journal_says_where_the_memory_of_a_crashed_guest_is(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.ask("web")
+    world.drivers["a"].kill("ew-t-web-0", dump="/dumps/x")
+
+    def told() -> list[tuple[str, str]]:
+        events = world.control.events()
+        return [(each.subject, each.text) for each in events if each.kind == "core-dumped"]
+
+    world.eventually(lambda: told() != [])
+    assert told() == [("web", "ew-t-web-0 crashed; its memory is in /dumps/x on a")]
+
+
 def test_a_guest_that_dies_everywhere_says_so(make_world: MakeWorld) -> None:
     world = make_world()
     world.answer_s["web"] = 1.0

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from images.bootspec import Image
 from images.build.linux_microvm import KERNEL_NAME
 from images.errors import BuildFailed
+from images.facts import Architecture
 from images.inspect import Inspector
 from orchestrator import doctor
 from orchestrator.cli import Exit, app
@@ -94,6 +95,7 @@ def dom0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (root / "capabilities").write_text("control_d\n")
     (root / "privcmd").touch()
     _program(root, "xl", "echo 'host : x'; echo 'xen_version            : 4.17.5'")
+    _program(root, "xenstore-watch", "")
     monkeypatch.setenv("PATH", f"{root}:/bin")
     monkeypatch.setattr(doctor, "XEN_CAPABILITIES", root / "capabilities")
     monkeypatch.setattr(doctor, "XENSTORED", root / "socket")
@@ -115,6 +117,7 @@ def test_a_dom0_where_all_is_well(patient: Patient, dom0: Path) -> None:
         ("socket", Verdict.FAIL, "systemctl start xenstored"),
         ("privcmd", Verdict.WARN, "sudo"),
         ("xl", Verdict.FAIL, "apt install xen-utils"),
+        ("xenstore-watch", Verdict.WARN, "apt install xenstore-utils"),
         (f"usr/{doctor.XEN_DRIVERS[1]}", Verdict.FAIL, "libvirt-daemon-driver-xen"),
     ],
 )
@@ -316,12 +319,12 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[[Patient], dict[str, Check
 def test_every_libvirt_of_the_lab_is_asked_once(
     patient: Patient, seen: Callable[[Patient], dict[str, Check]]
 ) -> None:
-    """`test:///default` is a driver inside the libvirt library, so it needs no daemon."""
+    """`test:///default` is a driver inside the libvirt library; its machine is an i686."""
     dead = f"qemu+unix:///system?socket={patient.images}/none"
     uris = ["test:///default", dead, "memory:///x", "test:///default"]
     size = Capacity(cpu=1, memory_mib=512)
     hosts = tuple(
-        replace(a_host(f"h{index}", index), uri=uri, capacity=size)
+        replace(a_host(f"h{index}", index), uri=uri, capacity=size, architecture=Architecture.X86)
         for index, uri in enumerate(uris)
     )
     checks = seen(replace(patient, lab=_lab(hosts=hosts)))

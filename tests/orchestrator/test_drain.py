@@ -20,6 +20,7 @@ from orchestrator.model import (
     IdlePolicy,
     Instance,
     InstanceState,
+    Migrate,
     OnHostLoss,
     Service,
     mac_of,
@@ -61,10 +62,12 @@ def test_what_to_do_with_one_instance(
     state: InstanceState, led: bool, awaited: bool, copies: tuple[int, int], step: Step
 ) -> None:
     elsewhere, replicas = copies
-    found = step_of(
-        an_instance(state), led=led, awaited=awaited, elsewhere=elsewhere, replicas=replicas
-    )
+    service = a_steady("web", replicas=replicas)
+    found = step_of(an_instance(state), service, led=led, awaited=awaited, elsewhere=elsewhere)
     assert found is step
+    live = replace(service, migrate=Migrate.LIVE)
+    found = step_of(an_instance(state), live, led=led, awaited=awaited, elsewhere=elsewhere)
+    assert found is (Step.MIGRATE if step is Step.BOOT else step)
 
 
 # --- whole drains -------------------------------------------------------------------------------

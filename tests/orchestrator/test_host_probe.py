@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from images.facts import Architecture
 from orchestrator import host_probe
 from orchestrator.errors import HostUnreachable
 from orchestrator.host_advice import (
@@ -44,6 +45,7 @@ SAID = """\
 clock 1795271785
 address 1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever
 address 3: xenbr0    inet 10.213.91.2/24 brd 10.213.91.255 scope global xenbr0\\  valid_lft forever
+xenstore /usr/bin/xenstore-write
 route default via 10.213.91.1 dev xenbr0 proto static
 bridge /sys/class/net/xenbr0/bridge
 end
@@ -204,6 +206,7 @@ def test_commands_are_read() -> None:
     shell = read_shell(SAID, 1795271785.2)
     assert dict(shell.addresses)["xenbr0"] == IPv4Interface("10.213.91.2/24")
     assert shell.gateways == (("xenbr0", IPv4Address("10.213.91.1")),)
+    assert (shell.xenstore, shell.dnsmasq) == (True, False)
 
 
 @pytest.mark.parametrize(("now", "offset"), [(1795271786.0, 0.0), (1795271745.5, 40.0)])
@@ -256,7 +259,8 @@ def test_ssh_is_asked_as_the_uri_says(tmp_path: Path) -> None:
     file.chmod(0o755)
     ask_shell(f"xen+ssh://me@pc1:2222/system?command={file}&keyfile=/k")
     asked = seen.read_text()
-    assert asked.startswith("-T|-oBatchMode=yes|-oConnectTimeout=8|-i|/k|-p|2222|-l|me|--|pc1|")
+    assert asked.startswith("-T|-oBatchMode=yes|-oConnectTimeout=8|-oServerAliveInterval=5|")
+    assert "|-i|/k|-p|2222|-l|me|--|pc1|" in asked
     ask_shell(f"xen+ssh://-oProxyCommand=reboot/system?command={file}&no_verify=1")
     assert "|-oStrictHostKeyChecking=no|--|-oproxycommand=reboot|" in seen.read_text()
 
@@ -279,6 +283,14 @@ def test_the_entry_of_a_xen_host_uses_its_bridge(xen: HostFacts) -> None:
     assert network.subnet == IPv4Network("10.213.91.0/24")
     assert network.gateway == IPv4Address("10.213.91.1")
     assert network.first > IPv4Address("10.213.91.2")
+
+
+def test_the_entry_says_what_the_processors_are_unless_they_are_the_usual_ones(
+    xen: HostFacts,
+) -> None:
+    assert "arch" not in stanza(entry_for(xen))
+    (host,) = _lab(stanza(entry_for(replace(xen, architecture="aarch64"))))
+    assert host.architecture is Architecture.AARCH64
 
 
 def test_the_entry_of_a_qemu_host_makes_a_network(qemu: HostFacts) -> None:
@@ -423,7 +435,10 @@ def test_nothing_but_dnsmasq_is_missing_on_the_bed(xen: HostFacts) -> None:
         ({"networks": ()}, "uses the bridge xenbr0", "net-define"),
         ({"networks": ()}, "needs a route", "ip route add 10.213.110.0/24 via pc1.lab.test"),
         ({"shell": Shell(clock_offset_s=-90.0)}, "90 s behind ours", "chrony"),
+        ({"shell": Shell(xenstore=False)}, "no xenstore-write", "apt install xenstore-utils"),
         ({"shell": Shell()}, "subnet of its network xenbr0 is not known", "ip -4 address"),
+        ({"architecture": "aarch64"}, "tested with x86_64 alone", ""),
+        ({"architecture": "s390x"}, "a lab file may say x86_64, i686, aarch64, riscv64", ""),
         ({"uri": f"{XEN_URI}?no_verify=1"}, "key is not checked", ""),
     ],
 )

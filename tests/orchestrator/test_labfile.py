@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from images.bootspec import Disk, Image
+from images.facts import Architecture
 from images.families.linux import LINUX
 from orchestrator.errors import LabError
 from orchestrator.lab_schema import Entry, LabEntry, ServiceDefaults
@@ -26,6 +27,7 @@ from orchestrator.model import (
     IdlePolicy,
     Lab,
     Link,
+    OnCrash,
     Population,
     Port,
     Price,
@@ -33,6 +35,7 @@ from orchestrator.model import (
     ProbeKind,
     Router,
     Service,
+    apart,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -163,6 +166,28 @@ def test_everything_about_hosts_and_the_graph_becomes_nouns() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("written", "cpus"), [("3", (3,)), ("1-3,5", (1, 2, 3, 5)), ("5,1-1,1-2", (1, 2, 5))]
+)
+def test_what_a_hosts_processors_are_for(written: str, cpus: tuple[int, ...]) -> None:
+    lab = parsed(LAB.replace("    site: cellar", f"    arch: aarch64\n    guest_cpus: {written}"))
+    assert lab.host("pc1").architecture is Architecture.AARCH64
+    assert lab.host("pc1").guest_cpus == cpus
+    assert lab.host("pc2").guest_cpus == ()
+
+
+def test_a_service_may_want_a_core_dump() -> None:
+    lab = parsed(LAB.replace("    idle: never\n", "    idle: never\n    on_crash: coredump\n"))
+    assert lab.service("db").on_crash is OnCrash.COREDUMP
+    assert lab.service("web").on_crash is OnCrash.DESTROY
+
+
+def test_a_service_may_be_capped() -> None:
+    lab = parsed(LAB.replace("{cpu: 2, mem", "{cpu_cap: 2.5, cpu: 2, mem"))
+    assert lab.service("db").cpu_cap == 2.5
+    assert lab.service("web").cpu_cap is None
+
+
 def test_everything_about_services_becomes_nouns() -> None:
     lab = parsed(LAB)
     assert lab.service("web") == Service(
@@ -213,6 +238,12 @@ def test_image_files_are_beside_the_lab_file_or_among_the_built_ones() -> None:
         ("{icmp: {}}", Probe(ProbeKind.ICMP)),
         ("{arp: {}}", Probe(ProbeKind.ARP)),
         ("{console: up}", Probe(ProbeKind.CONSOLE, pattern="up")),
+        ("{xenstore: {}}", Probe(ProbeKind.XENSTORE, key="data/ready")),
+        ("{xenstore: data/up}", Probe(ProbeKind.XENSTORE, key="data/up")),
+        (
+            "{xenstore: {key: data/up, value: ^ok$}}",
+            Probe(ProbeKind.XENSTORE, key="data/up", pattern="^ok$"),
+        ),
     ],
 )
 def test_each_kind_of_probe(written: str, probe: Probe) -> None:
@@ -246,6 +277,11 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("  pc2:", "  PC2:", "hosts.PC2", "1 to 30 of a-z"),
     ("    site: cellar", "    sites: cellar", "hosts.pc1.sites", "did you mean 'site'?"),
     ("create: true", "create: yes", "hosts.pc1.network.create", "must be true or false"),
+    ("    site: cellar", "    arch: sparc", "hosts.pc1.arch", "unknown architecture 'sparc'"),
+    ("    site: cellar", "    guest_cpus: 1-", "hosts.pc1.guest_cpus", "numbers of processors"),
+    ("    site: cellar", "    guest_cpus: 1,5-3", "hosts.pc1.guest_cpus", "ends before it begins"),
+    ("{cpu: 2, mem", "{cpu_cap: 1, cpu: 2, mem", "services.db.resources.cpu_cap", "at least `cpu`"),
+    ("{cpu: 2, mem", "{cpu_cap: 0.001, cpu: 2, mem", "services.db.resources.cpu_cap", "0.01 cores"),
     ("cpu: 4,", "cpu: four,", "hosts.pc1.capacity.cpu", "a number of cores"),
     ("cpu: 4,", "cpu: 0,", "hosts.pc1.capacity.cpu", "greater than 0"),
     ("memory: 8 GiB", "memory: 8", "hosts.pc1.capacity.memory", "has no unit: write a number"),
@@ -294,6 +330,18 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("status: 204}}", "status: 204}, tcp: 80}", "services.web.ready", "exactly one of: http, tcp"),
     ("{console: \"ready in [0-9]+ ms\"}", "{}", "services.db.ready", "exactly one of"),
     ("ready in [0-9]+ ms", "ready (in", "services.db.ready.console", "not a regular expression"),
+    (
+        "{console: \"ready in [0-9]+ ms\"}",
+        "{xenstore: /local/x}",
+        "services.db.ready.xenstore.key",
+        "below the guest's own path, such as data/ready",
+    ),
+    (
+        "{console: \"ready in [0-9]+ ms\"}",
+        "{xenstore: {value: (}}",
+        "services.db.ready.xenstore.value",
+        "not a regular expression",
+    ),
     ("ttl: 5 s", "ttl: 5", "services.web.ttl", "such as '5 s'"),
     ("ttl: 5 s", "ttl: 1500 ms", "services.web.ttl", "whole seconds"),
     ("ttl: 5 s", "ttl: 25 h", "services.web.ttl", "86400 s"),
@@ -339,6 +387,18 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("the.admin@", "the.admin.", "dns.hostmaster", "write a mail address"),
     ("listen: \"[::1]:5300\"", "listen: 127.0.0.1:0", "dns.listen", "an IP address"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "uri", ["qemu:///system", "xen+tls://pc1/system", "xen+tcp://pc1/system", "spt:///"]
+)
+def test_a_xenstore_key_is_waited_for_only_where_it_can_be(uri: str) -> None:
+    text = LAB.replace('{console: "ready in [0-9]+ ms"}', "{xenstore: {}}")
+    assert parsed(text).service("db").probe.key == "data/ready"
+    error = refused(text.replace("xen+ssh://root@pc1/system", uri))
+    assert error.field == "services.db.ready.xenstore"
+    assert f"(pc1: {uri})" in error.message
+    assert "xen+ssh" in error.message
 
 
 def test_memory_left_out_is_the_familys() -> None:
@@ -810,3 +870,20 @@ CHECKS: dict[str, Callable[[Any, Any], bool]] = {
     "exclusiveMinimum": lambda value, least: value > least,
     "minItems": lambda value, least: len(value) >= least,
 }
+
+
+def test_two_hosts_may_share_a_network_with_a_pool_each(tmp_path: Path) -> None:
+    """Which is what live migration needs, and all that it needs of the lab file."""
+    hosts = "".join(
+        f"""
+  {name}:
+    uri: xen+ssh://root@{name}/system
+    capacity: {{cpu: 4, memory: 8 GiB}}
+    migration_address: 10.9.9.{number}
+    network: {{name: "bridge:br0", subnet: 10.0.0.0/24, gateway: 10.0.0.1,
+      pool: 10.0.0.{number}0-10.0.0.{number}9}}"""
+        for number, name in ((2, "pc1"), (3, "pc2"))
+    )
+    lab = parse_lab(f"zone: lab.test\nhosts:{hosts}\n", tmp_path / "lab.yaml")
+    assert apart(*lab.hosts) == ""
+    assert [host.migration_address for host in lab.hosts] == ["10.9.9.2", "10.9.9.3"]

@@ -5,16 +5,28 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from images.bootspec import Image, Platform
+from images.bootspec import BootSpec, Disk, Image, Platform
 from images.catalog import Fetched
 from images.errors import ImageRefused
+from images.facts import Architecture
 from images.inspect import Inspector
+from orchestrator import library as library_module
 from orchestrator.errors import ImageUnusable
 from orchestrator.library import Library, Place, example, traits_of
-from orchestrator.model import Capacity, DnsSettings, Host, Lab, Service
+from orchestrator.model import (
+    Capacity,
+    DnsSettings,
+    Host,
+    Lab,
+    OnCrash,
+    Probe,
+    ProbeKind,
+    Service,
+)
 from tests.images.specimens import solo5
 from tests.world import World, a_host, a_service, an_image
 
@@ -70,6 +82,48 @@ def test_the_first_image_that_the_host_can_run_is_taken(tmp_path: Path, hello: I
     assert library.unfit(lab, lab.services[0], {"q": place(), "x": place(XEN)}) == {}
 
 
+def test_a_host_with_other_processors_is_out(tmp_path: Path) -> None:
+    lab = lab_of(an_image(tmp_path))
+    arm = replace(QEMU, architecture=Architecture.AARCH64)
+    assert Library(Inspector()).unfit(lab, lab.services[0], {"q": place(), "a": place(arm)}) == {
+        "a": "image tiny: it was built for i686, and the host has aarch64 processors; build it "
+        "for those"
+    }
+
+
+def test_a_service_that_wants_a_core_dump_goes_where_one_is_taken(tmp_path: Path) -> None:
+    lab = lab_of(an_image(tmp_path))
+    service = replace(lab.services[0], on_crash=OnCrash.COREDUMP)
+    unfit = Library(Inspector()).unfit(lab, service, {"q": place(), "x": place(XEN)})
+    assert "a QEMU host takes none" in unfit["q"]
+    assert "it can be entered by Linux boot protocol" in unfit["x"]
+
+
+@pytest.mark.parametrize(
+    ("host", "disks", "asked"),
+    [
+        (QEMU, (), True),
+        (XEN, (), False),
+        (XEN, (Disk(Path("d.img")),), False),
+        (XEN, (Disk(Path("d.img")), Disk(Path("e.img"), read_only=False)), True),
+    ],
+)
+def test_on_xen_only_guests_that_have_something_to_lose_are_asked_to_end(
+    tmp_path: Path, host: Host, disks: tuple[Disk, ...], asked: bool
+) -> None:
+    disks = tuple(replace(disk, path=tmp_path / disk.path.name) for disk in disks)
+    for disk in disks:
+        disk.path.write_bytes(bytes(4096))
+    linux = replace(an_image(tmp_path), obeys_shutdown=True, disks=disks)
+    for image, obeys in ((linux, True), (replace(linux, obeys_shutdown=False), False)):
+        lab = lab_of(image, hosts=(host,))
+        service = lab.services[0]
+        guest = Library(Inspector()).guest(
+            lab, service, example(lab, service, host), place(host), "us"
+        )
+        assert guest.mark.obeys_shutdown is (asked and obeys)
+
+
 def test_what_the_family_refuses_to_say_leads_to_the_next_image(
     tmp_path: Path, hello: Image
 ) -> None:
@@ -86,6 +140,53 @@ def test_hosts_that_cannot_be_said_what_the_template_wants_are_out(hello: Image)
     unfit = Library(Inspector()).unfit(lab, lab.services[0], {"q": place(), "d": place(dual)})
     assert list(unfit) == ["q"], unfit
     assert "ip6" in unfit["q"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("qemu:///system", "only guests of a Xen host"),
+        ("qemu+ssh://pc1/system", "only guests of a Xen host"),
+        ("spt:///", "only guests of a Xen host"),
+        ("xen+tls://pc1/system", r"out of reach.* xen\+ssh"),
+        ("xen+tcp://pc1/system", r"out of reach.* xen\+ssh"),
+        ("xen://pc1/system", r"out of reach.* xen\+ssh"),
+        ("xen:///system", ""),
+        ("xen+unix:///system", ""),
+        ("xen+ssh://root@pc1/system", ""),
+    ],
+)
+def test_a_probe_of_a_xenstore_key_needs_a_host_that_has_one(
+    tmp_path: Path, uri: str, why: str
+) -> None:
+    probe = Probe(ProbeKind.XENSTORE, key="data/ready")
+    service = a_service("web", probe=probe, resources=Capacity(0.1, 128))
+    lab = lab_of(an_image(tmp_path), service=service)
+    library, there = Library(Inspector()), place(replace(QEMU, uri=uri))
+    unfit = library.unfit(lab, service, {"q": there})
+    if why:
+        with pytest.raises(ImageUnusable, match=f"its probe waits for a Xenstore key, .*{why}"):
+            library.fit(lab, service, there)
+        assert "Xenstore" in unfit["q"]
+    else:
+        assert "Xenstore" not in unfit.get("q", "")
+
+
+def test_an_image_that_wants_xenstore_keys_needs_a_host_where_they_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = lab_of(an_image(tmp_path))
+    service, library = lab.services[0], Library(Inspector())
+    told = library_module.boot_spec
+
+    def with_keys(*asked: Any) -> BootSpec:
+        return replace(told(*asked), xenstore=(("data/told", "x"),))
+
+    monkeypatch.setattr(library_module, "boot_spec", with_keys)
+    assert library.fit(lab, service, place(XEN)).image.name == "tiny"
+    for uri in ("qemu:///system", "xen+tls://pc1/system"):
+        with pytest.raises(ImageUnusable, match=r"it wants Xenstore keys \(data/told\)"):
+            library.fit(lab, service, place(replace(QEMU, uri=uri)))
 
 
 def test_a_guest_that_is_not_told_its_ipv6_address_has_none(tmp_path: Path) -> None:

@@ -149,3 +149,16 @@ def test_the_sender_of_an_arp_packet() -> None:
 def test_no_packet_upsets_it(packet: bytes) -> None:
     sender = arp_sender(packet)
     assert sender is None or packet[14:18] == sender.packed
+
+
+@needs_root
+def test_a_guest_that_has_moved_is_called_by_broadcast_although_its_mac_is_known(tap: Tap) -> None:
+    assert neighbours.hint(GUEST, MAC)
+    assert neighbours.call(GUEST)
+    kind, destination, payload = next(f for f in tap.frames() if f[0] == ARP)
+    assert (kind, destination) == (ARP, b"\xff" * 6)
+    assert payload[24:28] == GUEST.packed
+
+
+def test_who_is_on_no_network_of_ours_cannot_be_called() -> None:
+    assert not neighbours.call(IPv4Address("127.0.0.9"))

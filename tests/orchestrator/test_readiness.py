@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.errors import HypervisorError, StartFailed
 from orchestrator.model import Probe, ProbeKind
 from orchestrator.readiness import (
     LEAST_INTERVAL_S,
@@ -26,6 +28,7 @@ from orchestrator.readiness import (
     status_of,
     wait,
 )
+from tests.world import World, a_service
 
 HERE = IPv4Address("127.0.0.1")
 SOON_S = 0.3
@@ -304,6 +307,119 @@ def test_a_probe_we_may_not_make_says_so(kind: ProbeKind, monkeypatch: pytest.Mo
     monkeypatch.setattr(socket, "socket", Forbidden)
     with pytest.raises(NotAnswering, match="needs root"):
         wait_for(Probe(kind))
+
+
+# --- a key in Xenstore ----------------------------------------------------------------------------
+
+
+class Key:
+    """A key whose news are put in by hand; what is an error is raised."""
+
+    def __init__(self) -> None:
+        self._news: list[bytes | HypervisorError | None] = []
+        self._pipe = os.pipe()
+        self.closed = 0
+
+    def put(self, value: bytes | HypervisorError | None) -> "Key":
+        self._news.append(value)
+        os.write(self._pipe[1], b".")
+        return self
+
+    def fileno(self) -> int:
+        return self._pipe[0]
+
+    def value(self) -> bytes | None:
+        os.read(self._pipe[0], 1)
+        news = self._news.pop(0)
+        if isinstance(news, HypervisorError):
+            raise news
+        return news
+
+    def close(self) -> None:
+        self.closed += 1
+        for end in self._pipe:
+            os.close(end)
+
+
+def wait_for_key(key: Key, pattern: str = "", *, within: float = LONG_S) -> None:
+    def watch(name: str) -> Key:
+        assert name == "data/ready"
+        return key
+
+    to = Target(HERE, None, "02:ed:7f:00:00:01", bytes, watch)
+    try:
+        wait_for(Probe(ProbeKind.XENSTORE, key="data/ready", pattern=pattern), to, within=within)
+    finally:
+        assert key.closed == 1
+
+
+@pytest.mark.parametrize(("value", "pattern"), [(b"", ""), (b"x", ""), (b"a\n10.0.0.2", "^10")])
+def test_a_key_is_the_answer_when_it_is_there_and_holds_what_is_wanted(
+    value: bytes, pattern: str
+) -> None:
+    wait_for_key(Key().put(None).put(value), pattern)
+
+
+def test_a_key_that_comes_late_is_noticed_at_once() -> None:
+    key, put_at = Key().put(None), []
+
+    def late() -> None:
+        put_at.append(time.monotonic())
+        key.put(b"ready")
+
+    timer = threading.Timer(SOON_S, late)
+    timer.start()
+    wait_for_key(key)
+    assert time.monotonic() - put_at[0] < GENEROUS_S
+    timer.join()
+
+
+@pytest.mark.parametrize(
+    ("news", "pattern", "last"),
+    [
+        ((), "", "no data/ready in its Xenstore"),
+        ((b"x", None), "y", "no data/ready in its Xenstore"),
+        ((b"not yet \xff",), "^ready$", "data/ready in its Xenstore is 'not yet \ufffd'"),
+        ((None, StartFailed("pc1", "the connection was lost")), "", "the connection was lost"),
+    ],
+)
+def test_a_key_that_does_not_come_says_what_is_there(
+    news: tuple[bytes | HypervisorError | None, ...], pattern: str, last: str
+) -> None:
+    key = Key()
+    for each in news:
+        key.put(each)
+    with pytest.raises(NotAnswering, match=last):
+        wait_for_key(key, pattern, within=SOON_S)
+
+
+def test_a_host_without_a_xenstore_ends_the_wait() -> None:
+    probe = Probe(ProbeKind.XENSTORE, key="data/ready")
+    with pytest.raises(NotAnswering, match="nobody can watch the Xenstore key data/ready"):
+        wait_for(probe)
+
+    def refuse(_key: str) -> Key:
+        raise StartFailed("pc1", "use xen+ssh")
+
+    with pytest.raises(NotAnswering, match=r"use xen\+ssh"):
+        wait_for(probe, Target(HERE, None, "02:ed:7f:00:00:01", bytes, refuse))
+
+
+def test_a_wake_ends_when_the_guest_writes_its_key(make_world: Callable[..., World]) -> None:
+    probe = Probe(ProbeKind.XENSTORE, key="data/ready", pattern="^yes$")
+    world = make_world(a_service("web", probe=probe, deadline_s=LONG_S), start=False)
+    opened = world.open_host
+    world.open_host = lambda host: replace(opened(host), wait=wait)  # type: ignore[method-assign]
+    world.start()
+    asked = world.summon("web")
+    world.eventually(lambda: bool(world.machines.get("a") and world.machines["a"].watched))
+    (instance,) = world.guests()
+    for value in ("no", "yes"):
+        assert not asked.done()
+        world.drivers["a"].write_key(instance, "data/ready", value)
+    (end,) = asked.result(LONG_S)
+    assert end.instance == instance
+    assert not world.machines["a"].watched
 
 
 @pytest.mark.parametrize("waited", [0.0, 0.2, 1.0, 60.0])

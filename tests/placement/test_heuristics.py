@@ -7,7 +7,18 @@ from time import perf_counter
 import pytest
 
 from placement.heuristics.greedy_latency import place_one
-from placement.problem import Amounts, Demand, Host, Infeasible, Malformed, Options, Plan, Problem
+from placement.problem import (
+    Amounts,
+    Demand,
+    Flavour,
+    Host,
+    Infeasible,
+    Malformed,
+    Options,
+    Plan,
+    Problem,
+)
+from placement.registry import ALGORITHMS
 from placement.rules import Beside, Fence, Rule, Split
 from placement.solving import solve
 
@@ -50,6 +61,21 @@ def test_first_fit_gives_up_where_the_milp_does_not(host: MakeHost, demand: Make
     }
     assert placed("exact", problem).hosts == {"small": ("b",), "large": ("a",)}
     assert placed("greedy-latency", problem).hosts["large"] == ("a",)
+
+
+@pytest.mark.parametrize("name", [each.name for each in ALGORITHMS])
+def test_what_copies_take_on_a_host_beside_their_own_memory_counts(
+    host: MakeHost, demand: MakeDemand, name: str
+) -> None:
+    on_xen = Flavour("", resources_at={"a": {"memory_mib": 12}})
+    demands = tuple(
+        demand(each, memory_mib=10, flavours=(on_xen,)) for each in ("one", "two", "three")
+    )
+    problem = Problem((host("a", memory_mib=30), host("b", memory_mib=10)), demands)
+    hosts = placed(name, problem).hosts
+    assert sorted(hosts.values()) == [("a",), ("a",), ("b",)], "three would fit in 30 MiB"
+    with pytest.raises(Infeasible, match=r"needs 12 MiB of memory, 6 free|36 memory_mib demanded"):
+        placed(name, replace(problem, hosts=problem.hosts[:1]))
 
 
 def test_partners_are_placed_first_whatever_the_order(host: MakeHost, demand: MakeDemand) -> None:

@@ -148,6 +148,14 @@ def _flavoured(random: Random, demand: Demand) -> Demand:
     )
 
 
+def _overhead(random: Random, demand: Demand) -> Demand:
+    """Return a demand whose copies take more memory on some hosts, as guests of Xen do."""
+    more = demand.resources["memory_mib"] * 9 / 8 + 128
+    hosts = random.sample(["s1", "s2", "s3"], random.choice([1, 2]))
+    at = {host: {"memory_mib": more} for host in hosts}
+    return replace(demand, flavours=(Flavour("", resources_at=at),))
+
+
 def _sliced(random: Random, problem: Problem, **more: object) -> Problem:
     names = frozenset({problem.demands[0].name})
     others = frozenset({problem.demands[1].name})
@@ -221,6 +229,7 @@ FAMILIES: Mapping[str, Change] = {
     "share host": _each(lambda _, d: replace(d, share_host=True)),
     "flavours": _each(_flavoured),
     "one flavour": _each(lambda r, d: replace(_flavoured(r, d), one_flavour=True)),
+    "overhead": _each(_overhead),
     "cost at": _each(lambda r, d: replace(d, cost_at={"s1": r.choice([1, 5]), "gone": 3})),
     "both sides": _each(lambda _, d: replace(d, move=MAKE_BEFORE_BREAK)),
     "share": lambda r, p: _sliced(r, p, share={"cpu": r.choice([0.25, 0.5])}),

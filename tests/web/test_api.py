@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from orchestrator.drain import Booted, DrainReport, Migration
+from orchestrator.hypervisors.base import Sent
 from orchestrator.timeline import wake_of
 from tests.world import World
+from web import wire
 from web.app import LARGEST_REQUEST
 from web.wire import PROBLEM_TYPE
 
@@ -326,6 +329,24 @@ def test_what_cannot_be_drained_is_listed(world: World, http: FlaskClient) -> No
     world.eventually(lambda: stuck() != [])
     assert stuck()[0]["instance"] == "ew-t-web-0"
     assert "is being drained" in stuck()[0]["why"]
+
+
+def test_how_far_migrations_are_and_what_was_booted_instead_is_listed() -> None:
+    sent, unknown = Sent(left=3 * 2**20, total=12 * 2**20), Sent()
+    report = DrainReport(
+        since=1.0,
+        force=False,
+        moved=0,
+        total=3,
+        migrating=(Migration("x", "b", sent), Migration("y", "b", unknown)),
+        booted=(Booted("z", "b: too full"),),
+    )
+    document = wire.drain(report)
+    assert document["migrating"] == [
+        {"instance": "x", "to": "b", "percent": 75, "left_bytes": 3 * 2**20},
+        {"instance": "y", "to": "b", "percent": None, "left_bytes": None},
+    ]
+    assert document["booted"] == [{"instance": "z", "why": "b: too full"}]
 
 
 @pytest.mark.parametrize("method", ["post", "delete"])

@@ -5,6 +5,7 @@ import http.server
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,15 @@ def test_no_more_than_the_limit(catalog: Catalog, server: Server, root: Path, pa
     with pytest.raises(ImageRefused, match="more than 1000 bytes"):
         _add(catalog, f"{server.url}/{path}", most=1000)
     assert [each.stat().st_size for each in (root / "downloads").iterdir()] == [0]
+
+
+def test_one_who_is_done_leaves_the_file_of_the_next(server: Server, tmp_path: Path) -> None:
+    with ExitStack() as first, ExitStack() as second:
+        taken = first.enter_context(downloaded(f"{server.url}/web", Digest(DIGEST), tmp_path))
+        taken.rename(tmp_path / "adopted")
+        path = second.enter_context(downloaded(f"{server.url}/web", Digest(DIGEST), tmp_path))
+        first.close()
+        assert path.read_bytes() == CONTENTS
 
 
 def test_two_who_want_the_same(open_catalog: Callable[..., Catalog], server: Server) -> None:

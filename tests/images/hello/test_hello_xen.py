@@ -113,6 +113,11 @@ class Xen:
             </domain>""")
         return Domain(self, name, address, interface, domain)
 
+    def ready_at(self, domain: Domain) -> str:
+        """Return what a guest wrote into Xenstore when it listened."""
+        key = f"/local/domain/{domain.domain.ID()}/data/ready"
+        return self.bed.ssh("xenstore-read", key).stdout.decode().strip()
+
     def ping(self, address: str, size: int) -> subprocess.CompletedProcess[bytes]:
         """Ping from dom0, by frames that never saw a wire."""
         return self.bed.ssh("ping", "-c", "3", "-s", str(size), address)
@@ -167,6 +172,7 @@ def pings(line: socket.socket) -> bool:
 def test_what_it_says_of_itself(xen: Xen, web: Domain, fetch: Fetch) -> None:
     console = web.console()
     assert f"hello: listening on {web.address} port 80" in console
+    assert xen.ready_at(web) == web.address
     told = info(fetch, web)
     assert (told["name"], told["platform"]) == ("hello-web", "Xen")
     assert told["config"] == {"greeting": "Hi from Xen"}
@@ -279,6 +285,7 @@ def test_it_can_be_saved_and_restored(xen: Xen, web: Domain, fetch: Fetch) -> No
     assert after["started"] == before["started"]
     assert int(str(after["requests"])) > int(str(before["requests"]))
     assert "hello: restored" in web.console()
+    assert xen.ready_at(web) == web.address, "it wrote that anew"
 
 
 def test_it_obeys_a_request_to_shut_down(web: Domain) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from images.build import linux_microvm
+from images.build import hello, linux_microvm
 from images.errors import BuildFailed
 
 pytest.register_assert_rewrite("tests.contracts.hypervisor")
@@ -23,5 +23,16 @@ def microvm_files() -> Iterator[linux_microvm.Built]:
         yield linux_microvm.build(folder)
     except BuildFailed as error:
         pytest.fail(f"the sample guest cannot be built: run `make setup` first ({error})")
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def hello_file() -> Iterator[Path]:
+    """Build hello where QEMU's user can read it."""
+    folder = Path(tempfile.mkdtemp(prefix="ewhv-"))
+    folder.chmod(0o755)
+    try:
+        yield hello.build(folder).kernel
     finally:
         shutil.rmtree(folder)

@@ -78,6 +78,16 @@ def test_our_mark_is_valid_in_every_form(virt: str, tmp_path: Path) -> None:
     assert problems(xen_domain_xml(guest, vif_script="/x/vif"), "domain", tmp_path) == ""
 
 
+def test_pinned_capped_and_dumped_guests_are_valid(tmp_path: Path) -> None:
+    mark = replace(MARK, dumps_core=True)
+    guest = Guest("ew-lab-web-0", mark, GUESTS["linux-qemu"].spec, cpu=0.5, cpu_cap=1.25)
+    for xml in (
+        domain_xml(guest, cpus=(1, 2, 3, 5)),
+        xen_domain_xml(guest, cpus=(1, 2, 3, 5)),
+    ):
+        assert problems(xml, "domain", tmp_path) == ""
+
+
 @pytest.mark.parametrize("dhcp", [False, True])
 def test_our_networks_are_valid(dhcp: bool, tmp_path: Path) -> None:
     network = GuestNetwork(

@@ -14,16 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from images.bootspec import BootSpec, Disk, Nic
-from images.facts import Entry
+from images.facts import Architecture, Entry
 from orchestrator.hypervisors.domain_xml import (
     domain_xml,
     network_uuid,
     network_xml,
+    parse_cap,
     parse_mark,
     same_network,
     xen_domain_xml,
 )
-from orchestrator.model import Guest, GuestNetwork, Mark, guest_uuid
+from orchestrator.model import Guest, GuestNetwork, Mark, cpu_ranges, guest_uuid
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "domain_xml"
 
@@ -104,6 +105,8 @@ XEN_PV = replace(
         ),
     ),
 )
+DUMPING = replace(MARK, dumps_core=True)
+TUNED = replace(PLAIN, cpu=0.5, cpu_cap=1.5, boot=replace(PLAIN.boot, vcpus=2))
 NETWORK = GuestNetwork(
     name="ew-demo",
     subnet=IPv4Network("10.77.2.0/24"),
@@ -127,6 +130,11 @@ PICTURES = {
     "from-disk": domain_xml(FROM_DISK, console_log=CONSOLE),
     "xen-pvh": xen_domain_xml(XEN_PVH),
     "xen-pv": xen_domain_xml(XEN_PV, vif_script="/etc/xen/scripts/vif-quick"),
+    "xen-core-dump": xen_domain_xml(replace(XEN_PV, mark=DUMPING)),
+    "linux-pinned": domain_xml(TUNED, cpus=(1, 2, 3, 5)),
+    "xen-pinned": xen_domain_xml(
+        replace(TUNED, boot=replace(TUNED.boot, entry=Entry.PVH)), cpus=(1, 2, 3, 5)
+    ),
     "network": network_xml("edge1/demo", NETWORK),
     "network-dual-stack": network_xml("edge1/demo", NETWORK6),
     "network-dhcp": network_xml("edge1/demo", SMALL_POOL),
@@ -180,6 +188,35 @@ def test_no_disk_is_left_out() -> None:
 
 def test_a_guest_on_xen_is_marked_like_any_other() -> None:
     assert parse_mark(PICTURES["xen-pv"]) == MARK
+
+
+def test_the_cap_is_read_back_from_beside_the_mark() -> None:
+    assert parse_cap(BARE.replace("/>", ' cpu_cap="1.5"/>')) == 1.5
+    assert parse_mark(PICTURES["xen-pinned"]) == MARK
+    assert parse_mark(PICTURES["xen-core-dump"]) == DUMPING
+    for none in (BARE, BARE.replace("/>", ' cpu_cap="much"/>'), "", "no xml"):
+        assert parse_cap(none) is None
+
+
+@pytest.mark.parametrize("architecture", [Architecture.X86_64, Architecture.AARCH64])
+def test_a_domain_is_of_its_hosts_architecture(architecture: Architecture) -> None:
+    for xml in (
+        domain_xml(PLAIN, architecture=architecture),
+        xen_domain_xml(XEN_PV, architecture=architecture),
+    ):
+        assert f'<type arch="{architecture}"' in xml
+
+
+@given(st.frozensets(st.integers(0, 200), min_size=1))
+def test_numbers_of_processors_are_written_and_read(cpus: frozenset[int]) -> None:
+    written = cpu_ranges(cpus)
+    assert "," not in written or len(cpus) > 1
+    read: set[int] = set()
+    for each in written.split(","):
+        first, _, last = each.partition("-")
+        read.update(range(int(first), int(last or first) + 1))
+    assert read == cpus
+    assert cpu_ranges((5, 1, 2, 3)) == "1-3,5"
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")))

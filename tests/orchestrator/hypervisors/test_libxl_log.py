@@ -125,6 +125,29 @@ NO_VIF = "libxl: libxl_create.c:1921:domcreate_attach_devices: Domain 41:unable 
             "the disk there is full",
             "free some",
         ),
+        (
+            (
+                "libxl: libxl_dm.c:2909:libxl__spawn_local_dm: Domain 1:device model "
+                "/usr/libexec/xen-qemu-system-i386 is not executable: No such file or directory",
+                "libxl: libxl_dm.c:2911:libxl__spawn_local_dm: Domain 1:Please install the "
+                "qemu-system-xen package for this domain to work",
+                "libxl: libxl_dm.c:3161:device_model_spawn_outcome: Domain 1:(null): spawn failed "
+                "(rc=-3)",
+                "libxl: libxl_create.c:1896:domcreate_devmodel_started: Domain 1:device model did "
+                "not start: -3",
+            ),
+            "a disk of it is of a format that only QEMU reads, and dom0 has no QEMU",
+            "qemu-system-xen",
+        ),
+        (
+            (
+                "libxl: libxl_create.c:711:libxl__domain_make: domain creation fail: Cannot "
+                "allocate memory",
+                "libxl: libxl_create.c:1296:initiate_domain_create: cannot make domain: -3",
+            ),
+            "Xen has too little free memory for it",
+            "stop a guest",
+        ),
         ((), "", ""),
         (("xc: x.c:1: never heard of",), "xc: x.c:1: never heard of", ""),
     ],
@@ -136,9 +159,44 @@ def test_the_cause_of_a_failure(lines: tuple[str, ...], meaning: str, advice: st
     assert advice in what_to_do
 
 
+# As written when four starts failed at once on the test bed.
+AT_ONCE = """\
+2026-11-21 16:54:39.198+0000: xc: panic: xg_dom_boot.c:119: xc_dom_boot_mem_init: can't allocate low memory for domain: Out of memory
+2026-11-21 16:54:39.198+0000: libxl: libxl_dom.c:586:libxl__build_dom: xc_dom_boot_mem_init failed: Device or resource busy
+2026-11-21 16:54:39.207+0000: libxl: libxl_create.c:1640:domcreate_rebuild_done: Domain 2:cannot (re-)build domain: -3
+2026-11-21 16:54:39.315+0000: libxl: libxl_create.c:711:libxl__domain_make: domain creation fail: Cannot allocate memory
+2026-11-21 16:54:39.325+0000: libxl: libxl_create.c:1296:initiate_domain_create: cannot make domain: -3
+2026-11-21 16:54:41.252+0000: xc: panic: xg_dom_core.c:536: xc_dom_chk_alloc_pages: segment kernel too large (0x1 > 0x100 - 0x100 pages): Out of memory
+2026-11-21 16:54:41.265+0000: libxl: libxl_dom.c:594:libxl__build_dom: xc_dom_build_image failed: No such file or directory
+2026-11-21 16:54:41.266+0000: libxl: libxl_create.c:1640:domcreate_rebuild_done: Domain 4:cannot (re-)build domain: -3
+2026-11-21 16:54:46.351+0000: libxl: libxl_exec.c:117:libxl_report_child_exitstatus: /etc/xen/scripts/vif-bridge online [197] exited with error status 1
+2026-11-21 16:54:46.378+0000: libxl: libxl_device.c:1337:device_hotplug_child_death_cb: script: Could not find bridge device nope
+2026-11-21 16:54:46.379+0000: libxl: libxl_create.c:1921:domcreate_attach_devices: Domain 5:unable to add vif devices
+2026-11-21 16:54:49.399+0000: libxl: libxl_exec.c:117:libxl_report_child_exitstatus: /etc/xen/scripts/vif-bridge offline [222] exited with error status 1
+2026-11-21 16:54:49.402+0000: libxl: libxl_device.c:1337:device_hotplug_child_death_cb: script: Could not find bridge device nope
+"""  # noqa: E501 - libxl's lines
+
+NO_BRIDGE = "its network card could not be plugged in: Could not find bridge device nope"
+
+
+def test_when_several_failed_at_once_none_is_told_only_the_cause_of_another() -> None:
+    told, what_to_do = cause(AT_ONCE, took_s=11.0)
+    assert told == (
+        "several failed there at once, and it is one of: Xen has too little free memory for it; "
+        f"or its memory is too small for its kernel; or {NO_BRIDGE}"
+    )
+    assert all(advice in what_to_do for advice in ("stop a guest", "more memory", "name a bridge"))
+
+
+def test_what_was_written_before_the_call_began_is_no_cause_of_its_failure() -> None:
+    assert cause(AT_ONCE, took_s=4.0)[0] == NO_BRIDGE
+    first = "".join(AT_ONCE.splitlines(keepends=True)[:8])
+    assert cause(first, took_s=0.5)[0] == "its memory is too small for its kernel"
+
+
 def test_an_older_failure_is_not_taken_for_the_latest() -> None:
-    old = "libxl: a: script: Could not find bridge device nobr0"
-    new = "xc: panic: b: no loader found: Invalid kernel"
-    assert cause(f"{old}\n{new}")[0] == "Xen finds no way into this kernel"
-    harmless = "\n".join(["libxl: c: nothing known"] * 30)
-    assert "nothing known" in cause(f"{old}\n{harmless}")[0]
+    old = "2026-11-21 14:00:00.000+0000: libxl: a: script: Could not find bridge device nobr0"
+    new = "2026-11-21 14:00:10.000+0000: xc: panic: b: no loader found: Invalid kernel"
+    assert cause(f"{old}\n{new}", took_s=2.0)[0] == "Xen finds no way into this kernel"
+    unknown = new.replace("no loader found: Invalid kernel", "nothing known")
+    assert cause(f"{old}\n{unknown}", took_s=2.0) == ("xc: panic: b: nothing known", "")

@@ -12,11 +12,22 @@ import pytest
 
 from images.bootspec import BootSpec, Nic
 from orchestrator.errors import HostUnreachable, StartFailed
-from orchestrator.hypervisors.base import GuestEnded, HostBack, HostLost
+from orchestrator.hypervisors.base import GuestEnded, HostBack, HostLost, Sent
 from orchestrator.hypervisors.consoles import CONSOLE_BYTES
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
 from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, mac_of
-from tests.contracts.hypervisor import Heard, HypervisorContract, SleepContract, ends, unheard
+from tests.contracts.hypervisor import (
+    Heard,
+    HypervisorContract,
+    KeyContract,
+    MigrateContract,
+    SleepContract,
+    elsewhere,
+    ends,
+    names,
+    unheard,
+    unwatched,
+)
 
 NETWORK = GuestNetwork(
     name="lab0",
@@ -35,7 +46,7 @@ class MemoryRig:
     host = HOST
 
     def __init__(self) -> None:
-        self.machine = MemoryMachine()
+        self.machine, self.second = MemoryMachine(), MemoryMachine()
         self.drivers: list[MemoryHypervisor] = []
 
     def driver(self, *, owner: str = "", host: Host | None = None) -> MemoryHypervisor:
@@ -60,6 +71,9 @@ class MemoryRig:
     def hold(self, guest: Guest) -> None:
         self.drivers[0].hold(guest.name)
 
+    def write_key(self, guest: Guest, key: str, value: str) -> None:
+        self.drivers[0].write_key(guest.name, key, value)
+
     def chat(self, guest: Guest) -> None:
         self.drivers[0].transfer(guest.name, rx_bytes=1, tx_bytes=100)
 
@@ -77,6 +91,30 @@ class MemoryRig:
     def has_network(self, name: str) -> bool:
         return name in self.machine.networks
 
+    # --- a second machine, for migrations ---------------------------------------------------------
+
+    other = replace(HOST, name="edge2")
+    can_call_off = True
+
+    def other_driver(self) -> MemoryHypervisor:
+        driver = MemoryHypervisor(self.other, self.owner, machine=self.second, migrate_s=0.05)
+        self.drivers.append(driver)
+        return driver
+
+    def dead_other(self) -> MemoryHypervisor:
+        driver = self.other_driver()
+        driver.unreachable()
+        return driver
+
+    def to_foreign_guest(self, name: str) -> None:
+        foreign = replace(self.guest(), name=name, boot=BootSpec(Path("/k"), 64))
+        foreign = replace(foreign, mark=replace(foreign.mark, owner=""))
+        MemoryHypervisor(self.host, "", machine=self.second).start(foreign, unheard)
+
+    def state_of(self, guest: Guest) -> str:
+        machines = (self.machine, self.second)
+        return "".join(str(m.guests[guest.name].started_at) for m in machines if m.guests)
+
 
 @pytest.fixture
 def rig() -> Iterator[MemoryRig]:
@@ -91,6 +129,14 @@ class TestMemoryHypervisor(HypervisorContract):
 
 
 class TestMemorySleep(SleepContract):
+    pass
+
+
+class TestMemoryKeys(KeyContract):
+    pass
+
+
+class TestMemoryMigration(MigrateContract):
     pass
 
 
@@ -192,3 +238,49 @@ def test_the_console_is_bounded(rig: MemoryRig, hypervisor: MemoryHypervisor) ->
     shown = hypervisor.console(rig.guest().name)
     assert len(shown) == CONSOLE_BYTES
     assert shown.endswith(b"xend")
+
+
+def test_a_key_of_a_host_that_is_lost_says_so(rig: MemoryRig, hypervisor: MemoryHypervisor) -> None:
+    hypervisor.start(rig.guest(), unheard)
+    key = hypervisor.watch_key(rig.guest().name, "data/ready")
+    assert key.value() is None
+    hypervisor.unreachable("no route to host")
+    with pytest.raises(HostUnreachable, match="no route to host"):
+        key.value()
+    key.close()
+
+
+def test_a_guest_that_ends_while_it_is_sent_is_on_neither_host(
+    rig: MemoryRig, hypervisor: MemoryHypervisor
+) -> None:
+    hypervisor.start(rig.guest(), unheard)
+    there = rig.other_driver()
+    there.set_network(NETWORK)
+
+    def kill(_sent: Sent) -> bool:
+        hypervisor.kill(rig.guest().name)
+        return True
+
+    with pytest.raises(StartFailed, match="it ended meanwhile"):
+        hypervisor.migrate(elsewhere(rig.guest(), rig.other), there, kill)
+    assert names(hypervisor) == names(there) == set()
+
+
+def test_a_host_that_is_lost_while_a_guest_is_sent_there_is_named(
+    rig: MemoryRig, hypervisor: MemoryHypervisor
+) -> None:
+    hypervisor.start(rig.guest(), unheard)
+    there = rig.other_driver()
+    there.set_network(NETWORK)
+
+    def cut(_sent: Sent) -> bool:
+        there.unreachable("cable pulled")
+        return True
+
+    with pytest.raises(HostUnreachable, match="host edge2: cable pulled"):
+        hypervisor.migrate(elsewhere(rig.guest(), rig.other), there, cut)
+    assert names(hypervisor) == {rig.guest().name}
+    there.reachable()
+    assert names(there) == set()
+    hypervisor.migrate(elsewhere(rig.guest(), rig.other), there, unwatched)
+    assert names(there) == {rig.guest().name}

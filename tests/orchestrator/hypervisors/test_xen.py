@@ -1,6 +1,7 @@
 """The libvirt back end on Xen keeps the contract, and what is Xen's own: on a real Xen 4.17."""
 
 import http.client
+import re
 import shutil
 import tempfile
 import threading
@@ -26,6 +27,7 @@ from orchestrator.hypervisors.abilities import probe
 from orchestrator.hypervisors.base import Depth, GuestEnded
 from orchestrator.hypervisors.domain_xml import xen_domain_xml
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
+from orchestrator.hypervisors.libxl_dumps import FOLDER
 from orchestrator.model import (
     Capacity,
     Guest,
@@ -140,6 +142,15 @@ class XenRig:
         for _request in range(3):
             eventually(fetched, self.patience_s, "an answer from the guest")
 
+    def path(self, guest: Guest) -> str:
+        """Return where a guest's keys are in Xenstore."""
+        return f"/local/domain/{self.conn.lookupByName(guest.name).ID()}"
+
+    def write_key(self, guest: Guest, key: str, value: str) -> None:
+        escaped = value.replace("\\", "\\\\")
+        wrote = self.bed.ssh("xenstore-write", "--", f"{self.path(guest)}/{key}", escaped)
+        assert wrote.returncode == 0, wrote
+
     def make_foreign_guest(self, name: str) -> None:
         guest = self.guest()
         kernel = self.bed.put(self.kernel, f"{self.tag}-hello")
@@ -185,7 +196,18 @@ class XenRig:
         found = self.bed.ssh("ls", str(DEPOT / self.owner))
         return found.stdout.decode().split()
 
+    def write_dumps(self, *names: str) -> None:
+        """Write files of a byte where libxl writes dumps."""
+        self.bed.ssh("sh", "-c", f"cd {FOLDER} && for f in {' '.join(names)}; do echo >$f; done")
+
+    def dumps(self) -> dict[str, int]:
+        """Return our files where libxl writes dumps, and their sizes."""
+        listed = self.bed.ssh("ls", "-l", str(FOLDER)).stdout.decode().splitlines()
+        rows = [line.split() for line in listed if self.tag in line]
+        return {row[-1]: int(row[4]) for row in rows}
+
     def clean(self) -> None:
+        self.bed.ssh("sh", "-c", f"rm -f {FOLDER}/*{self.tag}*")
         for driver in self.drivers:
             driver.close()
         ours = [domain for domain in self.conn.listAllDomains() if self.tag in domain.name()]
@@ -302,10 +324,14 @@ def test_linux_boots_sleeps_and_powers_off(
     assert event == GuestEnded("xen1", guest.name, "shut down")
 
 
-def test_a_crash_is_heard_as_one_and_its_console_is_kept(
+def test_a_crash_is_heard_as_one_and_its_console_and_memory_are_kept(
     outside: XenRig, hypervisor: LibvirtHypervisor, microvm_files: linux_microvm.Built
 ) -> None:
     guest = outside.linux(microvm_files, Entry.XEN_PV)
+    guest = replace(guest, mark=replace(guest.mark, dumps_core=True))
+    older = [f"{guest.name}-2020-01-0{day}-00:00:00" for day in range(1, 4)]
+    foreign = f"{guest.name}-by-hand"
+    outside.write_dumps(*older, foreign)
     # Without panic=-1, which asks for a reboot, Linux tells Xen that it crashed.
     crashing = guest.boot.cmdline.replace("panic=-1", "rdinit=/no/such/program")
     guest = replace(guest, boot=replace(guest.boot, cmdline=crashing))
@@ -313,7 +339,12 @@ def test_a_crash_is_heard_as_one_and_its_console_is_kept(
     hypervisor.watch(heard)
     hypervisor.start(guest, unheard)
     event = heard.wait(ends(guest), outside.patience_s)
-    assert event == GuestEnded("xen1", guest.name, "crashed")
+    assert isinstance(event, GuestEnded)
+    assert event == GuestEnded("xen1", guest.name, "crashed", event.dump)
+    assert re.fullmatch(rf"{FOLDER}/{guest.name}-[-:0-9]+", event.dump)
+    dumps = outside.dumps()
+    assert dumps[Path(event.dump).name] >= LINUX_MIB * 2**20, "all of its memory"
+    assert set(dumps) == {*older[1:], foreign, Path(event.dump).name}, "and only three are kept"
     eventually(
         lambda: b"Kernel panic" in hypervisor.console(guest.name), outside.patience_s, "last words"
     )
@@ -395,11 +426,13 @@ def test_a_console_is_read_again_after_a_restart(
     )
 
 
-def test_free_memory_is_what_one_more_guest_can_have(
+def test_free_memory_is_what_one_more_guest_can_have_with_what_xen_adds(
     outside: XenRig, hypervisor: LibvirtHypervisor
 ) -> None:
     free = hypervisor.free().memory_mib
-    hypervisor.start(outside.guest(memory_mib=free), unheard)
+    sizes = (Capacity(1, size) for size in range(free, 0, -1))
+    most = next(size for size in sizes if outside.host.taken_by(size).memory_mib <= free)
+    hypervisor.start(outside.guest(memory_mib=most.memory_mib), unheard)
     assert hypervisor.free().memory_mib < HELLO_MIB
     with pytest.raises(StartFailed, match=r"too little free memory for it; .*stop a guest"):
         hypervisor.start(outside.guest(1), unheard)
@@ -430,7 +463,10 @@ def missing_bridge(rig: XenRig) -> Guest:
         (lambda rig: rig.guest(entry=Entry.XEN_PV), r"Xen finds no way into this kernel"),
         (lambda rig: rig.guest(memory_mib=1), r"memory is too small for its kernel; give .* more"),
         (missing_bridge, r"could not be plugged in: there is no bridge ewx-none; name a bridge"),
-        (lambda rig: rig.guest(xenstore=(("rumprun/cfg", "{}"),)), r"Xenstore keys \(rumprun/cfg"),
+        (
+            lambda rig: rig.guest(xenstore=(("rumprun/cfg", "{}"),)),
+            r"Xenstore is reached .*xen\+ssh",
+        ),
     ],
 )
 def test_what_xen_refuses_is_told_and_leaves_nothing(

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +16,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from orchestrator.errors import StoreError
-from orchestrator.model import Event
+from orchestrator.model import Event, InstanceState
 from orchestrator.store import sql
 from orchestrator.store.base import Drain, Store
 from orchestrator.store.memory import MemoryStore
@@ -145,19 +146,26 @@ def test_a_wrong_file_is_refused_and_left_as_it_is(
     assert file.read_bytes() == before
 
 
-def test_a_file_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    """Schema 1 had no table of drains; all else was as it is."""
+@pytest.mark.parametrize("schema", ["1", "2"])
+def test_a_file_of_an_older_schema_is_brought_up_to_date(tmp_path: Path, schema: str) -> None:
+    """Schema 1 had no table of drains, and 2 no column for where an instance is going."""
     url = f"sqlite:///{tmp_path}/state.db"
     store = SqlStore(url)
     store.save(instance_of(1))
     store.close()
-    _execute(tmp_path / "state.db", "DROP TABLE drains")
-    _execute(tmp_path / "state.db", "UPDATE meta SET value = '1' WHERE key = 'schema'")
+    _execute(tmp_path / "state.db", "ALTER TABLE instances DROP COLUMN moving_to")
+    if schema == "1":
+        _execute(tmp_path / "state.db", "DROP TABLE drains")
+    older = f"UPDATE meta SET value = '{schema}' WHERE key = 'schema'"  # noqa: S608
+    _execute(tmp_path / "state.db", older)
 
     for _ in range(2):
         store = SqlStore(url)
         assert store.load().instances == (instance_of(1),)
         store.save_drain(Drain("edge1", 1.0))
+        store.save(replace(instance_of(2), state=InstanceState.READY).migrating("edge2"))
+        store.save(instance_of(1))
+        store.remove(instance_of(2), rest_until=0.0)
         store.close()
     connection = sqlite3.connect(tmp_path / "state.db")
     found = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()

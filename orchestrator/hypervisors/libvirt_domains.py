@@ -1,0 +1,97 @@
+"""What is asked of one domain, or told it, as libvirt wants it: no connection, no wishes, no state.
+
+Functions only; libvirt's errors pass through, for `libvirt_calls` to translate.
+"""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import libvirt
+
+from orchestrator.hypervisors import libvirt_census as census
+from orchestrator.hypervisors.domain_xml import (
+    MARK_NAMESPACE,
+    SLEEP_NAMESPACE,
+    SLEEP_PREFIX,
+    parse_mark,
+)
+from orchestrator.hypervisors.libvirt_errors import lookup
+from orchestrator.hypervisors.libvirt_pool import files_of
+from orchestrator.model import Mark
+
+SHUTDOWN_S = 1.0  # what a guest that obeys may take to end; hello takes a few milliseconds
+SHUTDOWN_POLL_S = 0.01
+# The states of a domain that has ended, and is still being cleared away.
+OVER = frozenset(
+    {libvirt.VIR_DOMAIN_SHUTDOWN, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
+)
+
+
+def state(domain: libvirt.virDomain) -> int:
+    """Return a domain's state, by libvirt's number."""
+    info: Any = domain.info()  # the binding's annotations are wrong here
+    return int(info[0])
+
+
+def files_used(domain: libvirt.virDomain) -> frozenset[Path]:
+    """Return the files that a domain uses; none if it has just ended."""
+    xml = lookup(lambda _name: domain.XMLDesc(), domain.name())
+    return frozenset() if xml is None else files_of(xml)
+
+
+def read_mark(domain: libvirt.virDomain) -> Mark | None:
+    """Return the mark on a domain; None if it has none, or has just ended."""
+    try:
+        return parse_mark(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, MARK_NAMESPACE))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in {
+            libvirt.VIR_ERR_NO_DOMAIN,
+            libvirt.VIR_ERR_NO_DOMAIN_METADATA,
+        }:
+            return None
+        raise
+
+
+def can_hear(domain: libvirt.virDomain) -> bool:
+    """Return whether a guest can hear that it is asked to end, as far as libvirt knows.
+
+    libxl waits 60 s for a guest that does not, and whoever looks at that domain waits with it.
+    After a restart libvirtd takes paused Xen guests for running ones, so their state says too
+    little.
+    """
+    running = state(domain) == libvirt.VIR_DOMAIN_RUNNING
+    return running and not census.is_asleep(domain) and census.has_run(domain)
+
+
+def shut_down(domain: libvirt.virDomain) -> bool:
+    """Ask a guest to end, and return whether it did within `SHUTDOWN_S`."""
+    deadline = time.monotonic() + SHUTDOWN_S
+    try:
+        domain.shutdown()
+        while time.monotonic() < deadline:
+            if not domain.isActive():
+                return True
+            time.sleep(SHUTDOWN_POLL_S)
+    except libvirt.libvirtError as error:
+        return error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN
+    return False
+
+
+def set_asleep(domain: libvirt.virDomain, element: str | None) -> None:
+    """Write on a domain that our own `sleep` paused it, or, with None, take that away."""
+    kind, where = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_LIVE
+    text: Any = element  # the binding's annotation forgets that None is allowed
+    domain.setMetadata(kind, text, SLEEP_PREFIX, SLEEP_NAMESPACE, where)
+
+
+def free_mib(conn: libvirt.virConnect) -> int:
+    """Return free memory, counting what the kernel gives back when asked: buffers and cache.
+
+    On Xen it is what no domain has; dom0's own is not counted as free.
+    """
+    with suppress(libvirt.libvirtError):  # not every driver has these figures
+        kib: Any = conn.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
+        return int(sum(kib.get(part, 0) for part in ("free", "buffers", "cached")) // 1024)
+    return conn.getFreeMemory() // 2**20
