@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from ipaddress import (
     IPv4Address,
     IPv4Network,
+    IPv6Address,
     IPv6Network,
     ip_address,
     ip_network,
@@ -81,7 +82,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     if not names:
         return "there is none in this file"
     close = get_close_matches(word.casefold(), names, n=1)
-    meant = f"did you mean {close[0]!r}? " if close else ""
+    meant = f"did you mean {str(close[0])!r}? " if close else ""  # it may be an enum's member
     more = f", and {len(names) - 20} more" if len(names) > 20 else ""
     return f"{meant}known: {', '.join(names[:20])}{more}"
 
@@ -300,6 +301,19 @@ def _mail_address(text: str) -> str:
     return f"{local}@{_dns_name(domain).removesuffix('.')}"
 
 
+_MACHINE_RULE = "write a machine's name or address without a port, such as 10.0.0.2 or fd00::2"
+_MACHINE = _matching(r"[A-Za-z0-9:][A-Za-z0-9:._-]*", _MACHINE_RULE, 255)
+
+
+def _machine(text: str) -> str:
+    if ":" in text:  # no name has one, and a port is libvirt's to choose
+        try:
+            return str(IPv6Address(text))
+        except ValueError:
+            raise ValueError(f"{shown(text)} is not right: {_MACHINE_RULE}") from None
+    return str(_MACHINE.read(text))
+
+
 _TEXT = {"type": "string"}
 _DNS_NAME = {"type": "string", "pattern": r"^[A-Za-z0-9.-]+$", "maxLength": LONGEST_DNS_NAME + 1}
 _SERVICE_NAME = {"type": "string", "pattern": r"^(@|[A-Za-z0-9.-]+)$", "maxLength": 254}
@@ -342,10 +356,7 @@ Uri = Annotated[
         1000,
     ),
 ]
-MachineAddress = Annotated[
-    str,
-    _matching(r"[A-Za-z0-9:._-]+", "write a machine's name or address, such as 10.0.0.2", 255),
-]
+MachineAddress = Annotated[str, Written(_machine, _MACHINE.schema)]
 NetworkName = Annotated[
     str,
     _matching(

@@ -178,6 +178,8 @@ class Settler:
                 if instance.name not in self._resolving:
                     self._resolving.add(instance.name)
                     self._background.do(self._resolve_in_turn, instance)
+            case End() if self._waker.will_end(instance.name):
+                pass  # told already: a migration of its service may hold it up for minutes
             case End(why=why) if _may_end(instance, present, news, resting=resting):
                 why = news.ended.get(instance.name, why)
                 self._journal.record("ended", instance.service, f"{instance.name}: {why}")

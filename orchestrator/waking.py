@@ -30,6 +30,8 @@ from orchestrator.journal import Journal
 from orchestrator.model import Instance, InstanceState, OnHostLoss, Service
 from orchestrator.trace import WakeTrace
 
+TURN_S = 0.2  # how long one thread waits to end an instance, before it ends others
+
 log = getLogger(__name__)
 
 
@@ -204,13 +206,26 @@ class Waker:
             self._to_end.add(instance.name)
             self._background.do(self.end_in_turn, instance)
 
+    def will_end(self, instance: str) -> bool:
+        """Return whether `end_later` was asked to end an instance, and it waits for its turn."""
+        return instance in self._to_end
+
     def end_in_turn(self, instance: Instance) -> None:
-        """End an instance as `end_if_same` does; a store that fails is left to the next sweep."""
+        """End an instance as `end_if_same` does; a store that fails is left to the next sweep.
+
+        While its service is busy, which a migration can be for minutes, others go before it.
+        """
+        lock = self.locks[instance.service]
+        if not lock.acquire(timeout=TURN_S):
+            self._background.do(self.end_in_turn, instance)
+            return
         try:
-            self.end_if_same(instance)
+            if self._fleet.get(instance.name) in {instance, None}:
+                self.end(instance)
         except StoreError as error:
             log.warning("%s: %s; the next sweep tries again", instance.name, error)
         finally:
+            lock.release()
             self._to_end.discard(instance.name)
 
     def resting(self, service: str) -> bool:

@@ -40,10 +40,10 @@ def tune_qemu(domain: libvirt.virDomain, guest: Guest) -> None:
         if guest.cpu is not None:
             # One core is worth what a domain is given by default: 1024 in cgroups v1, 100 in v2.
             domain.setSchedulerParameters(
-                {"cpu_shares": max(2, round(before["cpu_shares"] * guest.cpu))}
+                {"cpu_shares": max(_LEAST_SHARES, round(before["cpu_shares"] * guest.cpu))}
             )
         if guest.cpu_cap is not None:
-            quota = round(PERIOD_US * guest.cpu_cap)
+            quota = round(PERIOD_US * min(guest.cpu_cap, guest.boot.vcpus))
             domain.setSchedulerParameters({"global_period": PERIOD_US, "global_quota": quota})
     except libvirt.libvirtError as error:
         if error.get_error_code() not in _NO_CGROUPS:
@@ -53,7 +53,12 @@ def tune_qemu(domain: libvirt.virDomain, guest: Guest) -> None:
 
 
 def cap_xen(domain: libvirt.virDomain) -> None:
-    """Hold a Xen guest to the cap in its metadata, if there is one."""
+    """Hold a Xen guest to the cap in its metadata, if there is one.
+
+    Xen refuses a cap beyond a guest's virtual processors, which are a limit of their own.
+    """
     cap = parse_cap(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, MARK_NAMESPACE))
     if cap is not None:
-        domain.setSchedulerParameters({"cap": round(100 * cap)})  # in hundredths of a core
+        info: Any = domain.info()  # the binding's annotations are wrong here
+        most = int(info[3])  # virtual processors
+        domain.setSchedulerParameters({"cap": round(100 * min(cap, most))})  # hundredths of a core

@@ -276,6 +276,18 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("name: full", "nome: full", "nome", "did you mean 'name'? known: name, zone"),
     ("  pc2:", "  PC2:", "hosts.PC2", "1 to 30 of a-z"),
     ("    site: cellar", "    sites: cellar", "hosts.pc1.sites", "did you mean 'site'?"),
+    (
+        "    site: cellar",
+        "    migration_address: 10.0.0.2:49152",
+        "hosts.pc1.migration_address",
+        "without a port",
+    ),
+    (
+        "    idle: never",
+        "    on_crash: core",
+        "services.db.on_crash",
+        "did you mean 'coredump'? known: destroy, coredump",
+    ),
     ("create: true", "create: yes", "hosts.pc1.network.create", "must be true or false"),
     ("    site: cellar", "    arch: sparc", "hosts.pc1.arch", "unknown architecture 'sparc'"),
     ("    site: cellar", "    guest_cpus: 1-", "hosts.pc1.guest_cpus", "numbers of processors"),

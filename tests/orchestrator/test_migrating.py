@@ -578,6 +578,47 @@ def test_a_lab_without_the_host_that_is_left_spares_what_has_moved(make_world: M
     assert world.seen.hosts_of("web") == ["b"]
 
 
+def test_a_copy_that_dies_while_another_is_sent_is_told_of_once(make_world: MakeWorld) -> None:
+    world = make_world(a_live(replicas=2), hosts=(*TWO, on_lan("c", 2)))
+    world.ask("web")
+    world.eventually(lambda: len(world.seen.hosts_of("web")) == 2)
+    leaving, staying = world.seen.hosts_of("web")
+    for driver in world.drivers.values():
+        driver.migrate_s = 60.0
+    world.control.drain(leaving)
+    world.eventually(lambda: bool(report_of(world, leaving).migrating))
+    (dead,) = world.guests(staying)
+    world.machines[staying].guests.pop(dead)
+    for _ in range(5):
+        world.control.expire()
+    assert told(world, "ended") == [f"{dead}: its guest does not run any more"]
+    world.control.undrain(leaving)
+
+
+def test_endings_that_wait_for_a_migration_hold_up_no_others(make_world: MakeWorld) -> None:
+    hosts = tuple(on_lan(f"h{number}", number) for number in range(11))
+    services = a_live(replicas=9), a_service("late", idle=IdlePolicy(after_s=None))
+    world = make_world(*services, hosts=hosts)
+    world.ask("web")
+    world.eventually(lambda: len(world.seen.hosts_of("web")) == 9)
+    leaving, *others = world.seen.hosts_of("web")
+    for driver in world.drivers.values():
+        driver.migrate_s = 60.0
+    world.control.drain(leaving)
+    world.eventually(lambda: bool(report_of(world, leaving).migrating))
+    world.ask("late")
+    for host in others:
+        for guest in world.guests(host):
+            if "-web-" in guest:
+                world.machines[host].guests.pop(guest)
+    world.control.expire()
+    (home,) = world.seen.hosts_of("late")
+    world.machines[home].guests.pop("ew-t-late-0")
+    sweeping(world, lambda: world.control.fleet.get("ew-t-late-0") is None)
+    assert report_of(world, leaving).migrating, "it goes on"
+    world.control.undrain(leaving)
+
+
 # --- a crash at each instant ----------------------------------------------------------------------
 
 

@@ -41,6 +41,13 @@ def test_a_guest_is_held_to_its_cap_and_to_the_processors_of_guests(
     assert pinned == [str(LAST)] * 2, "its hard affinity"
 
 
+@pytest.mark.parametrize("cap", [1.5, 999_999_999.0])
+def test_a_cap_beyond_its_virtual_processors_is_no_obstacle(outside: XenRig, cap: float) -> None:
+    guest = replace(outside.guest(), cpu_cap=cap)
+    outside.driver().start(guest, unheard)
+    assert outside.conn.lookupByName(guest.name).schedulerParameters()["cap"] == 100
+
+
 def test_a_saved_guest_is_still_capped_when_it_runs_again(outside: XenRig) -> None:
     guest = replace(outside.guest(), cpu_cap=0.5)
     driver = outside.driver()
