@@ -1,0 +1,133 @@
+"""The one place where generators make and change problems.
+
+Generators, churn and the study speak of hosts, demands and rates through these few functions, so
+that a change of the nouns in `placement.problem` is a change of this page. Numbers are rounded: a
+seed then gives the same problem whatever the last bit of a machine's arithmetic.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from hashlib import sha256
+
+from placement.problem import Demand, Problem, Resources, Site
+from placement.wire import problem_text
+
+DIGITS = 6
+
+
+def host(
+    name: str,
+    *,
+    cpu: float,
+    memory_mib: float,
+    domain: str = "",
+    idle_w: float = 0.0,
+    busy_w: float = 0.0,
+    host_hour: float = 0.0,
+    cpu_hour: float = 0.0,
+) -> Site:
+    """Return a host; units as in `placement.problem.Site`."""
+    return Site(
+        name,
+        Resources(_round(cpu), _round(memory_mib)),
+        domain=domain,
+        idle_w=_round(idle_w),
+        busy_w=_round(busy_w),
+        host_hour=_round(host_hour),
+        cpu_hour=_round(cpu_hour),
+    )
+
+
+def demand(
+    name: str,
+    *,
+    cpu: float,
+    memory_mib: float,
+    rates: Mapping[str, float],
+    replicas: int = 1,
+    bound_ms: float = 0.0,
+) -> Demand:
+    """Return a demand; `cpu` and `memory_mib` are of each copy, a bound of 0 is none."""
+    return Demand(
+        name,
+        Resources(_round(cpu), _round(memory_mib)),
+        replicas=replicas,
+        rates={population: _round(rate) for population, rate in rates.items()},
+        latency_bound_ms=_round(bound_ms) if bound_ms else None,
+    )
+
+
+def problem(
+    hosts: Iterable[Site],
+    demands: Iterable[Demand],
+    latency_ms: Mapping[str, Mapping[str, float]],
+) -> Problem:
+    """Return a problem; `latency_ms[population][host]` is one way."""
+    table = {
+        population: {name: _round(latency) for name, latency in row.items()}
+        for population, row in latency_ms.items()
+    }
+    return Problem(tuple(hosts), tuple(demands), table)
+
+
+def capacity(hosts: Iterable[Site]) -> tuple[list[float], list[float]]:
+    """Return the cores and the MiB of each host."""
+    amounts = [each.capacity for each in hosts]
+    return [each.cpu for each in amounts], [each.memory_mib for each in amounts]
+
+
+def host_names(problem: Problem) -> tuple[str, ...]:
+    """Return the names of the hosts, in the problem's order."""
+    return tuple(each.name for each in problem.sites)
+
+
+def rates(problem: Problem) -> dict[str, Mapping[str, float]]:
+    """Return the requests per second from each population to each demand, by demand."""
+    return {each.name: each.rates for each in problem.demands}
+
+
+def part(problem: Problem, *, hosts: Collection[str], demands: Collection[str]) -> Problem:
+    """Return a problem with only some of its hosts and demands, and rules among those only."""
+    kept = frozenset(demands)
+    return replace(
+        problem,
+        sites=tuple(each for each in problem.sites if each.name in hosts),
+        demands=tuple(
+            replace(
+                each,
+                apart_from=each.apart_from & kept,
+                together_with=each.together_with & kept,
+            )
+            for each in problem.demands
+            if each.name in kept
+        ),
+        latency_ms={
+            population: {name: latency for name, latency in row.items() if name in hosts}
+            for population, row in problem.latency_ms.items()
+        },
+    )
+
+
+def with_rates(problem: Problem, new: Mapping[str, Mapping[str, float]]) -> Problem:
+    """Return a problem with other rates for some of its demands."""
+    return replace(
+        problem,
+        demands=tuple(
+            replace(each, rates=new[each.name]) if each.name in new else each
+            for each in problem.demands
+        ),
+    )
+
+
+def with_current(problem: Problem, current: Mapping[str, tuple[str, ...]]) -> Problem:
+    """Return a problem that knows where copies run now."""
+    return replace(problem, current=current)
+
+
+def fingerprint(problem: Problem) -> str:
+    """Return the SHA-256 of a problem's JSON, in hexadecimal."""
+    return sha256(problem_text(problem).encode()).hexdigest()
+
+
+def _round(number: float) -> float:
+    return round(number, DIGITS)
