@@ -105,6 +105,7 @@ def part(problem: Problem, *, hosts: Collection[str], demands: Collection[str]) 
             population: {name: latency for name, latency in row.items() if name in hosts}
             for population, row in problem.latency_ms.items()
         },
+        current={name: at for name, at in problem.current.items() if name in kept},
     )
 
 
