@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WIDE, HIGH = 6.4, 3.8  # inches
 DPI = 110
+LONG_LABEL = 24  # characters beside an axis
 LEAST_S = 1e-4  # seconds are drawn on a log axis
 UNITS = {
     "value": "objective",
@@ -72,7 +73,7 @@ def box(table: "pd.DataFrame", metric: str) -> Draw:
             patch.set(facecolor=_colour(number), alpha=0.5)
         for line in drawn["medians"]:
             line.set(color="black")
-        axes.set_yticks(range(1, len(names) + 1), names)
+        axes.set_yticks(range(1, len(names) + 1), [_wrapped(name) for name in names])
         axes.invert_yaxis()
         axes.set_xlabel(_unit(metric))
         if metric in {"seconds", "wall_s", "cpu_s"}:
@@ -240,6 +241,7 @@ def placement(
                 text = str(copies[name])
                 axes.annotate(text, (node.x, node.y), ha="center", va="center", fontsize=7)
         axes.set_axis_off()
+        axes.set_aspect("equal", "datalim")
         axes.margins(0.05)
 
     return draw
@@ -261,6 +263,10 @@ def _mark(has_clients: bool, copies: int | None) -> dict[str, Any]:
 def family(algorithm: str) -> str:
     """Return the label of an algorithm without the parameters that make it a variant."""
     return algorithm.partition(" (")[0]
+
+
+def _wrapped(label: str) -> str:
+    return label.replace(" (", "\n(") if len(label) > LONG_LABEL else label
 
 
 def _unit(metric: str) -> str:

@@ -17,6 +17,7 @@ from placement.study import figures, stats
 from placement.study.extras import check, optional
 from placement.study.front import Point, relative_hypervolumes
 from placement.study.instances import Case, build
+from placement.study.spec import shown
 from placement.study.store import Store
 from placement.study.table import TIMES, good, load, one_objective, write
 
@@ -71,10 +72,10 @@ def _head(table: "pd.DataFrame", manifest: dict[str, Any]) -> Iterator[str]:
     study = manifest["study"]
     planned, done, ok = len(manifest["runs"]), len(table), len(good(table))
     yield f"# {study['name']}"
-    missing = f" {planned - done} are not finished yet." if planned > done else ""
+    missing = f" Not finished yet: {planned - done}." if planned > done else ""
     yield (
-        f"{done} runs of {table['algorithm'].nunique()} algorithms on {table['case'].nunique()} "
-        f"instances, {ok} with a valid plan.{missing} Per run at most {study['deadline_s']:g} s "
+        f"{_counted(done, 'run')} of {_counted(table['algorithm'].nunique(), 'algorithm')} on "
+        f"{_counted(table['case'].nunique(), 'instance')}, {ok} with a valid plan.{missing} Per run at most {study['deadline_s']:g} s "
         f"and {study['memory_mib']} MiB. Every run is a row of [results.csv](results.csv)."
     )
     yield "## Instances and algorithms"
@@ -104,7 +105,11 @@ def _churned(churn: dict[str, list[Any]] | None) -> dict[str, list[Any]]:
 
 
 def _told(grid: dict[str, list[Any]]) -> str:
-    return "; ".join(f"{key} {', '.join(map(str, values))}" for key, values in grid.items())
+    return "; ".join(f"{key} {', '.join(map(shown, values))}" for key, values in grid.items())
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _results(table: "pd.DataFrame", metrics: Sequence[str], folder: Path) -> Iterator[str]:
@@ -153,8 +158,8 @@ def _tests(table: "pd.DataFrame", study: dict[str, Any], folder: Path) -> Iterat
     records = []
     for metric in study["metrics"]:
         compared = stats.compare(table, metric, baseline)
-        if not any(each.pairs for each in compared):
-            continue
+        if all(each.pairs == each.ties for each in compared):
+            continue  # nothing to compare, or nothing differs
         p = stats.friedman(table, metric)
         alike = "" if isnan(p) else f" Friedman over all algorithms: p = {p:.2g}."
         yield f"### {metric}: against {baseline}\n\n{_significant(compared)}{alike}"
@@ -192,7 +197,7 @@ def _figures(table: "pd.DataFrame", manifest: dict[str, Any], folder: Path) -> I
         return
     yield "## Figures"
     for metric in study["metrics"]:
-        if ok[metric].notna().any():
+        if ok[metric].nunique() > 1:
             yield _shown(folder, f"box-{metric}", f"Spread of {metric}", figures.box(table, metric))
     if one_objective(table):  # else values of one instance cannot be compared
         told = "Mean distance from the best plan known, over time"

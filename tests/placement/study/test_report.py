@@ -120,8 +120,8 @@ def test_a_report_of_half_a_study_says_so(study: Any, tmp_path: Path) -> None:
     for part in sorted((tmp_path / "runs").iterdir())[:3]:
         part.unlink()
     page = report(tmp_path).read_text()
-    assert "1 runs of 1 algorithms on 1 instances" in page
-    assert "3 are not finished yet" in page
+    assert "1 run of 1 algorithm on 1 instance, 1 with" in page
+    assert "Not finished yet: 3." in page
     assert "Paired tests" not in page
 
 
