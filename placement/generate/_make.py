@@ -86,6 +86,11 @@ def rates(problem: Problem) -> dict[str, Mapping[str, float]]:
     return {each.name: each.rates for each in problem.demands}
 
 
+def latencies_ms(problem: Problem) -> Mapping[str, Mapping[str, float]]:
+    """Return the one-way latency from each population to each host, by population."""
+    return problem.latency_ms
+
+
 def part(problem: Problem, *, hosts: Collection[str], demands: Collection[str]) -> Problem:
     """Return a problem with only some of its hosts and demands, and rules among those only."""
     kept = frozenset(demands)

@@ -74,7 +74,7 @@ class _State:
     def __init__(self, problem: Problem, rng: Random, active: float) -> None:
         self.problem, self.rng = problem, rng
         self.rates = _make.rates(problem)
-        self.populations = sorted(problem.latency_ms)
+        self.populations = sorted(_make.latencies_ms(problem))
         self.present = {name: rng.random() < active for name in self.rates}
         self.down = dict.fromkeys(_make.host_names(problem), 0)
         self._keep_one()

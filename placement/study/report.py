@@ -72,11 +72,12 @@ def _head(table: "pd.DataFrame", manifest: dict[str, Any]) -> Iterator[str]:
     study = manifest["study"]
     planned, done, ok = len(manifest["runs"]), len(table), len(good(table))
     yield f"# {study['name']}"
+    limits = f"at most {study['deadline_s']:g} s and {study['memory_mib']} MiB"
     missing = f" Not finished yet: {planned - done}." if planned > done else ""
     yield (
         f"{_counted(done, 'run')} of {_counted(table['algorithm'].nunique(), 'algorithm')} on "
-        f"{_counted(table['case'].nunique(), 'instance')}, {ok} with a valid plan.{missing} Per run at most {study['deadline_s']:g} s "
-        f"and {study['memory_mib']} MiB. Every run is a row of [results.csv](results.csv)."
+        f"{_counted(table['case'].nunique(), 'instance')}, {ok} with a valid plan."
+        f"{missing} Per run {limits}. Every run is a row of [results.csv](results.csv)."
     )
     yield "## Instances and algorithms"
     yield grid_table(
@@ -255,7 +256,7 @@ def _placement(manifest: dict[str, Any], folder: Path, baseline: str) -> Iterato
         if instance.layout:
             problem = instance.problem
             told = f"A plan of {columns['algorithm']} on {columns['instance']}"
-            rates, latency_ms = _make.rates(problem), problem.latency_ms
+            rates, latency_ms = _make.rates(problem), _make.latencies_ms(problem)
             draw = figures.placement(result["plan"], instance.layout, rates, latency_ms)
             yield _shown(folder, "placement", told, draw)
             yield (

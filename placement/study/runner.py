@@ -17,7 +17,7 @@ from placement.study.runs import Run, spelled_out
 from placement.study.spec import Study
 from placement.study.store import Store
 
-AHEAD = 1000  # runs handed to the executor and not finished: bounds memory, keeps a cluster busy
+AHEAD = 256  # runs handed to the executor and not finished: bounds memory, keeps a cluster busy
 
 Progress = Callable[[int, int, str], None]  # runs done, runs in all, status of the last
 

@@ -71,5 +71,6 @@ def test_never_is_nobody_there() -> None:
 
 @pytest.mark.parametrize("name", ["active", "arrivals", "departures", "moves", "failures"])
 def test_a_chance_is_at_most_one(name: str) -> None:
+    wrong: dict[str, Any] = {name: 1.5}
     with pytest.raises(Malformed, match=f"{name}: must be at most 1"):
-        _epochs(**{name: 1.5})
+        _epochs(**wrong)

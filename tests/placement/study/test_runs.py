@@ -316,6 +316,22 @@ def test_a_dask_cluster_gives_the_same_table(study: Any, tmp_path: Path) -> None
     assert here.equals(there)
 
 
+def test_a_dask_cluster_that_is_not_there_is_told(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("placement.study.executors.CONNECT_S", 0.5)
+    with pytest.raises(StudyError, match=r"no Dask scheduler answers at 127\.0\.0\.1:1:"):
+        run(study({"first-fit": {}}), tmp_path, executor_at="dask://127.0.0.1:1")
+
+
+def test_without_dask_its_extra_is_named(
+    study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingExtra, match=r"distributed is not installed.*edgewake\[dask\]"):
+        run(study({"first-fit": {}}, executor="dask://127.0.0.1:1"), tmp_path)
+
+
 def _address(file: Path) -> str:
     for _ in range(600):
         if file.exists() and file.read_text().strip().endswith("}"):
