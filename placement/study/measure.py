@@ -55,7 +55,7 @@ def measure(task: Task) -> Result:
         return failed("memory", f"needs more than {task.memory_mib} MiB")
     except (Malformed, OSError, ImportError) as error:
         return failed("error", str(error))
-    except Exception as error:  # noqa: BLE001 - whatever an algorithm raises is its result
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an algorithm raises is its result
         return failed("error", f"{type(error).__name__}: {error}")
 
 

@@ -52,7 +52,7 @@ def isolated(task: Task, boss: int) -> Result:
             _run(task, theirs, said)
         os.close(theirs)
         try:
-            text, ended = _answer(ours, boss, started + task.deadline_s)
+            text, ended = _answer(ours, boss, child, started + task.deadline_s)
         finally:
             os.close(ours)
             _end(child)
@@ -91,21 +91,32 @@ def _address_space() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def _answer(ours: int, boss: int, deadline: float) -> tuple[bytes, str]:
-    """Return what a fork answered, and whether that ended as it should, late or orphaned."""
+def _answer(ours: int, boss: int, child: int, deadline: float) -> tuple[bytes, str]:
+    """Return what a fork wrote until it died, and whether it ended as it should, late or orphaned.
+
+    It is the death that counts and not the end of the pipe, which processes that the fork started
+    may hold open, and which comes a moment before the exit status.
+    """
     text = b""
-    while True:
-        left = deadline - time.perf_counter()
-        ready = select.select([ours, boss], [], [], max(0.0, left))[0]
-        if ours in ready:
-            chunk = os.read(ours, CHUNK)
-            if not chunk:
+    os.set_blocking(ours, False)
+    death = os.pidfd_open(child)
+    try:
+        open_ends = [ours]
+        while True:
+            left = deadline - time.perf_counter()
+            ready = select.select([*open_ends, death, boss], [], [], max(0.0, left))[0]
+            if ours in ready:
+                chunk = os.read(ours, CHUNK)
+                text += chunk
+                open_ends = [ours] if chunk else []
+            elif death in ready:
                 return text, "done"
-            text += chunk
-        elif boss in ready:  # nothing is asked before the answer, so this is its end
-            return text, "orphaned"
-        elif left <= 0:
-            return text, "late"
+            elif boss in ready:  # nothing is asked before the answer, so this is its end
+                return text, "orphaned"
+            elif left <= 0:
+                return text, "late"
+    finally:
+        os.close(death)
 
 
 def _end(child: int) -> None:

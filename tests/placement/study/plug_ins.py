@@ -39,6 +39,17 @@ def raises(problem: Problem, options: Options) -> Plan:
     raise KeyError("what was not there")
 
 
+def vanishes(problem: Problem, options: Options) -> Plan:
+    os._exit(3)
+
+
+def leaves_a_child(problem: Problem, options: Options) -> Plan:
+    """Leave a process that holds all that was open, and never ends by itself."""
+    if os.fork() == 0:
+        time.sleep(300)
+    return first_fit(problem, options)
+
+
 def exits(problem: Problem, options: Options) -> Plan:
     sys.exit("I have had enough")
 

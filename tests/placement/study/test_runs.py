@@ -75,7 +75,9 @@ def test_any_number_of_workers_gives_the_same_table(
     ("name", "status", "message"),
     [
         ("raises", "error", "KeyError: 'what was not there'"),
-        ("exits", "crashed", "ended with code 0"),
+        ("exits", "error", "SystemExit: I have had enough"),
+        ("vanishes", "crashed", "ended with code 3"),
+        ("leaves_a_child", "ok", ""),
         ("crashes", "crashed", "ended by SIGSEGV: "),
         ("kills_its_worker", "crashed", "the worker process ended with -9"),
         ("sleeps", "timeout", "not done within 2 s"),
