@@ -1,9 +1,9 @@
 """The command line, `edgewake`: reads options, asks the running edgewake, and prints.
 
-`up`, `doctor`, `schema`, `demo` and `plan LAB` work by themselves; every other command asks the
-edgewake that runs with the same state directory. docs/cli.md has every command with an example,
-and the exit codes, which are `Exit`. Heavy modules are imported by the commands that need them, so
-that `edgewake --help` is quick.
+`up`, `doctor`, `schema`, `demo`, `study` and `plan LAB` work by themselves; every other command
+asks the edgewake that runs with the same state directory. docs/cli.md has every command with an
+example, and the exit codes, which are `Exit`. Heavy modules are imported by the commands that need
+them, so that `edgewake --help` is quick.
 """
 
 # ruff: noqa: PLC0415 - see above
@@ -19,7 +19,7 @@ from urllib.parse import quote
 import typer
 from typer.core import TyperGroup
 
-from orchestrator import display
+from orchestrator import cli_study, display
 from orchestrator.cli_hosts import hosts_app
 from orchestrator.cli_images import images_app
 from orchestrator.errors import EdgewakeError, InstallationError, LabError
@@ -403,13 +403,21 @@ def demo(ctx: typer.Context, lab: MaybeLab = None) -> None:
 
 
 @app.command(epilog="Example: edgewake schema > edgewake.schema.json")
-def schema() -> None:
+def schema(
+    study: Annotated[bool, typer.Option("--study", help="Of study files.")] = False,
+) -> None:
     """Print the JSON Schema of lab files, for editors."""
+    if study:
+        from placement.study.spec import study_schema
+
+        display.print_json(study_schema())
+        return
     from orchestrator.labfile import lab_schema
 
     display.print_json(lab_schema())
 
 
+cli_study.register(app)
 app.add_typer(images_app)
 app.add_typer(hosts_app)
 

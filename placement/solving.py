@@ -11,7 +11,7 @@ from placement.check import violations
 from placement.evaluate import UNITS
 from placement.expand import judged
 from placement.problem import Infeasible, Malformed, Options, Plan, Problem, SolverFailed
-from placement.registry import algorithm, refuse
+from placement.registry import Function, algorithm, refuse
 from placement.validate import check_options, validate
 
 
@@ -25,37 +25,57 @@ def solve(problem: Problem, options: Options | None = None) -> Plan:
 
     """
     options = options or Options()
-    since = perf_counter()
+    chosen = algorithm(options.algorithm)
+    check_question(problem, options)
+    refuse(chosen, problem, options)
+    plan, wrong = answer(chosen.load(), problem, options, name=chosen.name)
+    if wrong:
+        raise SolverFailed(f"{chosen.name} gave a wrong plan: {'; '.join(wrong)}")
+    return plan
+
+
+def check_question(problem: Problem, options: Options) -> None:
+    """Raise `Malformed` if a problem or options make no sense."""
     validate(problem)
     check_options(options, UNITS)
-    chosen = algorithm(options.algorithm)
-    refuse(chosen, problem, options)
-    plan = _found(problem, options)
-    weights = {options.order[0]: 1.0} if options.order else dict(options.weights)
+
+
+def answer(
+    function: Function, problem: Problem, options: Options, *, name: str
+) -> tuple[Plan, tuple[str, ...]]:
+    """Return the plan that a function finds, and what the judge objects to in it.
+
+    A right plan is complete: with its terms, value, bound and gap, and the time it took, in which
+    that of a bound from elsewhere does not count. A wrong one is as the function gave it. Raises
+    `Infeasible` as `solve` does.
+    """
+    since = perf_counter()
+    plan = _found(function, problem, options)
     spent = perf_counter() - since
+    if wrong := violations(problem, plan):
+        return plan, wrong
     if not plan.bound and spent < options.deadline_s:
         left = replace(options, deadline_s=options.deadline_s - spent)
         plan = replace(plan, bound=_bound(problem, left))
-    if wrong := violations(problem, plan):
-        raise SolverFailed(f"{chosen.name} gave a wrong plan: {'; '.join(wrong)}")
-    return judged(
+    complete = judged(
         problem,
         plan,
-        weights,
+        {options.order[0]: 1.0} if options.order else dict(options.weights),
         bound=plan.bound,
-        algorithm=chosen.name,
+        algorithm=name,
         solver=plan.solver,
         build_s=plan.build_s,
-        solve_s=plan.solve_s or perf_counter() - since,
+        solve_s=plan.solve_s or spent,
     )
+    return complete, ()
 
 
-def _found(problem: Problem, options: Options) -> Plan:
-    """Return the bare plan of the algorithm, or say why there is none."""
+def _found(function: Function, problem: Problem, options: Options) -> Plan:
+    """Return the bare plan of an algorithm, or say why there is none."""
     from placement.exact import NoPlan  # noqa: PLC0415 - numpy, only for who solves
 
     try:
-        plan = algorithm(options.algorithm).load()(problem, options)
+        return function(problem, options)
     except NoPlan as no:
         if no.proven:
             from placement.clash import infeasible  # noqa: PLC0415 - as above
@@ -63,7 +83,6 @@ def _found(problem: Problem, options: Options) -> Plan:
             raise infeasible(problem, options) from no
         late = f"no plan was found within {options.deadline_s:g} s"
         raise Infeasible({d.name: late for d in problem.demands}, proven=False) from no
-    return plan
 
 
 def _bound(problem: Problem, options: Options) -> float:

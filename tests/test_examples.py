@@ -1,14 +1,19 @@
 """Every file in `examples/` works; each lab there is what its comments say."""
 
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from orchestrator.labfile import load_lab
 from orchestrator.topology import Topology
+from placement.study import Study, load, run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LABS = sorted(EXAMPLES.glob("*.yaml"))
+SLACK = 0.025  # the exact variant of a study is allowed a gap of 2 %
+STUDIES = sorted(EXAMPLES.glob("studies/*.yaml"))
 
 
 @pytest.mark.parametrize("path", LABS, ids=lambda path: path.stem)
@@ -17,6 +22,10 @@ def test_each_lab_loads(path: Path) -> None:
     assert lab.hosts
     assert lab.services
     assert lab.populations
+
+
+def test_there_are_two_studies() -> None:
+    assert {path.stem for path in STUDIES} == {"heuristics", "edge-churn"}
 
 
 def test_there_are_three_labs() -> None:
@@ -60,3 +69,30 @@ def test_the_latency_bound_of_the_four_mecs_leaves_the_sites_its_comment_says() 
         if all(topology.latency_ms(clients.name, host.name) <= bound for clients in lab.populations)
     }
     assert near == {"mec1-host", "mec3-host", "cloud-host"}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_each_study_runs_and_gives_the_plans_of_its_report(path: Path, tmp_path: Path) -> None:
+    """Other versions of a solver may choose another of several best plans, of the same value."""
+    agreed = pd.read_csv(path.with_suffix("") / "results.csv")
+    outcome = run(Study.read(path), tmp_path)
+    assert outcome.failed == 0
+    table = load(tmp_path)
+    keys = ["setting", "seed", "repetition", "algorithm"]
+    assert table[keys].equals(agreed[keys])
+    assert table["status"].eq("ok").all()
+    greedy = ~table["algorithm"].str.startswith("exact")
+    assert list(table.loc[greedy, "value"]) == pytest.approx(list(agreed.loc[greedy, "value"]))
+    if "epochs" not in table:  # under churn, what an epoch chose among equals changes the next
+        close = table["gap"].le(SLACK) & agreed["gap"].le(SLACK)
+        assert close.any()
+        found, told = (list(each.loc[close, "value"]) for each in (table, agreed))
+        assert found == pytest.approx(told, rel=SLACK)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_figures_of_each_report_are_there(path: Path) -> None:
+    page = path.with_suffix("") / "report.md"
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text())
+    assert len(links) > 5
+    assert all((page.parent / link).is_file() for link in links)

@@ -1,0 +1,277 @@
+"""The figures of a study, by matplotlib: each function returns one, `save` writes SVG and PNG.
+
+No global state of matplotlib is used, and nothing in a file depends on the day: the same table
+gives the same bytes.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from placement.generate.instance import Layout
+from placement.study.extras import optional
+from placement.study.front import Point, front
+from placement.study.stats import mean
+from placement.study.table import good
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDE, HIGH = 6.4, 3.8  # inches
+DPI = 110
+LONG_LABEL = 24  # characters beside an axis
+LEAST_S = 1e-4  # seconds are drawn on a log axis
+UNITS = {
+    "value": "objective",
+    "gap": "proven gap",
+    "above_best": "above best known",
+    "seconds": "time (s)",
+    "wall_s": "elapsed time (s)",
+    "cpu_s": "processor time (s)",
+    "max_rss_mib": "memory (MiB)",
+    "latency_ms": "mean latency (ms)",
+    "energy_w": "power (W)",
+    "cost_hour": "cost (money/hour)",
+    "unserved": "requests not served (share)",
+}
+SETTINGS = {
+    "svg.hashsalt": "edgewake",
+    "svg.fonttype": "none",
+    "font.size": 9.0,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+Draw = Callable[[Any], None]
+
+
+def save(draw: Draw, path: Path) -> None:
+    """Write a figure as PATH.svg and PATH.png; `draw` is given the axes."""
+    matplotlib = optional("matplotlib")
+    with matplotlib.rc_context(SETTINGS):
+        figure = optional("matplotlib.figure").Figure(figsize=(WIDE, HIGH), layout="constrained")
+        draw(figure.subplots())
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+        figure.savefig(path.with_suffix(".png"), dpi=DPI, metadata={"Software": None})
+
+
+def box(table: "pd.DataFrame", metric: str) -> Draw:
+    """Return the box plot of a metric by algorithm: quartiles, and whiskers to 1.5 times those."""
+    rows = good(table).dropna(subset=[metric])
+    names = list(dict.fromkeys(rows["algorithm"]))
+
+    def draw(axes: Any) -> None:
+        values = [rows.loc[rows["algorithm"] == name, metric].to_numpy() for name in names]
+        drawn = axes.boxplot(values, orientation="horizontal", patch_artist=True, widths=0.6)
+        for number, patch in enumerate(drawn["boxes"]):
+            patch.set(facecolor=_colour(number), alpha=0.5)
+        for line in drawn["medians"]:
+            line.set(color="black")
+        axes.set_yticks(range(1, len(names) + 1), [_wrapped(name) for name in names])
+        axes.invert_yaxis()
+        axes.set_xlabel(_unit(metric))
+        if metric in {"seconds", "wall_s", "cpu_s"}:
+            axes.set_xscale("log")
+
+    return draw
+
+
+def gap_over_time(table: "pd.DataFrame") -> Draw:
+    """Return how far from the best plan known each algorithm is after so many seconds.
+
+    Of the variants of one algorithm (its time limits, say), the best that is done counts; before
+    the first is, the distance is 1. Distances are averaged over instances and cut at 1.
+    """
+    rows = table.assign(family=[family(name) for name in table["algorithm"]])
+    keys = ["case", "repetition"]
+    whole = rows[keys].drop_duplicates().shape[0]
+
+    def curve(mine: "pd.DataFrame") -> tuple[list[float], list[float]]:
+        done = good(mine).sort_values("seconds")
+        distance = dict.fromkeys(map(tuple, done[keys].to_numpy()), 1.0)
+        times, heights = [LEAST_S], [1.0]
+        for key, at, above in zip(
+            map(tuple, done[keys].to_numpy()), done["seconds"], done["above_best"], strict=True
+        ):
+            distance[key] = min(distance[key], float(above))
+            times.append(max(LEAST_S, float(at)))
+            heights.append((sum(distance.values()) + whole - len(distance)) / whole)
+        return times, heights
+
+    def draw(axes: Any) -> None:
+        latest = max(LEAST_S, float(good(rows)["seconds"].max()))
+        for number, (name, mine) in enumerate(rows.groupby("family", sort=False)):
+            times, heights = curve(mine)
+            axes.step(
+                [*times, latest],
+                [*heights, heights[-1]],
+                where="post",
+                label=name,
+                color=_colour(number),
+            )
+        axes.set_xscale("log")
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel(_unit("seconds"))
+        axes.set_ylabel("mean distance from the best known")
+        axes.legend()
+
+    return draw
+
+
+def profile(table: "pd.DataFrame") -> Draw:
+    """Return the performance profile of Dolan and More (2002) of the values.
+
+    It shows on which share of the instances an algorithm is at most so far above the best known.
+    """
+    names = list(dict.fromkeys(table["algorithm"]))
+
+    def draw(axes: Any) -> None:
+        most = float(good(table)["above_best"].max()) or 0.01
+        for number, name in enumerate(names):
+            mine = table[table["algorithm"] == name]
+            known = sorted(float(each) for each in good(mine)["above_best"].dropna())
+            heights = [(rank + 1) / len(mine) for rank in range(len(known))]
+            axes.step(
+                [0.0, *known, most],
+                [0.0, *heights, heights[-1] if heights else 0.0],
+                where="post",
+                label=name,
+                color=_colour(number),
+            )
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("at most so far above the best known")
+        axes.set_ylabel("share of the runs")
+        axes.legend()
+
+    return draw
+
+
+def scaling(table: "pd.DataFrame", parameter: str, metric: str = "seconds") -> Draw:
+    """Return how a metric grows with an instance parameter: means with 95 % intervals."""
+    column = f"instance.{parameter}"
+    rows = good(table).dropna(subset=[column, metric])
+
+    def draw(axes: Any) -> None:
+        for number, (name, mine) in enumerate(rows.groupby("algorithm", sort=False)):
+            groups = [
+                (at, mean(list(each[metric]))) for at, each in mine.groupby(column, sort=True)
+            ]
+            places = [at for at, _ in groups]
+            axes.plot(
+                places, [m.mean for _, m in groups], marker="o", color=_colour(number), label=name
+            )
+            axes.fill_between(
+                places,
+                [m.low for _, m in groups],
+                [m.high for _, m in groups],
+                color=_colour(number),
+                alpha=0.15,
+            )
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        ticks = sorted(rows[column].unique())
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel(parameter)
+        axes.set_ylabel(_unit(metric))
+        axes.legend()
+
+    return draw
+
+
+def pareto(points: Mapping[str, Sequence[Point]], names: Sequence[str]) -> Draw:
+    """Return the plans of one instance in two metrics, with the front of each algorithm."""
+
+    def draw(axes: Any) -> None:
+        for number, (name, mine) in enumerate(points.items()):
+            kept = front(mine)
+            axes.step(
+                [x for x, _ in kept], [y for _, y in kept], where="post", color=_colour(number)
+            )
+            axes.plot(
+                [x for x, _ in mine], [y for _, y in mine], "o", color=_colour(number), label=name
+            )
+        axes.set_xlabel(_unit(names[0]))
+        axes.set_ylabel(_unit(names[1]))
+        axes.legend()
+
+    return draw
+
+
+def placement(
+    plan: Mapping[str, Sequence[str]],
+    layout: Layout,
+    asked: Mapping[str, Mapping[str, float]],
+    latency_ms: Mapping[str, Mapping[str, float]],
+) -> Draw:
+    """Return a plan on the map: hosts with how many copies they run, and who is served from where.
+
+    `asked` has the requests of each population to each demand; a line leads from a population to
+    the node of the nearest copy.
+    """
+    copies = Counter(dict.fromkeys(layout.hosts.values(), 0))
+    copies.update(layout.hosts[host] for hosts in plan.values() for host in hosts)
+    served = {
+        (layout.populations[population], layout.hosts[_nearest(latency_ms[population], hosts)])
+        for demand, hosts in plan.items()
+        for population, rate in asked.get(demand, {}).items()
+        if rate > 0 and hosts
+    }
+    clients = frozenset(layout.populations.values())
+
+    def draw(axes: Any) -> None:
+        def line(one: str, other: str, **style: Any) -> None:
+            ends = layout.nodes[one], layout.nodes[other]
+            axes.plot([end.x for end in ends], [end.y for end in ends], **style)
+
+        for one, other in layout.links:
+            line(one, other, color="0.75", linewidth=0.8, zorder=1)
+        for one, other in sorted(served):
+            line(one, other, color=_colour(0), linewidth=0.8, alpha=0.5, zorder=2)
+        for name, node in layout.nodes.items():
+            style = _mark(name in clients, copies.get(name))
+            axes.plot([node.x], [node.y], linestyle="", zorder=3, **style)
+            if copies[name]:
+                text = str(copies[name])
+                axes.annotate(text, (node.x, node.y), ha="center", va="center", fontsize=7)
+        axes.set_axis_off()
+        axes.set_aspect("equal", "datalim")
+        axes.margins(0.05)
+
+    return draw
+
+
+def _nearest(latency_ms: Mapping[str, float], hosts: Sequence[str]) -> str:
+    return min(hosts, key=lambda host: latency_ms.get(host, inf))
+
+
+def _mark(has_clients: bool, copies: int | None) -> dict[str, Any]:
+    """Return how a node is drawn; `copies` is None if it has no hosts."""
+    if copies is None:
+        colour, size = (_colour(0), 3.5) if has_clients else ("0.6", 2.5)
+        return {"marker": "o", "color": colour, "markersize": size}
+    inside, edge = (_colour(1), _colour(1)) if copies else ("white", "0.4")
+    return {"marker": "s", "color": inside, "markeredgecolor": edge, "markersize": 11}
+
+
+def family(algorithm: str) -> str:
+    """Return the label of an algorithm without the parameters that make it a variant."""
+    return algorithm.partition(" (")[0]
+
+
+def _wrapped(label: str) -> str:
+    return label.replace(" (", "\n(") if len(label) > LONG_LABEL else label
+
+
+def _unit(metric: str) -> str:
+    return UNITS.get(metric, metric.replace("_", " "))
+
+
+def _colour(number: int) -> str:
+    return f"C{number % 10}"
