@@ -26,9 +26,8 @@ from placement.solvers import Limits, Outcome, trivial
 
 DIGITS = 10**9  # the largest common denominator of a row
 COSTS = 1e12  # costs are scaled so that their sum stays below
-FAR = 10**12  # stands for no bound
+FAR = 10**12  # stands for no bound of a row
 SLACK = 1e-6  # of a row's bound: what was computed in floats may be off by so much
-
 
 QUESTION, ANSWER = "question.npz", "answer.npz"  # what the two processes tell each other
 ARRAYS = (
@@ -49,31 +48,44 @@ def solve(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Outcom
     """Return what CP-SAT finds within the limits; `SolverFailed` where it cannot say the model."""
     if (nothing := trivial(matrix, "cp-sat")) is not None:
         return nothing
+    with TemporaryDirectory(prefix="placement-cpsat-") as name:
+        ask(Path(name), matrix, limits, start)
+        done = run(Path(name))
+        if done.returncode or not (Path(name) / ANSWER).exists():
+            raise SolverFailed(f"cp-sat could not be run: {_last_line(done.stderr)}")
+        return told(Path(name), matrix)
+
+
+def ask(folder: Path, matrix: Matrix, limits: Limits, start: Floats | None = None) -> None:
+    """Write a question to a folder; `SolverFailed` where CP-SAT cannot say the model."""
     if not matrix.whole.all():
         name = matrix.column_names()[int(np.flatnonzero(~matrix.whole)[0])]
         raise SolverFailed(f"cp-sat takes whole columns only, and {name} is not; use highs")
-    with TemporaryDirectory(prefix="placement-cpsat-") as name:
-        folder = Path(name)
-        np.savez(
-            folder / QUESTION,
-            **{field: getattr(matrix, field) for field in ARRAYS},
-            hint=np.full(matrix.columns, math.nan) if start is None else start,
-            limits=np.array(list(asdict(limits).values()), dtype=float),
-        )
-        done = subprocess.run(
-            [sys.executable, "-m", "placement.solvers.cpsat", str(folder)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode or not (folder / ANSWER).exists():
-            raise SolverFailed(f"cp-sat could not be run: {_last_line(done.stderr)}")
-        with np.load(folder / ANSWER) as answer:
-            x, bound = answer["x"], float(answer["bound"])
-            infeasible = bool(answer["infeasible"])
-    found = x if len(x) else None
-    return Outcome(found, bound + matrix.constant, infeasible, "cp-sat")
+    np.savez(
+        folder / QUESTION,
+        **{field: getattr(matrix, field) for field in ARRAYS},
+        hint=np.full(matrix.columns, math.nan) if start is None else start,
+        limits=np.array(list(asdict(limits).values()), dtype=float),
+    )
+
+
+def run(*folders: Path) -> subprocess.CompletedProcess[str]:
+    """Have the questions in folders answered by one process, which starts in half a second."""
+    return subprocess.run(
+        [sys.executable, "-m", "placement.solvers.cpsat", *map(str, folders)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def told(folder: Path, matrix: Matrix) -> Outcome:
+    """Return the answer that lies in a folder."""
+    with np.load(folder / ANSWER) as answer:
+        x, bound = answer["x"], float(answer["bound"])
+        infeasible = bool(answer["infeasible"])
+    return Outcome(x if len(x) else None, bound + matrix.constant, infeasible, "cp-sat")
 
 
 def answer(folder: Path) -> None:
@@ -103,7 +115,7 @@ def _solved(matrix: Matrix, limits: Limits, hint: list[float]) -> tuple[Floats, 
         return np.empty(0), math.inf, True
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return np.empty(0), -math.inf, False
-    rounding = 0.5 * float(np.where(matrix.cost != 0, np.minimum(matrix.upper, FAR), 0).sum())
+    rounding = 0.5 * float(np.where(matrix.cost != 0, uppers(matrix), 0).sum())
     bound = (solver.best_objective_bound - rounding) / scale
     return np.array([float(solver.value(column)) for column in columns]), bound, False
 
@@ -112,10 +124,11 @@ def emit(matrix: Matrix) -> tuple[Any, list[Any], float]:
     """Return a CpModel, its columns in the order of the matrix's, and the scale of its costs."""
     cp_model = library()
     model: Any = cp_model.CpModel()
+    most_of = uppers(matrix)
     columns = [
-        model.new_int_var(round(low), FAR if math.isinf(high) else math.floor(high), name)
+        model.new_int_var(round(low), math.floor(high), name)
         for name, low, high in zip(
-            matrix.column_names(), matrix.lower.tolist(), matrix.upper.tolist(), strict=True
+            matrix.column_names(), matrix.lower.tolist(), most_of.tolist(), strict=True
         )
     ]
     names = matrix.row_names()
@@ -132,11 +145,33 @@ def emit(matrix: Matrix) -> tuple[Any, list[Any], float]:
             model.add_bool_or([])
             continue
         model.add_linear_constraint(expression, least, most).with_name(names[i])
-    size = float(np.abs(matrix.cost * np.where(np.isinf(matrix.upper), 1e3, matrix.upper)).sum())
+    size = float(np.abs(matrix.cost * most_of).sum())
     scale = COSTS / size if size else 1.0
     costs = np.rint(matrix.cost * scale).astype(np.int64).tolist()
     model.minimize(cp_model.LinearExpr.weighted_sum(columns, costs))
     return model, columns, scale
+
+
+def uppers(matrix: Matrix) -> Floats:
+    """Return an upper bound of each column, since CP-SAT needs one that is not far.
+
+    A column without one is by how much a wish is broken: no more than the other columns of a row
+    can be off. `SolverFailed` where that is not so.
+    """
+    free = np.isinf(matrix.upper)
+    row, column = matrix.row_of_entry(), matrix.index
+    size = np.abs(matrix.value)
+    open_entry = free[column]
+    several = np.bincount(row[open_entry], minlength=matrix.rows) > 1
+    if several.any() or (matrix.cost[free] < 0).any():
+        raise SolverFailed("cp-sat needs a bound for each column; use highs")
+    widest = np.where(free, 0.0, np.maximum(np.abs(matrix.lower), np.abs(matrix.upper)))
+    off = np.bincount(row, size * widest[column], minlength=matrix.rows)
+    for side in (matrix.row_lower, matrix.row_upper):
+        off = off + np.where(np.isinf(side), 0.0, np.abs(side))
+    least = np.zeros(matrix.columns)
+    np.maximum.at(least, column[open_entry], (off[row] / size)[open_entry])
+    return np.where(free, np.maximum(np.ceil(least), matrix.lower), matrix.upper)
 
 
 def library() -> Any:
@@ -162,4 +197,5 @@ def _whole(factors: list[float], name: str) -> tuple[list[int], int]:
 
 
 if __name__ == "__main__":
-    answer(Path(sys.argv[1]))
+    for argument in sys.argv[1:]:
+        answer(Path(argument))
