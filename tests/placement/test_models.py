@@ -234,6 +234,9 @@ LEFT_OUT = {
 }
 
 
+FIRST_SEED = {"both_sides": 320}  # it changes little; those before are just slow
+
+
 def test_every_family_is_tried() -> None:
     links = {"links"}  # implied by capacity but for copies that need nothing: see below
     assert set(LEFT_OUT) | links | {"ban", "fence"} >= set(ALWAYS) | {k.kind for k in FAMILIES}
@@ -243,7 +246,8 @@ def test_every_family_is_tried() -> None:
 @pytest.mark.parametrize(("name", "family"), LEFT_OUT.items())
 def test_a_family_left_out_changes_the_answer(name: str, family: str) -> None:
     """Somewhere among a few hundred problems, the plan without it is wrong, or another's value."""
-    for seed in range(400):
+    first = FIRST_SEED.get(name, 0)
+    for seed in range(first, first + 400):
         problem = tiny.draw(seed, family)
         if all(not rule.must for rule in problem.rules) and problem.rules:
             continue

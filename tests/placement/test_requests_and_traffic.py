@@ -63,7 +63,7 @@ def full_copies(seed: int) -> Problem:
     return replace(problem, latency_ms=latency, demands=demands)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(seed=SEEDS)
 def test_copies_that_fill_up_serve_all_they_can_as_near_as_they_can(seed: int) -> None:
     problem = full_copies(seed)
@@ -127,7 +127,7 @@ def without_limits(problem: Problem, *, bounds: bool) -> Problem:
 
 @pytest.mark.parametrize("family", ["traffic", "chain"])
 @pytest.mark.parametrize("bounds", [True, False])
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(seed=SEEDS)
 def test_traffic_takes_the_best_way(family: str, bounds: bool, seed: int) -> None:
     """With bounds, places are judged by the fastest way; without, each Mbit/s by the cheapest."""
