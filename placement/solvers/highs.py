@@ -118,13 +118,19 @@ def run(highs: Any) -> None:
     """Run, and believe that there is no solution only when it is found without presolve, too.
 
     The presolve of HiGHS 1.15.1 calls some models infeasible that are not, such as one with a
-    continuous column that is a constant minus whole ones (tests/placement/highs_presolve.mps).
+    continuous column that is a constant minus whole ones (tests/placement/highs_presolve.mps). With
+    a solution to begin from, HiGHS then calls that one optimal, and has no bound.
     """
     highs.run()
-    kinds = library().HighsModelStatus
-    if highs.getModelStatus() in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
+    kinds, info = library().HighsModelStatus, highs.getInfo()
+    status, mixed = highs.getModelStatus(), info.mip_node_count >= 0
+    unproven = mixed and status == kinds.kOptimal and math.isinf(info.mip_dual_bound)
+    if unproven or status in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
+        begun = highs.getSolution()
         highs.setOptionValue("presolve", "off")
         highs.clearSolver()
+        if unproven:
+            highs.setSolution(begun)
         highs.run()
 
 

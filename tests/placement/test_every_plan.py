@@ -7,7 +7,7 @@ each test compares two definitions of every constraint and of every term.
 from random import Random
 
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
 from placement.check import violations
@@ -88,6 +88,7 @@ def test_the_worst_latency_is_the_least(family: str, seed: int) -> None:
 @pytest.mark.parametrize("family", ["plain", "soft", "revenue", "spread"])
 @settings(max_examples=25)
 @given(seed=SEEDS)
+@example(seed=39916800)  # of "revenue": HiGHS' presolve called the start optimal that it was given
 def test_terms_in_order_are_each_the_best_that_the_ones_before_allow(
     family: str, seed: int
 ) -> None:
