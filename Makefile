@@ -1,6 +1,6 @@
 # One everyday word per job; `make help` lists them. All but `clean` set up what they need.
 
-IMAGES ?= /var/lib/edgewake/images
+IMAGES ?= $(or $(EDGEWAKE_STATE),/var/lib/edgewake)/images
 PYTHON ?= python3
 
 export PYTHON

@@ -145,7 +145,10 @@ def _key(status: os.stat_result) -> _FileKey:
 
 def _not_found(path: Path, error: OSError | ValueError) -> ImageNotFound:
     if isinstance(error, FileNotFoundError):
-        return ImageNotFound(f"{path}: no such file; build or copy the image there")
+        return ImageNotFound(
+            f"{path}: no such file; copy the image there, or build a "
+            "sample one: edgewake image build"
+        )
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return ImageNotFound(f"{str(path)!r}: cannot be read: {reason}")
 

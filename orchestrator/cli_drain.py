@@ -23,7 +23,7 @@ def drain(  # noqa: PLR0917 - typer declares options as arguments
         bool,
         typer.Option(
             "--undo",
-            help="Use the host again; what has moved stays moved, what is on its way stays.",
+            help="Use the host again; what has moved stays moved.",
         ),
     ] = False,
     force: Annotated[
@@ -102,5 +102,6 @@ def _print(host: str, report: Any) -> None:
     for each in report["stuck"]:
         typer.echo(f"{host}: {each['instance']} stays: {each['why']}")
     left = report["total"] - report["moved"]
-    hint = "; --force ends what cannot move" if report["stuck"] else ""
+    movable = any(not each["ending"] for each in report["stuck"])
+    hint = "; --force ends what cannot move" if movable else ""
     typer.echo(f"{host}: {_progress(report)}" + (f", {left} left{hint}" if left else ""))

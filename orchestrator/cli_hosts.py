@@ -19,6 +19,7 @@ from orchestrator.cli_drain import register
 if TYPE_CHECKING:
     from orchestrator.host_advice import Entry, Missing
     from orchestrator.host_probe import FoundNetwork, HostFacts
+    from orchestrator.model import Lab
 
 hosts_app = typer.Typer(
     name="host",
@@ -28,9 +29,6 @@ hosts_app = typer.Typer(
     help="Look at machines that are to run guests, and empty them.",
     epilog="Example: edgewake host add xen+ssh://root@pc1/system",
 )
-
-
-register(hosts_app)
 
 
 @hosts_app.command(epilog="Example: edgewake host add xen+ssh://root@pc1/system")
@@ -58,27 +56,35 @@ def add(
     from orchestrator.labfile import load_lab
 
     wanted = load_lab(lab, images_dir=ctx.obj.images) if lab else None
-    _check_name(name)
+    _check_name(name, wanted)
     facts = probe(uri, name=name, kvm_kernel=lambda: probe_kernel(ctx.obj.images))
     entry = entry_for(facts, name, wanted, (own.network for _, own in here().addresses))
-    lacks = missing(facts, entry)
+    lacks = missing(facts, entry, wanted)
     if as_json:
         document = {
             "name": entry.name,
             "facts": _document(facts),
             "stanza": stanza(entry),
-            "missing": [{"what": each.what, "do": list(each.do)} for each in lacks],
+            "missing": [
+                {"what": each.what, "do": list(each.do), "note": each.note} for each in lacks
+            ],
         }
         display.print_json(document)
     else:
         _print(facts, entry, stanza(entry), lacks)
 
 
-def _check_name(name: str) -> None:
+register(hosts_app)  # behind `add`, also in the list of commands: nobody drains a host first
+
+
+def _check_name(name: str, lab: "Lab | None") -> None:
     from orchestrator.host_advice import HOST_NAME
 
     if name and not HOST_NAME.fullmatch(name):
         raise typer.BadParameter("a host's name is 1 to 30 of a-z, 0-9 and inner hyphens")
+    twin = next((host for host in lab.hosts if host.name == name), None) if lab else None
+    if twin:
+        raise typer.BadParameter(f"the name {name} is taken: the lab has it for {twin.uri}")
 
 
 def _document(value: Any) -> Any:
@@ -96,10 +102,10 @@ def _print(facts: "HostFacts", entry: "Entry", written: str, lacks: "tuple[Missi
         typer.echo(f"  {what:<12} {_plain(found)}")
     typer.echo(f"\nFor the lab file, under hosts:\n\n{written}")
     for each in lacks:
-        typer.echo(f"missing: {_plain(each.what)}")
+        typer.echo(f"{'note' if each.note else 'missing'}: {_plain(each.what)}")
         for command in each.do:
             typer.echo(f"    {_plain(command)}")
-    if not lacks:
+    if all(each.note for each in lacks):
         typer.echo("nothing is missing")
 
 

@@ -602,7 +602,12 @@ class Orchestrator:
     def _service_status(self, service: Service) -> ServiceStatus:
         instances = self.fleet.of(service.name)
         states = {instance.state for instance in instances}
-        losses = self._keeper.trouble(service.name)
+        not_ended = tuple(
+            f"{each.name} on {each.host} cannot be ended: {why}"
+            for each in instances
+            if (why := self._waker.not_ended(each))
+        )
+        losses = "; ".join(filter(None, (*not_ended, self._keeper.trouble(service.name))))
         if states & AWAKE:
             return ServiceStatus(service, "awake", instances, self._idle(service).reason, losses)
         if InstanceState.BOOTING in states:

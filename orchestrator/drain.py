@@ -57,12 +57,16 @@ def step_of(
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """An instance that cannot be moved, and why; tried again from `retry_at` on (monotonic)."""
+    """An instance that cannot be moved, and why; tried again from `retry_at` on (monotonic).
+
+    `ending`: others have taken over from it, and it cannot be ended; tried again in each sweep.
+    """
 
     instance: str
     why: str
     tries: int = 1
     retry_at: float = 0.0
+    ending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,13 +310,17 @@ class Drainer:
         there = self._fleet.on(draining.wish.host)
         left = {(each.name, each.created_at) for each in there}
         draining.seen |= left
+        stuck = draining.stuck.copy()
+        for each in there:
+            if why := self._waker.not_ended(each):
+                stuck[each.name] = Stuck(each.name, f"it cannot be ended: {why}", ending=True)
         names = {name for name, _ in left}
         return DrainReport(
             since=draining.wish.since,
             force=draining.wish.force,
             moved=len(draining.seen - left),
             total=len(draining.seen),
-            stuck=tuple(each for each in draining.stuck.copy().values() if each.instance in names),
+            stuck=tuple(each for each in stuck.values() if each.instance in names),
             migrating=tuple(
                 Migration(each.name, each.to, self._migrator.sent(each.name))
                 for each in there

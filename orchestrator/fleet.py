@@ -406,7 +406,7 @@ class Fleet:
             )
         return NoCapacity(
             service,
-            f"no host has room ({told or 'every candidate was tried or holds a copy'})",
+            f"no host can take it ({told or 'every candidate was tried or holds a copy'})",
             hint="put other services to sleep or give a host more capacity",
         )
 

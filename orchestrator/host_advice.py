@@ -9,47 +9,41 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 from images.facts import Architecture
-from orchestrator.host_probe import FoundNetwork, HostFacts
+from orchestrator.host_networks import (
+    NETWORK_NAME,
+    Network,
+    existing_networks,
+    full_networks,
+    lab_pools,
+    made_network,
+)
+from orchestrator.host_probe import HostFacts
 from orchestrator.host_shell import DEVICE, MOST_CLOCK_S
 from orchestrator.hypervisors.connection_uri import read_uri, weaknesses
 from orchestrator.lab_values import ARCHITECTURES
 from orchestrator.model import Lab
 
-CANDIDATES = tuple(IPv4Network(f"10.213.{third}.0/24") for third in range(110, 250))
-POOL_MOST = 50  # addresses of a network that is not ours alone
 XEN_STEP_MIB = 64  # reserves on Xen are rounded up to this
 DOM0_MIB = 1024  # what a dom0 is given that has no limit of its own
 HOST_LEAST_MIB, HOST_MOST_MIB = 256, 1024  # a quarter of the memory within these, on QEMU
 SPARE_CPU, MANY_CORES = 0.5, 4  # half a core is kept for the host where it has four or more
-LONGEST_NAME, LONGEST_BRIDGE = 30, 15
-SHARED_MODES = frozenset({"bridge", "route"})  # guests there can be reached by others
+LONGEST_NAME = 30
+DRIVER = {"QEMU": "qemu", "Xen": "xen"}  # of URIs, by what libvirt calls the hypervisor
 HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,50}")  # of a network, in a lab file
 _PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9+:/@.?=&_%\[\]-]*[A-Za-z0-9/]|[a-z0-9]")
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """The `network` of a lab file's host; `remark` is what the user has to check."""
-
-    name: str
-    subnet: IPv4Network
-    gateway: IPv4Address
-    first: IPv4Address
-    last: IPv4Address
-    bridge: str = ""  # to be made; empty for a network that exists
-    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A host of a lab file; memory is in MiB. `network` is None if none is free.
 
-    `arch` is the host's own word, which lab files may not know.
+    `arch` is the host's own word, which lab files may not know. `migration_address` is empty where
+    the URI's host serves, or where none is known.
     """
 
     name: str
@@ -61,14 +55,19 @@ class Entry:
     labels: tuple[tuple[str, str], ...]
     network: Network | None
     arch: str = Architecture.X86_64
+    migration_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Something that a host lacks: what, and the commands that help, and where to run them."""
+    """Something that a host lacks: what, and the commands that help, and where to run them.
+
+    A `note` is no lack, but something to know of.
+    """
 
     what: str
     do: tuple[str, ...] = ()
+    note: bool = False
 
 
 def host_name(uri: str, taken: Iterable[str] = ()) -> str:
@@ -98,7 +97,7 @@ def entry_for(
     labels = [("hypervisor", facts.kind.lower())]
     labels += [("pvh", "yes" if facts.pvh else "no")] if facts.kind == "Xen" else []
     labels += [("kvm", "yes" if _has_kvm(facts) else "no")] if facts.kind == "QEMU" else []
-    existing = next(_existing(facts), None)
+    existing = next(existing_networks(facts, lab_pools(lab)), None)
     return Entry(
         name=name,
         uri=facts.uri,
@@ -107,9 +106,19 @@ def entry_for(
         reserve_cpu=SPARE_CPU if facts.cores >= MANY_CORES else 0.0,
         reserve_mib=reserve_mib(facts),
         labels=tuple(labels),
-        network=existing or _made(facts, name, {*busy, *(host.network.subnet for host in hosts)}),
+        network=existing
+        or made_network(facts, name, {*busy, *(host.network.subnet for host in hosts)}),
         arch=facts.architecture,
+        migration_address=_own_address(facts, existing),
     )
+
+
+def _own_address(facts: HostFacts, network: Network | None) -> str:
+    """Return the address that other hosts reach it at, where the URI's host is our loopback."""
+    if network is None or not read_uri(facts.uri).loopback:
+        return ""
+    ours = (each for each in facts.shell.addresses if each[1].network == network.subnet)
+    return next((str(address.ip) for _, address in ours), "")
 
 
 def reserve_mib(facts: HostFacts) -> int:
@@ -137,6 +146,7 @@ def stanza(entry: Entry) -> str:
     lines = [
         f"  {entry.name}:",
         f"    uri: {_scalar(entry.uri)}",
+        *([f"    migration_address: {entry.migration_address}"] if entry.migration_address else []),
         *([] if entry.arch == Architecture.X86_64 else [f"    arch: {entry.arch}"]),
         f"    capacity: {{cpu: {entry.cpu}, memory: {entry.memory_mib} MiB}}",
         f"    reserve: {{{reserve}}}",
@@ -166,75 +176,22 @@ def _scalar(text: str) -> str:
     return text if _PLAIN.fullmatch(text) and text not in words else json.dumps(text)
 
 
-# --- networks ---------------------------------------------------------------------------------
-
-
-def _existing(facts: HostFacts) -> Iterator[Network]:
-    """Yield the host's networks that others reach, with the addresses that are theirs."""
-    for found in facts.networks or ():
-        if not found.active or found.mode not in SHARED_MODES or not _NAME.fullmatch(found.name):
-            continue
-        if network := _as_written(facts, found):
-            yield network
-
-
-def _as_written(facts: HostFacts, found: FoundNetwork) -> Network | None:
-    addresses = dict(facts.shell.addresses)
-    ours = found.address or addresses.get(found.bridge)
-    if ours is None or ours.network.prefixlen > 29:
-        return None
-    gateway = dict(facts.shell.gateways).get(found.bridge, ours.ip)
-    if gateway not in ours.network:
-        gateway = ours.ip
-    pool = _upper(ours.network, {ours.ip, gateway})
-    remark = "make sure that nobody else has these, and no DHCP server gives them out"
-    return Network(found.name, ours.network, gateway, *pool, remark=remark)
-
-
-def _upper(subnet: IPv4Network, taken: set[IPv4Address]) -> tuple[IPv4Address, IPv4Address]:
-    """Return the ends of a run of free addresses, as high in the subnet as there is one."""
-    last = subnet.broadcast_address - 1
-    while last in taken:
-        last -= 1
-    first = last
-    lowest = max(subnet.network_address + 1, last - POOL_MOST + 1)
-    while first > lowest and first - 1 not in taken:
-        first -= 1
-    return first, last
-
-
-def _made(facts: HostFacts, name: str, busy: set[IPv4Network]) -> Network | None:
-    """Return a network to be made, in a private /24 that nobody uses as far as we know."""
-    if facts.networks is None:
-        return None
-    there = {each.address.network for each in facts.networks if each.address}
-    there |= {address.network for _, address in facts.shell.addresses}
-    subnet = next((each for each in CANDIDATES if not _overlaps(each, busy | there)), None)
-    if subnet is None:
-        return None
-    base = subnet.network_address
-    return Network(
-        name=f"edgewake-{name}",
-        subnet=subnet,
-        gateway=base + 1,
-        first=base + 10,
-        last=base + 250,
-        bridge=f"ew-{name}"[:LONGEST_BRIDGE].rstrip("-"),
-    )
-
-
-def _overlaps(subnet: IPv4Network, others: Iterable[IPv4Network]) -> bool:
-    return any(subnet.overlaps(other) for other in others)
-
-
 # --- what is missing --------------------------------------------------------------------------
 
 
-def missing(facts: HostFacts, entry: Entry) -> tuple[Missing, ...]:
-    """Return what the host lacks, or what should be minded there; most important first."""
-    checks = (_processors, _drivers, _xen, _kvm, _bridges, _routes, _clock, _dhcp)
+def missing(facts: HostFacts, entry: Entry, lab: Lab | None = None) -> tuple[Missing, ...]:
+    """Return what the host lacks, or what should be minded there; most important first.
+
+    `lab` is the one that it is to join, as for `entry_for`.
+    """
+    checks = (_processors, _drivers, _xen, _kvm, _bridges, _routes, _clock, _unseen, _dhcp)
     found = [each for check in checks for each in check(facts, entry)]
-    return (*found, *(Missing(f"the URI: {each}") for each in weaknesses(facts.uri)))
+    return (
+        *_twins(facts, lab),
+        *_full(facts, lab),
+        *found,
+        *(Missing(f"the URI: {each}") for each in weaknesses(facts.uri)),
+    )
 
 
 def _processors(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:
@@ -292,12 +249,32 @@ def _kvm(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:
     )
 
 
+def _twins(facts: HostFacts, lab: Lab | None) -> Iterator[Missing]:
+    """Say which hosts of the lab are this one, by the URI."""
+    ours = read_uri(facts.uri).libvirt
+    for host in lab.hosts if lab else ():
+        with suppress(ValueError):
+            if read_uri(host.uri).libvirt == ours:
+                yield Missing(f"the lab has this URI as host {host.name} already", note=True)
+
+
+def _full(facts: HostFacts, lab: Lab | None) -> Iterator[Missing]:
+    for name, subnet in full_networks(facts, lab_pools(lab)):
+        yield Missing(
+            f"the lab's pools leave no address of {subnet} free, the subnet of its network {name}",
+            ("here: in the lab file, make the pools of that subnet smaller; then run this again",),
+        )
+
+
 def _bridges(facts: HostFacts, entry: Entry) -> Iterator[Missing]:
     """Say how guests could be on the host's own network, where they are not already."""
     if entry.network is None or not entry.network.bridge:
         return
+    usable = {network.name for network in existing_networks(facts, ())}
     for found in facts.networks or ():
-        if found.active and found.mode == "bridge" and _NAME.fullmatch(found.name):
+        if found.name in usable:
+            continue  # the lab has all of its addresses, which is said elsewhere
+        if found.active and found.mode == "bridge" and NETWORK_NAME.fullmatch(found.name):
             yield Missing(
                 f"the subnet of its network {found.name} is not known, or too small; if guests may "
                 "be on it, describe it under network: without create and bridge",
@@ -346,6 +323,8 @@ def _define(uri: str, bridge: str) -> tuple[str, ...]:
 def _routes(facts: HostFacts, entry: Entry) -> Iterator[Missing]:
     """Say how a network that is made on another machine is reached from this one."""
     uri = read_uri(facts.uri)
+    if uri.loopback:  # a tunnel: nobody knows from here which address the host has
+        return
     if uri.far and entry.network is not None and entry.network.bridge:
         yield Missing(
             f"the guests' network will exist on {uri.host or 'that host'} only: whoever is to "
@@ -365,11 +344,23 @@ def _clock(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:
         yield Missing(f"its clock is {abs(offset):g} s {way} ours", ("there: apt install chrony",))
 
 
+def _unseen(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:
+    uri = read_uri(facts.uri)
+    if uri.far and uri.transport != "ssh" and facts.kind in DRIVER:
+        yield Missing(
+            f"over {uri.transport} the host's addresses, clock and programs are not known; over "
+            "ssh more could be seen",
+            (f"edgewake host add {DRIVER[facts.kind]}+ssh://root@HOST/system",),
+            note=True,
+        )
+
+
 def _dhcp(facts: HostFacts, _entry: Entry) -> Iterator[Missing]:
     if facts.shell.dnsmasq is False:
         yield Missing(
             "no dnsmasq, which only `dhcp: true` needs",
             ("there: apt install dnsmasq-base",),
+            note=True,
         )
 
 

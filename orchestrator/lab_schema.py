@@ -218,7 +218,7 @@ class HostEntry(Entry):
     migration_address: MachineAddress | None = Field(
         default=None,
         description="Name or address at which other hosts reach it to migrate guests to it; "
-        "default: as in `uri`, or else what its hypervisor says.",
+        "default: as in `uri`, or else, on QEMU, what its hypervisor says.",
     )
 
     def noun(self, name: str) -> Host:

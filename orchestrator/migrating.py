@@ -219,7 +219,7 @@ class Migrator:
             guest = self._boots.guest(moving, service, moving.to)
             self._hypervisor(moving.host).migrate(guest, self._hypervisor(moving.to), tell)
         except EdgewakeError as error:
-            return error.message
+            return str(error)
         finally:
             self._sent.pop(name, None)
         return ""

@@ -181,15 +181,23 @@ class Settler:
             case End() if self._waker.will_end(instance.name):
                 pass  # told already: a migration of its service may hold it up for minutes
             case End(why=why) if _may_end(instance, present, news, resting=resting):
-                why = news.ended.get(instance.name, why)
-                self._journal.record("ended", instance.service, f"{instance.name}: {why}")
-                if present is None or self._fleet.withdraw(instance):
-                    self._steer()
-                    if present is instance and instance.state is InstanceState.READY:
-                        self._mourn(instance, why)
-                    self._waker.end_later(instance)
+                self._end(instance, present, news.ended.get(instance.name, why))
             case _:
                 pass
+
+    def _end(self, instance: Instance, present: Instance | None, why: str) -> None:
+        """Lead nobody to an instance and have it ended.
+
+        What is being stopped, or is an orphan, may refuse to end: that is told when it has.
+        """
+        may_run = present is None or instance.state is InstanceState.STOPPING
+        if not may_run:
+            self._journal.record("ended", instance.service, f"{instance.name}: {why}")
+        if present is None or self._fleet.withdraw(instance):
+            self._steer()
+            if present is instance and instance.state is InstanceState.READY:
+                self._mourn(instance, why)
+            self._waker.end_later(instance, why if may_run else "")
 
     def _mourn(self, instance: Instance, why: str) -> None:
         """Tell of an instance that died, unless it was on its way out anyway."""

@@ -76,7 +76,7 @@ def _summary(wake: Wake) -> str:
         f"ours [green]█[/] {own * 1000:.1f} ms, "
         f"hypervisor and guest [blue]█[/] {theirs * 1000:.1f} ms"
     )
-    if theirs > 0:
+    if any(stage == "answer" for stage, _ in wake.stamps):
         text += f": our overhead is {own / theirs:.2%} of their time"
     if wake.queries > 1:
         text += f"; {wake.queries} queries waited for it"

@@ -28,8 +28,8 @@ class HostStatus:
 class ServiceStatus:
     """A service as seen now. `state` is asleep (healthy), waking, awake or stopping.
 
-    `idle` says why an awake one is still up; `trouble` how its last wake failed, or how often in a
-    row its instances were lost.
+    `idle` says why an awake one is still up; `trouble` how its last wake failed, how often in a
+    row its instances were lost, or why one cannot be ended.
     """
 
     service: Service

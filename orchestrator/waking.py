@@ -68,7 +68,8 @@ class Waker:
         self._leaving = leaving
         self._resolve = resolve
         self._background = background
-        self._to_end: set[str] = set()
+        self._to_end: dict[str, str] = {}  # why, by instance
+        self._not_ended: dict[tuple[str, float], str] = {}
         self._stopping = Flag()
 
     def wake(self, service: Service, population: str, trace: WakeTrace) -> None:
@@ -181,7 +182,7 @@ class Waker:
         """End an instance; if its host does not answer, it stays STOPPING until the host is back.
 
         Its address rests for as long as an answer that named it may live. The caller holds the
-        service's lock. Returns whether it is gone.
+        service's lock. Returns whether it is gone; if not, `not_ended` tells why.
         """
         ttl_s = self._fleet.longest_ttl_s(instance.service)
         try:
@@ -190,9 +191,14 @@ class Waker:
             self._lose(error.host, error.message)
             return False
         except HypervisorError as error:
-            self._journal.record("stop-failed", instance.service, str(error))
+            self._note_not_ended(instance, str(error))
             return False
+        self._not_ended.pop(_key(instance), None)
         return True
+
+    def not_ended(self, instance: Instance) -> str:
+        """Return why an instance could not be ended, and what to do; empty if that did not fail."""
+        return self._not_ended.get(_key(instance), "")
 
     def end_if_same(self, instance: Instance) -> None:
         """End an instance unless somebody else did meanwhile. Takes the service's lock."""
@@ -200,10 +206,13 @@ class Waker:
             if self._fleet.get(instance.name) in {instance, None}:
                 self.end(instance)
 
-    def end_later(self, instance: Instance) -> None:
-        """End an instance off the caller's path; asked for twice, it is done once."""
+    def end_later(self, instance: Instance, why: str = "") -> None:
+        """End an instance off the caller's path; asked for twice, it is done once.
+
+        `why`, unless empty, is journaled when it has ended.
+        """
         if instance.name not in self._to_end:
-            self._to_end.add(instance.name)
+            self._to_end[instance.name] = why
             self._background.do(self.end_in_turn, instance)
 
     def will_end(self, instance: str) -> bool:
@@ -220,13 +229,14 @@ class Waker:
             self._background.do(self.end_in_turn, instance)
             return
         try:
-            if self._fleet.get(instance.name) in {instance, None}:
-                self.end(instance)
+            ended = self._fleet.get(instance.name) in {instance, None} and self.end(instance)
+            if ended and (why := self._to_end.get(instance.name)):
+                self._journal.record("ended", instance.service, f"{instance.name}: {why}")
         except StoreError as error:
             log.warning("%s: %s; the next sweep tries again", instance.name, error)
         finally:
             lock.release()
-            self._to_end.discard(instance.name)
+            self._to_end.pop(instance.name, None)
 
     def resting(self, service: str) -> bool:
         """Return whether no wake, sleep or move of the service is under way."""
@@ -266,12 +276,26 @@ class Waker:
                 "boot another copy instead",
             )
 
+    def _note_not_ended(self, instance: Instance, why: str) -> None:
+        """Remember why an instance could not be ended; it is tried again often, and told once."""
+        there = {_key(each) for each in (*self._fleet.instances(), instance)}
+        for gone in self._not_ended.keys() - there:
+            self._not_ended.pop(gone, None)
+        if self._not_ended.get(_key(instance)) != why:
+            self._not_ended[_key(instance)] = why
+            self._journal.record("stop-failed", instance.service, why)
+
     def _note_failure(self, instance: Instance, error: EdgewakeError) -> None:
         if isinstance(error, HostUnreachable):
             self._lose(error.host, error.message)
         elif isinstance(error, StartFailed):
             self._mend(error.host)
         self._journal.record("boot-failed", instance.service, str(error), host=instance.host)
+
+
+def _key(instance: Instance) -> tuple[str, float]:
+    """Return what tells an instance from a later one of the same name."""
+    return instance.name, instance.created_at
 
 
 def _told(service: str, failures: list[EdgewakeError]) -> WakeError:

@@ -64,6 +64,7 @@ WIRING = (
     "orchestrator.host_probe",
     "orchestrator.host_checks",
     "orchestrator.host_advice",
+    "orchestrator.host_networks",
     "orchestrator.cli_hosts",
 )
 BACK_ENDS = ("orchestrator.hypervisors", "orchestrator.routers", "orchestrator.store")

@@ -65,6 +65,22 @@ def test_make_help_lists_every_job() -> None:
     assert {line.split()[0] for line in told.splitlines()} == jobs
 
 
+@pytest.mark.parametrize(
+    ("state", "folder"), [(None, "/var/lib/edgewake/images"), ("/srv/mine", "/srv/mine/images")]
+)
+def test_make_image_builds_where_edgewake_looks(
+    monkeypatch: pytest.MonkeyPatch, state: str | None, folder: str
+) -> None:
+    monkeypatch.delenv("IMAGES", raising=False)
+    monkeypatch.delenv("EDGEWAKE_STATE", raising=False)
+    if state:
+        monkeypatch.setenv("EDGEWAKE_STATE", state)
+    told = subprocess.run(
+        ["make", "-n", "-C", str(ROOT), "image"], capture_output=True, text=True, check=True
+    ).stdout
+    assert f"-m images.build {folder}\n" in told
+
+
 def test_the_checks_find_what_is_wrong(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# A `b` c\n[ok](#a-b-c) [no](#d) [no](gone.md) [ok](https://x.example/)\n")

@@ -297,7 +297,7 @@ def test_the_page_works_from_its_top_to_its_end(reader: Reader, xen_bed: Bed) ->
     own = xen_bed.state.folder / "host.pub"
     keygen = subprocess.run(["ssh-keygen", "-lf", own], capture_output=True, text=True, check=True)
     assert keygen.stdout.split()[1] in reader.output_of("ssh-keyscan")
-    printed = reader.output_of("host add").partition("under hosts:\n")[2].partition("missing:")[0]
+    printed = reader.output_of("host add").partition("under hosts:\n\n")[2].partition("\n\n")[0]
     written = yaml.safe_load((reader.work / "lab.yaml").read_text())["hosts"]["pc1"]
     suggested = yaml.safe_load(printed)["pc1"]
     assert suggested["network"] == written["network"]

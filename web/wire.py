@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from orchestrator.changes import Change, Changes
-from orchestrator.drain import DrainReport, Migration
+from orchestrator.drain import DrainReport, Migration, Stuck
 from orchestrator.errors import (
     EdgewakeError,
     HypervisorError,
@@ -87,10 +87,15 @@ def drain(value: DrainReport) -> Document:
         "force": value.force,
         "moved": value.moved,
         "total": value.total,
-        "stuck": [{"instance": each.instance, "why": each.why} for each in value.stuck],
+        "stuck": [stuck(each) for each in value.stuck],
         "migrating": [migration(each) for each in value.migrating],
         "booted": [{"instance": each.instance, "why": each.why} for each in value.booted],
     }
+
+
+def stuck(value: Stuck) -> Document:
+    """Return what stays, and why; `ending`: it is to be ended, not moved, and cannot be."""
+    return {"instance": value.instance, "why": value.why, "ending": value.ending}
 
 
 def migration(value: Migration) -> Document:

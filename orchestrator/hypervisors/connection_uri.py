@@ -42,6 +42,17 @@ class ConnectionUri:
         """Return whether the libvirt is on another machine (or said to be, by a host's name)."""
         return self.transport == "ssh" or bool(self.host)
 
+    @property
+    def libvirt(self) -> tuple[object, ...]:
+        """Return what two URIs have in common that lead to one libvirt in one way."""
+        way = (self.driver, self.transport, self.host, self.port, self.path)
+        return (*way, self.option("socket"))
+
+    @property
+    def loopback(self) -> bool:
+        """Return whether its host is an address of this machine's alone: a tunnel, perhaps."""
+        return self.host.startswith(LOOPBACK)
+
     def option(self, name: str) -> str:
         """Return a parameter's value, the last if it is there twice, as libvirt does."""
         return next((value for key, value in reversed(self.options) if key == name), "")
@@ -108,7 +119,7 @@ def _weaknesses(uri: ConnectionUri, written: str) -> list[str]:
         )
     if uri.option("known_hosts_verify") in UNCHECKED:
         found.append("known_hosts_verify: unknown host keys are taken; remove it, or write normal")
-    if uri.transport == "tcp" and not uri.host.startswith(LOOPBACK):
+    if uri.transport == "tcp" and not uri.loopback:
         found.append("+tcp: nothing is encrypted, nor perhaps anybody asked who he is; use +tls")
     if uri.transport == "ssh" and uri.option("known_hosts"):
         found.append(

@@ -24,6 +24,8 @@ from orchestrator.hypervisors.consoles import ConsoleLogs
 
 REOPEN_S = 5.0  # between attempts to open the console of one guest
 _PIECE = 64 * 1024
+# Of a domain that has just ended.
+_ENDED = frozenset({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID})
 _EVENTS = (
     libvirt.VIR_STREAM_EVENT_READABLE
     | libvirt.VIR_STREAM_EVENT_ERROR
@@ -111,7 +113,7 @@ class ConsoleStreams:
                 self._readers[instance] = reader
             stream.eventAddCallback(_EVENTS, self._on_event, reader)
         except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it has just ended
+            if error.get_error_code() not in _ENDED:
                 log.warning("host %s: no console of %s: %s", self._host, instance, error)
 
     def _on_event(self, stream: libvirt.virStream, _events: int, reader: _Reader) -> None:

@@ -35,6 +35,16 @@ def state(domain: libvirt.virDomain) -> int:
     return int(info[0])
 
 
+def job_s(domain: libvirt.virDomain) -> float:
+    """Return for how long a call has held a domain for itself; 0 if none does. Does not wait."""
+    try:
+        info: Any = domain.jobInfo()  # the binding's annotations are wrong here
+    except libvirt.libvirtError:  # it is gone
+        return 0.0
+    held_ms = max(1, info[1])
+    return 0.0 if info[0] == libvirt.VIR_DOMAIN_JOB_NONE else held_ms / 1000
+
+
 def files_used(domain: libvirt.virDomain) -> frozenset[Path]:
     """Return the files that a domain uses; none if it has just ended."""
     xml = lookup(lambda _name: domain.XMLDesc(), domain.name())

@@ -60,12 +60,13 @@ from orchestrator.hypervisors.libvirt_consoles import ConsoleStreams
 from orchestrator.hypervisors.libvirt_errors import is_unreachable, lookup
 from orchestrator.hypervisors.libvirt_guests import OurGuests
 from orchestrator.hypervisors.libvirt_line import CRASHED, SHARED, Line, error_text
-from orchestrator.hypervisors.libvirt_migration import address_of, carry_out
+from orchestrator.hypervisors.libvirt_migration import carry_out
 from orchestrator.hypervisors.libvirt_networks import Networks
 from orchestrator.hypervisors.libvirt_pool import LibvirtPool, files_of
 from orchestrator.hypervisors.libxl_dumps import CrashDumps
 from orchestrator.hypervisors.listeners import Listeners
 from orchestrator.hypervisors.migrated_xml import migrated_xml
+from orchestrator.hypervisors.migration_address import address_of, own_address_of
 from orchestrator.hypervisors.saved import SavedGuests
 from orchestrator.hypervisors.turns import Turns
 from orchestrator.hypervisors.xen_script import VifScript
@@ -81,6 +82,8 @@ from orchestrator.model import (
 )
 
 DEPOT_DIR = Path("/var/lib/edgewake/depot")  # on the host; one folder per owner in it
+
+LOCKED_S = 2.0  # a Xen domain that is held so long is not held by a call of ours
 
 _AS_SENT = libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE
 
@@ -190,6 +193,8 @@ class LibvirtHypervisor(LibvirtCalls):
                 mark = self._guests.mark_of(domain)
                 if mark is None:
                     return
+                if self._is_locked(domain, LOCKED_S):  # or it would be waited for, 30 s in vain
+                    raise self._locked(f"stop {instance}")
                 self._destroy(domain, ask_first=mark.obeys_shutdown)
             self._drop(instance)
 
@@ -233,10 +238,11 @@ class LibvirtHypervisor(LibvirtCalls):
         with self._turns.of(guest.name), to._turns.of(guest.name):
             with self._translated(what):
                 domain = self._leaving(guest)
+            uri = own_address_of(to.host) if self._xen else address_of(to.host)
             with to._translated(what):
                 dest = to._connect()
                 xml = to._awaited(guest, domain.XMLDesc(_AS_SENT), dest)
-            self._send(domain, to, dest, xml, tell)
+            self._send(domain, to, dest, xml, uri=uri, tell=tell)
             to._take_over(guest)
             self._drop(guest.name)
 
@@ -472,28 +478,48 @@ class LibvirtHypervisor(LibvirtCalls):
         to: "LibvirtHypervisor",
         dest: Line,
         xml: str,
+        *,
+        uri: str,
         tell: Tell,
     ) -> None:
-        what, uri = f"migrate {domain.name()} to {to.host.name}", address_of(to.host)
-        uuid = domain.UUIDString()
-        with self._translated(what), self._guests.ending_by_us(uuid), self._held_up(uuid, to):
+        what, uuid = f"migrate {domain.name()} to {to.host.name}", domain.UUIDString()
+        with self._translated(what), self._guests.ending_by_us(uuid), self._held_up(domain, to):
             try:
                 carry_out(domain, dest.conn, xml, uri=uri, xen=self._xen, tell=tell)
             except libvirt.libvirtError as error:
                 if is_unreachable(error) and dest.conn.isAlive() != 1:
                     raise HostUnreachable(to.host.name, f"{what}: {error_text(error)}") from error
+                if self._is_locked(domain):
+                    raise self._locked(f"{what}: {error_text(error)}") from error
                 raise
 
     @contextmanager
-    def _held_up(self, uuid: str, to: "LibvirtHypervisor") -> Iterator[None]:
-        """Ask nothing of a domain that waits for the end of its migration, on either host."""
+    def _held_up(self, domain: libvirt.virDomain, to: "LibvirtHypervisor") -> Iterator[None]:
+        """Ask nothing of a domain that waits for the end of its migration, on either host.
+
+        Nor afterwards of one that libvirt keeps locked, until its connection was lost: a libvirtd
+        that was started anew has forgotten the lock.
+        """
+        uuid = domain.UUIDString()
         for driver in (self, to):
             driver._busy.add(uuid)
         try:
             yield
         finally:
-            for driver in (self, to):
-                driver._busy.discard(uuid)
+            to._busy.discard(uuid)
+            if not self._is_locked(domain):
+                self._busy.discard(uuid)
+
+    def _is_locked(self, domain: libvirt.virDomain, for_s: float = 0.0) -> bool:
+        """Return whether Xen's driver holds a domain for a call that began so long ago."""
+        return self._xen and domains.job_s(domain) > for_s
+
+    def _locked(self, what: str) -> StartFailed:
+        return self._refused(
+            f"{what}; libvirt there keeps that guest locked, as after a migration that was refused "
+            "or cut off",
+            f"restart libvirtd on {self.host.name}; its guests go on",
+        )
 
     def _take_over(self, guest: Guest) -> None:
         """Take note of a guest that another host has sent; what fails, `running` makes good."""

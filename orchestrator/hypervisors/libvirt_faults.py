@@ -31,7 +31,8 @@ FAULTS: tuple[Fault, ...] = (  # the first that fits counts
     Fault(
         "remotedispatchdomainmigrate",
         "",
-        "a migration that was cut off still holds it: restart libvirtd there; its guests go on",
+        "a migration that was refused or cut off still holds it: restart libvirtd there; its "
+        "guests go on",
     ),
     Fault(
         "remote host identification has changed",

@@ -3,33 +3,21 @@
 It is we who carry it from step to step, over our connections to both hosts, so the hosts need no
 rights on each other (libvirt calls that managed direct migration). Only memory goes from one to the
 other, over a TCP connection of its own, in plain text. What a domain is to be like at its
-destination is the business of `migrated_xml`.
+destination is the business of `migrated_xml`, where its memory goes that of `migration_address`.
 """
 
 import logging
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import libvirt
 
 from orchestrator.hypervisors.base import Sent, Tell
-from orchestrator.model import Host
 
 LOOK_S = 0.2
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-
 log = logging.getLogger(__name__)
-
-
-def address_of(host: Host) -> str:
-    """Return the URI at which memory is sent to a host; empty leaves it to the host's libvirt."""
-    name = host.migration_address or urlsplit(host.uri).hostname or ""
-    if name in _LOOPBACK:  # a tunnel to it, perhaps; certainly no way from one host to another
-        return ""
-    return f"tcp://[{name}]" if ":" in name else f"tcp://{name}" if name else ""
 
 
 def carry_out(
@@ -43,8 +31,9 @@ def carry_out(
 ) -> None:
     """Migrate a domain and return when it runs at `dest`, described by `xml`.
 
-    `uri` is `address_of` the destination. Called off as soon as `tell` says so or the connection to
-    `dest` is lost, where libvirt can do that: its Xen driver cannot. Raises `libvirtError`.
+    `uri` is where its memory is sent; empty leaves that to the destination's libvirt. Called off as
+    soon as `tell` says so or the connection to `dest` is lost, where libvirt can do that: its Xen
+    driver cannot. Raises `libvirtError`.
     """
     # The binding's annotation says that this is text.
     params: Any = {libvirt.VIR_MIGRATE_PARAM_DEST_XML: xml}

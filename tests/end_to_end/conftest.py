@@ -81,7 +81,9 @@ class Edgewake:
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, (self.folder / "up.log").read_text()
+        if not line:
+            self._reap()
+            pytest.fail((self.folder / "up.log").read_text())
         ready: dict[str, Any] = json.loads(line)
         return ready
 

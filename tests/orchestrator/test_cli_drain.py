@@ -17,6 +17,8 @@ from orchestrator import cli
 from orchestrator.cli import Exit
 from orchestrator.cli_drain import _steps, register
 from orchestrator.daemon import Daemon
+from orchestrator.errors import StartFailed
+from orchestrator.hypervisors.memory import MemoryHypervisor
 from web.client import Client
 
 Run = Callable[..., Result]
@@ -106,11 +108,29 @@ def test_what_stays_is_listed_and_ends_it_with_1_unless_forced(run: Run, client:
     assert woken_on(client, "bound") == "a"
     result = run("host", "drain", "a")
     assert result.exit_code == Exit.FAILED
-    assert "ew-t-bound-0 stays: bound: no host has room" in result.output
+    assert "ew-t-bound-0 stays: bound: no host can take it" in result.output
     assert "drained 0 of 1, 1 left; --force ends what cannot move" in result.output
     forced = run("host", "drain", "a", "--force")
     assert forced.exit_code == Exit.OK, forced.output
     assert client.get("/status")["services"][1]["state"] == "asleep"
+
+
+def test_what_cannot_be_ended_is_listed_with_its_remedy_and_ends_it_with_1(
+    run: Run, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = woken_on(client, "web")
+
+    def stop(_driver: MemoryHypervisor, name: str) -> None:
+        raise StartFailed(host, f"stop {name}: it is locked", hint="restart libvirtd")
+
+    monkeypatch.setattr(MemoryHypervisor, "stop", stop)
+    result = run("host", "drain", host)
+    assert result.exit_code == Exit.FAILED
+    why = f"host {host}: stop ew-t-web-0: it is locked; restart libvirtd"
+    assert f"{host}: ew-t-web-0 stays: it cannot be ended: {why}" in result.output
+    assert "drained 0 of 1, 1 left\n" in result.output, "--force would not help"
+    assert "cannot be ended" in run("status").output
+    monkeypatch.undo()
 
 
 def test_what_could_not_be_migrated_is_told(run: Run, client: Client) -> None:

@@ -96,6 +96,28 @@ def test_a_second_host_joins_a_lab_beside_the_first(run: Run, tmp_path: Path) ->
     assert hosts[0].network.subnet != hosts[1].network.subnet
 
 
+def test_what_the_lab_has_already_is_told(run: Run, tmp_path: Path) -> None:
+    lab = _lab(_json(run(TEST_URI, "--json"))["stanza"], tmp_path)
+    again = run(TEST_URI, "--lab", lab)
+    assert "note: the lab has this URI as host box already\n" in again.stdout
+    taken = run("qemu+tls://pc1/system", "--lab", lab, "--name", "box")
+    assert taken.exit_code == Exit.USAGE
+    assert "the name box is taken" in taken.stderr
+
+
+def test_where_there_are_notes_only_nothing_is_missing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = _facts(networks=(), bridges=(), kvm_device=True)
+    facts = replace(facts, uri="qemu:///system", shell=Shell(0.0, False, ()))
+    monkeypatch.setattr(host_probe, "probe", lambda *_, **__: facts)
+    said = run("qemu:///system").stdout
+    assert said.endswith(
+        "note: no dnsmasq, which only `dhcp: true` needs\n    there: apt install dnsmasq-base\n"
+        "nothing is missing\n"
+    )
+
+
 def test_nothing_is_written_anywhere(run: Run, tmp_path: Path) -> None:
     run(TEST_URI)
     assert list(tmp_path.iterdir()) == []
@@ -111,6 +133,13 @@ def test_what_another_machine_says_cannot_drive_the_terminal(
     result = run("qemu+tls://pc1/system")
     assert result.exit_code == 0, result.output
     assert "\x1b" not in result.output
+
+
+def test_help_lists_adding_a_host_before_emptying_it() -> None:
+    commands = re.findall(
+        r"(?m)^  (add|drain) ", CliRunner().invoke(app, ["host", "--help"]).stdout
+    )
+    assert commands == ["add", "drain"]
 
 
 # --- how it fails -----------------------------------------------------------------------------
@@ -214,6 +243,7 @@ def test_a_host_that_lacks_nothing_has_one_line(monkeypatch: pytest.MonkeyPatch)
             Verdict.FAIL,
             "0-3 are all",
         ),
+        ({}, replace(_host(), guest_cpus=(7,)), "guest_cpus pc1", Verdict.FAIL, "0-3 are all"),
         ({}, replace(_host(), guest_cpus=(1,)), "capacity pc1", Verdict.WARN, "as `reserve`"),
         ({"memory_mib": 512}, _host(), "capacity pc1", Verdict.WARN, "capacity"),
         ({"shell": Shell(60.0, True, ())}, _host(), "clock pc1", Verdict.WARN, "chrony"),
@@ -286,7 +316,7 @@ def test_a_real_host_behind_ssh(run: Run, sshd: Sshd, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert re.search(r"hypervisor +QEMU \d", result.stdout)
     assert re.search(r"clock +as ours", result.stdout)
-    assert "ip route add" in result.stdout
+    assert "ip route add" not in result.stdout  # its host is 127.0.0.1
     assert load_lab(_lab(_entry(result.stdout), tmp_path)).hosts
 
 

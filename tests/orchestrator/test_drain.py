@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.drain import DrainReport, Step, step_of
-from orchestrator.errors import NoCapacity, UnknownHost
+from orchestrator.errors import NoCapacity, StartFailed, UnknownHost
 from orchestrator.hypervisors.base import Stamp
 from orchestrator.hypervisors.memory import MemoryHypervisor
 from orchestrator.model import (
@@ -211,7 +211,47 @@ def test_what_can_run_nowhere_else_stays_and_is_told(make_world: MakeWorld) -> N
     assert stuck.instance == "ew-t-bound-0"
     assert "b: not one of the hosts it may run on" in stuck.why
     assert world.seen.hosts_of("bound") == ["a"]
-    assert "drain-stuck" in kinds(world)
+    sweeping(world, lambda: "drain-stuck" in kinds(world))
+
+
+def test_what_cannot_be_ended_is_told_with_its_remedy_and_once(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(a_steady("web", ttl_s=0), hosts=[a_host("a"), a_host("b", 1)])
+    world.ask("web")
+    tries: list[str] = []
+
+    def stop(name: str) -> None:
+        tries.append(name)
+        raise StartFailed("a", f"stop {name}: it is locked", hint="restart libvirtd on a")
+
+    def swept() -> bool:
+        world.control._hosts.poll()
+        return len(tries) > 3
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.drivers["a"], "stop", stop)
+        world.control.drain("a")
+        sweeping(world, lambda: report_of(world, "a").stuck != ())
+        sweeping(world, swept)
+        (stuck,) = report_of(world, "a").stuck
+        why = "host a: stop ew-t-web-0: it is locked; restart libvirtd on a"
+        assert (stuck.instance, stuck.why) == ("ew-t-web-0", f"it cannot be ended: {why}")
+        assert stuck.ending
+        (service,) = world.control.status().services
+        assert service.trouble == f"ew-t-web-0 on a cannot be ended: {why}"
+        assert kinds(world).count("stop-failed") == 1
+        assert "ended" not in kinds(world)
+
+    def done() -> bool:
+        world.control._hosts.poll()
+        return drained(world, "a")()
+
+    sweeping(world, done)
+    assert report_of(world, "a").stuck == ()
+    assert world.control.status().services[0].trouble == ""
+    sweeping(world, lambda: "ended" in kinds(world))
+    assert kinds(world).count("stop-failed") == 1
 
 
 def test_forced_it_is_ended_and_wakes_when_the_host_is_used_again(make_world: MakeWorld) -> None:

@@ -3,6 +3,7 @@
 The recorded answers are real ones: of libvirt 9.0 with QEMU 7.2, and with Xen 4.17 on the test bed.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -16,7 +17,6 @@ from images.facts import Architecture
 from orchestrator import host_probe
 from orchestrator.errors import HostUnreachable
 from orchestrator.host_advice import (
-    CANDIDATES,
     DOM0_MIB,
     entry_for,
     host_name,
@@ -24,12 +24,13 @@ from orchestrator.host_advice import (
     reserve_mib,
     stanza,
 )
+from orchestrator.host_networks import CANDIDATES
 from orchestrator.host_probe import Dom0, FoundNetwork, HostFacts, probe, read_facts, read_xml
 from orchestrator.host_shell import Shell, ask_shell, here, read_shell
 from orchestrator.hypervisors.kvm import KvmVerdict
 from orchestrator.hypervisors.libvirt_probe import Answers, Described, ask
 from orchestrator.labfile import parse_lab
-from orchestrator.model import Host
+from orchestrator.model import Host, Lab
 
 RECORDED = Path(__file__).parent / "recorded"
 XEN_URI, QEMU_URI = "xen+ssh://root@pc1.lab.test/system", "qemu+ssh://root@pc2/system"
@@ -293,6 +294,15 @@ def test_the_entry_says_what_the_processors_are_unless_they_are_the_usual_ones(
     assert host.architecture is Architecture.AARCH64
 
 
+def test_a_host_behind_a_tunnel_says_where_other_hosts_reach_it(xen: HostFacts) -> None:
+    assert "migration_address" not in stanza(entry_for(xen))
+    tunnel = replace(xen, uri="xen+ssh://root@127.0.0.1:2222/system")
+    (host,) = _lab(stanza(entry_for(tunnel)))
+    assert host.migration_address == "10.213.91.2"
+    unknown = replace(tunnel, shell=Shell())
+    assert "migration_address" not in stanza(entry_for(unknown))
+
+
 def test_the_entry_of_a_qemu_host_makes_a_network(qemu: HostFacts) -> None:
     """Its `default` is not used: it is for NAT, so nobody reaches guests there."""
     (host,) = _lab(stanza(entry_for(qemu, "my-box")))
@@ -347,6 +357,65 @@ def test_the_pool_leaves_the_hosts_own_addresses_out(
     written = stanza(entry_for(_with_bridge(xen, address, *gateways)))
     assert f"pool: {pool}" in written
     assert _lab(written)
+
+
+def _joining(facts: HostFacts, *pools: str) -> Lab:
+    """Return a lab of which hosts have these pools on the network of `facts`."""
+    written = stanza(entry_for(facts, "first"))
+    usual = re.search(r"pool: (\S+)", written)
+    assert usual
+    entries = (
+        written.replace("first:", f"host{at}:")
+        .replace(usual[1], pool)
+        .replace("@pc1.", f"@host{at}.")
+        for at, pool in enumerate(pools)
+    )
+    return parse_lab("zone: t.test\nhosts:\n" + "".join(entries), Path("lab.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("pools", "expected"),
+    [
+        (["192.168.1.205-192.168.1.254"], "192.168.1.155-192.168.1.204"),
+        (["192.168.1.10-192.168.1.250"], "192.168.1.251-192.168.1.254"),
+        (
+            ["192.168.1.3-192.168.1.99", "192.168.1.120-192.168.1.254"],
+            "192.168.1.100-192.168.1.119",
+        ),
+        (
+            ["192.168.1.200-192.168.1.254", "192.168.1.180-192.168.1.189"],
+            "192.168.1.190-192.168.1.199",
+        ),
+    ],
+)
+def test_the_pool_leaves_those_of_the_lab_out(
+    xen: HostFacts, pools: list[str], expected: str
+) -> None:
+    facts = _with_bridge(xen, "192.168.1.2/24", "192.168.1.1")
+    lab = _joining(facts, *pools)
+    entry = entry_for(facts, "second", lab)
+    assert f"pool: {expected}" in stanza(entry)
+    assert not any("free" in each.what for each in missing(facts, entry, lab))
+
+
+def test_the_address_of_a_host_of_the_lab_is_in_no_pool(xen: HostFacts) -> None:
+    """It is known where the lab says that guests are migrated to it."""
+    facts = _with_bridge(xen, "192.168.1.2/24", "192.168.1.1")
+    lab = _joining(facts, "192.168.1.205-192.168.1.253")
+    host = replace(lab.hosts[0], migration_address="192.168.1.254")
+    entry = entry_for(facts, "second", replace(lab, hosts=(host,)))
+    assert "pool: 192.168.1.155-192.168.1.204" in stanza(entry)
+
+
+def test_a_subnet_that_the_lab_has_used_up_is_missing(xen: HostFacts) -> None:
+    facts = _with_bridge(xen, "192.168.1.2/29", "192.168.1.1")
+    lab = _joining(facts, "192.168.1.3-192.168.1.6")
+    entry = entry_for(facts, "second", lab)
+    assert entry.network is not None
+    assert entry.network.bridge  # a network of its own, then
+    first, *rest = [each.what for each in missing(facts, entry, lab)]
+    assert first.startswith("the lab's pools leave no address of 192.168.1.0/29 free")
+    assert not any("not known, or too small" in each for each in rest)
 
 
 def test_a_subnet_too_small_for_guests_is_not_used(xen: HostFacts) -> None:
@@ -418,10 +487,49 @@ def _of(facts: HostFacts) -> dict[str, str]:
     return {each.what: " ".join(each.do) for each in missing(facts, entry_for(facts))}
 
 
-def test_nothing_but_dnsmasq_is_missing_on_the_bed(xen: HostFacts) -> None:
-    assert _of(xen) == {
-        "no dnsmasq, which only `dhcp: true` needs": "there: apt install dnsmasq-base"
-    }
+def test_nothing_is_missing_on_the_bed_and_its_lack_of_dnsmasq_is_a_note(xen: HostFacts) -> None:
+    (note,) = missing(xen, entry_for(xen))
+    assert note.note
+    assert note.what == "no dnsmasq, which only `dhcp: true` needs"
+    assert note.do == ("there: apt install dnsmasq-base",)
+
+
+def test_a_route_by_way_of_our_loopback_is_not_proposed(xen: HostFacts) -> None:
+    for uri in ("xen+tcp://127.0.0.1:27001/system", "xen+ssh://root@localhost/system"):
+        tunnel = replace(xen, uri=uri, networks=())
+        assert entry_for(tunnel).network is not None
+        assert not any("ip route add" in each for each in _of(tunnel).values())
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("xen+tcp://127.0.0.1:27001/system", True),
+        ("xen+tls://pc1/system", True),
+        (XEN_URI, False),
+        ("xen:///system", False),
+    ],
+)
+def test_over_ssh_more_could_be_seen(xen: HostFacts, uri: str, said: bool) -> None:
+    found = _of(replace(xen, uri=uri, shell=Shell()))
+    commands = [do for what, do in found.items() if "over ssh more could be seen" in what]
+    assert commands == (["edgewake host add xen+ssh://root@HOST/system"] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("uri", "known"),
+    [
+        (XEN_URI, True),
+        (f"{XEN_URI}?keyfile=/k", True),
+        (f"{XEN_URI}?socket=/run/other", False),
+        ("xen+ssh://root@pc1.lab.test:2222/system", False),
+    ],
+)
+def test_a_uri_that_the_lab_has_is_noted(xen: HostFacts, uri: str, known: bool) -> None:
+    lab = parse_lab("zone: t.test\nhosts:\n" + stanza(entry_for(xen, "first")), Path("lab.yaml"))
+    again = replace(xen, uri=uri)
+    notes = [each.what for each in missing(again, entry_for(again, "", lab), lab) if each.note]
+    assert ("the lab has this URI as host first already" in notes) is known
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The bed's command line: ``python -m tests.xenbed``, from the repository's folder."""
 
 import argparse
+import json
 import signal
 import sys
 import time
@@ -68,8 +69,10 @@ def _run(options: argparse.Namespace) -> int:
 def _stop(options: argparse.Namespace) -> int:
     names = [options.name] if not options.all else [s.name for s in states.all_beds(options.cache)]
     for name in names:
-        done = beds.remove(options.cache, name)
-        _progress(f"bed {name}: {'stopped' if done else 'there is none'}")
+        if not beds.remove(options.cache, name) and not options.all:
+            there = ", ".join(state.name for state in states.all_beds(options.cache)) or "none"
+            raise BedError(f"there is no bed {name} to stop; beds in {options.cache}: {there}")
+        _progress(f"bed {name}: stopped")
     return 0
 
 
@@ -79,9 +82,9 @@ def _status(options: argparse.Namespace) -> int:
         _progress(f"no beds in {options.cache}")
     for state in found:
         pid = state.pid()
-        _say(f"{state.to_json()}\n")
         where = f"runs as process {pid}" if pid else "does not run; `stop` removes what it left"
         _progress(f"bed {state.name} {where}")
+    _say(json.dumps([state.document() for state in found], indent=2) + "\n")
     return 0
 
 
@@ -116,7 +119,7 @@ def _wanted(options: argparse.Namespace) -> plan.Wanted:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.xenbed",
+        prog="python3 -m tests.xenbed",
         description="A Xen host for tests: Xen 4.17, dom0, libvirt, emulated. See docs/xenbed.md.",
     )
     parser.add_argument(
@@ -134,10 +137,10 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _add_start_options(commands.add_parser(name, help=text), function)
     command = commands.add_parser("stop", help="stop a bed, or remove what a killed one left")
-    command.add_argument("name", nargs="?", default=states.DEFAULT_NAME)
+    _add_name(command)
     command.add_argument("--all", action="store_true", help="every bed of this cache")
     command.set_defaults(command=_stop)
-    command = commands.add_parser("status", help="show the beds of this cache as JSON")
+    command = commands.add_parser("status", help="show the beds of this cache, a list in JSON")
     command.set_defaults(command=_status)
     command = commands.add_parser("forward", help="lead a port here to a guest (no root needed)")
     command.add_argument("name")
@@ -151,10 +154,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_name(command: argparse.ArgumentParser) -> None:
+    usual = states.DEFAULT_NAME
+    command.add_argument("name", nargs="?", default=usual, help="which bed; default: %(default)s")
+
+
 def _add_start_options(
     command: argparse.ArgumentParser, function: Callable[[argparse.Namespace], int]
 ) -> None:
-    command.add_argument("name", nargs="?", default=states.DEFAULT_NAME)
+    _add_name(command)
     command.add_argument(
         "--subnet", type=IPv4Network, help="the guests' subnet; default: a free one"
     )
@@ -164,7 +172,10 @@ def _add_start_options(
     )
     command.add_argument("--cold", action="store_true", help="boot; do not use a snapshot")
     command.add_argument(
-        "--memory", type=int, default=plan.MEMORY_MIB, help="MiB of the whole bed (%(default)s)"
+        "--memory",
+        type=int,
+        default=plan.MEMORY_MIB,
+        help=f"MiB of the whole bed (%(default)s; {plan.DOM0_MIB + plan.SPARE_MIB} at least)",
     )
     command.set_defaults(command=function)
 

@@ -27,6 +27,7 @@ import libvirt
 
 from tests.xenbed import build, network, personality, plan, qemu, reach
 from tests.xenbed import state as states
+from tests.xenbed.commands import command_line
 from tests.xenbed.errors import BedError
 from tests.xenbed.state import DEFAULT_NAME, State
 
@@ -47,7 +48,7 @@ class Bed:
 
     def __init__(self, cache: Path, state: State) -> None:
         self.state = state
-        self._cache = cache
+        self.cache = cache
         self._qemu: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -66,8 +67,9 @@ class Bed:
         With `owned` the bed ends with this process, however that ends. Raises `BedError`, after
         which nothing is left of the bed.
         """
-        built = build.ensure(cache, progress=progress)
         wanted = wanted or plan.Wanted()
+        plan.check(cache, wanted)
+        built = build.ensure(cache, progress=progress)
         if wanted.cold:
             progress("booting Xen and its dom0")
             bed = cls._launched(cache, built, wanted, None, owned=owned)
@@ -85,7 +87,7 @@ class Bed:
         """Return the bed of that name. Raises `BedError` if none runs."""
         state = states.read(cache, name)
         if state is None or state.pid() is None:
-            raise BedError(f"no bed {name} runs; start it: python -m tests.xenbed start {name}")
+            raise BedError(f"no bed {name} runs; start it: {command_line(cache, 'start', name)}")
         return cls(cache, state)
 
     @property
@@ -162,7 +164,7 @@ class Bed:
 
     def stop(self) -> None:
         """End the bed and remove all it has on this machine. Raises `BedError`."""
-        with build.locked(self._cache, "beds"):
+        with build.locked(self.cache, "beds"):
             self._remove()
         self._dismiss_guard()
 
@@ -244,7 +246,7 @@ class Bed:
         with ExitStack() as ours:  # QEMU has what we opened for it from its start on
             tap = source = None
             if state.lan.bridge:
-                if not plan.is_joining(self._cache, state):
+                if not plan.is_joining(self.cache, state):
                     network.make_bridge(state.lan, state.mark)
                 tap = network.open_tap(network.tap_name(state.name), state.lan.bridge, state.mark)
                 ours.callback(os.close, tap)
@@ -273,7 +275,7 @@ class Bed:
 
     def _start_guard(self) -> None:
         """Start a process that stops the bed when our end of its standard input closes."""
-        guard = ("--cache", str(self._cache), "guard", self.state.name, str(self.state.id))
+        guard = ("--cache", str(self.cache), "guard", self.state.name, str(self.state.id))
         self._guard = subprocess.Popen(
             [sys.executable, "-m", "tests.xenbed", *guard],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=_REPOSITORY,
@@ -314,7 +316,7 @@ class Bed:
         if self._qemu is not None:
             self._qemu.wait()
             self._qemu = None
-        plan.forget(self._cache, self.state)
+        plan.forget(self.cache, self.state)
 
 
 def remove(cache: Path, name: str) -> bool:

@@ -9,11 +9,13 @@ from uuid import uuid4
 
 from tests.xenbed import network
 from tests.xenbed import state as states
+from tests.xenbed.commands import command_line
 from tests.xenbed.errors import BedError
 from tests.xenbed.state import DEFAULT_NAME, State
 
 MEMORY_MIB = 2048
 DOM0_MIB = 512
+SPARE_MIB = 128  # at least, beside dom0's: Xen was seen to take 11 of them, guests have the rest
 
 
 def _may_make_taps() -> bool:
@@ -39,12 +41,27 @@ class Wanted:
     cold: bool = False
 
 
+def check(cache: Path, wanted: Wanted) -> None:
+    """Raise `BedError` for what cannot be, before anything is built or booted for it."""
+    states.folder_of(cache, wanted.name)
+    least = wanted.dom0_mib + SPARE_MIB
+    if wanted.memory_mib < least:
+        raise BedError(
+            f"--memory {wanted.memory_mib}: a bed takes {least} MiB at least, {wanted.dom0_mib} of "
+            "them for its dom0; what is left is its guests'"
+        )
+    others = [state for state in states.all_beds(cache) if state.pid() is not None]
+    if wanted.join and not any(_is_to_be_joined(other, wanted) for other in others):
+        raise _nobody_to_join(wanted, others)
+
+
 def plan(cache: Path, wanted: Wanted) -> State:
     """Choose a bed's network and ports, after removing what an earlier one of that name left."""
     name, folder = wanted.name, states.folder_of(cache, wanted.name)
     if old := states.read(cache, name):
         if old.find_process() is not None:
-            raise BedError(f"bed {name} runs already; stop it: python -m tests.xenbed stop {name}")
+            stop = command_line(cache, "stop", name)
+            raise BedError(f"bed {name} runs already; stop it: {stop}")
         forget(cache, old)
     shutil.rmtree(folder, ignore_errors=True)
     others = [state for state in states.all_beds(cache) if state.pid() is not None]
@@ -72,15 +89,27 @@ def _choose_lan(wanted: Wanted, others: list[State]) -> tuple[network.Lan, str]:
     ours = network.bridge_name(wanted.name) if wanted.tap else ""
     for other in others:
         # Whoever joined us may run still, on the bridge that we made when we ran last.
-        if other.lan.bridge and (other.name == wanted.join or other.lan.bridge == ours):
+        if _is_to_be_joined(other, wanted) or (ours and other.lan.bridge == ours):
             return other.lan, other.bridge_owner
     if wanted.join:
-        raise BedError(f"no bed {wanted.join} with a tap runs that {wanted.name} could join")
+        raise _nobody_to_join(wanted, others)
     taken = (*network.routed_subnets(), *(other.lan.subnet for other in others))
     subnet = wanted.subnet or network.choose_subnet(taken)
     if any(subnet.overlaps(other) for other in taken) and ours:
         raise BedError(f"{subnet} is in use on this machine; name another subnet, or none")
     return network.Lan(ours, subnet), wanted.name
+
+
+def _is_to_be_joined(other: State, wanted: Wanted) -> bool:
+    return bool(other.lan.bridge) and other.name == wanted.join
+
+
+def _nobody_to_join(wanted: Wanted, others: list[State]) -> BedError:
+    there = ", ".join(other.name for other in others if other.lan.bridge) or "none"
+    return BedError(
+        f"--join: no bed {wanted.join} with a tap runs that {wanted.name} could join; "
+        f"those that run with one: {there}"
+    )
 
 
 def forget(cache: Path, state: State) -> None:

@@ -83,23 +83,24 @@ class State:
         return b"-pidfile" in words and os.fsencode(self.pid_file) in words
 
     def to_json(self) -> str:
-        """Return the contents of the state file, also for people."""
-        return json.dumps(
-            {
-                "name": self.name,
-                "id": str(self.id),
-                "ssh_port": self.ssh_port,
-                "libvirt_port": self.libvirt_port,
-                "bridge": self.lan.bridge,
-                "bridge_owner": self.bridge_owner,
-                "subnet": str(self.lan.subnet),
-                "address": str(self.address),
-                "memory_mib": self.memory_mib,
-                "dom0_mib": self.dom0_mib,
-                "guests_mib": self.guests_mib,
-            },
-            indent=2,
-        )
+        """Return the contents of the state file."""
+        return json.dumps(self.document(), indent=2)
+
+    def document(self) -> dict[str, str | int]:
+        """Return what is written, also for people, as JSON has it."""
+        return {
+            "name": self.name,
+            "id": str(self.id),
+            "ssh_port": self.ssh_port,
+            "libvirt_port": self.libvirt_port,
+            "bridge": self.lan.bridge,
+            "bridge_owner": self.bridge_owner,
+            "subnet": str(self.lan.subnet),
+            "address": str(self.address),
+            "memory_mib": self.memory_mib,
+            "dom0_mib": self.dom0_mib,
+            "guests_mib": self.guests_mib,
+        }
 
     @classmethod
     def from_json(cls, folder: Path, text: str) -> "State":

@@ -23,11 +23,13 @@ import pytest
 from images.build import cpio
 from images.build.linux_microvm import build as build_linux
 from images.build.linux_microvm import newest_kernel
+from orchestrator.hypervisors.migration_address import address_of
 from orchestrator.labfile import parse_lab
 from tests.xenbed import build, network, notes, packages, personality, plan, qemu, rootfs
 from tests.xenbed import state as states
 from tests.xenbed.__main__ import main
 from tests.xenbed.bed import Bed, remove
+from tests.xenbed.commands import command_line
 from tests.xenbed.elf import needed_libraries
 from tests.xenbed.errors import BedError
 from tests.xenbed.packages import Package
@@ -345,7 +347,10 @@ def test_the_stanza_belongs_in_a_lab_file(tmp_path: Path) -> None:
         tmp_path / "lab.yaml",
     )
     assert lab.hosts[0].uri == bed.libvirt_uri
+    assert address_of(lab.hosts[0]) == "tcp://10.213.90.2"  # two joined beds reach each other
     assert notes.stanza(bed) in notes.describe(bed)
+    alone = Bed(tmp_path, state_in(tmp_path, lan=network.Lan("", bed.state.lan.subnet)))
+    assert "migration_address" not in notes.stanza(alone)
 
 
 def test_a_bed_that_does_not_get_ready_shows_its_log(tmp_path: Path) -> None:
@@ -369,15 +374,76 @@ def test_a_second_start_ends_when_the_cache_cannot_be_made(
 
 def test_status_and_stop_without_beds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--cache", str(tmp_path), "status"]) == 0
-    assert main(["--cache", str(tmp_path), "stop"]) == 0
-    assert "there is none" in capsys.readouterr().err
+    assert json.loads(capsys.readouterr().out) == []
+    assert main(["--cache", str(tmp_path), "stop", "--all"]) == 0
+    assert main(["--cache", str(tmp_path), "stop"]) == 1
+    assert f"no bed xenbed to stop; beds in {tmp_path}: none\n" in capsys.readouterr().err
+
+
+def test_stop_of_another_name_lists_the_beds_and_ends_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = [written(state_in(tmp_path, name)) for name in ("a", "b")]
+    assert main(["--cache", str(tmp_path), "stop", "nosuch"]) == 1
+    assert f"no bed nosuch to stop; beds in {tmp_path}: a, b\n" in capsys.readouterr().err
+    assert all(state.folder.exists() for state in ours)
+    assert main(["--cache", str(tmp_path), "stop", "--all"]) == 0
+    assert not any(state.folder.exists() for state in ours)
+
+
+@pytest.mark.parametrize("command", ["start", "run", "stop"])
+def test_help_names_the_usual_bed(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "default: xenbed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--memory", "100"), "--memory 100: a bed takes 640 MiB at least, 512 of them"),
+        (("--join", "nosuch"), "no bed nosuch with a tap runs that x could join; those that run"),
+    ],
+)
+def test_what_cannot_be_started_is_told_before_anything_is_built(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    option: tuple[str, str],
+    said: str,
+) -> None:
+    monkeypatch.setattr(build, "ensure", lambda *_, **__: pytest.fail("it was built"))
+    assert main(["--cache", str(tmp_path), "start", "x", *option]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_commands_to_type_are_those_of_the_python_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 12 has no `python`, and another Python may lack libvirt's binding."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    monkeypatch.delenv("EDGEWAKE_XENBED", raising=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
+    usual = build.default_cache()
+    assert command_line(usual, "stop", "a") == ".venv/bin/python -m tests.xenbed stop a"
+    assert command_line(tmp_path, "status").endswith(f" --cache {tmp_path} status")
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    stop = command_line(usual, "stop", "a")
+    assert stop == "/usr/bin/python3 -m tests.xenbed stop a"
+    described = notes.describe(Bed(usual, state_in(usual)))
+    assert f"    stop         {stop}\n" in described
+    assert described.index("xen+ssh://") < described.index("xen+tcp://")
 
 
 def test_status_prints_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = written(state_in(tmp_path))
+    written(state_in(tmp_path, "b"))
     assert main(["--cache", str(tmp_path), "status"]) == 0
     said = capsys.readouterr()
-    assert json.loads(said.out)["libvirt_port"] == state.libvirt_port
+    first, second = json.loads(said.out)
+    assert first["libvirt_port"] == state.libvirt_port
+    assert (first["name"], second["name"]) == ("a", "b")
     assert "does not run" in said.err
 
 

@@ -27,7 +27,6 @@ from images.facts import Entry
 from orchestrator.errors import HostUnreachable, StartFailed
 from orchestrator.hypervisors.base import Depth, Sent
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
-from orchestrator.hypervisors.libvirt_migration import address_of
 from orchestrator.model import (
     Capacity,
     Guest,
@@ -338,19 +337,3 @@ def test_a_guest_that_is_not_running_stays(
     with pytest.raises(StartFailed, match="does not run there"):
         here.migrate(elsewhere(rig.guest(), rig.other), there, unwatched)
     assert states(here) == {rig.guest().name: GuestState.PAUSED}
-
-
-@pytest.mark.parametrize(
-    ("uri", "named", "address"),
-    [
-        ("qemu:///system", "", ""),
-        ("qemu+tcp://127.0.0.1:99/system", "", ""),
-        ("xen+ssh://root@pc1/system", "", "tcp://pc1"),
-        ("xen+ssh://root@pc1/system", "10.0.0.2", "tcp://10.0.0.2"),
-        ("qemu+tls://[fd00::2]/system", "", "tcp://[fd00::2]"),
-    ],
-)
-def test_where_memory_is_sent_to(uri: str, named: str, address: str) -> None:
-    network = GuestNetwork("n", SUBNETS[0], SUBNETS[0][1], SUBNETS[0][2], SUBNETS[0][3])
-    host = Host("x", uri, Capacity(1, 1), network, migration_address=named)
-    assert address_of(host) == address

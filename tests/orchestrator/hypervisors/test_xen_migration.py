@@ -18,6 +18,7 @@ import pytest
 
 from images.bootspec import BootSpec, Nic
 from images.facts import Entry
+from orchestrator.errors import StartFailed
 from orchestrator.hypervisors.base import Sent
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
 from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, mac_of
@@ -98,6 +99,10 @@ def connected(address: str) -> http.client.HTTPConnection:
     return peer
 
 
+def unheard_of(_sent: Sent) -> bool:
+    return True
+
+
 def test_a_guest_goes_on_elsewhere_with_its_memory_and_its_connections(
     drivers: list[LibvirtHypervisor], hosts: tuple[Host, Host], hello_file: Path
 ) -> None:
@@ -125,14 +130,20 @@ def test_a_guest_goes_on_elsewhere_with_its_memory_and_its_connections(
         waited.append(time.monotonic() - began)
         return True
 
+    nowhere = replace(hosts[1], migration_address="")  # its URI leads through a tunnel
+    console = Path(tempfile.gettempdir()) / f"{here.owner}-nowhere"
+    unsure = LibvirtHypervisor(nowhere, here.owner, console_dir=console, depot_dir=DEPOT)
     try:
         started, requests = facts(peer)
+        with pytest.raises(StartFailed, match="at which address it takes guests"):
+            here.migrate(elsewhere(guest, nowhere), unsure, unheard_of)
         first = peer.sock
         here.migrate(elsewhere(guest, hosts[1]), there, tell)
         assert facts(peer) == (started, requests + 1)
         assert peer.sock is first
     finally:
         peer.close()
+        unsure.close()
     assert max(waited) < LOCK_S / 2
     assert here.running() == ()
     assert [run.mark for run in there.running()] == [replace(guest.mark, host="there")]
