@@ -1,0 +1,155 @@
+"""The search: round after round of parts, solved at once, the better ones applied."""
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from placement.assemble import Assembled
+from placement.exact import Clock
+from placement.ladder.neighbourhoods import Cutter, Neighbours, Part, Places, solve_part
+from placement.ladder.prices import Prices, excess, priced
+from placement.ladder.simple import Simple
+from placement.matrix import Bools, Floats, Ints
+
+AT_ONCE = 8  # parts per round, whatever the number of processes, so that plans do not depend on it
+FIRST_SIZE, LAST_SIZE = 6, 24  # hosts in a part: grows when a round finds nothing
+NODES = 100  # of branch and bound for each part
+TIRED = 0.5  # how much less a host is tried after each search around it that found nothing
+
+
+@dataclass(slots=True, eq=False)
+class Found:
+    """The best solution so far, and its cost without the constant."""
+
+    x: Floats
+    cost: float
+
+
+class Search:
+    """The state of a search around one solution of one model."""
+
+    def __init__(
+        self, assembled: Assembled, x: Floats, simple: Simple | None, prices: Prices | None
+    ) -> None:
+        self.assembled = assembled
+        self.matrix = assembled.matrix
+        self.cutter = Cutter(self.matrix)
+        self.places = Places.of(assembled)
+        self.neighbours = Neighbours(assembled.model.arrays)
+        self.x = x.copy()
+        self.activity = self.cutter.activity(self.x)
+        self.hosts = len(assembled.model.arrays.hosts)
+        self.size = FIRST_SIZE
+        self.mood = np.ones(self.hosts)
+        self.round = 0
+        self.simple, self.prices = simple, prices
+        self._priced = priced(simple, prices) if simple is not None and prices is not None else None
+        self._weight = self._likely()
+
+    @property
+    def cost(self) -> float:
+        """Return the cost of the solution, constant included."""
+        return float((self.matrix.cost * self.x).sum()) + self.matrix.constant
+
+    def rounds(self, clock: Clock, executor: Executor | None, seed: int) -> Iterator[bool]:
+        """Search until time is up or parts would be the whole; yield whether a round was better."""
+        idle = 0
+        while clock.left() > 0.1 and self.size < self.hosts:
+            parts = self._parts(seed)
+            if not parts:
+                return
+            seconds = clock.left()
+            run = map if executor is None else executor.map
+            answers = list(run(solve_part, parts, [seconds] * len(parts)))
+            better = self._apply(parts, answers)
+            self.round += 1
+            idle = 0 if better else idle + 1
+            if idle and self.mood.max() < TIRED**2:
+                if self.size >= LAST_SIZE:
+                    return
+                self.size = min(LAST_SIZE, self.size * 3 // 2)
+                self.mood[:] = 1.0
+            yield better
+
+    def _parts(self, seed: int) -> list[Part]:
+        """Return parts around the hosts where most is to be gained, without a host in common."""
+        counts = np.rint(self.x[self.assembled.model.n]).astype(np.int64)
+        surplus = self._surplus(counts)
+        closed: Bools = np.zeros(self.hosts, dtype=bool)
+        parts = []
+        for host in np.argsort(-surplus * self.mood, kind="stable").tolist():
+            if closed[host]:
+                continue
+            some = self.neighbours.around(host, counts, self._weight, closed, self.size)
+            closed[some] = True
+            mask = np.zeros(self.hosts, dtype=bool)
+            mask[some] = True
+            free = self.places.free(self.matrix, self.x, mask, self._useful(surplus[some].sum()))
+            if len(free) > 1:
+                number = seed + self.round * AT_ONCE + len(parts)
+                part = self.cutter.part(self.x, self.activity, free, nodes=NODES, seed=number)
+                parts.append(part)
+            self.mood[some] *= TIRED ** (0.5)
+            self.mood[host] *= TIRED
+            if len(parts) == AT_ONCE:
+                break
+        return parts
+
+    def _surplus(self, counts: Ints) -> Floats:
+        """Return where the plan costs more than it must; the same everywhere if that is unknown."""
+        if self.simple is None or self.prices is None or self._priced is None:
+            return np.ones(self.hosts)
+        return excess(self.simple, self.prices, self._priced, counts) + 1e-9
+
+    def _useful(self, surplus: float) -> Bools:
+        if self._priced is None:
+            return np.ones(self.assembled.model.arrays.pairs, dtype=bool)
+        return self._priced.pair <= surplus
+
+    def _likely(self) -> Floats:
+        """Return how likely a class uses each of its pairs: by rank, the cheapest first."""
+        arrays = self.assembled.model.arrays
+        cost = (
+            self.matrix.cost[self.assembled.model.n]
+            if self._priced is None
+            else self._priced.pair
+        )
+        order = np.lexsort((cost, arrays.pair_class))
+        rank = np.empty(arrays.pairs)
+        rank[order] = np.arange(arrays.pairs) - arrays.start[arrays.pair_class[order]]
+        likely: Floats = 1.0 / (1.0 + rank)
+        return likely
+
+    def _apply(self, parts: list[Part], answers: list[Floats | None]) -> bool:
+        """Take over the better parts; one that clashes with another that was taken is left."""
+        better = False
+        taken = np.zeros(self.matrix.columns, dtype=bool)
+        for part, answer in zip(parts, answers, strict=True):
+            if answer is None:
+                continue
+            changed = part.columns[np.abs(answer - part.start) > 1e-9]
+            if taken[changed].any():
+                continue
+            x = self.x.copy()
+            x[part.columns] = answer
+            activity = self.cutter.activity(x)
+            if not self.cutter.allows(activity):
+                continue
+            taken[changed] = True
+            self.x, self.activity, better = x, activity, True
+            hosts = self.places.host[changed]
+            self.mood[hosts[hosts >= 0]] = 1.0
+        return better
+
+
+def improved(search: Search, prices: Prices) -> Search:
+    """Return the same search with better prices."""
+    assembled = search.assembled
+    again = Search(assembled, search.x, search.simple, prices)
+    again.mood, again.size, again.round = search.mood, search.size, search.round
+    return again
+
+
+__all__ = ["Found", "Search", "improved", "replace"]
