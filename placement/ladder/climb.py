@@ -24,16 +24,15 @@ import numpy as np
 
 from placement.arrays import Arrays, compile_problem, worst_cap
 from placement.assemble import Assembled, assemble
-from placement.exact import Clock, NoPlan, run, start_of
+from placement.exact import Clock, NoPlan, exact, run, start_of
 from placement.expand import plan_of_solution
 from placement.ladder import moves
-from placement.ladder.neighbourhoods import Cutter, Places
 from placement.ladder.pool import pool
 from placement.ladder.prices import Prices, everywhere, joined, left_out, only, priced, renamed
 from placement.ladder.relaxing import Relaxing, whole
 from placement.ladder.search import Search
 from placement.ladder.simple import Board, Simple
-from placement.matrix import Bools, Floats, Ints
+from placement.matrix import Floats, Ints
 from placement.objectives import WORST
 from placement.problem import Malformed, Options, Plan, Problem
 from placement.solvers import Limits, Outcome
@@ -42,6 +41,7 @@ from placement.solvers import highs as direct
 NEAREST = 20  # candidate hosts per class where there are more pairs than PAIRS
 PAIRS = 50_000
 TIGHTENINGS = 4  # rounds of adding links and missing pairs
+EXACT_PAIRS = 5_000  # up to so many `auto` is the exact algorithm
 EXACT_COLUMNS = 20_000  # up to so many columns the exact model is worth a try at the end
 SMALL_COLUMNS = 2_000  # up to so many it is solved at once
 EXACT_SHARE = 0.3  # of the time left for a restricted model
@@ -82,17 +82,24 @@ def ladder(problem: Problem, options: Options) -> Plan:
 
     """
     since = perf_counter()
-    last = None
-    for last in climb(problem, options):
-        pass
-    if last is None:
+    steps = [*climb(problem, options)]
+    if not steps:
         raise NoPlan(proven=False)
-    return replace(last.plan(), solve_s=perf_counter() - since)
+    return replace(steps[-1].plan(), solve_s=perf_counter() - since)
 
 
-def climb(
-    problem: Problem, options: Options, executor: Executor | None = None
-) -> Iterator[Step]:
+def auto(problem: Problem, options: Options) -> Plan:
+    """Return the plan of the exact algorithm where the model is small, else of the ladder.
+
+    Terms in order, and the worst latency, are for the exact algorithm whatever the size.
+    """
+    pairs = len(problem.hosts) * sum(max(1, len(d.flavours)) for d in problem.demands)
+    if pairs <= EXACT_PAIRS or options.order or options.weights.get(WORST):
+        return exact(problem, options)
+    return ladder(problem, options)
+
+
+def climb(problem: Problem, options: Options, executor: Executor | None = None) -> Iterator[Step]:
     """Yield better and better plans and bounds of a validated problem.
 
     `options.threads` processes solve parts at once, or those of `executor`.
@@ -102,7 +109,7 @@ def climb(
         Malformed: the options ask for the worst latency in a sum.
 
     """
-    if WORST in options.weights and options.weights[WORST]:
+    if options.weights.get(WORST):
         raise Malformed(WORST, "cannot be summed; use the algorithm exact")
     climber = Climber(problem, options)
     yield from climber.climb(executor)
@@ -111,14 +118,20 @@ def climb(
 class Climber:
     """One climb: the model, the best solution, and the best bound so far."""
 
-    def __init__(self, problem: Problem, options: Options) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        options: Options,
+        *,
+        extra: frozenset[tuple[str, str]] = frozenset(),
+    ) -> None:
         self.since = perf_counter()
         self.clock = Clock.of(options.deadline_s)
         self.options = options
         self.weights = {name: weight for name, weight in options.weights.items() if weight}
         self.nearest = _nearest(problem, options)
         self.arrays = compile_problem(
-            problem, nearest=self.nearest, worst_ms=worst_cap(options.limits)
+            problem, nearest=self.nearest, worst_ms=worst_cap(options.limits), extra=extra
         )
         self.assembled = self._assembled()
         self.simple = Simple.of(self.assembled)
@@ -139,14 +152,14 @@ class Climber:
             yield from self._exact()
             return
         if self.simple is not None:
-            yield from self._boards()
+            yield from self.boards()
         elif self._begin():
             yield self._step("bind")
-        if self.assembled.matrix.columns <= SMALL_COLUMNS:
+        if self.nearest is None and self.assembled.matrix.columns <= SMALL_COLUMNS:
             yield from self._exact()
             return
         if self.simple is not None:
-            yield from self._rounding()
+            yield from self.rounding()
         else:
             yield from self._restricted()
         if self.x is not None and not self._done:
@@ -160,12 +173,11 @@ class Climber:
         gap = (self.value - self.bound) / max(abs(self.value), 1e-9)
         return self.clock.left() <= 0.02 or (self.x is not None and gap <= self.options.gap + 1e-9)
 
-    def _boards(self) -> Iterator[Step]:
+    def boards(self, rungs: tuple[str, ...] = ("bind", "greedy")) -> Iterator[Step]:
         """Bind and greedy; where copies find no room, more of the hosts become candidates."""
-        for rung in ("bind", "greedy"):
+        for rung in rungs:
             board = self._board(rung)
-            if len(board.stranded) and self.nearest is not None:
-                self._widen(board)
+            while len(board.stranded) and self.nearest is not None and self._widen(board):
                 board = self._board(rung)
             if self._offer(board):
                 yield self._step(rung)
@@ -195,8 +207,8 @@ class Climber:
                 board.put(pair, int(k))
         return board.counts
 
-    def _widen(self, board: Board) -> None:
-        """Give classes that found no room all hosts that still have some, the cheapest first."""
+    def _widen(self, board: Board) -> bool:
+        """Give classes that found no room the nearest hosts with some; return whether any had."""
         classes = board.stranded
         every = everywhere(self.arrays, classes)
         room = (every.need <= board.free[every.pair_host]).all(axis=1)
@@ -213,6 +225,7 @@ class Climber:
         chosen = np.sort(order[rank < NEAREST])
         if len(chosen):
             self._with(only(renamed(every, classes), chosen))
+        return len(chosen) > 0
 
     def _with(self, *more: Arrays) -> None:
         """Take more pairs into the model; the best solution keeps its counts."""
@@ -227,7 +240,7 @@ class Climber:
             counts[place] = old
             self.x = self._simple.columns(counts)
 
-    def _rounding(self) -> Iterator[Step]:
+    def rounding(self) -> Iterator[Step]:
         """Solve the LP and round it; then price missing pairs in and tighten the links."""
         matrix = self.assembled.matrix
         limits = Limits(self.clock.left(), threads=1, seed=self.options.seed)
@@ -251,9 +264,7 @@ class Climber:
             if rest.worth and rest.pull.sum() < -1e-4 * abs(bound):
                 self._with(*rest.worth)
                 matrix = self.assembled.matrix
-                added = relaxing.added
                 relaxing = Relaxing.of(matrix, limits)
-                del added
             elif not relaxing.tighten():
                 return
 
@@ -331,9 +342,7 @@ class Climber:
         return replace(self.options, weights=self.weights)
 
     def _assembled(self) -> Assembled:
-        return assemble(
-            self.arrays, self.options, weights=self.weights, limits=self.options.limits
-        )
+        return assemble(self.arrays, self.options, weights=self.weights, limits=self.options.limits)
 
     def _begin(self) -> bool:
         """Complete the plan to start from, or what runs now, if it is one for this model."""
@@ -396,6 +405,3 @@ def _places_of(arrays: Arrays, older: Arrays) -> Ints:
         return found
 
     return np.searchsorted(key(arrays), key(older))
-
-
-__all__ = ["Bools", "Climber", "Cutter", "Places", "Step", "climb", "ladder"]

@@ -23,7 +23,15 @@ from placement.solvers import Limits
 from placement.solvers import highs as direct
 
 FEASIBLE = 1e-6
-PART_GAP = 1e-3  # relative: a part of a tenth of the cost is then exact to 0.01 % of the whole
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard a part is tried: nodes of branch and bound, relative gap, seed."""
+
+    nodes: int
+    gap: float
+    seed: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,8 +41,7 @@ class Part:
     matrix: Matrix
     columns: Ints
     start: Floats
-    nodes: int
-    seed: int
+    effort: Effort
 
 
 class Cutter:
@@ -49,17 +56,18 @@ class Cutter:
         self._value = matrix.value[:entries][self._order]
         self._start = np.searchsorted(column[self._order], np.arange(matrix.columns + 1))
 
-    def part(self, x: Floats, activity: Floats, free: Ints, *, nodes: int, seed: int) -> Part:
+    def part(self, x: Floats, activity: Floats, free: Ints, effort: Effort) -> Part:
         """Return the model over the free columns; `activity` is A @ x of the core rows."""
         matrix = self.matrix
         low, high = self._start[free], self._start[free + 1]
         lengths = high - low
-        entries = np.repeat(low - np.concatenate(([0], np.cumsum(lengths)[:-1])), lengths)
-        entries = entries + np.arange(lengths.sum())
+        before = np.cumsum(lengths) - lengths
+        entries = np.repeat(low - before, lengths) + np.arange(lengths.sum())
         column = np.repeat(np.arange(len(free)), lengths)
         rows, row = np.unique(self._row[entries], return_inverse=True)
         value = self._value[entries]
-        fixed = activity[rows] - np.bincount(row, value * x[free][column], minlength=len(rows))
+        mine = np.bincount(row, value * x[free][column], minlength=len(rows)).astype(float)
+        fixed = activity[rows] - mine
         order = np.lexsort((column, row))
         return Part(
             Matrix(
@@ -78,8 +86,7 @@ class Cutter:
             ),
             free,
             x[free],
-            nodes,
-            seed,
+            effort,
         )
 
     def activity(self, x: Floats) -> Floats:
@@ -103,8 +110,8 @@ class Cutter:
 def solve_part(part: Part, seconds: float) -> Floats | None:
     """Return a better solution of a part, None if none is found. Runs in other processes, too."""
     before = float(part.matrix.cost @ part.start)
-    highs = direct.load(part.matrix, Limits(seconds, PART_GAP, 1, part.seed))
-    highs.setOptionValue("mip_max_nodes", part.nodes)
+    highs = direct.load(part.matrix, Limits(seconds, part.effort.gap, 1, part.effort.seed))
+    highs.setOptionValue("mip_max_nodes", part.effort.nodes)
     direct.begin(highs, part.start)
     highs.run()  # it has a solution: that there is none would be a mistake of presolve
     x = direct.read(highs, part.matrix, "highs").x

@@ -91,7 +91,7 @@ def excess(simple: Simple, prices: Prices, found: Priced, counts: Ints) -> Float
     paid = (simple.pair - prices.copy[arrays.pair_class]) * counts
     copies = np.bincount(arrays.pair_host, counts, minlength=len(arrays.hosts))
     total = np.bincount(arrays.pair_host, paid, minlength=len(arrays.hosts))
-    gap: Floats = total + np.where(copies > 0, simple.host, 0.0) - np.minimum(found.host, 0.0)
+    gap = total + np.where(copies > 0, simple.host, 0.0) - np.minimum(found.host, 0.0)
     return np.maximum(gap, 0.0)
 
 
@@ -106,18 +106,23 @@ def _reduced(arrays: Arrays, pair: Floats, prices: Prices) -> Floats:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LeftOut:
-    """What pairs left out change: the bound at each host (H), and which of them are worth having."""
+    """What pairs left out change: the bound at each host (H); and those worth having."""
 
     pull: Floats
     worth: tuple[Arrays, ...]
 
 
 def left_out(
-    arrays: Arrays, options: Options, prices: Prices, nearest: int | None, *, at_most: int = PER_CLASS
+    arrays: Arrays,
+    options: Options,
+    prices: Prices,
+    nearest: int | None,
+    *,
+    at_most: int = PER_CLASS,
 ) -> LeftOut:
     """Price the pairs that the `nearest` filter left out; classes they cannot help are skipped."""
-    pull = np.zeros(len(arrays.hosts))
-    worth = []
+    pull: Floats = np.zeros(len(arrays.hosts))
+    worth: list[Arrays] = []
     if nearest is None:
         return LeftOut(pull, ())
     for classes in _chunks(np.flatnonzero(~_complete(arrays, options, prices, nearest)), arrays):
@@ -222,16 +227,17 @@ def _complete(arrays: Arrays, options: Options, prices: Prices, nearest: int) ->
     0. So it has d >= weight * rate * that latency - p[c].
     """
     sizes = np.diff(arrays.start)
-    complete: Bools = sizes < nearest
+    complete: Bools = np.asarray(sizes < nearest)
     plain = np.array([len(arrays.demand(c).flavours) < 2 for c in range(arrays.classes)], bool)
     weight = options.weights.get("latency_ms", 0.0)
     uphill = all(host.busy_w >= host.idle_w for host in arrays.problem.hosts)
     if not (uphill and weight > 0 and arrays.total_rate):
-        return complete & plain
+        return np.asarray(complete & plain)
     rate = np.bincount(arrays.rate_class, arrays.rate, minlength=arrays.classes)
     mean = arrays.mean_latency()
     order = np.lexsort((mean, arrays.pair_class))
     last = np.minimum(arrays.start[:-1] + nearest, arrays.start[1:]) - 1
     radius = mean[order][np.maximum(last, 0)] if arrays.pairs else 0.0
-    far = weight * rate / arrays.total_rate * radius >= prices.copy
-    return plain & (complete | far)
+    far: Bools = weight * rate / arrays.total_rate * radius >= prices.copy
+    found: Bools = plain & (complete | far)
+    return found

@@ -61,9 +61,7 @@ class Simple:
         room = np.maximum(arrays.room[arrays.pair_host], NOTHING)
         key = arrays.pair_class * max(len(arrays.hosts), 1) + arrays.pair_host
         spots, spot = np.unique(key, return_inverse=True)
-        sharing = np.array(
-            [arrays.demand(c).share_host for c in range(arrays.classes)], dtype=bool
-        )
+        sharing = np.array([arrays.demand(c).share_host for c in range(arrays.classes)], dtype=bool)
         of_spot = spots // max(len(arrays.hosts), 1)
         by_host = np.argsort(arrays.pair_host, kind="stable")
         hosts = len(arrays.hosts)
@@ -145,7 +143,8 @@ class Board:
         if self._several:
             spot = simple.spot[pairs]
             found = np.minimum(found, simple.spot_room[spot] - self._spots[spot])
-        return found
+        free: Floats = found
+        return free
 
     def put(self, pair: int, copies: int) -> None:
         """Add copies at a pair; fewer than none takes them away."""
