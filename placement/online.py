@@ -11,19 +11,19 @@ Of the rules, must-rules of the kinds `ban`, `fence` and `quarantine` are kept, 
 `spread`, `split` and `beside`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from placement.amounts import NO_PATH_MS
 from placement.arrays import ROUNDING, latency_table
-from placement.candidates import apart_from, candidates
-from placement.classes import flavours, need
+from placement.candidates import apart_from
+from placement.classes import Filters, flavours, need
 from placement.heuristics.greedy_latency import NEAR_TIE_MS
 from placement.matrix import Bools, Floats, Ints
-from placement.problem import CPU, HOST, MEMORY, Demand, Malformed, Plan, Problem
-from placement.rules import Beside
+from placement.problem import CPU, EVERY_COPY, HOST, MEMORY, Demand, Malformed, Plan, Problem
+from placement.rules import Beside, Quarantine
 
 Keys = Bools | Ints | Floats  # one value per host
 
@@ -68,11 +68,17 @@ class Online:
         self._resources = tuple(sorted(named))
         room = [[host.room(k) for k in self._resources] for host in problem.hosts]
         self._free = np.array(room).reshape(len(self.hosts), len(self._resources)) + ROUNDING
+        self._room = self._free.copy()
+        self._filters = Filters.of(problem)
+        self._quarantined = frozenset[str]().union(
+            *(rule.hosts for rule in problem.rules if isinstance(rule, Quarantine) and rule.must)
+        )
+        self._by_labels: dict[frozenset[tuple[str, str]], Bools] = {}
         self._memory = self._resources.index(MEMORY)
         self._copies = np.zeros(len(self.hosts), dtype=np.int64)
         self._by_name = np.argsort(np.argsort(np.array(self.hosts)))
         self._populations = {name: p for p, name in enumerate(problem.latency_ms)}
-        self._latency = np.minimum(latency_table(problem, tuple(self._populations)), NO_PATH_MS)
+        self._latency = latency_table(problem, tuple(self._populations))
         self._demands = {demand.name: demand for demand in problem.demands}
         self._known: dict[str, _Known] = {}
         self._where: dict[str, Ints] = {}
@@ -157,7 +163,8 @@ class Online:
 
     def _keys(self, known: _Known, population: str) -> Iterator[Keys]:
         """Yield what decides between hosts, the first thing first; less is better."""
-        yield (self._from(population) if population else known.mean) // NEAR_TIE_MS
+        far = np.minimum(self._from(population), NO_PATH_MS) if population else known.mean
+        yield far // NEAR_TIE_MS
         yield known.rank
         yield self._copies == 0
         yield -self._free[:, self._memory]
@@ -165,7 +172,7 @@ class Online:
 
     def _from(self, population: str) -> Floats:
         if population not in self._populations:
-            return np.full(len(self.hosts), NO_PATH_MS)
+            return np.full(len(self.hosts), np.inf)
         row: Floats = self._latency[self._populations[population]]
         return row
 
@@ -179,12 +186,11 @@ class Online:
 
     def _learn(self, demand: Demand) -> _Known:
         problem = self.problem
-        fit = set(candidates(problem, demand).hosts)
-        base = np.array([name in fit for name in self.hosts], dtype=bool)
+        base = self._fit(demand)
         may, amounts = [], []
         for flavour in flavours(demand):
-            bad = [name in flavour.unfit for name in self.hosts]
-            may.append(base & ~np.array(bad, dtype=bool))
+            mask = base.copy()
+            mask[self._numbers(name for name, why in flavour.unfit.items() if why)] = False
             rows = {name: need(demand, flavour, name) for name in ("", *flavour.resources_at)}
             table = np.array([rows[""].get(k, 0.0) for k in self._resources])
             if flavour.resources_at:
@@ -192,9 +198,11 @@ class Online:
                 for name in flavour.resources_at.keys() & self._number.keys():
                     table[self._number[name]] = [rows[name].get(k, 0.0) for k in self._resources]
             amounts.append(table)
+            may.append(mask & (table <= self._room).all(axis=1))
         rates = {p: rate for p, rate in demand.rates.items() if rate > 0}
+        total = sum(demand.rates.values())
         mean = sum(
-            (rate / sum(demand.rates.values()) * self._from(p) for p, rate in rates.items()),
+            (rate / total * np.minimum(self._from(p), NO_PATH_MS) for p, rate in rates.items()),
             np.zeros(len(self.hosts)),
         )
         last = self.plan.hosts.get(demand.name, ()) if self.plan else ()
@@ -212,6 +220,37 @@ class Online:
         )
         apart = tuple(sorted(apart_from(problem, demand.name)))
         return _Known(demand, tuple(may), tuple(amounts), mean, apart, beside, rank)
+
+    def _fit(self, demand: Demand) -> Bools:
+        """Return the hosts that rules, labels and latency allow, as `placement.candidates` says."""
+        name = demand.name
+        found = self._labelled(demand.labels).copy()
+        if name in self._filters.fenced:
+            inside = np.zeros(len(self.hosts), dtype=bool)
+            inside[self._numbers(self._filters.fenced[name])] = True
+            found &= inside
+        found[self._numbers(self._filters.banned.get(name, ()))] = False
+        now = frozenset(self.problem.current.get(name, ()))
+        found[self._numbers(self._quarantined - now)] = False
+        unfit = self.problem.unfit.get(name, {})
+        found[self._numbers(host for host, why in unfit.items() if why)] = False
+        bound = demand.latency_bound_ms
+        only = demand.replicas == 1 and demand.least is None
+        if bound is not None and (demand.bound_for == EVERY_COPY or only):
+            for population, rate in demand.rates.items():
+                if rate > 0:
+                    found &= self._from(population) <= bound
+        return found
+
+    def _labelled(self, labels: frozenset[tuple[str, str]]) -> Bools:
+        if labels not in self._by_labels:
+            hosts = self.problem.hosts
+            self._by_labels[labels] = np.array([labels <= host.labels for host in hosts], bool)
+        return self._by_labels[labels]
+
+    def _numbers(self, names: Iterable[str]) -> Ints:
+        numbers = [self._number[name] for name in names if name in self._number]
+        return np.array(numbers, dtype=np.int64)
 
     def _spot(self, known: _Known, host: int) -> Spot:
         for flavour, may, amounts in zip(

@@ -91,12 +91,9 @@ class Cutter:
 
     def activity(self, x: Floats) -> Floats:
         """Return A @ x of the core rows."""
-        found: Floats = np.bincount(
-            self._row,
-            self._value * np.repeat(x, np.diff(self._start)),
-            minlength=self.matrix.core_rows,
-        )
-        return found
+        products = self._value * np.repeat(x, np.diff(self._start))
+        rows = self.matrix.core_rows
+        return np.bincount(self._row, products, minlength=rows).astype(float)
 
     def allows(self, activity: Floats) -> bool:
         """Return whether all core rows hold."""
