@@ -287,6 +287,10 @@ def answer(problem: Problem, options: Options) -> Answer | None:
         return None
     if last is None or last.x is None:
         return None
+    if climber.prices is None and climber.simple is not None:
+        climber.clock = Clock.of(options.deadline_s)  # small parts are solved without an LP
+        for _ in climber.rounding():
+            pass
     plan, prices, arrays = last.plan(), climber.prices, climber.arrays
     if prices is None:
         return Answer(plan.hosts, plan.flavours, {}, {})
