@@ -19,13 +19,17 @@ from placement.assemble import Assembled, assemble
 from placement.check import violations
 from placement.exact import Clock, run
 from placement.expand import judged, plan_of_solution
+from placement.ladder.neighbourhoods import Cutter, Effort
+from placement.ladder.simple import Simple
 from placement.matrix import Bools, Ints, Matrix
 from placement.problem import Infeasible, Options, Plan, Problem, SolverFailed
 from placement.rules import MigrationBudget, demands_of
+from placement.solvers import Outcome
 from placement.validate import validate
 
 NEAREST = 20  # candidate hosts of each demand, beside where it runs, where there are more pairs
 PAIRS = 200_000  # than these
+GAP = 1e-4  # relative
 STAYING = 1000.0  # times what moving a copy counts: the least change first, what it costs second
 
 
@@ -53,8 +57,8 @@ def repair(problem: Problem, options: Options | None = None, budget: int | None 
     now = _now(arrays)
     proven = False
     for free in _wider(arrays, now, asked):
-        held = _held(assembled, now, free)
-        outcome = run(held, replace(options, solver="highs-direct", gap=1e-4), clock)
+        left = replace(options, deadline_s=clock.left())
+        outcome = _solved(assembled, now, free, left)
         if outcome.x is not None:
             plan = plan_of_solution(assembled.model, outcome.x)
             if wrong := violations(asked, plan):
@@ -114,6 +118,29 @@ def _wrong(arrays: Arrays, now: Ints, problem: Problem) -> Bools:
         if rule.must and not isinstance(rule, MigrationBudget) and amount(state, rule) > 0:
             wrong[[class_of[name] for name in demands_of(rule)]] = True
     return wrong
+
+
+def _solved(assembled: Assembled, now: Ints, free: Bools, options: Options) -> Outcome:
+    """Return the best solution in which only copies of free classes move."""
+    exactly = replace(options, solver="highs-direct", gap=GAP)
+    simple = Simple.of(assembled)
+    matrix, arrays = assembled.matrix, assembled.model.arrays
+    clock = Clock.of(options.deadline_s)
+    if simple is None:
+        return run(_held(assembled, now, free), exactly, clock)
+    x = simple.columns(now)
+    model, mine = assembled.model, free[arrays.pair_class]
+    chosen = [model.n[mine], model.left_out[free & (model.left_out >= 0)]]
+    if model.y is not None:
+        chosen.append(model.y[np.unique(arrays.pair_host[mine])])
+    columns = np.sort(np.concatenate(chosen))
+    cutter = Cutter(matrix)
+    part = cutter.part(x, cutter.activity(x), columns, Effort(0, GAP, options.seed))
+    outcome = run(part.matrix, exactly, clock)
+    if outcome.x is None:
+        return outcome
+    x[columns] = outcome.x
+    return replace(outcome, x=x)
 
 
 def _held(assembled: Assembled, now: Ints, free: Bools) -> Matrix:

@@ -40,7 +40,9 @@ from placement.solvers import highs as direct
 
 NEAREST = 20  # candidate hosts per class where there are more pairs than PAIRS
 PAIRS = 50_000
-TIGHTENINGS = 4  # rounds of adding links and missing pairs
+TIGHTENINGS = 6  # rounds of adding links and missing pairs
+WIDENINGS = 2  # of them those that may add missing pairs, which solves the LP anew
+MATTERS = 1e-3  # of the bound: what missing pairs must cost it to be added
 EXACT_PAIRS = 5_000  # up to so many `auto` is the exact algorithm
 EXACT_COLUMNS = 20_000  # up to so many columns the exact model is worth a try at the end
 SMALL_COLUMNS = 2_000  # up to so many it is solved at once
@@ -227,11 +229,15 @@ class Climber:
             self._with(only(renamed(every, classes), chosen))
         return len(chosen) > 0
 
-    def _with(self, *more: Arrays) -> None:
-        """Take more pairs into the model; the best solution keeps its counts."""
+    def _with(self, *more: Arrays, links: Ints | None = None) -> Ints:
+        """Take more pairs into the model; the best solution keeps its counts.
+
+        Returns where the links, given by their place among the implied rows, are now.
+        """
         arrays = joined(self.arrays, more)
         place = _places_of(arrays, self.arrays)
         old = None if self.x is None else self._simple.counts(self.x)
+        linked = [np.flatnonzero((each.need > 0).any(axis=1)) for each in (self.arrays, arrays)]
         self.arrays = arrays
         self.assembled = self._assembled()
         self.simple = Simple.of(self.assembled)
@@ -239,33 +245,36 @@ class Climber:
             counts = np.zeros(arrays.pairs, dtype=np.int64)
             counts[place] = old
             self.x = self._simple.columns(counts)
+        before, after = linked
+        none = np.empty(0, dtype=np.int64)
+        return none if links is None else np.searchsorted(after, place[before[links]])
 
     def rounding(self) -> Iterator[Step]:
-        """Solve the LP and round it; then price missing pairs in and tighten the links."""
-        matrix = self.assembled.matrix
+        """Solve the LP and round it, then tighten its links and price missing pairs in."""
         limits = Limits(self.clock.left(), threads=1, seed=self.options.seed)
-        relaxing = Relaxing.of(matrix, limits)
-        for turn in range(TIGHTENINGS):
+        relaxing = Relaxing.of(self.assembled.matrix, limits)
+        widened = 0
+        for _ in range(TIGHTENINGS):
             found = relaxing.solve(self.clock.left())
             if found is None:
                 return
             prices = Prices.of(self.assembled, found)
             if self._round(found.x, prices):
                 yield self._step("rounding")
-            if not turn and self._done:
-                return
             rest = left_out(self.arrays, self._priced_options, prices, self.nearest)
             bound = priced(self._simple, prices, rest.pull).bound
             if bound > self.bound or self.prices is None:
                 self.bound, self.prices = max(bound, self.bound), prices
                 yield self._step("prices")
-            if whole(matrix, found.x) or self._done:
+            if whole(self.assembled.matrix, found.x) or self._done:
                 return
-            if rest.worth and rest.pull.sum() < -1e-4 * abs(bound):
-                self._with(*rest.worth)
-                matrix = self.assembled.matrix
-                relaxing = Relaxing.of(matrix, limits)
-            elif not relaxing.tighten():
+            tighter = relaxing.tighten()
+            wider = widened < WIDENINGS and rest.pull.sum() < -MATTERS * abs(bound)
+            if wider and rest.worth:
+                widened += 1
+                links = self._with(*rest.worth, links=relaxing.added)
+                relaxing = Relaxing.of(self.assembled.matrix, limits, links)
+            elif not tighter:
                 return
 
     def _round(self, x: Floats, prices: Prices) -> bool:
@@ -273,8 +282,13 @@ class Climber:
         simple = self._simple
         counts = simple.counts(x)
         best: Board | None = None
-        for opening in (0.0, 0.5, 1.0):
-            board = moves.rounded(simple, counts, prices.room, opening=opening)
+        hosts = self.arrays.pair_host
+        y = self.assembled.model.y
+        on = np.zeros(len(self.arrays.hosts)) if y is None else np.clip(x[y], 0.0, 1.0)
+        share = simple.host[hosts] * simple.share
+        off = (simple.host * (1.0 - on))[hosts]
+        for opening in (off, share, 0.0 * share):
+            board = moves.rounded(simple, counts, prices.room, opening)
             if len(board.stranded):
                 continue
             moves.polish(board)

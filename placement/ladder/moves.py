@@ -60,16 +60,15 @@ def greedy(simple: Simple) -> Board:
     return board
 
 
-def rounded(simple: Simple, whole: Ints, room_price: Floats, *, opening: float) -> Board:
+def rounded(simple: Simple, whole: Ints, room_price: Floats, opening: Floats) -> Board:
     """Return the plan of an LP solution: its whole part, then the rest by cost and price of room.
 
-    `opening` is how much of a host's cost counts for the copy that switches it on: the price of
-    room has a part of it already.
+    `opening` is what switching a host on counts, per pair: the price of room has a part already.
     """
     arrays = simple.arrays
     board = Board(simple, whole)
     price = simple.pair + (arrays.need * room_price[arrays.pair_host]).sum(axis=1)
-    place(board, by_size(simple), price, opening * simple.host[arrays.pair_host] * simple.share)
+    place(board, by_size(simple), price, opening)
     return board
 
 

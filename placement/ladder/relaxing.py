@@ -25,10 +25,10 @@ class Relaxing:
     found: Relaxation | None = None
 
     @classmethod
-    def of(cls, matrix: Matrix, limits: Limits) -> "Relaxing":
-        """Return the relaxation of a model, not solved yet."""
-        none = np.empty(0, dtype=np.int64)
-        return cls(matrix, direct.load(matrix, limits, relaxed=True, rows=none), none)
+    def of(cls, matrix: Matrix, limits: Limits, links: Ints | None = None) -> "Relaxing":
+        """Return the relaxation of a model with these of its links at first, not solved yet."""
+        rows = np.empty(0, dtype=np.int64) if links is None else np.sort(links)
+        return cls(matrix, direct.load(matrix, limits, relaxed=True, rows=rows), rows)
 
     def solve(self, seconds: float) -> Relaxation | None:
         """Return the optimum; None when it is not found in time, or when there is none."""

@@ -13,6 +13,7 @@ from placement.ladder.simple import Simple
 from placement.matrix import Bools, Floats, Ints
 
 AT_ONCE = 8  # parts per round, whatever the number of processes, so that plans do not depend on it
+MOST_PAIRS = 800  # in a part: more take a solver far longer than they gain
 NODES = 50  # of branch and bound for each part
 # From level to level parts are larger, solved nearer to their best, and leave out fewer pairs:
 # hosts in a part, its relative gap, and up to what share of its surplus the reduced cost of a pair
@@ -87,9 +88,8 @@ class Search:
             closed[some] = True
             mask = np.zeros(self.hosts, dtype=bool)
             mask[some] = True
-            free = self.places.free(
-                self.matrix, self.x, mask, self._useful(likely * surplus[some].sum())
-            )
+            useful = self._useful(likely * surplus[some].sum(), mask, counts)
+            free = self.places.free(self.matrix, self.x, mask, useful)
             if len(free) > 1:
                 number = seed + self.round * AT_ONCE + len(parts)
                 part = self.cutter.part(self.x, self.activity, free, Effort(NODES, gap, number))
@@ -106,10 +106,22 @@ class Search:
             return np.ones(self.hosts)
         return excess(self.simple, self.prices, self._priced, counts) + 1e-9
 
-    def _useful(self, most: float) -> Bools:
+    def _useful(self, most: float, hosts: Bools, counts: Ints) -> Bools:
+        """Return the pairs to free: up to a reduced cost, and the best ones where many are."""
+        arrays = self.assembled.model.arrays
+        inside = hosts[arrays.pair_host]
+        here = np.zeros(arrays.classes, dtype=bool)
+        here[arrays.pair_class[inside & (counts > 0)]] = True
+        inside &= here[arrays.pair_class]
         if self._priced is None:
-            return np.ones(self.assembled.model.arrays.pairs, dtype=bool)
-        return np.asarray(self._priced.pair <= most)
+            return inside
+        inside &= self._priced.pair <= most
+        some = np.flatnonzero(inside)
+        if len(some) > MOST_PAIRS:
+            best = np.argsort(self._priced.pair[some], kind="stable")[:MOST_PAIRS]
+            inside[:] = False
+            inside[some[best]] = True
+        return inside
 
     def _likely(self) -> Floats:
         """Return how likely a class uses each of its pairs: by rank, the cheapest first."""
