@@ -2,9 +2,9 @@
 
 What runs is `problem.current`. Copies on hosts that are gone or may not be used, copies on hosts
 that are too full, and demands of broken must-rules are freed; everything else stays. Where that is
-not enough, what shares hosts with them is freed too, then everything: three small models instead of
-a large one. A budget bounds how many copies may move in all. The idea is BtrPlace's repair mode (F.
-Hermenier and others, BtrPlace: a flexible consolidation manager, 2013).
+not enough, all copies of those demands are freed, then of those beside them, then everything: small
+models before a large one. A budget bounds how many copies may move in all. The idea is BtrPlace's
+repair mode (F. Hermenier and others, BtrPlace: a flexible consolidation manager, 2013).
 """
 
 from collections.abc import Iterator
@@ -19,12 +19,9 @@ from placement.assemble import Assembled, assemble
 from placement.check import violations
 from placement.exact import Clock, run
 from placement.expand import judged, plan_of_solution
-from placement.ladder.neighbourhoods import Cutter, Effort
-from placement.ladder.simple import Simple
 from placement.matrix import Bools, Ints, Matrix
 from placement.problem import Infeasible, Options, Plan, Problem, SolverFailed
 from placement.rules import MigrationBudget, demands_of
-from placement.solvers import Outcome
 from placement.validate import validate
 
 NEAREST = 20  # candidate hosts of each demand, beside where it runs, where there are more pairs
@@ -50,30 +47,36 @@ def repair(problem: Problem, options: Options | None = None, budget: int | None 
     asked = problem
     if budget is not None:
         asked = replace(problem, rules=(*problem.rules, MigrationBudget(budget)))
-    arrays = _arrays(asked, options)
+    nearest = _nearest(asked, options)
+    everywhere = nearest is None
+    arrays = compile_problem(asked, nearest=nearest, worst_ms=worst_cap(options.limits))
     weights = {name: weight for name, weight in options.weights.items() if weight}
     moving = {**weights, "migrations": STAYING * max(1.0, *weights.values())}
     assembled = assemble(arrays, options, weights=moving, limits=options.limits)
     now = _now(arrays)
     proven = False
-    for free in _wider(arrays, now, asked):
-        left = replace(options, deadline_s=clock.left())
-        outcome = _solved(assembled, now, free, left)
+    for low, high in _wider(arrays, now, asked):
+        held = _held(assembled, low, high)
+        outcome = run(held, replace(options, solver="highs-direct", gap=GAP), clock)
         if outcome.x is not None:
             plan = plan_of_solution(assembled.model, outcome.x)
             if wrong := violations(asked, plan):
                 raise SolverFailed(f"repair gave a wrong plan: {'; '.join(wrong)}")
             seconds = perf_counter() - since
             return judged(problem, plan, weights, bound=0.0, algorithm="repair", solve_s=seconds)
-        proven = outcome.infeasible and bool(free.all()) and arrays.pairs <= PAIRS
+        proven = (
+            outcome.infeasible
+            and bool((high == arrays.most).all())
+            and not low.any()
+            and everywhere
+        )
     within = "" if budget is None else f" that moves {budget} copies at most"
     raise Infeasible({}, (f"no repair was found{within}",), proven=proven)
 
 
-def _arrays(problem: Problem, options: Options) -> Arrays:
+def _nearest(problem: Problem, options: Options) -> int | None:
     many = len(problem.hosts) * len(problem.demands) > PAIRS
-    nearest = options.nearest or (NEAREST if many else None)
-    return compile_problem(problem, nearest=nearest, worst_ms=worst_cap(options.limits))
+    return options.nearest or (NEAREST if many else None)
 
 
 def _now(arrays: Arrays) -> Ints:
@@ -89,65 +92,46 @@ def _now(arrays: Arrays) -> Ints:
     return counts
 
 
-def _wider(arrays: Arrays, now: Ints, problem: Problem) -> Iterator[Bools]:
-    """Yield the classes to free: what is wrong, what is near it, all."""
-    wrong = _wrong(arrays, now, problem)
-    yield wrong
-    hosts = np.zeros(len(arrays.hosts), dtype=bool)
-    hosts[arrays.pair_host[wrong[arrays.pair_class]]] = True
-    near = wrong.copy()
-    near[arrays.pair_class[(now > 0) & hosts[arrays.pair_host]]] = True
-    if near.sum() > wrong.sum():
-        yield near
-    if not near.all():
-        yield np.ones(arrays.classes, dtype=bool)
+def _wider(arrays: Arrays, now: Ints, problem: Problem) -> Iterator[tuple[Ints, Ints]]:
+    """Yield the fewest and the most copies at each pair: what is wrong is free, then more, all."""
+    classes, pairs = _wrong(arrays, now, problem)
+    touched = classes.copy()
+    touched[arrays.pair_class[pairs]] = True
+    involved = touched[arrays.pair_class]
+    high = np.where(involved, arrays.most, now)
+    yield np.where(pairs, 0, now), high
+    near: Bools = np.zeros(len(arrays.hosts), dtype=bool)
+    near[arrays.pair_host[involved]] = True
+    more = involved.copy()
+    more[np.isin(arrays.pair_class, arrays.pair_class[(now > 0) & near[arrays.pair_host]])] = True
+    yield np.where(involved, 0, now), high
+    yield np.where(more, 0, now), np.where(more, arrays.most, now)
+    yield np.zeros_like(now), arrays.most
 
 
-def _wrong(arrays: Arrays, now: Ints, problem: Problem) -> Bools:
-    """Return the classes that a violation is about."""
+def _wrong(arrays: Arrays, now: Ints, problem: Problem) -> tuple[Bools, Bools]:
+    """Return the classes with copies to place or to end, and the pairs that copies must leave."""
     placed = np.bincount(arrays.pair_class, now, minlength=arrays.classes)
     runs = np.bincount(arrays.now_class, arrays.now_count, minlength=arrays.classes)
-    wrong: Bools = np.asarray((placed < arrays.fewest) | (placed != runs))
+    classes: Bools = np.asarray((placed < arrays.fewest) | (placed != runs))
+    pairs: Bools = np.asarray((placed > arrays.copies)[arrays.pair_class] & (now > 0))
     used = np.zeros_like(arrays.room)
     np.add.at(used, arrays.pair_host, arrays.need * now[:, None])
     full: Bools = np.any(used > arrays.room + ROUNDING, axis=1)
-    wrong[arrays.pair_class[(now > 0) & full[arrays.pair_host]]] = True
+    pairs |= (now > 0) & full[arrays.pair_host]
     state = State.of(problem, Plan(problem.current, 0.0))
     class_of = arrays.class_of()
     for rule in problem.rules:
         if rule.must and not isinstance(rule, MigrationBudget) and amount(state, rule) > 0:
-            wrong[[class_of[name] for name in demands_of(rule)]] = True
-    return wrong
+            broken = [class_of[name] for name in demands_of(rule)]
+            classes[broken] = True
+            pairs |= np.isin(arrays.pair_class, broken)
+    return classes, pairs
 
 
-def _solved(assembled: Assembled, now: Ints, free: Bools, options: Options) -> Outcome:
-    """Return the best solution in which only copies of free classes move."""
-    exactly = replace(options, solver="highs-direct", gap=GAP)
-    simple = Simple.of(assembled)
-    matrix, arrays = assembled.matrix, assembled.model.arrays
-    clock = Clock.of(options.deadline_s)
-    if simple is None:
-        return run(_held(assembled, now, free), exactly, clock)
-    x = simple.columns(now)
-    model, mine = assembled.model, free[arrays.pair_class]
-    chosen = [model.n[mine], model.left_out[free & (model.left_out >= 0)]]
-    if model.y is not None:
-        chosen.append(model.y[np.unique(arrays.pair_host[mine])])
-    columns = np.sort(np.concatenate(chosen))
-    cutter = Cutter(matrix)
-    part = cutter.part(x, cutter.activity(x), columns, Effort(0, GAP, options.seed))
-    outcome = run(part.matrix, exactly, clock)
-    if outcome.x is None:
-        return outcome
-    x[columns] = outcome.x
-    return replace(outcome, x=x)
-
-
-def _held(assembled: Assembled, now: Ints, free: Bools) -> Matrix:
-    """Return the model with all copies of classes that are not free where they are."""
-    arrays, matrix = assembled.model.arrays, assembled.matrix
+def _held(assembled: Assembled, low: Ints, high: Ints) -> Matrix:
+    """Return the model with so many copies at each pair, at least and at most."""
+    matrix, n = assembled.matrix, assembled.model.n
     lower, upper = matrix.lower.copy(), matrix.upper.copy()
-    held = ~free[arrays.pair_class]
-    columns = assembled.model.n[held]
-    lower[columns] = upper[columns] = now[held]
+    lower[n], upper[n] = low, high
     return replace(matrix, lower=lower, upper=upper)
