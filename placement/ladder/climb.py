@@ -41,6 +41,7 @@ from placement.solvers import highs as direct
 NEAREST = 20  # candidate hosts per class where there are more pairs than PAIRS
 PAIRS = 50_000
 TIGHTENINGS = 6  # rounds of adding links and missing pairs
+STALE = 3e-4  # relative: a round that tightens the bound by less is the last
 WIDENINGS = 2  # of them those that may add missing pairs, which solves the LP anew
 MATTERS = 1e-3  # of the bound: what missing pairs must cost it to be added
 EXACT_PAIRS = 5_000  # up to so many `auto` is the exact algorithm
@@ -263,10 +264,11 @@ class Climber:
                 yield self._step("rounding")
             rest = left_out(self.arrays, self._priced_options, prices, self.nearest)
             bound = priced(self._simple, prices, rest.pull).bound
+            stale = bound < self.bound * (1 + STALE)
             if bound > self.bound or self.prices is None:
                 self.bound, self.prices = max(bound, self.bound), prices
                 yield self._step("prices")
-            if whole(self.assembled.matrix, found.x) or self._done:
+            if whole(self.assembled.matrix, found.x) or self._done or stale:
                 return
             tighter = relaxing.tighten()
             wider = widened < WIDENINGS and rest.pull.sum() < -MATTERS * abs(bound)

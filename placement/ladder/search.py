@@ -13,17 +13,18 @@ from placement.ladder.simple import Simple
 from placement.matrix import Bools, Floats, Ints
 
 AT_ONCE = 8  # parts per round, whatever the number of processes, so that plans do not depend on it
-MOST_PAIRS = 800  # in a part: more take a solver far longer than they gain
 NODES = 50  # of branch and bound for each part
 # From level to level parts are larger, solved nearer to their best, and leave out fewer pairs:
-# hosts in a part, its relative gap, and up to what share of its surplus the reduced cost of a pair
-# may be. Measured at 100 x 1,000: a loose search of large parts gains most at first.
+# hosts in a part, its relative gap, up to what share of its surplus the reduced cost of a pair may
+# be, and how many pairs more than are in use. Measured: cheap loose parts gain most per second at first, and the
+# time of a part grows faster than its pairs (200 x 3,000: 300 pairs 12 s, 800 pairs 60 s a sweep).
 LEVELS = (
-    (16, 1e-2, 0.1),
-    (16, 5e-3, 0.2),
-    (24, 5e-3, 0.2),
-    (32, 2.5e-3, 0.3),
-    (48, 2.5e-3, 0.3),
+    (16, 1e-2, 0.1, 150),
+    (16, 1e-2, 0.1, 300),
+    (24, 5e-3, 0.2, 400),
+    (32, 5e-3, 0.3, 600),
+    (48, 2.5e-3, 0.3, 1000),
+    (64, 2.5e-3, 0.5, 1500),
 )
 TIRED = 0.5  # how much less a host is tried after each search around it that found nothing
 
@@ -79,7 +80,7 @@ class Search:
         counts = np.rint(self.x[self.assembled.model.n]).astype(np.int64)
         surplus = self._surplus(counts)
         closed: Bools = np.zeros(self.hosts, dtype=bool)
-        size, gap, likely = LEVELS[self.level]
+        size, gap, likely, most = LEVELS[self.level]
         parts: list[Part] = []
         for host in np.argsort(-surplus * self.mood, kind="stable").tolist():
             if closed[host]:
@@ -88,7 +89,7 @@ class Search:
             closed[some] = True
             mask = np.zeros(self.hosts, dtype=bool)
             mask[some] = True
-            useful = self._useful(likely * surplus[some].sum(), mask, counts)
+            useful = self._useful(likely * surplus[some].sum(), most, mask, counts)
             free = self.places.free(self.matrix, self.x, mask, useful)
             if len(free) > 1:
                 number = seed + self.round * AT_ONCE + len(parts)
@@ -106,8 +107,8 @@ class Search:
             return np.ones(self.hosts)
         return excess(self.simple, self.prices, self._priced, counts) + 1e-9
 
-    def _useful(self, most: float, hosts: Bools, counts: Ints) -> Bools:
-        """Return the pairs to free: up to a reduced cost, and the best ones where many are."""
+    def _useful(self, cost: float, most: int, hosts: Bools, counts: Ints) -> Bools:
+        """Return the unused pairs to free: up to a reduced cost, and the best ones where many are."""
         arrays = self.assembled.model.arrays
         inside = hosts[arrays.pair_host]
         here = np.zeros(arrays.classes, dtype=bool)
@@ -115,10 +116,10 @@ class Search:
         inside &= here[arrays.pair_class]
         if self._priced is None:
             return inside
-        inside &= self._priced.pair <= most
-        some = np.flatnonzero(inside)
-        if len(some) > MOST_PAIRS:
-            best = np.argsort(self._priced.pair[some], kind="stable")[:MOST_PAIRS]
+        inside &= self._priced.pair <= cost
+        some = np.flatnonzero(inside & (counts == 0))
+        if len(some) > most:
+            best = np.argsort(self._priced.pair[some], kind="stable")[:most]
             inside[:] = False
             inside[some[best]] = True
         return inside
