@@ -20,6 +20,7 @@ from placement.rules import Overbook, Preserve, Quarantine
 
 UNREACHABLE_MS = 10_000.0  # charged where there is no path; longer than any real one
 ROUNDING = 1e-9  # sums of fractions are not exact
+SPREAD = 7919  # a prime: classes take equally near hosts from that many places further on
 CHUNK = 512  # classes filtered at once: bounds the memory of a dense step
 
 
@@ -168,7 +169,6 @@ def compile_problem(
         now,
     )
     pair_class, pair_host, pair_flavour, need = _pairs(scope, nearest, frozenset(extra), members)
-    fits = _fits(room[pair_host], need)
     share = np.array([d.share_host for d in demands], dtype=bool)
     limit = np.where(share, many * replicas, np.where(replicas > 0, many, 0))
     return Arrays(
@@ -188,7 +188,7 @@ def compile_problem(
         pair_host=pair_host,
         pair_flavour=pair_flavour,
         need=need,
-        most=np.minimum(limit[pair_class], fits).astype(np.int64),
+        most=np.minimum(limit[pair_class], fits(room[pair_host], need)).astype(np.int64),
         now_class=now[0],
         now_host=now[1],
         now_count=now[2],
@@ -493,19 +493,29 @@ def _always(
 def _keep_nearest(
     ok: Bools, row_class: Ints, mean: Floats, nearest: int, kept: Mapping[int, list[int]]
 ) -> None:
-    """Close all hosts but the nearest ones of each row; equally near ones in their order."""
+    """Close all hosts but the nearest ones of each row.
+
+    Of equally near ones each class gets others, so that not all crowd at the first hosts.
+    """
     if ok.shape[1] <= nearest:
         return
     score = np.where(ok, mean, math.inf)
-    order = np.argsort(score, axis=1, kind="stable")[:, :nearest]
-    chosen = np.zeros_like(ok)
-    np.put_along_axis(chosen, order, True, axis=1)
+    last = np.partition(score, nearest - 1, axis=1)[:, nearest - 1, None]
+    chosen = score < last
+    equal = ok & (score == last)
+    more = nearest - chosen.sum(axis=1)
+    for row in np.flatnonzero(equal.sum(axis=1) > more).tolist():
+        tied = np.flatnonzero(equal[row])
+        first = np.searchsorted(tied, int(row_class[row]) * SPREAD % ok.shape[1])
+        equal[row] = False
+        equal[row, np.roll(tied, -int(first))[: more[row]]] = True
+    chosen |= equal
     for row, c in enumerate(row_class.tolist()):
         chosen[row, kept.get(c, [])] = True
     ok &= chosen
 
 
-def _fits(room: Floats, need: Floats) -> Floats:
+def fits(room: Floats, need: Floats) -> Floats:
     """Return how many copies fit in an empty host, for each pair."""
     most = np.full(len(need), np.inf)
     for k in range(need.shape[1]):

@@ -69,9 +69,13 @@ class Algorithm:
 
 FILLS = frozenset({"ban", "fence", "spread on host", "split on host", "beside on host"})
 FILLED = frozenset({"soft"})
+CUTTABLE = frozenset({"ban", "fence"})  # rules that say nothing about several demands at once
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Algorithm("exact", "placement.exact:exact", ALL_RULES, FEATURES, exact=True),
+    Algorithm("ladder", "placement.ladder.climb:ladder", ALL_RULES, FEATURES - {"order"}),
+    Algorithm("auto", "placement.ladder.climb:auto", ALL_RULES, FEATURES),
+    Algorithm("partition", "placement.partition:partition", CUTTABLE, FILLED),
     Algorithm("first-fit", "placement.heuristics.first_fit:first_fit", FILLS, FILLED),
     Algorithm(
         "greedy-latency", "placement.heuristics.greedy_latency:greedy_latency", FILLS, FILLED

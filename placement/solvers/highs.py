@@ -91,10 +91,10 @@ def relax(matrix: Matrix, limits: Limits) -> Relaxation | None:
         if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
         x = np.array(highs.getSolution().col_value)
-        new = np.setdiff1d(_violated(matrix, x), added)
+        new = np.setdiff1d(violated(matrix, x), added)
         if not len(new) or perf_counter() - since > limits.seconds:
             break
-        _add(highs, matrix, new)
+        add(highs, matrix, new)
         added = np.concatenate((added, new))
     else:
         highs.run()
@@ -199,7 +199,7 @@ def begin(highs: Any, start: Floats) -> None:
     highs.setSolution(solution)
 
 
-def _violated(matrix: Matrix, x: Floats) -> Ints:
+def violated(matrix: Matrix, x: Floats) -> Ints:
     """Return the implied rows that a point violates, by their place among the implied ones."""
     first = int(matrix.start[matrix.core_rows])
     lengths = np.diff(matrix.start[matrix.core_rows :])
@@ -211,7 +211,7 @@ def _violated(matrix: Matrix, x: Floats) -> Ints:
     return np.flatnonzero((activity > high + VIOLATED) | (activity < low - VIOLATED))
 
 
-def _add(highs: Any, matrix: Matrix, implied: Ints) -> None:
+def add(highs: Any, matrix: Matrix, implied: Ints) -> None:
     """Add implied rows to a loaded model; the basis is kept."""
     kept = np.zeros(matrix.rows, dtype=bool)
     kept[matrix.core_rows + implied] = True
