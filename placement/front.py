@@ -35,7 +35,7 @@ class ParetoFront:
     ) -> "ParetoFront":
         """Return the front of some plans with terms: the others are left out, equal ones too."""
         every = list(plans)
-        points = _points(terms, every)
+        points = np.round(_points(terms, every), 6)  # a solver's tolerance
         kept = undominated(points)
         unique = {tuple(points[i]): every[i] for i in reversed(np.flatnonzero(kept))}
         return cls(tuple(terms), tuple(unique[key] for key in sorted(unique)), proven)
@@ -57,7 +57,7 @@ class ParetoFront:
         return _volume(points[(points < worst).all(axis=1)], worst)
 
     def additive_epsilon(self, other: "ParetoFront") -> float:
-        """Return by how much of its range the front must be better to dominate another; 0 if it does."""
+        """Return by how much of its range the front must fall to dominate another one."""
         mine, theirs = _scaled(self, other)
         excess = (mine[:, None] - theirs[None]).max(axis=2).min(axis=0)
         return max(0.0, float(excess.max(initial=0.0)))

@@ -35,6 +35,8 @@ from placement.validate import check_options, validate
 AUGMENTED = 1e-3  # what the other terms count in AUGMECON: their share of the first one's range
 STEP = 1e-5  # of its range by which a term must fall to be another point of the exact front
 UNLIMITED = 1e18
+PROVEN = 1e-6  # a relative gap that is rounding only
+TINY = 1e-6  # values nearer than a solver's tolerance are one
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,13 +218,15 @@ def exact_front(
     """
     options = _checked(problem, terms, options)
     ends = payoff(problem, terms, options)
+    plans = [_judged(problem, plan, terms, "exact") for plan in ends.plans.values()]
+    sure = options.gap == 0 and all(plan.gap < PROVEN for plan in ends.plans.values())
+    if any(ends.nadir[name] - ends.ideal[name] <= TINY for name in terms):
+        return ParetoFront.of(terms, plans, proven=sure)  # one plan is best in both
     sweep = _Sweep.of(problem, terms, options)
     low, high = ends.ideal[terms[1]], ends.nadir[terms[1]]
-    plans = [_judged(problem, p, terms, "exact") for p in ends.plans.values()]
-    for plan in sweep.rising(low, high, points) if points else sweep.falling(low, high):
-        plans.append(_judged(problem, plan, terms, "exact"))
-    sure = points is None and not sweep.late and options.gap == 0
-    return ParetoFront.of(terms, plans, proven=sure)
+    found = sweep.rising(low, high, points) if points else sweep.falling(low, high)
+    plans += [_judged(problem, plan, terms, "exact") for plan in found]
+    return ParetoFront.of(terms, plans, proven=sure and points is None and not sweep.late)
 
 
 @dataclass(slots=True, eq=False)
@@ -305,8 +309,8 @@ class _Sweep:
         self.highs.changeColsCost(matrix.columns, number, self.costs[term])
         self.highs.changeObjectiveOffset(self.shift[term])
         self.highs.setOptionValue("presolve", "choose")
-        self.highs.setOptionValue("time_limit", self.clock.left())
-        self.highs.zeroAllClocks()
+        until = self.highs.getRunTime() + self.clock.left()  # its clock runs on from run to run
+        self.highs.setOptionValue("time_limit", until)
         if begin is not None:
             highs.begin(self.highs, begin)
         highs.run(self.highs)

@@ -56,6 +56,8 @@ def test_augmecon_finds_only_points_of_the_front(seed: int, size: int) -> None:
     problem = tiny.draw(seed, "soft")
     terms = tuple(Random(seed).sample(TERMS, size))  # noqa: S311
     wanted = every_point(problem, terms)
+    if not wanted:
+        return
     found = rounded(augmecon(problem, terms, FAST, points=4))
     note(f"{problem} {terms} {wanted} {found}")
     assert found <= wanted
@@ -109,7 +111,11 @@ def test_nsga2_is_near_the_exact_front_and_repeats_itself(
 def test_nsga2_plans_are_right(seed: int) -> None:
     problem, terms = tiny.draw(seed, "soft"), ("latency_ms", "energy_w", "unplaced")
     assert not missing(algorithm("nsga2"), problem, Options())
-    found = nsga2_front(problem, terms, Options(seed=seed))
+    try:
+        found = nsga2_front(problem, terms, Options(seed=seed))
+    except Infeasible as error:
+        assert not (error.proven and any(tiny.every_plan(problem)))  # noqa: PT017
+        return
     assert undominated(found.points).all()
     assert found.plans
 
