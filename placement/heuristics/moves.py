@@ -165,7 +165,7 @@ class Moves:
             return self.shift()
         if kind < 0.9:
             return self.swap()
-        return self.close() if kind < 0.97 else self.open()
+        return self.close() if kind < 0.95 else self.open()
 
     def shift(self) -> list[Change]:
         """Return the move of one copy to a pair of its class."""
@@ -191,33 +191,38 @@ class Moves:
         inside = np.flatnonzero(host == h)
         if not np.isin(inside, self.free).all():
             return []
-        found, used = [], self.packing.used.copy()
+        found, used, placed = [], self.packing.used.copy(), self.packing.placed.copy()
         for copy in sorted(inside.tolist(), key=lambda copy: -arrays.need[self.at[copy]].sum()):
-            where = arrays.of(self._class(copy))
+            c = self._class(copy)
+            where = arrays.of(c)
             pairs = np.arange(where.start, where.stop)
             hosts = arrays.pair_host[pairs]
-            room = (used[hosts] + arrays.need[pairs] <= arrays.room[hosts]).all(axis=1)
+            room = placed[c, hosts] < self.packing.limit[c]
+            room &= (used[hosts] + arrays.need[pairs] <= arrays.room[hosts]).all(axis=1)
             pairs = pairs[room & (hosts != h) & (self.packing.tally[0, hosts] > 0)]
             if not len(pairs):
                 return []
             pair = int(pairs[np.argmin(self.linear[pairs])])
             used[arrays.pair_host[pair]] += arrays.need[pair]
+            placed[c, arrays.pair_host[pair]] += 1
             found.append((copy, pair))
         return found
 
     def open(self) -> list[Change]:
-        """Return the move of copies that gain by it to a host that is off."""
+        """Return the move to a host that is off: of all copies of another, or of those that gain."""
         arrays = self.packing.arrays
         off = np.flatnonzero(self.packing.tally[0] == 0)
         if not len(off):
             return []
         h, found = int(self.chance.choice(off)), []
+        host = arrays.pair_host[self.at[self.free]]
+        whole = self.chance.random() < 0.5
+        some = self.free[host == self.chance.choice(host)] if whole else self.free
         free = arrays.room[h].copy()
-        for copy in self.chance.permutation(self.free).tolist():
+        for copy in self.chance.permutation(some).tolist():
             pair = self._pair_at(copy, h)
-            if pair is None or self.linear[pair] >= self.linear[self.at[copy]]:
-                continue
-            if (arrays.need[pair] <= free).all():
+            gains = pair is not None and (whole or self.linear[pair] < self.linear[self.at[copy]])
+            if pair is not None and gains and (arrays.need[pair] <= free).all():
                 free -= arrays.need[pair]
                 found.append((copy, pair))
         return found
