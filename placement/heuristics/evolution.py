@@ -19,6 +19,7 @@ from placement.matrix import Floats, Ints
 from placement.problem import Infeasible, Options, Plan, Problem
 
 POPULATION, GENERATIONS = 40, 40
+IDLE = 10  # generations without a new point after which no more are bred
 MUTATED = 0.1  # share of keys that change in a child
 COSTS = ("latency_ms", "wake_ms", "energy_w", "cost_hour", "hosts_on")  # what may draw a copy
 
@@ -64,6 +65,7 @@ def evolve(problem: Problem, terms: tuple[str, ...], options: Options) -> list[F
     if not found:
         raise failed or Infeasible({}, proven=False)
     found = _survivors(found)
+    idle = 0
     for _ in range(GENERATIONS):
         children = []
         for _ in range(POPULATION):
@@ -73,8 +75,10 @@ def evolve(problem: Problem, terms: tuple[str, ...], options: Options) -> list[F
                 children.append(decoder.decode(_child(found, chance)))
             except Infeasible:
                 continue  # this order cannot be packed; others can
+        before = {tuple(each.point) for each in found}
         found = _survivors([*found, *children])
-        if perf_counter() > end:
+        idle = 0 if {tuple(each.point) for each in found} - before else idle + 1
+        if idle == IDLE or perf_counter() > end:
             break
     points = np.array([each.point for each in found])
     first = [found[i] for i in np.flatnonzero(ranks(points) == 0)]

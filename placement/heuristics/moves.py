@@ -209,7 +209,7 @@ class Moves:
         return found
 
     def open(self) -> list[Change]:
-        """Return the move to a host that is off: of all copies of another, or of those that gain."""
+        """Return the move to a host that is off: all that is on another, or what gains by it."""
         arrays = self.packing.arrays
         off = np.flatnonzero(self.packing.tally[0] == 0)
         if not len(off):

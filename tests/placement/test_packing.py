@@ -143,10 +143,7 @@ def mid(seed: int, hosts: int = 12, demands: int = 60) -> Problem:
             for n in range(demands)
         ),
         {f"p{p}": {f"s{s}": 1 + 10 * abs(p - s) for s in range(hosts // 3)} for p in range(4)},
-        rules=(
-            Spread(frozenset({"d0", "d1"})),
-            Beside("d2", "d3") if hosts < 0 else Spread(frozenset({"d4"})),
-        ),
+        rules=(Spread(frozenset({"d0", "d1"})),),
     )
 
 
