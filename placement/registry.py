@@ -70,13 +70,30 @@ class Algorithm:
 FILLS = frozenset({"ban", "fence", "spread on host", "split on host", "beside on host"})
 FILLED = frozenset({"soft"})
 CUTTABLE = frozenset({"ban", "fence"})  # rules that say nothing about several demands at once
+_H = "placement.heuristics"
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Algorithm("exact", "placement.exact:exact", ALL_RULES, FEATURES, exact=True),
     Algorithm("ladder", "placement.ladder.climb:ladder", ALL_RULES, FEATURES - {"order"}),
     Algorithm("auto", "placement.ladder.climb:auto", ALL_RULES, FEATURES),
     Algorithm("partition", "placement.partition:partition", CUTTABLE, FILLED),
-    Algorithm("first-fit", "placement.heuristics.first_fit:first_fit", FILLS, FILLED),
+    Algorithm("first-fit", f"{_H}.bins:first_fit", FILLS, FILLED),
+    Algorithm("best-fit", f"{_H}.bins:best_fit", FILLS, FILLED),
+    Algorithm("worst-fit", f"{_H}.bins:worst_fit", FILLS, FILLED),
+    Algorithm("first-fit-decreasing", f"{_H}.bins:first_fit_decreasing", FILLS, FILLED),
+    Algorithm("best-fit-decreasing", f"{_H}.bins:best_fit_decreasing", FILLS, FILLED),
+    Algorithm("dot-product", f"{_H}.bins:dot_product", FILLS, FILLED),
+    Algorithm("random", f"{_H}.bins:random", FILLS, FILLED),
+    Algorithm("nearest", f"{_H}.edge:nearest", FILLS, FILLED),
+    Algorithm("edgewards", f"{_H}.edge:edgewards", FILLS, FILLED),
+    Algorithm("only-cloud", f"{_H}.edge:only_cloud", FILLS, FILLED),
+    Algorithm("least-used", f"{_H}.vlsp:least_used", FILLS, FILLED),
+    Algorithm("least-busy", f"{_H}.vlsp:least_busy", FILLS, FILLED),
+    Algorithm("nup", f"{_H}.vlsp:nup", FILLS, FILLED),
+    Algorithm("energy-efficient", f"{_H}.vlsp:energy_efficient", FILLS, FILLED),
+    Algorithm("simulated-annealing", f"{_H}.search:simulated_annealing", FILLS, FILLED),
+    Algorithm("tabu", f"{_H}.search:tabu", FILLS, FILLED),
+    Algorithm("nsga2", f"{_H}.evolution:nsga2", FILLS, FILLED),
     Algorithm(
         "greedy-latency", "placement.heuristics.greedy_latency:greedy_latency", FILLS, FILLED
     ),
