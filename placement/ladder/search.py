@@ -16,8 +16,9 @@ AT_ONCE = 8  # parts per round, whatever the number of processes, so that plans 
 NODES = 50  # of branch and bound for each part
 # From level to level parts are larger, solved nearer to their best, and leave out fewer pairs:
 # hosts in a part, its relative gap, up to what share of its surplus the reduced cost of a pair may
-# be, and how many pairs more than are in use. Measured: cheap loose parts gain most per second at first, and the
-# time of a part grows faster than its pairs (200 x 3,000: 300 pairs 12 s, 800 pairs 60 s a sweep).
+# be, and how many pairs more than are in use. Measured: cheap loose parts gain most per second at
+# first, and the time of a part grows faster than its pairs (200 x 3,000: 300 pairs 12 s, 800 pairs
+# 60 s a sweep).
 LEVELS = (
     (16, 1e-2, 0.1, 150),
     (16, 1e-2, 0.1, 300),
@@ -108,7 +109,7 @@ class Search:
         return excess(self.simple, self.prices, self._priced, counts) + 1e-9
 
     def _useful(self, cost: float, most: int, hosts: Bools, counts: Ints) -> Bools:
-        """Return the unused pairs to free: up to a reduced cost, and the best ones where many are."""
+        """Return the unused pairs to free: up to a reduced cost, the best where many are."""
         arrays = self.assembled.model.arrays
         inside = hosts[arrays.pair_host]
         here = np.zeros(arrays.classes, dtype=bool)
