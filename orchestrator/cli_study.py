@@ -49,7 +49,7 @@ def study(  # noqa: PLR0917 - typer declares options as arguments
     from placement.study import Study
     from placement.study.runs import spelled_out
 
-    with _in_our_words():
+    with in_our_words():
         wanted = Study.read(file)
         folder = to or file.with_suffix("")
         if dry_run:
@@ -86,7 +86,7 @@ def _carried_out(
 
 
 @contextmanager
-def _in_our_words() -> Iterator[None]:
+def in_our_words() -> Iterator[None]:
     """Turn the library's errors into those that have an exit code."""
     from placement.study.errors import MissingExtra, StudyError, StudyFileError
 

@@ -136,6 +136,16 @@ class Fleet:
         with self._lock:
             return self._used.get(host, NOTHING)
 
+    def held_beside(self, instances: Iterable[Instance]) -> dict[str, Capacity]:
+        """Return what is spoken for on each host beside what some instances hold there."""
+        with self._lock:
+            held = {host.name: self._spoken_for(host) for host in self.lab.hosts}
+            for instance in instances:
+                for host, taken in self._held.get(instance.name, {}).items():
+                    if host in held:
+                        held[host] = _minus(held[host], taken)
+            return held
+
     # --- instances ---
 
     def reserve(

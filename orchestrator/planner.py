@@ -1,17 +1,20 @@
 """The one translation between our state and the placement library.
 
-Our lab and what runs become a `placement.Problem`; a `Plan` becomes `Changes`. On the wake path
-only `rank` is called: the fast greedy engine, guided by the last plan; the MILP never is.
+Our lab and what runs become a `placement.Problem`, answered by a `Plan` or a `Front`;
+`orchestrator.moving` makes changes of a plan. On the wake path only `rank` is called: the fast
+greedy engine, guided by the last plan; the MILP never is.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from time import perf_counter
 
-from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
 from orchestrator.errors import EdgewakeError
 from orchestrator.model import Capacity, Host, Instance, Lab, Service
 from orchestrator.topology import Topology
 from placement import solve
+from placement.evaluate import UNITS
 from placement.heuristics.greedy_latency import place_one
 from placement.problem import (
     CPU,
@@ -21,6 +24,7 @@ from placement.problem import (
     Demand,
     Flavour,
     Infeasible,
+    Malformed,
     Options,
     Plan,
     Problem,
@@ -31,6 +35,26 @@ from placement.problem import Host as Candidate
 from placement.rules import Ban, Beside, Fence, Rule, Split
 
 NOWHERE: Mapping[str, Mapping[str, str]] = {}
+PLAN_S = 30.0  # how long a plan may take unless it is said otherwise
+OPTIONS = Options(algorithm="auto", deadline_s=PLAN_S)
+
+Progress = Callable[[int, float], None]  # points found, and the share that is searched
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Placements none of which is better than another in all of some terms, by the first of them.
+
+    `units` are those of the terms; `proven` says that none is missing. `knee` is the place of the
+    one where giving up more of a term stops to pay.
+    """
+
+    terms: tuple[str, ...]
+    units: tuple[str, ...]
+    plans: tuple[Plan, ...]
+    proven: bool
+    knee: int
+    seconds: float
 
 
 class Planner:
@@ -69,25 +93,22 @@ class Planner:
         """Return the one-way latency from a population to a host; infinite if there is no path."""
         return self.problem.latency_ms.get(population, {}).get(host, float("inf"))
 
-    def plan(
+    def question(
         self,
         current: Sequence[Instance],
         unfit: Mapping[str, Mapping[str, str]],
-        options: Options | None = None,
-        *,
         boots: Mapping[str, Mapping[str, str]] = NOWHERE,
-    ) -> Plan:
-        """Place every service of the lab anew by MILP, minding where instances run now.
+    ) -> Problem:
+        """Return the lab as a placement problem, with where instances run now.
 
         `unfit` says for each service which hosts cannot run it, and why; `boots` which of its
-        images each host would boot, as far as that is known. Raises `EdgewakeError` with one
-        reason per service when no placement exists, and when the independent judge finds the plan
-        wrong (which would be a defect of ours).
+        images each host would boot, as far as that is known.
         """
+        services = {service.name: service for service in self.lab.services}
         where: dict[str, tuple[str, ...]] = {}
         for instance in current:
-            where[instance.service] = (*where.get(instance.service, ()), instance.host)
-        services = {service.name: service for service in self.lab.services}
+            if instance.service in services:
+                where[instance.service] = (*where.get(instance.service, ()), instance.host)
         demands = tuple(
             replace(
                 demand,
@@ -95,20 +116,65 @@ class Planner:
             )
             for demand in self.problem.demands
         )
-        known = {demand.name for demand in demands}
-        where = {service: hosts for service, hosts in where.items() if service in known}
-        problem = replace(self.problem, demands=demands, current=where, unfit=unfit)
-        try:
-            plan = solve(problem, options or Options())
-        except Infeasible as error:
-            raise EdgewakeError(
-                f"no placement of all services exists: {error}",
-                hint="give hosts more capacity, or services fewer replicas or wider constraints",
-            ) from error
-        except SolverFailed as error:
-            raise EdgewakeError(f"the solver gave no placement: {error}") from error
+        return replace(self.problem, demands=demands, current=where, unfit=unfit)
+
+    def plan(self, question: Problem, options: Options = OPTIONS) -> Plan:
+        """Place every service of the lab anew, minding where instances run now.
+
+        Small labs are solved exactly, larger ones as well as time allows, unless `options` say
+        otherwise. Raises `EdgewakeError` with one reason per service when no placement exists, when
+        the options make no sense, and when the independent judge finds the plan wrong (which would
+        be a defect of ours).
+        """
+        with _in_our_words():
+            plan = solve(question, options)
         self.last_plan = plan
         return plan
+
+    def front(
+        self,
+        question: Problem,
+        terms: Sequence[str],
+        options: Options = OPTIONS,
+        *,
+        points: int | None = None,
+        progress: Progress | None = None,
+    ) -> Front:
+        """Return the Pareto front of some terms: exact for two, else what NSGA-II finds.
+
+        With `points`, only a grid of so many bounds is asked for. Raises `EdgewakeError` as `plan`
+        does.
+        """
+        from placement.fronts import front  # noqa: PLC0415 - numpy, only for who asks
+
+        since = perf_counter()
+        with _in_our_words():
+            found = front(question, terms, options, points=points, progress=progress)
+        return Front(
+            terms=found.terms,
+            units=tuple(UNITS[term] for term in found.terms),
+            plans=found.plans,
+            proven=found.proven,
+            knee=found.plans.index(found.knee()),
+            seconds=perf_counter() - since,
+        )
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """Turn the library's errors into ours."""
+    try:
+        yield
+    except Infeasible as error:
+        none = "exists" if error.proven else "was found"
+        raise EdgewakeError(
+            f"no placement of all services {none}: {error}",
+            hint="give hosts more capacity, or services fewer replicas or wider constraints",
+        ) from error
+    except Malformed as error:
+        raise EdgewakeError(f"this cannot be planned: {error}") from error
+    except SolverFailed as error:
+        raise EdgewakeError(f"the solver gave no placement: {error}") from error
 
 
 def problem_of(lab: Lab, topology: Topology) -> Problem:
@@ -122,35 +188,6 @@ def problem_of(lab: Lab, topology: Topology) -> Problem:
             [host.name for host in lab.hosts],
         ),
     )
-
-
-def changes_for(plan: Plan, awake: Sequence[Instance]) -> Changes:
-    """Return what leads from the instances that are awake now to where the plan wants them.
-
-    Sleeping services are left asleep: the plan guides where they wake.
-    """
-    by_service: dict[str, list[Instance]] = {}
-    for instance in awake:
-        by_service.setdefault(instance.service, []).append(instance)
-    changes: list[Change] = []
-    for service, instances in sorted(by_service.items()):
-        changes += _moves(service, instances, plan.hosts.get(service, ()))
-    return Changes(tuple(changes), why=f"{plan.algorithm}, value {plan.value:g}")
-
-
-def _moves(service: str, instances: Sequence[Instance], wanted: Sequence[str]) -> list[Change]:
-    here = {instance.host for instance in instances}
-    missing = [host for host in wanted if host not in here]
-    surplus = [instance for instance in instances if instance.host not in wanted]
-    moves: list[Change] = []
-    for host, old in zip(missing, surplus, strict=False):
-        moves += [
-            Boot(service, host),
-            Announce(service, host),
-            Withdraw(service, old.name, old.host),
-            Stop(service, old.name, old.host),
-        ]
-    return moves
 
 
 def _host(host: Host) -> Candidate:
@@ -177,7 +214,7 @@ def _demand(service: Service, lab: Lab) -> Demand:
         latency_bound_ms=service.latency_bound_ms,
         labels=frozenset(service.constraints.labels),
         # Services that sleep are placed too, but hold nothing yet while others move: room on both
-        # sides would be asked for what is not there. `changes_for` makes before it breaks anyway.
+        # sides would be asked for what is not there. `moving` makes before it breaks anyway.
         move=KILL_AND_BOOT,
     )
 

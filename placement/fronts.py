@@ -11,7 +11,7 @@ programming problems", Applied Mathematics and Computation 213(2), 2009.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -35,6 +35,8 @@ from placement.validate import check_options, validate
 AUGMENTED = 1e-3  # what the other terms count in AUGMECON: their share of the first one's range
 STEP = 1e-5  # of its range by which a term must fall to be another point of the exact front
 UNLIMITED = 1e18
+
+Progress = Callable[[int, float], None]  # points found so far, and the share that is searched
 PROVEN = 1e-6  # a relative gap that is rounding only
 TINY = 1e-6  # values nearer than a solver's tolerance are one
 
@@ -180,11 +182,12 @@ def front(
     options: Options | None = None,
     *,
     points: int | None = None,
+    progress: Progress | None = None,
 ) -> ParetoFront:
     """Return the exact front of two terms, or of more terms the one that NSGA-II finds.
 
     With `points` it is a grid of so many bounds on the second term, with all the plans between left
-    out; else all points of the front.
+    out; else all points of the front. `progress` is called after each point of an exact front.
 
     Raises:
         Infeasible, Malformed, SolverFailed: as `placement.solve` does.
@@ -192,7 +195,7 @@ def front(
     """
     if len(terms) != 2:
         return nsga2_front(problem, terms, options)
-    return exact_front(problem, (terms[0], terms[1]), options, points=points)
+    return exact_front(problem, (terms[0], terms[1]), options, points=points, progress=progress)
 
 
 # --- the exact front of two terms ---------------------------------------------------------------
@@ -204,6 +207,7 @@ def exact_front(
     options: Options | None = None,
     *,
     points: int | None = None,
+    progress: Progress | None = None,
 ) -> ParetoFront:
     """Return the front of two terms, from one HiGHS object whose bounds and costs change.
 
@@ -211,6 +215,7 @@ def exact_front(
     least second term with that first one. The bound then falls below it, until there is no plan.
     With `points` the bound rises over a grid instead, where the last plan is always a start.
     The front is `proven` if all points were asked for and none ran out of time or gap.
+    `progress` is called after each point.
 
     Raises:
         Infeasible: there is no plan. Malformed, SolverFailed: as `placement.solve` does.
@@ -225,7 +230,11 @@ def exact_front(
     sweep = _Sweep.of(problem, terms, options)
     low, high = ends.ideal[terms[1]], ends.nadir[terms[1]]
     found = sweep.rising(low, high, points) if points else sweep.falling(low, high)
-    plans += [_judged(problem, plan, terms, "exact") for plan in found]
+    for plan in found:
+        plans.append(_judged(problem, plan, terms, "exact"))
+        if progress is not None:
+            there = (plans[-1].terms[terms[1]] - low) / (high - low)
+            progress(len(plans) - 2, min(1.0, max(0.0, there if points else 1.0 - there)))
     return ParetoFront.of(terms, plans, proven=sure and points is None and not sweep.late)
 
 

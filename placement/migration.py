@@ -121,12 +121,14 @@ def migration(
     current: Plan | None = None,
     pace: Pace | None = None,
     most_changes: int | None = None,
+    may_stop: bool = True,
 ) -> Migration:
     """Return how to come from one plan to another (from `running` if no current one is given).
 
     With `most_changes`, that many copies change at most: the first ones of the whole migration
     that keep, one after the other, all hosts within capacity and break no rule anew. So a cycle
-    that has no room is left as it is.
+    that has no room is left as it is. Without `may_stop` no copy is stopped to end a cycle: what
+    would need that is left, and so is what the wanted plan has no room for.
 
     Raises:
         Malformed: the wanted plan does not fit, or names a demand, host or flavour that is unknown.
@@ -137,16 +139,18 @@ def migration(
     changes = list(_changes(problem, current, wanted))
     for name, plan in (("current", current), ("wanted", wanted)):
         _known(problem, plan, name)
-    _fitting(problem, wanted, current)
-    schedule = _Schedule.of(problem, current, pace)
-    batches = schedule.run(changes)
+    if may_stop:
+        _fitting(problem, wanted, current)
+    most = len(changes) if most_changes is None else most_changes
     chosen = changes
-    if most_changes is not None and len(changes) > most_changes:
-        done = sorted(changes, key=lambda change: change.done)
-        chosen = _few(problem, current, done, most_changes)
-        batches = _Schedule.of(problem, current, pace).run([each.fresh() for each in chosen])
-    kept = {id(each) for each in chosen}
-    left = dict.fromkeys(each.demand.name for each in changes if id(each) not in kept)
+    batches = _Schedule.of(problem, current, pace, may_stop=may_stop).run(chosen)
+    while len(chosen) > most or any(math.isinf(change.done) for change in chosen):
+        done = [change for change in chosen if math.isfinite(change.done)]
+        done.sort(key=lambda change: change.done)
+        chosen = [each.fresh() for each in _few(problem, current, done, most)]
+        batches = _Schedule.of(problem, current, pace, may_stop=may_stop).run(chosen)
+    left = Counter(each.demand.name for each in changes)
+    left -= Counter(each.demand.name for each in chosen)
     return Migration(tuple(batches), _after(problem, current, chosen), tuple(left))
 
 
@@ -367,12 +371,13 @@ class _Schedule:
     room: Mapping[str, Mapping[str, float]]
     load: dict[str, dict[str, float]]
     placed: dict[str, list[str]]  # where copies run, for the search of spare hosts
+    may_stop: bool = True
     clock: float = 0.0
     freed: list[tuple[str, Amounts]] = field(default_factory=list)
     busy: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, problem: Problem, current: Plan, pace: Pace) -> "_Schedule":
+    def of(cls, problem: Problem, current: Plan, pace: Pace, *, may_stop: bool) -> "_Schedule":
         load = _loads(problem, current)
         resources = {k for host in problem.hosts for k in host.capacity}
         resources |= {k for amounts in load.values() for k in amounts}
@@ -387,10 +392,10 @@ class _Schedule:
         placed = {
             demand.name: list(current.hosts.get(demand.name, ())) for demand in problem.demands
         }
-        return cls(problem, pace, room, load, placed)
+        return cls(problem, pace, room, load, placed, may_stop)
 
     def run(self, changes: list[_Change]) -> list[tuple[Action, ...]]:
-        """Return the batches; each change learns when it is done."""
+        """Return the batches; each change learns when it is done, if it can be."""
         pending, batches = list(changes), []
         while pending:
             started = [change for change in pending if self._start(change)]
@@ -398,8 +403,10 @@ class _Schedule:
                 actions = [self._action(change) for change in started]
                 over = {id(change) for change in started}
                 pending = [change for change in pending if id(change) not in over]
+            elif action := self._unblock(pending):
+                actions = [action]
             else:
-                actions = [self._unblock(pending)]
+                break
             batches.append(self._end(actions, started))
         return batches
 
@@ -490,18 +497,20 @@ class _Schedule:
 
     # --- cycles ---
 
-    def _unblock(self, pending: list[_Change]) -> Action:
-        """Return the one action that ends a wait of all for all."""
+    def _unblock(self, pending: list[_Change]) -> Action | None:
+        """Return the one action that ends a wait of all for all; None if none may be taken."""
         inside = [change for change in pending if change.source and self._awaited(change, pending)]
-        if not inside:
+        if not inside and self.may_stop:
             raise Malformed("wanted", "no order of moves fits, and nothing can be stopped")
         inside.sort(key=lambda change: self._preference(change, pending))
         for change in inside:
-            if change.kind == RESTART:
+            if change.kind == RESTART and self.may_stop:
                 return self._stop(change, "killed early to end a cycle")
         for change in inside:
             if not change.detoured and (spare := self._spare(change, pending)):
                 return self._detour(change, spare)
+        if not self.may_stop:
+            return None
         return self._stop(inside[0], "stopped for a while to end a cycle: no spare host has room")
 
     def _awaited(self, change: _Change, pending: list[_Change]) -> bool:

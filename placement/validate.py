@@ -68,6 +68,10 @@ def check_options(options: Options, terms: Iterable[str]) -> None:
     for name in options.order:
         _term("order", name, known)
     _unique("order", options.order)
+    if options.solver != "auto":
+        from placement.solvers import check_name  # noqa: PLC0415 - numpy, only for who names one
+
+        check_name(options.solver)
     if not options.deadline_s > 0 or not 0 <= options.gap < math.inf:
         raise Malformed("options", "deadline_s must be above 0 and gap finite and at least 0")
     if not 0 <= options.slack < math.inf:

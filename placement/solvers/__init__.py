@@ -62,11 +62,16 @@ def solver(name: str, columns: int) -> Solver:
     if name == "auto":
         found = find_spec("highspy") is not None
         name = ("highs" if columns <= PULP_COLUMNS else "highs-direct") if found else "cbc"
+    check_name(name)
+    module, _, function = SOLVERS[name].partition(":")
+    return cast(Solver, getattr(import_module(module), function))
+
+
+def check_name(name: str) -> None:
+    """Raise `Malformed`, which lists the known ones, if no solver has that name."""
     if name not in SOLVERS:
         known = ", ".join(("auto", *SOLVERS))
         raise Malformed("solver", f"no solver named {name!r}; known: {known}")
-    module, _, function = SOLVERS[name].partition(":")
-    return cast(Solver, getattr(import_module(module), function))
 
 
 def trivial(matrix: Matrix, name: str) -> Outcome | None:

@@ -47,18 +47,27 @@ SETTINGS = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+UNDATED: Mapping[str, Mapping[str, None]] = {  # what says when and by what a file was written
+    ".svg": {"Date": None, "Creator": None},
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 
 Draw = Callable[[Any], None]
 
 
 def save(draw: Draw, path: Path) -> None:
     """Write a figure as PATH.svg and PATH.png; `draw` is given the axes."""
-    matplotlib = optional("matplotlib")
-    with matplotlib.rc_context(SETTINGS):
+    for suffix in (".svg", ".png"):
+        save_as(draw, path.with_suffix(suffix))
+
+
+def save_as(draw: Draw, path: Path) -> None:
+    """Write a figure in the format that the name of its file ends with."""
+    with optional("matplotlib").rc_context(SETTINGS):
         figure = optional("matplotlib.figure").Figure(figsize=(WIDE, HIGH), layout="constrained")
         draw(figure.subplots())
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
-        figure.savefig(path.with_suffix(".png"), dpi=DPI, metadata={"Software": None})
+        figure.savefig(path, dpi=DPI, metadata=UNDATED[path.suffix])
 
 
 def box(table: "pd.DataFrame", metric: str) -> Draw:
