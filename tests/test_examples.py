@@ -1,6 +1,9 @@
 """Every file in `examples/` works; each lab there is what its comments say."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -88,6 +91,23 @@ def test_each_study_runs_and_gives_the_plans_of_its_report(path: Path, tmp_path:
         assert close.any()
         found, told = (list(each.loc[close, "value"]) for each in (table, agreed))
         assert found == pytest.approx(told, rel=SLACK)
+
+
+def test_the_notebook_runs_from_the_first_cell_to_the_last(tmp_path: Path) -> None:
+    notebook = EXAMPLES / "placement_notebook.py"
+    command = [sys.executable, "-W", "error", str(notebook)]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "12 runs, 0 without a plan" in done.stdout
+    assert "proven: True" in done.stdout
+    assert (tmp_path / "notebook" / "report.md").is_file()
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
