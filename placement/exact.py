@@ -20,6 +20,7 @@ from placement.matrix import Floats, Matrix, components
 from placement.objectives import WORST
 from placement.problem import Malformed, Options, Plan, Problem
 from placement.solvers import Limits, Outcome, solver
+from placement.tracing import later
 
 PART_COLUMNS = 2_000  # independent parts are solved in batches of about that many columns
 
@@ -86,7 +87,8 @@ def exact(problem: Problem, options: Options) -> Plan:
             limits[name] = min(limits.get(name, math.inf), _loose(terms[name], options.slack))
     if plan is None:
         raise NoPlan(proven=False)
-    return replace(plan, bound=bound or 0.0, build_s=build_s, solve_s=solve_s)
+    trace = plan.trace if len(stages) == 1 else ()  # else the values are of several terms
+    return replace(plan, bound=bound or 0.0, build_s=build_s, solve_s=solve_s, trace=trace)
 
 
 def _loose(value: float, slack: float) -> float:
@@ -113,6 +115,7 @@ def _stage(problem: Problem, options: Options, weights: Mapping[str, float], clo
         solver=outcome.solver,
         build_s=built - since,
         solve_s=perf_counter() - built,
+        trace=later(outcome.trace, built - since),
     )
 
 

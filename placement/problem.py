@@ -243,6 +243,18 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """So many `seconds` after a search began its best plan had this `value`.
+
+    `bound` is what was proven by then: no plan is below it.
+    """
+
+    seconds: float
+    value: float
+    bound: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """An answer: `hosts[demand]` lists one host per copy, best first, `flavours[demand]` with it.
 
@@ -256,7 +268,8 @@ class Plan:
     decided. `admitted` are the slices that were, of those that may be refused.
 
     `algorithm`, `solver`, `build_s` and `solve_s` say who decided and how long it took;
-    `why[demand]` is one sentence.
+    `why[demand]` is one sentence. `trace` has when the search found better plans and bounds, of
+    algorithms that keep it: the ladder, the exact one by HiGHS, annealing, tabu and NSGA-II.
     """
 
     hosts: Mapping[str, tuple[str, ...]]
@@ -273,6 +286,7 @@ class Plan:
     build_s: float = 0.0
     solve_s: float = 0.0
     why: Mapping[str, str] = field(default_factory=dict)
+    trace: tuple[Moment, ...] = ()
 
     @property
     def seconds(self) -> float:

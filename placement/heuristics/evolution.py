@@ -7,7 +7,8 @@ K. Deb, A. Pratap, S. Agarwal, T. Meyarivan, "A fast and elitist multiobjective 
 NSGA-II", IEEE Transactions on Evolutionary Computation 6(2), 2002.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -17,6 +18,7 @@ from placement.heuristics.moves import host_costs, pair_costs
 from placement.heuristics.packing import Packing, Score, fill, in_order, start
 from placement.matrix import Floats, Ints
 from placement.problem import Infeasible, Options, Plan, Problem
+from placement.tracing import Watch
 
 POPULATION, GENERATIONS = 40, 40
 IDLE = 10  # generations without a new point after which no more are bred
@@ -41,12 +43,27 @@ def nsga2(problem: Problem, options: Options) -> Plan:
 
     """
     terms = tuple(name for name, weight in options.weights.items() if weight)
-    found = evolve(problem, terms or ("hosts_on",), options)
-    return min(found, key=lambda each: value_of(evaluate(problem, each.plan), options.weights)).plan
+    weights = np.array([options.weights[name] for name in terms])
+    watch = Watch()
+
+    def note(found: list[Found]) -> None:
+        if terms:
+            watch.note(min(float(weights @ each.point) for each in found))
+
+    found = evolve(problem, terms or ("hosts_on",), options, note)
+    best = min(found, key=lambda each: value_of(evaluate(problem, each.plan), options.weights))
+    return replace(best.plan, trace=watch.trace())
 
 
-def evolve(problem: Problem, terms: tuple[str, ...], options: Options) -> list[Found]:
+def evolve(
+    problem: Problem,
+    terms: tuple[str, ...],
+    options: Options,
+    note: Callable[[list[Found]], None] = lambda _found: None,
+) -> list[Found]:
     """Return plans none of which is better than another in all terms, by the first term.
+
+    `note` is called with the population after each generation.
 
     Raises:
         Infeasible: no order of the demands that was tried could be packed.
@@ -65,18 +82,12 @@ def evolve(problem: Problem, terms: tuple[str, ...], options: Options) -> list[F
     if not found:
         raise failed or Infeasible({}, proven=False)
     found = _survivors(found)
+    note(found)
     idle = 0
     for _ in range(GENERATIONS):
-        children = []
-        for _ in range(POPULATION):
-            if perf_counter() > end:
-                break
-            try:
-                children.append(decoder.decode(_child(found, chance)))
-            except Infeasible:
-                continue  # this order cannot be packed; others can
         before = {tuple(each.point) for each in found}
-        found = _survivors([*found, *children])
+        found = _survivors([*found, *_children(found, decoder, chance, end)])
+        note(found)
         idle = 0 if {tuple(each.point) for each in found} - before else idle + 1
         if idle == IDLE or perf_counter() > end:
             break
@@ -84,6 +95,19 @@ def evolve(problem: Problem, terms: tuple[str, ...], options: Options) -> list[F
     first = [found[i] for i in np.flatnonzero(ranks(points) == 0)]
     unique = {tuple(np.round(each.point, 9)): each for each in reversed(first)}
     return [unique[key] for key in sorted(unique)]
+
+
+def _children(
+    parents: list[Found], decoder: "_Decoder", chance: np.random.Generator, end: float
+) -> Iterator[Found]:
+    """Yield a generation of children, as far as they can be packed before the end."""
+    for _ in range(POPULATION):
+        if perf_counter() > end:
+            return
+        try:
+            yield decoder.decode(_child(parents, chance))
+        except Infeasible:
+            continue  # this order cannot be packed; others can
 
 
 class _Decoder:

@@ -9,6 +9,7 @@ S. Kirkpatrick, C. D. Gelatt, M. P. Vecchi, "Optimization by simulated annealing
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -19,6 +20,7 @@ from placement.heuristics.moves import Change, Moves, cooled
 from placement.heuristics.packing import Packing, start
 from placement.matrix import Ints
 from placement.problem import Infeasible, Options, Plan, Problem
+from placement.tracing import Watch
 
 STEPS_PER_COPY = 400
 MOST_STEPS = 60_000
@@ -41,12 +43,14 @@ def simulated_annealing(problem: Problem, options: Options) -> Plan:
         Infeasible: no greedy heuristic found a plan to begin from.
 
     """
+    watch = Watch()
     moves, end = _begin(problem, options)
     if not len(moves.free):
         return moves.packing.plan()
     steps = min(MOST_STEPS, STEPS_PER_COPY * len(moves.free))
     hot, cold = _temperatures(moves)
     best, counts = moves.value, moves.packing.counts.copy()
+    watch.note(best)
     for step in range(steps):
         if step % 64 == 0 and perf_counter() > end:
             break
@@ -61,7 +65,8 @@ def simulated_annealing(problem: Problem, options: Options) -> Plan:
             moves.back(before, delta)
         elif moves.value < best - 1e-9:
             best, counts = moves.value, moves.packing.counts.copy()
-    return _plan(moves, counts)
+            watch.note(best)
+    return replace(_plan(moves, counts), trace=watch.trace())
 
 
 def tabu(problem: Problem, options: Options) -> Plan:
@@ -73,11 +78,13 @@ def tabu(problem: Problem, options: Options) -> Plan:
         Infeasible: no greedy heuristic found a plan to begin from.
 
     """
+    watch = Watch()
     moves, end = _begin(problem, options)
     if not len(moves.free):
         return moves.packing.plan()
     steps = min(MOST_STEPS, STEPS_PER_COPY * len(moves.free)) // NEIGHBOURS
     best, counts = moves.value, moves.packing.counts.copy()
+    watch.note(best)
     until: dict[tuple[int, int], int] = {}
     for step in range(steps):
         if perf_counter() > end:
@@ -98,7 +105,8 @@ def tabu(problem: Problem, options: Options) -> Plan:
             until[_key(moves, pair)] = step + TENURE
         if chosen and moves.go(chosen) is not None and moves.value < best - 1e-9:
             best, counts = moves.value, moves.packing.counts.copy()
-    return _plan(moves, counts)
+            watch.note(best)
+    return replace(_plan(moves, counts), trace=watch.trace())
 
 
 def _key(moves: Moves, pair: int) -> tuple[int, int]:

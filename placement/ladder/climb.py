@@ -37,6 +37,7 @@ from placement.objectives import WORST
 from placement.problem import Malformed, Options, Plan, Problem
 from placement.solvers import Limits, Outcome
 from placement.solvers import highs as direct
+from placement.tracing import Watch
 
 NEAREST = 20  # candidate hosts per class where there are more pairs than PAIRS
 PAIRS = 50_000
@@ -84,11 +85,13 @@ def ladder(problem: Problem, options: Options) -> Plan:
         Malformed: the options ask for the worst latency in a sum.
 
     """
-    since = perf_counter()
-    steps = [*climb(problem, options)]
-    if not steps:
+    watch, last = Watch(), None
+    for step in climb(problem, options):
+        watch.note(step.value, step.bound)
+        last = step
+    if last is None:
         raise NoPlan(proven=False)
-    return replace(steps[-1].plan(), solve_s=perf_counter() - since)
+    return replace(last.plan(), solve_s=perf_counter() - watch.since, trace=watch.trace())
 
 
 def auto(problem: Problem, options: Options) -> Plan:

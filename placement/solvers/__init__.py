@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 
 from placement.matrix import Floats, Matrix
-from placement.problem import Malformed
+from placement.problem import Malformed, Moment
 
 PULP_COLUMNS = 5_000  # above, pulp's own work is felt: 0.1 s at 20,000 columns, 1 s at 200,000
 
@@ -34,12 +34,14 @@ class Outcome:
 
     `x` is its best solution, None if it has none; `infeasible` that it proved there is none.
     `bound` is below the cost of every solution, constant included, and -inf if it proved nothing.
+    `trace` has when better solutions were found, if the solver tells.
     """
 
     x: Floats | None
     bound: float
     infeasible: bool
     solver: str
+    trace: tuple[Moment, ...] = ()
 
     @property
     def found(self) -> bool:

@@ -5,15 +5,16 @@ wants to keep a HiGHS object and change it; `relax` gives the LP relaxation with
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from placement.matrix import Bools, Floats, Ints, Matrix
-from placement.problem import SolverFailed
+from placement.problem import Moment, SolverFailed
 from placement.solvers import Limits, Outcome, trivial
+from placement.tracing import Watch, later
 
 ALL_LINKS = 20_000  # up to so many implied rows are simply given to the solver
 ROUNDS = 5  # of adding violated implied rows
@@ -70,9 +71,26 @@ def solve(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Outcom
     highs = load(matrix, left, rows=rows)
     if start is not None:
         begin(highs, start)
-    run(highs)
+    loaded = perf_counter() - since
+    trace = later(watched(highs), loaded)
     outcome = read(highs, matrix, "highs-direct")
-    return Outcome(outcome.x, max(bound, outcome.bound), outcome.infeasible, outcome.solver)
+    return replace(outcome, bound=max(bound, outcome.bound), trace=trace)
+
+
+def watched(highs: Any) -> tuple[Moment, ...]:
+    """Run as `run` does, and return when better solutions were found."""
+    watch = Watch()
+
+    def note(event: Any) -> None:
+        told = event.data_out
+        watch.note(told.objective_function_value, told.mip_dual_bound)
+
+    highs.cbMipImprovingSolution.subscribe(note)
+    try:
+        run(highs)
+    finally:
+        highs.cbMipImprovingSolution.unsubscribe(note)
+    return watch.trace()
 
 
 def relax(matrix: Matrix, limits: Limits) -> Relaxation | None:

@@ -9,17 +9,19 @@ import math
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pulp as _pulp
 
 from placement.matrix import Bools, Floats, Matrix
-from placement.problem import SolverFailed
+from placement.problem import Moment, SolverFailed
 from placement.solvers import Limits, Outcome, highs, trivial
+from placement.tracing import later
 
 pulp: Any = _pulp  # annotated in part only, and not as its own examples use it
 
@@ -41,10 +43,13 @@ class ArrayHiGHS(pulp.HiGHS):  # type: ignore[misc]
         """Take pulp's options, and values of variables, by their ``id``, to begin from."""
         super().__init__(msg=False, **options)
         self.start = start
+        self.begun = 0.0
+        self.trace: tuple[Moment, ...] = ()
 
     def callSolver(self, lp: Any) -> None:  # noqa: N802 - pulp's name
         """Run; pulp calls this once the model is handed over."""
-        highs.run(lp.solverModel)
+        self.begun = perf_counter()
+        self.trace = highs.watched(lp.solverModel)
 
     def buildSolverModel(self, lp: Any) -> None:  # noqa: N802 - pulp's name
         """Hand over the model; pulp calls this between making the solver and running it."""
@@ -92,7 +97,11 @@ def solve_highs(matrix: Matrix, limits: Limits, start: Floats | None = None) -> 
     """Return what HiGHS finds through pulp."""
     if (nothing := trivial(matrix, "highs")) is not None:
         return nothing
-    return solve_emitted(emit(matrix), matrix, limits, start)
+    since = perf_counter()
+    emitted = emit(matrix)
+    built = perf_counter() - since
+    outcome = solve_emitted(emitted, matrix, limits, start)
+    return replace(outcome, trace=later(outcome.trace, built))
 
 
 def solve_emitted(
@@ -106,20 +115,20 @@ def solve_emitted(
     begin = {} if start is None else dict(zip(map(id, emitted.variables), start, strict=True))
     highs.library().Highs.resetGlobalScheduler(True)
     options = {"random_seed": limits.seed % 2**31}
-    lp.solve(
-        ArrayHiGHS(
-            begin,
-            timeLimit=max(0.01, limits.seconds),
-            gapRel=limits.gap,
-            gapAbs=1e-9,
-            threads=limits.threads,
-            **options,
-        )
+    solver = ArrayHiGHS(
+        begin,
+        timeLimit=max(0.01, limits.seconds),
+        gapRel=limits.gap,
+        gapAbs=1e-9,
+        threads=limits.threads,
+        **options,
     )
+    since = perf_counter()
+    lp.solve(solver)
     outcome = highs.read(lp.solverModel, matrix, "highs")
     place = [variable.index for variable in emitted.variables]  # pulp sorts, and may add one
     x = None if outcome.x is None else outcome.x[place]
-    return Outcome(x, outcome.bound, outcome.infeasible, outcome.solver)
+    return replace(outcome, x=x, trace=later(solver.trace, solver.begun - since))
 
 
 def solve_cbc(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Outcome:

@@ -14,7 +14,7 @@ from placement.generate.instance import Layout
 from placement.study.extras import optional
 from placement.study.front import Point, front
 from placement.study.stats import mean
-from placement.study.table import good
+from placement.study.table import TINY, good
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,34 +91,69 @@ def box(table: "pd.DataFrame", metric: str) -> Draw:
     return draw
 
 
-def gap_over_time(table: "pd.DataFrame") -> Draw:
+def distance_over_time(table: "pd.DataFrame", traces: "pd.DataFrame") -> Draw:
     """Return how far from the best plan known each algorithm is after so many seconds.
 
-    Of the variants of one algorithm (its time limits, say), the best that is done counts; before
-    the first is, the distance is 1. Distances are averaged over instances and cut at 1.
+    Runs whose algorithm keeps a trace count with each of its moments, all others when they are
+    done. Of the variants of one algorithm (its time limits, say), the best at that time counts;
+    before the first plan, the distance is 1. Distances are averaged over instances and cut at 1.
     """
-    rows = table.assign(family=[family(name) for name in table["algorithm"]])
-    keys = ["case", "repetition"]
-    whole = rows[keys].drop_duplicates().shape[0]
+    best = good(table).groupby("case")["value"].min()
 
-    def curve(mine: "pd.DataFrame") -> tuple[list[float], list[float]]:
-        done = good(mine).sort_values("seconds")
-        distance = dict.fromkeys(map(tuple, done[keys].to_numpy()), 1.0)
-        times, heights = [LEAST_S], [1.0]
-        for key, at, above in zip(
-            map(tuple, done[keys].to_numpy()), done["seconds"], done["above_best"], strict=True
-        ):
-            distance[key] = min(distance[key], float(above))
-            times.append(max(LEAST_S, float(at)))
-            heights.append((sum(distance.values()) + whole - len(distance)) / whole)
-        return times, heights
+    def height(row: Mapping[str, Any], value: float, _bound: float) -> float:
+        least = float(best[row["case"]])
+        return (value - least) / max(abs(least), TINY)
+
+    return _over_time(table, traces, height, "mean distance from the best known", every=True)
+
+
+def gap_over_time(table: "pd.DataFrame", traces: "pd.DataFrame") -> Draw:
+    """Return the proven gap of each algorithm after so many seconds: value over its own bound.
+
+    Only algorithms whose trace has bounds are drawn; averages and cuts are those of the distance.
+    """
+    proving = set(traces.loc[traces["bound"] > 0, "algorithm"])
+    some = table[table["algorithm"].isin(proving)]
+
+    def height(_row: Mapping[str, Any], value: float, bound: float) -> float:
+        return (value - bound) / max(abs(value), TINY)
+
+    return _over_time(some, traces, height, "mean proven gap", every=False)
+
+
+def _over_time(
+    table: "pd.DataFrame",
+    traces: "pd.DataFrame",
+    height: Callable[[Mapping[str, Any], float, float], float],
+    axis: str,
+    *,
+    every: bool,
+) -> Draw:
+    """Return the mean height of the runs of each family of algorithms over time.
+
+    Unless `every` run counts, those without a trace are left out.
+    """
+    moments = {
+        key: list(zip(each["seconds"], each["value"], each["bound"], strict=True))
+        for key, each in traces.groupby(["id", "algorithm"], sort=False)
+    }
+    families: dict[str, dict[tuple[Any, ...], list[tuple[float, float]]]] = {}
+    whole = table[["case", "repetition"]].drop_duplicates().shape[0]
+    for row in good(table).to_dict("records"):
+        own = moments.get((row["id"], row["algorithm"]))
+        if own is None and not every:
+            continue
+        own = own or [(row["seconds"], row["value"], row["bound"])]
+        curves = families.setdefault(family(row["algorithm"]), {})
+        curve = curves.setdefault((row["case"], row["repetition"]), [])
+        curve += [(max(LEAST_S, at), height(row, value, bound)) for at, value, bound in own]
 
     def draw(axes: Any) -> None:
-        latest = max(LEAST_S, float(good(rows)["seconds"].max()))
-        for number, (name, mine) in enumerate(rows.groupby("family", sort=False)):
-            times, heights = curve(mine)
+        ends = [at for curves in families.values() for each in curves.values() for at, _ in each]
+        for number, (name, curves) in enumerate(families.items()):
+            times, heights = _mean_curve(list(curves.values()), whole)
             axes.step(
-                [*times, latest],
+                [*times, max(ends)],
                 [*heights, heights[-1]],
                 where="post",
                 label=name,
@@ -127,10 +162,27 @@ def gap_over_time(table: "pd.DataFrame") -> Draw:
         axes.set_xscale("log")
         axes.set_ylim(0, 1.02)
         axes.set_xlabel(_unit("seconds"))
-        axes.set_ylabel("mean distance from the best known")
+        axes.set_ylabel(axis)
         axes.legend()
 
     return draw
+
+
+def _mean_curve(
+    curves: Sequence[Sequence[tuple[float, float]]], whole: int
+) -> tuple[list[float], list[float]]:
+    """Return the mean of falling curves, each 1 before it begins; those missing of `whole` are 1.
+
+    A curve never rises: what has been found stays found.
+    """
+    steps = sorted((at, number, high) for number, each in enumerate(curves) for at, high in each)
+    now = [1.0] * len(curves)
+    times, heights = [LEAST_S], [1.0]
+    for at, number, high in steps:
+        now[number] = min(now[number], high)
+        times.append(at)
+        heights.append((sum(now) + whole - len(now)) / whole)
+    return times, heights
 
 
 def profile(table: "pd.DataFrame") -> Draw:

@@ -1,6 +1,7 @@
 """One run, in the process that is its own: build the instance, solve it, have it judged.
 
-The result is a row of plain values and, if it is small enough to be drawn, the plan. What the
+The result is a row of plain values, the moments of the search where the algorithm keeps them, and,
+if it is small enough to be drawn, the plan. What the
 process cost is measured from outside, by `placement.study.worker`.
 """
 
@@ -38,7 +39,7 @@ class Task:
 
 
 def measure(task: Task) -> Result:
-    """Return the result of a run: its row, and ``plan`` where it is kept.
+    """Return the result of a run: its row, and ``plan`` and ``trace`` where they are kept.
 
     `status` is ok; infeasible (no plan was found); invalid (the judge objects to the plan); memory;
     or error (the algorithm or the instance raised what it should not).
@@ -86,6 +87,8 @@ def _row(problem: Problem, plan: Plan) -> Result:
         "hosts_on": len({host for hosts in placed.values() for host in hosts}),
         "unserved": 0.0,
     }
+    if not wrong and (trace := seam.trace(plan)):
+        row["trace"] = trace
     if sum(map(len, placed.values())) <= LARGEST_KEPT:
         row["plan"] = placed
     return row

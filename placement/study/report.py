@@ -1,8 +1,8 @@
 """The report of a study: a page of Markdown with its tables and figures, beside the data.
 
 Written into the results folder: ``report.md``, ``figures/*.svg`` and ``*.png``, ``results.csv``
-and ``results.parquet`` with one row per run, ``summary.csv`` and ``tests.csv`` with what the page
-shows.
+and ``results.parquet`` with one row per run, ``traces.csv`` and ``traces.parquet`` with what
+searches found when, ``summary.csv`` and ``tests.csv`` with what the page shows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from placement.study.front import Point, relative_hypervolumes
 from placement.study.instances import Case, build
 from placement.study.spec import shown
 from placement.study.store import Store
-from placement.study.table import TIMES, good, load, one_objective, write
+from placement.study.table import TIMES, good, load, load_traces, one_objective, write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,11 +42,14 @@ def report(folder: Path | str) -> Path:
     manifest = Store(folder).manifest()
     (folder / "figures").mkdir(exist_ok=True)
     write(table, folder)
+    traces = load_traces(folder)
+    if not traces.empty:
+        write(traces, folder, "traces")
     blocks = [
         *_head(table, manifest),
         *_results(table, manifest["study"]["metrics"], folder),
         *_tests(table, manifest["study"], folder),
-        *_figures(table, manifest, folder),
+        *_figures(table, traces, manifest, folder),
         *_failures(table),
         *_environment(manifest["environment"]),
     ]
@@ -191,7 +194,9 @@ def _significant(compared: Sequence[stats.Comparison]) -> str:
 # --- figures --------------------------------------------------------------------------------------
 
 
-def _figures(table: "pd.DataFrame", manifest: dict[str, Any], folder: Path) -> Iterator[str]:
+def _figures(
+    table: "pd.DataFrame", traces: "pd.DataFrame", manifest: dict[str, Any], folder: Path
+) -> Iterator[str]:
     study = manifest["study"]
     ok = good(table)
     if ok.empty:
@@ -202,7 +207,10 @@ def _figures(table: "pd.DataFrame", manifest: dict[str, Any], folder: Path) -> I
             yield _shown(folder, f"box-{metric}", f"Spread of {metric}", figures.box(table, metric))
     if one_objective(table):  # else values of one instance cannot be compared
         told = "Mean distance from the best plan known, over time"
-        yield _shown(folder, "gap-over-time", told, figures.gap_over_time(table))
+        yield _shown(folder, "distance-over-time", told, figures.distance_over_time(table, traces))
+        if (traces["bound"] > 0).any():
+            told = "Mean proven gap over time, of algorithms that prove a bound as they go"
+            yield _shown(folder, "gap-over-time", told, figures.gap_over_time(table, traces))
         yield _shown(folder, "profile", "Performance profile of the value", figures.profile(table))
     if scale := study["scale_by"]:
         draw = figures.scaling(table, scale)

@@ -128,6 +128,11 @@ def placed(plan: Plan) -> dict[str, tuple[str, ...]]:
     return dict(plan.hosts)
 
 
+def trace(plan: Plan) -> list[list[float]]:
+    """Return when a search found what: seconds, value and bound of each moment that it kept."""
+    return [[each.seconds, each.value, each.bound] for each in plan.trace]
+
+
 def violations(problem: Problem, plan: Plan) -> tuple[str, ...]:
     """Return what the independent judge finds wrong with a plan."""
     return check.violations(problem, plan)

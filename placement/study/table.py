@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TIMES = ("seconds", "build_s", "wall_s", "cpu_s", "max_rss_mib")  # what no seed can fix
+TRACE = ("id", "algorithm", "moment", "seconds", "value", "bound")
 TINY = 1e-9
 WEIGHTS = "algorithm.weights"  # plans are compared by value only if they have the same objective
 
@@ -37,7 +38,8 @@ def load(*folders: Path | str) -> "pd.DataFrame":
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for folder in folders:
         for columns, result in Store(Path(folder)).rows():
-            result.pop("plan", None)
+            for kept in ("plan", "trace"):
+                result.pop(kept, None)
             rows.setdefault((columns["id"], columns["algorithm"]), {**columns, **result})
     table = pandas.DataFrame(list(rows.values()))
     if table.empty:
@@ -52,11 +54,35 @@ def load(*folders: Path | str) -> "pd.DataFrame":
     return _ordered(table)
 
 
-def write(table: "pd.DataFrame", folder: Path) -> None:
-    """Write the table as results.parquet and results.csv."""
+def load_traces(*folders: Path | str) -> "pd.DataFrame":
+    """Return what searches found when: a row per moment of every run that kept some.
+
+    `id` and `algorithm` say which run of the table it is; `moment` counts from 0; `seconds`,
+    `value` and `bound` are those of the best plan so far. The last moment is the end of the run.
+
+    Raises:
+        StudyError: a folder holds no study.
+        MissingExtra: pandas is not installed.
+
+    """
+    rows: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
+    for folder in folders:
+        for columns, result in Store(Path(folder)).rows():
+            key = columns["id"], columns["algorithm"]
+            if key in rows or not result.get("trace"):
+                continue
+            end = [result["seconds"], result["value"], result["bound"]]
+            moments = [*result["trace"], end]
+            rows[key] = [(*key, number, *each) for number, each in enumerate(moments)]
+    every = [row for moments in rows.values() for row in moments]
+    return optional("pandas").DataFrame(every, columns=TRACE)
+
+
+def write(table: "pd.DataFrame", folder: Path, name: str = "results") -> None:
+    """Write a table as Parquet and CSV."""
     optional("pyarrow")
-    table.to_parquet(folder / "results.parquet", index=False)
-    table.to_csv(folder / "results.csv", index=False, lineterminator="\n")
+    table.to_parquet(folder / f"{name}.parquet", index=False)
+    table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
 
 
 def good(table: "pd.DataFrame") -> "pd.DataFrame":

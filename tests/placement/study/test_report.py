@@ -51,7 +51,7 @@ def test_every_link_of_the_page_leads_to_a_file(folder: Path) -> None:
     links = re.findall(r"\]\(([^)]+)\)", page)
     assert {Path(link).stem for link in links} >= {
         *("results", "box-value", "box-gap", "box-seconds", "box-hosts_on"),
-        *("gap-over-time", "profile", "scaling", "pareto", "placement"),
+        *("distance-over-time", "gap-over-time", "profile", "scaling", "pareto", "placement"),
     }
     assert all((folder / link).is_file() for link in links)
 
@@ -92,7 +92,7 @@ def test_summary_and_tests_are_there_as_data(folder: Path) -> None:
 
 def test_figures_are_svg_and_png(folder: Path) -> None:
     found = sorted((folder / "figures").iterdir())
-    assert len(found) == 18
+    assert len(found) == 20
     for file in found:
         if file.suffix == ".svg":
             assert ET.parse(file).getroot().tag == SVG  # noqa: S314 - we wrote it
@@ -111,7 +111,7 @@ def test_the_same_table_gives_the_same_bytes(folder: Path) -> None:
 
 def test_nothing_of_this_machine_is_in_what_is_shown(folder: Path) -> None:
     shown = [*folder.glob("*.md"), *folder.glob("*.csv"), *folder.glob("figures/*.svg")]
-    assert len(shown) == 13
+    assert len(shown) == 15
     assert not [file for file in shown if str(folder.parent) in file.read_text()]
 
 
@@ -151,7 +151,7 @@ def test_values_of_different_objectives_are_not_compared(study: Any, tmp_path: P
     assert len(table["algorithm"].unique()) == 3
     assert (table["above_best"] == 0).all()
     page = report(tmp_path).read_text()
-    assert "gap-over-time" not in page
+    assert "over-time" not in page
     assert "profile" not in page
     assert "figures/pareto.svg" in page
 
@@ -172,16 +172,44 @@ def _rows(**columns: list[Any]) -> pd.DataFrame:
     return pd.DataFrame({"repetition": [0] * count, "status": ["ok"] * count, **columns})
 
 
-def test_gap_over_time_is_the_best_so_far_of_a_family() -> None:
+def _traces(*moments: tuple[str, str, float, float, float]) -> pd.DataFrame:
+    columns = ["id", "algorithm", "seconds", "value", "bound"]
+    return pd.DataFrame(list(moments), columns=columns)
+
+
+def test_distance_over_time_is_the_best_so_far_of_a_family() -> None:
     table = _rows(
-        case=["1", "1", "2"],
-        algorithm=["a (t=1)", "a (t=9)", "a (t=1)"],
-        seconds=[1.0, 9.0, 2.0],
-        above_best=[0.4, 0.0, 0.2],
+        case=["1", "1", "2", "2"],
+        algorithm=["a (t=1)", "a (t=9)", "a (t=1)", "b"],
+        id=["1", "2", "3", "4"],
+        seconds=[1.0, 9.0, 2.0, 5.0],
+        value=[1.4, 1.0, 12.0, 10.0],
+        bound=[1.0, 1.0, 9.0, 9.0],
     )
-    (line,) = _drawn(figures.gap_over_time(table)).lines
+    line, other = _drawn(figures.distance_over_time(table, _traces())).lines
     assert list(line.get_xdata()) == [1e-4, 1.0, 2.0, 9.0, 9.0]
     assert list(line.get_ydata()) == pytest.approx([1.0, 0.7, 0.3, 0.1, 0.1])
+    assert list(other.get_ydata()) == pytest.approx([1.0, 0.5, 0.5])
+
+
+def test_gap_over_time_has_a_step_for_each_moment_of_a_trace() -> None:
+    table = _rows(
+        case=["1", "1"],
+        algorithm=["ladder", "greedy"],
+        id=["1", "2"],
+        seconds=[4.0, 2.0],
+        value=[10.0, 12.0],
+        bound=[10.0, 9.0],
+    )
+    moments = [(0.5, 20.0, 0.0), (1.0, 16.0, 8.0), (3.0, 10.0, 8.0), (4.0, 10.0, 10.0)]
+    traces = _traces(*(("1", "ladder", *each) for each in moments))
+    (line,) = _drawn(figures.gap_over_time(table, traces)).lines
+    assert line.get_label() == "ladder"
+    assert list(line.get_xdata()) == [1e-4, 0.5, 1.0, 3.0, 4.0, 4.0]
+    assert list(line.get_ydata()) == pytest.approx([1.0, 1.0, 0.5, 0.2, 0.0, 0.0])
+    drawn = _drawn(figures.distance_over_time(table, traces)).lines
+    assert list(drawn[0].get_ydata()) == pytest.approx([1.0, 1.0, 0.6, 0.0, 0.0, 0.0])
+    assert list(drawn[1].get_ydata()) == pytest.approx([1.0, 0.2, 0.2])
 
 
 def test_a_profile_counts_what_failed() -> None:

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from placement.study import Study, load, run
+from placement.study import Study, load, load_traces, report, run
 from placement.study.errors import FolderInUse, MissingExtra, StudyError
 from placement.study.store import Store
 from placement.study.table import TIMES
@@ -51,6 +52,27 @@ def test_every_run_is_a_row(study: Any, tmp_path: Path) -> None:
         assert row["value"] == pytest.approx(weighted)
         assert row["wall_s"] >= row["seconds"] > 0
         assert 5 < row["max_rss_mib"] < 4000
+
+
+def test_what_a_search_found_when_is_kept_and_the_same_for_the_same_seed(
+    study: Any, tmp_path: Path
+) -> None:
+    algorithms = {"simulated-annealing": {}, "ladder": {}, "first-fit": {}}
+    for name, workers in (("one", 1), ("two", 2)):
+        run(study(algorithms), tmp_path / name, workers=workers)
+    one, two = (load_traces(tmp_path / name) for name in ("one", "two"))
+    assert one.drop(columns="seconds").equals(two.drop(columns="seconds"))
+    table = load(tmp_path / "one").set_index(["id", "algorithm"])
+    assert set(one["algorithm"]) == {"simulated-annealing", "ladder"}
+    for key, moments in one.groupby(["id", "algorithm"]):
+        assert list(moments["moment"]) == list(range(len(moments)))
+        assert moments["seconds"].is_monotonic_increasing
+        assert (moments["value"].diff().dropna() <= 1e-9).all()
+        assert moments["value"].iloc[-1] == table.loc[key, "value"]
+    report(tmp_path / "one")
+    kept = pd.read_parquet(tmp_path / "one" / "traces.parquet")
+    assert kept.equals(one)
+    assert (tmp_path / "one" / "figures" / "distance-over-time.png").is_file()
 
 
 @pytest.mark.parametrize("workers", [2, 3])
