@@ -76,6 +76,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Algorithm("exact", "placement.exact:exact", ALL_RULES, FEATURES, exact=True),
     Algorithm("ladder", "placement.ladder.climb:ladder", ALL_RULES, FEATURES - {"order"}),
     Algorithm("auto", "placement.ladder.climb:auto", ALL_RULES, FEATURES),
+    Algorithm("repair", "placement.repair:repair", ALL_RULES, FEATURES - {"order"}),
     Algorithm("partition", "placement.partition:partition", CUTTABLE, FILLED),
     Algorithm("first-fit", f"{_H}.bins:first_fit", FILLS, FILLED),
     Algorithm("best-fit", f"{_H}.bins:best_fit", FILLS, FILLED),

@@ -17,6 +17,7 @@ from placement.amounts import State, amount
 from placement.arrays import ROUNDING, Arrays, compile_problem, worst_cap
 from placement.assemble import Assembled, assemble
 from placement.check import violations
+from placement.clash import infeasible
 from placement.exact import Clock, run
 from placement.expand import judged, plan_of_solution
 from placement.matrix import Bools, Ints, Matrix
@@ -70,6 +71,8 @@ def repair(problem: Problem, options: Options | None = None, budget: int | None 
             and not low.any()
             and everywhere
         )
+    if proven and budget is None:
+        raise infeasible(problem, options)
     within = "" if budget is None else f" that moves {budget} copies at most"
     raise Infeasible({}, (f"no repair was found{within}",), proven=proven)
 

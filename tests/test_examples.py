@@ -84,7 +84,7 @@ def test_each_study_runs_and_gives_the_plans_of_its_report(path: Path, tmp_path:
     keys = ["setting", "seed", "repetition", "algorithm"]
     assert table[keys].equals(agreed[keys])
     assert table["status"].eq("ok").all()
-    greedy = ~table["algorithm"].str.startswith("exact")
+    greedy = ~table["algorithm"].str.startswith(("exact", "ladder", "repair"))
     assert list(table.loc[greedy, "value"]) == pytest.approx(list(agreed.loc[greedy, "value"]))
     if "epochs" not in table:  # under churn, what an epoch chose among equals changes the next
         close = table["gap"].le(SLACK) & agreed["gap"].le(SLACK)

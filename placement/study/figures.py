@@ -185,6 +185,22 @@ def _mean_curve(
     return times, heights
 
 
+def moves_over_time(timeline: "pd.DataFrame") -> Draw:
+    """Return how many copies have migrated or restarted up to each epoch, mean over the runs."""
+    moves = timeline.assign(moves=timeline["migrations"] + timeline["restarts"])
+    moves["moves"] = moves.groupby(["id", "algorithm"])["moves"].cumsum()
+
+    def draw(axes: Any) -> None:
+        for number, (name, mine) in enumerate(moves.groupby("algorithm", sort=False)):
+            so_far = mine.groupby("epoch")["moves"].mean()
+            axes.step(so_far.index, so_far, where="post", label=name, color=_colour(number))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("copies moved so far")
+        axes.legend()
+
+    return draw
+
+
 def profile(table: "pd.DataFrame") -> Draw:
     """Return the performance profile of Dolan and More (2002) of the values.
 

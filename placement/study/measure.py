@@ -39,7 +39,7 @@ class Task:
 
 
 def measure(task: Task) -> Result:
-    """Return the result of a run: its row, and ``plan`` and ``trace`` where they are kept.
+    """Return the result of a run: its row, and ``plan``, ``trace``, ``timeline`` where kept.
 
     `status` is ok; infeasible (no plan was found); invalid (the judge objects to the plan); memory;
     or error (the algorithm or the instance raised what it should not).
@@ -67,7 +67,10 @@ def failed(status: str, message: str) -> Result:
 
 def _solved(built: Built, algorithm: seam.Algorithm, options: Options) -> Result:
     if built.epochs:
-        return replay(built.epochs, algorithm, options)
+        row = replay(built.epochs, algorithm, options)
+        if not _small(row.get("plan", {})):
+            del row["plan"]
+        return row
     problem = built.instance.problem
     started = perf_counter()
     try:
@@ -89,9 +92,13 @@ def _row(problem: Problem, plan: Plan) -> Result:
     }
     if not wrong and (trace := seam.trace(plan)):
         row["trace"] = trace
-    if sum(map(len, placed.values())) <= LARGEST_KEPT:
+    if _small(placed):
         row["plan"] = placed
     return row
+
+
+def _small(placed: Mapping[str, tuple[str, ...]]) -> bool:
+    return sum(map(len, placed.values())) <= LARGEST_KEPT
 
 
 def _judged(plan: Plan) -> Result:

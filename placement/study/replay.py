@@ -21,7 +21,10 @@ Places = Mapping[str, tuple[str, ...]]
 
 @dataclass(slots=True)
 class Tally:
-    """What has been counted over the epochs so far; `plans` are those that are right."""
+    """What has been counted over the epochs so far; `plans` are those that are right.
+
+    `epochs` has what happened in each: `placement.study.table.TIMELINE`.
+    """
 
     plans: list[Plan] = field(default_factory=list)
     hosts_on: list[int] = field(default_factory=list)
@@ -29,6 +32,7 @@ class Tally:
     migrations: int = 0
     restarts: int = 0
     unserved: list[float] = field(default_factory=list)
+    epochs: list[list[float | None]] = field(default_factory=list)
 
 
 def replay(epochs: Sequence[Epoch], algorithm: seam.Algorithm, options: Options) -> dict[str, Any]:
@@ -38,12 +42,13 @@ def replay(epochs: Sequence[Epoch], algorithm: seam.Algorithm, options: Options)
     that are wrong, only hosts and moves count.
     `migrations` counts copies that moved although their host was up, `restarts` those that were
     lost with a host and run again elsewhere; `unserved` is the share of all requests, over all
-    epochs, whose service had no place.
+    epochs, whose service had no place. ``plan`` is where copies run in the last epoch, and
+    ``timeline`` has every epoch.
     """
     tally = Tally()
     current: Places = {}
     for epoch in epochs:
-        current = _step(epoch.problem, current, partial(_planned, algorithm, options), tally)
+        current = _step(epoch, current, partial(_planned, algorithm, options), tally)
     if not tally.hosts_on:
         return {"status": "infeasible", "message": "no epoch had a plan", "epochs": len(epochs)}
     return {
@@ -55,16 +60,19 @@ def replay(epochs: Sequence[Epoch], algorithm: seam.Algorithm, options: Options)
         "restarts": tally.restarts,
         "unserved": fmean(tally.unserved),
         "epochs": len(epochs),
+        "plan": dict(current),
+        "timeline": tally.epochs,
     }
 
 
 def _step(
-    problem: Problem,
+    epoch: Epoch,
     before: Places,
     planned: Callable[[Problem], tuple[Plan | None, Problem]],
     tally: Tally,
 ) -> Places:
     """Plan one epoch, count, and return where copies run then."""
+    problem = epoch.problem
     up = set(_make.host_names(problem))
     wanted = _make.rates(problem)
     kept = {
@@ -88,6 +96,10 @@ def _step(
     moved, restarted = _moves({name: before[name] for name in kept}, kept, after)
     tally.migrations += moved
     tally.restarts += restarted
+    on = len({host for hosts in after.values() for host in hosts})
+    happened = [epoch.arrived, epoch.departed, epoch.moved, epoch.failed]
+    found = [plan.value, plan.seconds] if plan else [None, None]
+    tally.epochs.append([*happened, *found, on, moved, restarted, tally.unserved[-1]])
     return after
 
 

@@ -1,8 +1,9 @@
 """The report of a study: a page of Markdown with its tables and figures, beside the data.
 
 Written into the results folder: ``report.md``, ``figures/*.svg`` and ``*.png``, ``results.csv``
-and ``results.parquet`` with one row per run, ``traces.csv`` and ``traces.parquet`` with what
-searches found when, ``summary.csv`` and ``tests.csv`` with what the page shows.
+and ``results.parquet`` with one row per run, ``traces.*`` with what searches found when,
+``timeline.*`` with churn epoch by epoch, ``summary.csv`` and ``tests.csv`` with what the page
+shows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,15 @@ from placement.study.front import Point, relative_hypervolumes
 from placement.study.instances import Case, build
 from placement.study.spec import shown
 from placement.study.store import Store
-from placement.study.table import TIMES, good, load, load_traces, one_objective, write
+from placement.study.table import (
+    TIMES,
+    good,
+    load,
+    load_timeline,
+    load_traces,
+    one_objective,
+    write,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,13 +52,15 @@ def report(folder: Path | str) -> Path:
     (folder / "figures").mkdir(exist_ok=True)
     write(table, folder)
     traces = load_traces(folder)
-    if not traces.empty:
-        write(traces, folder, "traces")
+    timeline = load_timeline(folder)
+    for name, found in (("traces", traces), ("timeline", timeline)):
+        if not found.empty:
+            write(found, folder, name)
     blocks = [
         *_head(table, manifest),
         *_results(table, manifest["study"]["metrics"], folder),
         *_tests(table, manifest["study"], folder),
-        *_figures(table, traces, manifest, folder),
+        *_figures(table, traces, timeline, manifest, folder),
         *_failures(table),
         *_environment(manifest["environment"]),
     ]
@@ -195,7 +206,11 @@ def _significant(compared: Sequence[stats.Comparison]) -> str:
 
 
 def _figures(
-    table: "pd.DataFrame", traces: "pd.DataFrame", manifest: dict[str, Any], folder: Path
+    table: "pd.DataFrame",
+    traces: "pd.DataFrame",
+    timeline: "pd.DataFrame",
+    manifest: dict[str, Any],
+    folder: Path,
 ) -> Iterator[str]:
     study = manifest["study"]
     ok = good(table)
@@ -215,6 +230,9 @@ def _figures(
     if scale := study["scale_by"]:
         draw = figures.scaling(table, scale)
         yield _shown(folder, "scaling", f"Time by {scale}", draw)
+    if timeline[["migrations", "restarts"]].to_numpy().any():
+        told = "Copies that migrated or restarted so far, mean over the runs"
+        yield _shown(folder, "moves-over-time", told, figures.moves_over_time(timeline))
     if study["pareto"]:
         yield from _pareto(ok, study["pareto"], folder)
     yield from _placement(manifest, folder, study["baseline"])
@@ -236,6 +254,8 @@ def _pareto(ok: "pd.DataFrame", axes: Sequence[str], folder: Path) -> Iterator[s
     if not fronts:
         return
     setting, points_of_first = fronts[0]
+    areas = relative_hypervolumes(points_of_first)
+    points_of_first = {f"{n} ({areas[n]:.2f})": each for n, each in points_of_first.items()}
     told = f"Pareto front of {axes[0]} and {axes[1]}, first instance of {setting}"
     yield _shown(folder, "pareto", told, figures.pareto(points_of_first, axes))
     shares: dict[str, list[float]] = {}
@@ -243,8 +263,8 @@ def _pareto(ok: "pd.DataFrame", axes: Sequence[str], folder: Path) -> Iterator[s
         for name, share in relative_hypervolumes(each).items():
             shares.setdefault(name, []).append(share)
     yield (
-        "Hypervolume of the front, as a share of the box around all plans of an instance "
-        f"(1 is all of it), mean over {len(fronts)} instances:"
+        "Hypervolume of the front (in brackets: of the one that is drawn), as a share of the box "
+        f"around all plans of an instance (1 is all of it), mean over {len(fronts)} instances:"
     )
     yield grid_table(
         ["algorithm", "hypervolume"],
@@ -255,15 +275,17 @@ def _pareto(ok: "pd.DataFrame", axes: Sequence[str], folder: Path) -> Iterator[s
 def _placement(manifest: dict[str, Any], folder: Path, baseline: str) -> Iterator[str]:
     """Yield the plan of the baseline on the first instance that has a map."""
     for columns, result in Store(folder).rows():
-        if "plan" not in result or columns["algorithm"] != (baseline or columns["algorithm"]):
+        if not result.get("plan") or columns["algorithm"] != (baseline or columns["algorithm"]):
             continue
         try:
-            instance = build(Case(**manifest["cases"][columns["case"]])).instance
+            built = build(Case(**manifest["cases"][columns["case"]]))
         except (Malformed, OSError):  # its file is not here, as after copying the folder
             continue
+        instance = built.instance
         if instance.layout:
-            problem = instance.problem
-            told = f"A plan of {columns['algorithm']} on {columns['instance']}"
+            problem = built.epochs[-1].problem if built.epochs else instance.problem
+            when = ", in the last epoch" if built.epochs else ""
+            told = f"A plan of {columns['algorithm']} on {columns['instance']}{when}"
             rates, latency_ms = _make.rates(problem), _make.latencies_ms(problem)
             draw = figures.placement(result["plan"], instance.layout, rates, latency_ms)
             yield _shown(folder, "placement", told, draw)

@@ -5,6 +5,7 @@ the parameters that vary; `above_best` is the value relative to the best of all 
 same instance, minus 1.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TIMES = ("seconds", "build_s", "wall_s", "cpu_s", "max_rss_mib")  # what no seed can fix
-TRACE = ("id", "algorithm", "moment", "seconds", "value", "bound")
+TIMELINE = (
+    "arrived",
+    "departed",
+    "moved",
+    "failed",
+    "value",
+    "seconds",
+    "hosts_on",
+    "migrations",
+    "restarts",
+    "unserved",
+)
 TINY = 1e-9
 WEIGHTS = "algorithm.weights"  # plans are compared by value only if they have the same objective
 
@@ -38,7 +50,7 @@ def load(*folders: Path | str) -> "pd.DataFrame":
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for folder in folders:
         for columns, result in Store(Path(folder)).rows():
-            for kept in ("plan", "trace"):
+            for kept in ("plan", "trace", "timeline"):
                 result.pop(kept, None)
             rows.setdefault((columns["id"], columns["algorithm"]), {**columns, **result})
     table = pandas.DataFrame(list(rows.values()))
@@ -65,17 +77,45 @@ def load_traces(*folders: Path | str) -> "pd.DataFrame":
         MissingExtra: pandas is not installed.
 
     """
+
+    def moments(result: dict[str, Any]) -> list[list[Any]]:
+        found: list[list[Any]] = result.get("trace", [])
+        end = [[result[name] for name in ("seconds", "value", "bound")]] if found else []
+        return [*found, *end]
+
+    return _long(folders, ("moment", "seconds", "value", "bound"), moments)
+
+
+def load_timeline(*folders: Path | str) -> "pd.DataFrame":
+    """Return churn epoch by epoch: a row per epoch of every run that replayed it.
+
+    `id` and `algorithm` say which run of the table it is; `epoch` counts from 0. `arrived`,
+    `departed`, `moved` and `failed` count services that came, went, or whose clients moved, and
+    hosts that failed; `value` and `seconds` are those of the plan (none: not a number), `hosts_on`,
+    `migrations`, `restarts` and `unserved` what came of it.
+
+    Raises:
+        StudyError: a folder holds no study.
+        MissingExtra: pandas is not installed.
+
+    """
+    return _long(folders, ("epoch", *TIMELINE), lambda result: result.get("timeline", []))
+
+
+def _long(
+    folders: Sequence[Path | str],
+    columns: Sequence[str],
+    parts: Callable[[dict[str, Any]], list[list[Any]]],
+) -> "pd.DataFrame":
+    """Return a table with a row for each part of each run; of runs in several folders the first."""
     rows: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
     for folder in folders:
-        for columns, result in Store(Path(folder)).rows():
-            key = columns["id"], columns["algorithm"]
-            if key in rows or not result.get("trace"):
-                continue
-            end = [result["seconds"], result["value"], result["bound"]]
-            moments = [*result["trace"], end]
-            rows[key] = [(*key, number, *each) for number, each in enumerate(moments)]
-    every = [row for moments in rows.values() for row in moments]
-    return optional("pandas").DataFrame(every, columns=TRACE)
+        for told, result in Store(Path(folder)).rows():
+            key = told["id"], told["algorithm"]
+            if key not in rows:
+                rows[key] = [(*key, number, *each) for number, each in enumerate(parts(result))]
+    every = [row for found in rows.values() for row in found]
+    return optional("pandas").DataFrame(every, columns=["id", "algorithm", *columns])
 
 
 def write(table: "pd.DataFrame", folder: Path, name: str = "results") -> None:

@@ -5,15 +5,18 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from placement.generate import generate
 from placement.generate.churn import Epoch, churn
 from placement.heuristics.bins import first_fit
 from placement.problem import Demand, Host, Options, Plan, Problem
-from placement.study import load, run
+from placement.registry import ALGORITHMS
+from placement.study import load, load_timeline, report, run
 from placement.study.replay import replay
 from placement.study.seam import Named, algorithm
+from placement.study.table import TIMELINE
 from tests.placement.study.plug_ins import wandering
 
 OPTIONS = Options()
@@ -100,12 +103,48 @@ def test_replicas_that_move_are_counted_one_by_one() -> None:
     assert row["migrations"] == 2
 
 
-@pytest.mark.parametrize("name", ["first-fit", "greedy-latency"])
+@pytest.mark.parametrize("name", [each.name for each in ALGORITHMS])
 def test_algorithms_of_the_library_are_right_in_every_epoch(name: str) -> None:
-    epochs = churn(Random(3), generate("waxman", 2, utilisation=0.7), epochs=15, failures=0.1)  # noqa: S311
-    row = replay(epochs, algorithm(name, {}, 0), OPTIONS)
-    assert row["status"] == "ok"
+    """All of them: packing, local search, the ladder, repair, partition, the exact one."""
+    instance = generate("waxman", 2, services=16, utilisation=0.5)
+    epochs = churn(Random(3), instance, epochs=5, failures=0.2)  # noqa: S311
+    row = replay(epochs, algorithm(name, {}, 0), Options(gap=0.05, deadline_s=1))
+    assert row["status"] == "ok", row["message"]
     assert row["restarts"] > 0
+    assert len(row["timeline"]) == 5
+
+
+def test_repair_moves_less_than_who_plans_anew() -> None:
+    instance = generate("waxman", 2, services=16, utilisation=0.5)
+    epochs = churn(Random(3), instance, epochs=8, failures=0.1, moves=0.3)  # noqa: S311
+    moved = {
+        name: replay(epochs, algorithm(name, {}, 0), OPTIONS)["migrations"]
+        for name in ("repair", "nearest")
+    }
+    assert moved["repair"] < moved["nearest"]
+
+
+def test_every_epoch_is_kept_with_what_happened_in_it() -> None:
+    row = _replayed(_epochs(("ab", "xyz"), ("ab", "yz"), ("b", "yz")))
+    table = pd.DataFrame(row["timeline"], columns=TIMELINE)
+    assert list(table["migrations"]) == [0, 1, 0]
+    assert list(table["restarts"]) == [0, 0, 2]
+    assert list(table["hosts_on"]) == [2, 1, 1]
+    assert table["migrations"].sum() == row["migrations"]
+    assert row["plan"] == {"y": ("b",), "z": ("b",)}
+
+
+def test_churn_is_drawn_epoch_by_epoch_and_on_the_map(study: Any, tmp_path: Path) -> None:
+    busy = {"generator": "hierarchical", "churn": {"epochs": 4, "moves": 0.5}, "seeds": 2}
+    run(study({"nearest": {}, "repair": {}}, instances={"busy": busy}), tmp_path)
+    page = report(tmp_path).read_text()
+    assert "figures/moves-over-time.svg" in page
+    assert "in the last epoch](figures/placement.svg)" in page
+    timeline, table = load_timeline(tmp_path), load(tmp_path)
+    assert (timeline.groupby("id")["epoch"].max() == 3).all()
+    moved = timeline.groupby("id")["migrations"].sum()
+    assert moved.to_dict() == table.set_index("id")["migrations"].to_dict()
+    assert pd.read_parquet(tmp_path / "timeline.parquet").equals(timeline)
 
 
 def test_a_study_replays_the_same_events_for_every_algorithm(study: Any, tmp_path: Path) -> None:
