@@ -74,6 +74,7 @@ def _found(function: Function, problem: Problem, options: Options) -> Plan:
     """Return the bare plan of an algorithm, or say why there is none."""
     from placement.exact import NoPlan  # noqa: PLC0415 - numpy, only for who solves
 
+    since = perf_counter()
     try:
         return function(problem, options)
     except NoPlan as no:
@@ -81,8 +82,10 @@ def _found(function: Function, problem: Problem, options: Options) -> Plan:
             from placement.clash import infeasible  # noqa: PLC0415 - as above
 
             raise infeasible(problem, options) from no
-        late = f"no plan was found within {options.deadline_s:g} s"
-        raise Infeasible({d.name: late for d in problem.demands}, proven=False) from no
+        late = perf_counter() - since >= options.deadline_s
+        when = f"within {options.deadline_s:g} s" if late else f"by {options.algorithm}"
+        told = {demand.name: f"no plan was found {when}" for demand in problem.demands}
+        raise Infeasible(told, proven=False) from no
 
 
 def _bound(problem: Problem, options: Options) -> float:

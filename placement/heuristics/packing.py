@@ -183,7 +183,9 @@ def fill(packing: Packing, score: Score, order: Iterable[int], *, name: str) -> 
             if not len(pairs):
                 least = demand.replicas if demand.least is None else demand.least
                 if number < least:
-                    reasons[demand.name] = f"{name} found no host: {_why_not(packing, demand)}"
+                    reasons[demand.name] = (
+                        f"{name} found no host: {_why_not(packing, demand, number)}"
+                    )
                 break
             packing.take(best(pairs, score(pairs)))
     settle(packing, reasons, name)
@@ -247,14 +249,17 @@ def _partners_first(packing: Packing, order: list[int]) -> Iterator[int]:
         yield from visit(i)
 
 
-def _why_not(packing: Packing, demand: Demand) -> str:
-    """Return why each host cannot take one more copy of a demand, in words."""
+def _why_not(packing: Packing, demand: Demand, placed: int) -> str:
+    """Return why each host cannot take one more copy of a demand beside those placed, in words."""
     arrays = packing.arrays
     used = {
         host: dict(zip(arrays.resources, row, strict=True))
         for host, row in zip(arrays.hosts, packing.used.tolist(), strict=True)
     }
-    return summary(feasible(arrays.problem, demand, used, packing.plan().hosts).reasons)
+    places = dict(packing.plan().hosts)
+    if not placed:  # what is there of its class is the others'
+        places[demand.name] = ()
+    return summary(feasible(arrays.problem, demand, used, places).reasons)
 
 
 def _ints(values: Iterable[int]) -> Ints:

@@ -223,7 +223,7 @@ def _figures(
     if one_objective(table):  # else values of one instance cannot be compared
         told = "Mean distance from the best plan known, over time"
         yield _shown(folder, "distance-over-time", told, figures.distance_over_time(table, traces))
-        if (traces["bound"] > 0).any():
+        if figures.proving(traces):
             told = "Mean proven gap over time, of algorithms that prove a bound as they go"
             yield _shown(folder, "gap-over-time", told, figures.gap_over_time(table, traces))
         yield _shown(folder, "profile", "Performance profile of the value", figures.profile(table))

@@ -19,13 +19,13 @@ from placement.problem import (
     Problem,
     Traffic,
 )
-from placement.registry import algorithm, names
+from placement.registry import ALGORITHMS, algorithm
 from placement.rules import Spread
 from placement.solving import solve
 
 MakeHost = Callable[..., Host]
 MakeDemand = Callable[..., Demand]
-HEURISTICS = [name for name in names() if name != "exact"]
+HEURISTICS = [e.name for e in ALGORITHMS if e.function.startswith("placement.heuristics.")]
 SEARCHES = ("simulated-annealing", "tabu", "nsga2")
 
 

@@ -194,15 +194,16 @@ def test_distance_over_time_is_the_best_so_far_of_a_family() -> None:
 
 def test_gap_over_time_has_a_step_for_each_moment_of_a_trace() -> None:
     table = _rows(
-        case=["1", "1"],
-        algorithm=["ladder", "greedy"],
-        id=["1", "2"],
-        seconds=[4.0, 2.0],
-        value=[10.0, 12.0],
-        bound=[10.0, 9.0],
+        case=["1", "1", "1"],
+        algorithm=["ladder", "greedy", "annealing"],
+        id=["1", "2", "3"],
+        seconds=[4.0, 2.0, 3.0],
+        value=[10.0, 12.0, 11.0],
+        bound=[10.0, 9.0, 9.0],
     )
+    late = ("3", "annealing", 2.0, 11.0, 0.0), ("3", "annealing", 3.0, 11.0, 9.0)  # LP's bound
     moments = [(0.5, 20.0, 0.0), (1.0, 16.0, 8.0), (3.0, 10.0, 8.0), (4.0, 10.0, 10.0)]
-    traces = _traces(*(("1", "ladder", *each) for each in moments))
+    traces = _traces(*(("1", "ladder", *each) for each in moments), *late)
     (line,) = _drawn(figures.gap_over_time(table, traces)).lines
     assert line.get_label() == "ladder"
     assert list(line.get_xdata()) == [1e-4, 0.5, 1.0, 3.0, 4.0, 4.0]
