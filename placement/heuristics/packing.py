@@ -183,9 +183,8 @@ def fill(packing: Packing, score: Score, order: Iterable[int], *, name: str) -> 
             if not len(pairs):
                 least = demand.replicas if demand.least is None else demand.least
                 if number < least:
-                    reasons[demand.name] = (
-                        f"{name} found no host: {_why_not(packing, demand, number)}"
-                    )
+                    why = _why_not(packing, demand, number)
+                    reasons[demand.name] = f"{name} found no host: {why}"
                 break
             packing.take(best(pairs, score(pairs)))
     settle(packing, reasons, name)
