@@ -1,9 +1,9 @@
 """In which order what is awake goes to where a plan wants it: `placement.migration` in our words.
 
 Each move is make-before-break, so for a while both hosts hold what it takes. The order sees to it
-that no host is ever too full on the way; where moves wait for each other in a cycle, one goes by
-way of a spare host. Nothing is stopped before it runs elsewhere: a move that would need that is
-left, and said to be.
+that no host is ever too full on the way, and that the rules let each host take what comes; where
+moves wait for each other in a cycle, one goes by way of a spare host. Nothing is stopped before it
+runs elsewhere: a move that would need that is left, and said to be.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ def changes_for(
             now[service] = tuple(instance.host for instance in instances)
             then[service] = _wanted(now[service], plan.hosts.get(service, ()))
     moves = migration(
-        _moving(problem, now, held), Plan(then, 0.0), current=Plan(now, 0.0), may_stop=False
+        _moving(problem, now, held), Plan(then, 0.0), current=Plan(now, 0.0), gentle=True
     )
     names = {(instance.service, instance.host): instance.name for instance in awake}
     changes: list[Change] = []

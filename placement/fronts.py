@@ -214,6 +214,7 @@ def exact_front(
     Each point is found in two steps: the least first term within the bound on the second, then the
     least second term with that first one. The bound then falls below it, until there is no plan.
     With `points` the bound rises over a grid instead, where the last plan is always a start.
+    The deadline is for the whole; a quarter of it for each end of the front.
     The front is `proven` if all points were asked for and none ran out of time or gap.
     `progress` is called after each point.
 
@@ -222,12 +223,13 @@ def exact_front(
 
     """
     options = _checked(problem, terms, options)
-    ends = payoff(problem, terms, options)
+    clock = Clock.of(options.deadline_s)
+    ends = payoff(problem, terms, replace(options, deadline_s=options.deadline_s / 4))
     plans = [_judged(problem, plan, terms, "exact") for plan in ends.plans.values()]
     sure = options.gap == 0 and all(plan.gap < PROVEN for plan in ends.plans.values())
     if any(ends.nadir[name] - ends.ideal[name] <= TINY for name in terms):
         return ParetoFront.of(terms, plans, proven=sure)  # one plan is best in both
-    sweep = _Sweep.of(problem, terms, options)
+    sweep = _Sweep.of(problem, terms, replace(options, deadline_s=clock.left()))
     low, high = ends.ideal[terms[1]], ends.nadir[terms[1]]
     found = sweep.rising(low, high, points) if points else sweep.falling(low, high)
     for plan in found:

@@ -8,9 +8,10 @@ copy at the new one is ready; one that is moved ``kill-and-boot`` is down while 
 Where moves wait for each other in a cycle, one that may be killed is killed early; else one goes
 by way of a spare host; and only where there is none, a copy stops for a while. Each says so.
 
-Only capacity is held on the way. Rules hold at both ends, since both are plans; a spare host is one
-that `placement.candidates.feasible` allows. `placement.migration_check` judges every step, without
-this module. `worth` says whether a migration pays.
+Only capacity is held on the way, unless the migration is to be gentle. Rules hold at both ends,
+since both are plans; a spare host is one that `placement.candidates.feasible` allows.
+`placement.migration_check` judges every step, without this module. `worth` says whether a migration
+pays.
 
 F. Hermenier et al., "Entropy: a consolidation manager for clusters", VEE 2009, breaks cycles the
 same way.
@@ -121,14 +122,17 @@ def migration(
     current: Plan | None = None,
     pace: Pace | None = None,
     most_changes: int | None = None,
-    may_stop: bool = True,
+    gentle: bool = False,
 ) -> Migration:
     """Return how to come from one plan to another (from `running` if no current one is given).
 
     With `most_changes`, that many copies change at most: the first ones of the whole migration
     that keep, one after the other, all hosts within capacity and break no rule anew. So a cycle
-    that has no room is left as it is. Without `may_stop` no copy is stopped to end a cycle: what
-    would need that is left, and so is what the wanted plan has no room for.
+    that has no room is left as it is.
+
+    With `gentle`, no copy is stopped to end a cycle, and each goes only to a host that the rules
+    would let take it at that moment, as for `placement.heuristics.greedy_latency.place_one`. What
+    cannot move like that is left, and so is what the wanted plan has no room for.
 
     Raises:
         Malformed: the wanted plan does not fit, or names a demand, host or flavour that is unknown.
@@ -139,16 +143,16 @@ def migration(
     changes = list(_changes(problem, current, wanted))
     for name, plan in (("current", current), ("wanted", wanted)):
         _known(problem, plan, name)
-    if may_stop:
+    if not gentle:
         _fitting(problem, wanted, current)
     most = len(changes) if most_changes is None else most_changes
     chosen = changes
-    batches = _Schedule.of(problem, current, pace, may_stop=may_stop).run(chosen)
+    batches = _Schedule.of(problem, current, pace, gentle=gentle).run(chosen)
     while len(chosen) > most or any(math.isinf(change.done) for change in chosen):
         done = [change for change in chosen if math.isfinite(change.done)]
         done.sort(key=lambda change: change.done)
         chosen = [each.fresh() for each in _few(problem, current, done, most)]
-        batches = _Schedule.of(problem, current, pace, may_stop=may_stop).run(chosen)
+        batches = _Schedule.of(problem, current, pace, gentle=gentle).run(chosen)
     left = Counter(each.demand.name for each in changes)
     left -= Counter(each.demand.name for each in chosen)
     return Migration(tuple(batches), _after(problem, current, chosen), tuple(left))
@@ -371,13 +375,14 @@ class _Schedule:
     room: Mapping[str, Mapping[str, float]]
     load: dict[str, dict[str, float]]
     placed: dict[str, list[str]]  # where copies run, for the search of spare hosts
-    may_stop: bool = True
+    gentle: bool = False
     clock: float = 0.0
     freed: list[tuple[str, Amounts]] = field(default_factory=list)
+    leaving: list[tuple[str, str]] = field(default_factory=list)
     busy: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, problem: Problem, current: Plan, pace: Pace, *, may_stop: bool) -> "_Schedule":
+    def of(cls, problem: Problem, current: Plan, pace: Pace, *, gentle: bool) -> "_Schedule":
         load = _loads(problem, current)
         resources = {k for host in problem.hosts for k in host.capacity}
         resources |= {k for amounts in load.values() for k in amounts}
@@ -392,7 +397,7 @@ class _Schedule:
         placed = {
             demand.name: list(current.hosts.get(demand.name, ())) for demand in problem.demands
         }
-        return cls(problem, pace, room, load, placed, may_stop)
+        return cls(problem, pace, room, load, placed, gentle)
 
     def run(self, changes: list[_Change]) -> list[tuple[Action, ...]]:
         """Return the batches; each change learns when it is done, if it can be."""
@@ -425,7 +430,10 @@ class _Schedule:
         self.clock += max((each.seconds for each in timed), default=0.0)
         for host, amounts in self.freed:
             _add(self.load[host], amounts, -1)
+        for demand, host in self.leaving:
+            self.placed[demand].remove(host)
         self.freed.clear()
+        self.leaving.clear()
         self.busy.clear()
         for number, change in enumerate(started):
             change.done = self.clock
@@ -446,16 +454,23 @@ class _Schedule:
             new = {k: max(0.0, units - old.get(k, 0.0)) for k, units in new.items()}
             full = _need(demand, change.flavour, target)
             old = {k: old.get(k, 0.0) + new.get(k, 0.0) - full.get(k, 0.0) for k in {**old, **full}}
-        if target and not self._fits(target, new):
+        if target and not (self._fits(target, new) and self._allowed(change)):
             return False
         if target:
             _add(self.load[target], new, 1)
             self.placed[demand.name].append(target)
         if source:
             self.freed.append((source, old))
-            self.placed[demand.name].remove(source)
+            self.leaving.append((demand.name, source))
         self.busy.update(touched)
         return True
+
+    def _allowed(self, change: _Change) -> bool:
+        """Return whether the rules let the target take one copy more, if that matters."""
+        if not self.gentle or change.target == change.source:
+            return True
+        ranking = feasible(self.problem, change.demand, self.load, self.placed)
+        return change.target in ranking.hosts
 
     def _fits(self, host: str, amounts: Amounts) -> bool:
         room, load = self.room[host], self.load[host]
@@ -500,16 +515,17 @@ class _Schedule:
     def _unblock(self, pending: list[_Change]) -> Action | None:
         """Return the one action that ends a wait of all for all; None if none may be taken."""
         inside = [change for change in pending if change.source and self._awaited(change, pending)]
-        if not inside and self.may_stop:
+        if not inside and not self.gentle:
             raise Malformed("wanted", "no order of moves fits, and nothing can be stopped")
         inside.sort(key=lambda change: self._preference(change, pending))
         for change in inside:
-            if change.kind == RESTART and self.may_stop:
+            if change.kind == RESTART and not self.gentle:
                 return self._stop(change, "killed early to end a cycle")
         for change in inside:
-            if not change.detoured and (spare := self._spare(change, pending)):
+            detours = change.kind == MIGRATE and not change.detoured
+            if detours and (spare := self._spare(change, pending)):
                 return self._detour(change, spare)
-        if not self.may_stop:
+        if self.gentle:
             return None
         return self._stop(inside[0], "stopped for a while to end a cycle: no spare host has room")
 

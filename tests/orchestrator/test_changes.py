@@ -1,5 +1,7 @@
 """Lists of changes: how they read, and which are refused."""
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
@@ -9,6 +11,7 @@ from orchestrator.moving import changes_for
 from orchestrator.planner import Planner
 from orchestrator.trace import OURS, STAGES, Wake, Wakes
 from placement.problem import CPU, MEMORY, Demand, Host, Plan, Problem
+from placement.rules import Split
 from tests.world import a_host, a_service
 
 BOOT, ANNOUNCE = Boot("web", "b"), Announce("web", "b")
@@ -123,6 +126,15 @@ def test_nothing_is_stopped_before_it_runs_elsewhere() -> None:
     changes = changes_for(plan, awake, problem)
     assert {change.service for change in changes} == {"other"}
     assert set(changes.left) == {"api", "web"}
+
+
+def test_who_must_be_apart_leaves_before_the_other_comes() -> None:
+    """The fleet would refuse `api` at b while `web` is still there."""
+    apart = Split((frozenset({"api"}), frozenset({"web"})))
+    awake = [an_instance("api", "a"), an_instance("web", "b")]
+    plan = Plan({"api": ("b",), "web": ("c",)}, 1.0)
+    changes = changes_for(plan, awake, replace(WIDE, rules=(apart,)))
+    assert [change.service for change in changes] == ["web"] * 4 + ["api"] * 4
 
 
 def test_what_others_hold_is_no_room() -> None:

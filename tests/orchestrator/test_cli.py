@@ -19,11 +19,13 @@ from typer.testing import CliRunner
 
 from dns_boot.query import ask
 from images.bootspec import Image
-from orchestrator import cli, daemon
+from orchestrator import cli, daemon, display
+from orchestrator.changes import Boot, Withdraw
 from orchestrator.cli import Exit, app, unseen
 from orchestrator.daemon import Daemon
 from orchestrator.errors import EdgewakeError, InstallationError, LabError, StoreError
 from orchestrator.hypervisors.memory import MemoryMachine
+from web import wire
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cli.md").read_text()
@@ -260,6 +262,18 @@ def test_a_plan_of_a_file_needs_no_edgewake(run: Callable[..., Result], lab: Pat
     assert re.search(r"web +box", result.stdout), result.output
     assert "found by" in result.stdout
     assert _json(run("plan", str(lab), "--json"))["plan"]["hosts"]["big"] == ["box"]
+
+
+def test_the_steps_of_a_plan_are_numbered_and_what_stays_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    steps = [Boot("web", "c", "by way of c to end a cycle"), Withdraw("web", "ew-t-web-0", "a")]
+    display.print_steps([wire.change(each) for each in steps], ["api"])
+    assert capsys.readouterr().out.splitlines() == [
+        "    1. boot      web on c (by way of c to end a cycle)",
+        "    2. withdraw  ew-t-web-0 on a",
+        "  api stays where it is: no order has room for it beside what runs",
+    ]
 
 
 def test_a_running_edgewake_plans_too(up: Daemon, run: Callable[..., Result], lab: Path) -> None:

@@ -22,7 +22,7 @@ from placement.problem import (
     Plan,
     Problem,
 )
-from placement.rules import Split
+from placement.rules import Beside, Split
 
 MakeHost = Callable[..., Host]
 MakeDemand = Callable[..., Demand]
@@ -73,6 +73,42 @@ def test_without_a_spare_host_one_stops_and_says_so(host: MakeHost, demand: Make
     send_s = 256 * 8.388608 / 1000
     assert moves.down_s == pytest.approx(send_s + 0.040)
     assert wrong_steps(problem, running(problem), moves) == ()
+
+
+@pytest.mark.parametrize("move", [MAKE_BEFORE_BREAK, KILL_AND_BOOT])
+def test_gently_what_would_have_to_stop_is_left(
+    host: MakeHost, demand: MakeDemand, move: str
+) -> None:
+    swap = two_that_swap(host, demand, move)
+    problem = replace(
+        swap,
+        demands=(*swap.demands, demand("z", memory_mib=10, move=move)),
+        current={**swap.current, "z": ("a",)},
+    )
+    wanted = Plan({**SWAPPED.hosts, "z": ("b",)}, 0.0)
+    moves = migration(problem, wanted, gentle=True)
+    assert [action.demand for action in moves.actions] == ["z"]
+    assert set(moves.left) == {"x", "y"}
+    assert moves.reached.hosts == {"x": ("a",), "y": ("b",), "z": ("b",)}
+    assert wrong_steps(problem, running(problem), moves) == ()
+
+
+def test_gently_a_copy_goes_where_the_rules_let_it_at_that_moment(
+    host: MakeHost, demand: MakeDemand
+) -> None:
+    """`x` comes to where `y` still is, from which it must be apart; `z` must follow `y`."""
+    problem = Problem(
+        (host("a"), host("b"), host("c")),
+        (demand("z"), demand("x"), demand("y")),
+        rules=(Split((frozenset({"x"}), frozenset({"y"}))), Beside("z", "y")),
+        current={"x": ("a",), "y": ("b",), "z": ("b",)},
+    )
+    wanted = Plan({"x": ("b",), "y": ("c",), "z": ("c",)}, 0.0)
+    assert len(migration(problem, wanted).batches) == 1
+    moves = migration(problem, wanted, gentle=True)
+    assert kinds(moves)[0] == ["restart y b>c"]
+    assert sorted(action.demand for action in moves.actions) == ["x", "y", "z"]
+    assert moves.left == ()
 
 
 def test_what_may_be_killed_is_killed_before_a_spare_is_used(
@@ -257,6 +293,22 @@ def test_any_two_plans_are_joined_without_a_host_too_full(seed: int, most: int |
         gentle = next(d for d in problem.demands if d.name == action.demand).move
         if gentle == MAKE_BEFORE_BREAK and action.down_s:
             assert action.demand in stopped
+
+
+@settings(max_examples=200)
+@given(seed=st.integers(0, 10**9), most=st.sampled_from([None, 2]))
+def test_gently_no_copy_ever_stops_and_what_is_left_is_named(seed: int, most: int | None) -> None:
+    problem, current, wanted = drawn(seed)
+    moves = migration(problem, wanted, current=current, most_changes=most, gentle=True)
+    note(f"{problem}\n{current}\n{wanted}\n{moves}")
+    assert wrong_steps(problem, current, moves, most_changes=most) == ()
+    assert not any(action.kind == "stop" and action.why for action in moves.actions)
+    for demand in problem.demands:
+        reached, aim = (
+            sorted(zip(plan.hosts[demand.name], plan.flavours[demand.name], strict=True))
+            for plan in (moves.reached, wanted)
+        )
+        assert (reached == aim) or demand.name in moves.left
 
 
 def test_a_host_that_shrank_is_emptied(host: MakeHost, demand: MakeDemand) -> None:
