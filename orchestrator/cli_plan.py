@@ -119,6 +119,8 @@ def _check(
             raise typer.BadParameter("--front does not go with --apply or --algorithm")
     elif points is not None or out is not None:
         raise typer.BadParameter("--points and --out are for --front TERM,TERM")
+    if points is not None and len(terms) != 2:
+        raise typer.BadParameter("--points is for fronts of two terms")
     if out is not None and (len(terms) != 2 or out.suffix not in SUFFIXES):
         many = ", ".join(SUFFIXES)
         raise typer.BadParameter(f"--out draws fronts of two terms, to a file named {many}")

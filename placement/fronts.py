@@ -320,8 +320,9 @@ class _Sweep:
         self.highs.changeColsCost(matrix.columns, number, self.costs[term])
         self.highs.changeObjectiveOffset(self.shift[term])
         self.highs.setOptionValue("presolve", "choose")
-        until = self.highs.getRunTime() + self.clock.left()  # its clock runs on from run to run
-        self.highs.setOptionValue("time_limit", until)
+        # HiGHS limits each run of a MIP, but of an LP all runs together
+        before = 0.0 if matrix.integer.any() else self.highs.getRunTime()
+        self.highs.setOptionValue("time_limit", before + self.clock.left())
         if begin is not None:
             highs.begin(self.highs, begin)
         highs.run(self.highs)

@@ -117,6 +117,10 @@ def _add_plans(api: Blueprint, orchestrator: Orchestrator) -> None:
             abort(HTTPStatus.BAD_REQUEST, "terms must be a list of names")
         if points is not None and (not isinstance(points, int) or not 2 <= points <= MOST_LISTED):
             abort(HTTPStatus.BAD_REQUEST, f"points must be a number from 2 to {MOST_LISTED}")
+        if points is not None and len(terms) != 2:
+            abort(HTTPStatus.BAD_REQUEST, "points are for fronts of two terms")
+        if "algorithm" in body:
+            abort(HTTPStatus.BAD_REQUEST, "a front has no algorithm to choose")
         return wire.front(orchestrator.front(terms, options=_options(body), points=points))
 
 

@@ -335,6 +335,7 @@ def test_a_plan_is_made_as_it_is_asked_for(
         (["--front", "energy_w,latency_ms", "--algorithm", "tabu"], "does not go with"),
         (["--out", "front.svg"], "for --front"),
         (["--points", "4"], "for --front"),
+        (["--front", "energy_w,wake_ms,hosts_on", "--points", "4"], "fronts of two terms"),
         (["--algorithm", "magic"], "no placement algorithm named 'magic'; known: auto"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

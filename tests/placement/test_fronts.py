@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from random import Random
+from time import perf_counter
 
 import pytest
 from hypothesis import given, note, settings
@@ -11,6 +12,7 @@ from placement.check import violations
 from placement.evaluate import evaluate
 from placement.front import ParetoFront, undominated
 from placement.fronts import augmecon, exact_front, front, nsga2_front, payoff, weighted
+from placement.generate import generate
 from placement.problem import Demand, Host, Infeasible, Malformed, Options, Plan, Problem
 from placement.registry import algorithm, missing
 from placement.solving import solve
@@ -48,6 +50,32 @@ def test_the_exact_front_has_every_point(family: str, seed: int) -> None:
     assert found.proven
     assert rounded(found) == wanted
     assert all(violations(problem, plan) == () for plan in found.plans)
+
+
+@pytest.mark.parametrize("points", [None, 6])
+def test_a_front_tells_how_far_it_is(points: int | None) -> None:
+    told: list[tuple[int, float]] = []
+    problem = generate("waxman", 7, nodes=14, services=12, utilisation=0.4).problem
+    terms = ("latency_ms", "energy_w")
+    front(problem, terms, FAST, points=points, progress=lambda *each: told.append(each))
+    assert [found for found, _ in told] == list(range(1, len(told) + 1))
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_deadline_of_a_front_is_for_the_whole(problem_of_minutes: Problem) -> None:
+    since = perf_counter()
+    found = exact_front(problem_of_minutes, ("latency_ms", "energy_w"), Options(deadline_s=4))
+    assert perf_counter() - since < 4 * 4  # loosely: others use this machine
+    assert found.plans
+    assert not found.proven
+
+
+@pytest.fixture
+def problem_of_minutes() -> Problem:
+    """Return what no solver finishes in seconds: all services differ, and hosts are tight."""
+    return generate("waxman", 3, nodes=40, services=60, utilisation=0.6).problem
 
 
 @settings(max_examples=15)
