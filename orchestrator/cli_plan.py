@@ -219,6 +219,6 @@ def _waiting(what: str) -> Iterator[Show]:
         task = bar.add_task(what, total=None)
 
         def show(found: int, share: float) -> None:
-            bar.update(task, total=1.0, completed=share, description=f"{what} {found} points")
+            bar.update(task, total=1.0, completed=share, description=f"{what} {found} found")
 
         yield show
