@@ -234,11 +234,12 @@ def _closed_by_beside(problem: Problem, demand: Demand, placed: Placed) -> dict[
         if not (isinstance(rule, Beside) and rule.must and demand.name in (rule.demand, rule.of)):
             continue
         other = rule.of if rule.demand == demand.name else rule.demand
-        allowed = set(placed.get(other, ()))
+        domain = {host.name: host.domain(rule.domain) for host in problem.hosts}
+        allowed = {domain[host] for host in placed.get(other, ()) if host in domain}
         if demand.name == rule.of:
-            allowed -= mine
+            allowed -= {domain[host] for host in mine if host in domain}
         for host in problem.hosts:
-            if allowed and host.name not in allowed:
+            if allowed and domain[host.name] not in allowed:
                 closed.setdefault(host.name, f"must be together with {other}")
     return closed
 

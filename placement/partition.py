@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from placement.arrays import Arrays, compile_problem, latency_table
-from placement.exact import Clock, NoPlan
+from placement.exact import Clock, NoPlan, exact
 from placement.ladder.climb import Climber
 from placement.ladder.pool import pool
 from placement.ladder.prices import Prices, left_out, priced
@@ -79,6 +79,8 @@ def partitioned(
 
     """
     clock = Clock.of(options.deadline_s)
+    if not problem.hosts:
+        return exact(problem, options)
     arrays = compile_problem(problem, nearest=NEAREST)
     count = max(1, math.ceil(len(problem.hosts) / part_hosts))
     plan = options.start or Plan({}, 0.0)

@@ -358,6 +358,25 @@ def test_identical_demands_are_one_class_and_expand_where_they_run() -> None:
     assert plan.bound == pytest.approx(plan.value)
 
 
+def test_requests_that_may_go_unserved_are_counted_for_each_of_two_identical_demands() -> None:
+    hosts = tuple(Host(name, {"cpu": 1}) for name in "ab")
+    demands = tuple(
+        Demand(
+            name,
+            {"cpu": 1},
+            least=0,
+            rates={"p": 1.0},
+            latency_bound_ms=5.0,
+            bound_for=NEAREST_COPY,
+        )
+        for name in ("one", "two")
+    )
+    problem = Problem(hosts, demands, {"p": {"a": 1.0, "b": 1.0}})
+    plan = solve(problem, Options(weights={"unserved_rps": 1.0, "hosts_on": 0.6}))
+    assert plan.value == pytest.approx(1.2)
+    assert plan.bound == pytest.approx(1.2)
+
+
 def test_copies_of_one_demand_never_share_a_host_in_a_class() -> None:
     hosts = tuple(Host(f"h{i}", {"cpu": 3}) for i in range(4))
     demands = tuple(Demand(f"d{i}", {"cpu": 1}, replicas=3) for i in range(4))

@@ -1,5 +1,6 @@
 """What trying all places cannot tell: whom copies serve when they fill up, and ways of traffic."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -189,6 +190,7 @@ def test_the_judge_finds_wrong_flows() -> None:
         every = tuple(replace(f, u=f.v, v=f.u) for f in every)
     assert "10 Mbit/s planned, 4 there" in wrong(flows=every)
     assert "no flow can be" in wrong(flows=(replace(plan.flows[0], v="moon"),))
+    assert "no flow can be" in wrong(flows=(replace(plan.flows[0], share=math.nan),))
 
 
 def test_a_chain_counts_the_whole_path() -> None:
