@@ -344,5 +344,20 @@ def _bound(simple: Simple, options: Options, answers: list[Answer]) -> float:
             room[number[name]] = [by_resource.get(k, 0.0) for k in arrays.resources]
     prices = Prices(copy / np.maximum(seen, 1), room)
     weights = {name: weight for name, weight in options.weights.items() if weight}
-    rest = left_out(arrays, replace(options, weights=weights), prices, NEAREST)
-    return max(0.0, priced(simple, prices, rest.pull).bound)
+    now = replace(options, weights=weights)
+    bounds = [0.0]
+    for each in (prices, _no_dearer(simple, prices)):
+        rest = left_out(arrays, now, each, NEAREST)
+        bounds.append(priced(simple, each, rest.pull).bound)
+    return max(bounds)
+
+
+def _no_dearer(simple: Simple, prices: Prices) -> Prices:
+    """Return prices of copies that are nowhere above what one costs at its cheapest host.
+
+    The price that a full part gives a copy proves nothing where another part has room for it.
+    """
+    arrays = simple.arrays
+    spare = np.full(arrays.classes, np.inf)
+    np.minimum.at(spare, arrays.pair_class, priced(simple, prices).pair)
+    return Prices(prices.copy + np.minimum(spare, 0.0), prices.room)

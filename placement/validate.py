@@ -100,7 +100,7 @@ def _term(path: str, name: str, known: tuple[str, ...]) -> None:
         raise Malformed(path, f"no such term; known: {', '.join(known)}")
 
 
-def _unique(path: str, names: Iterable[str | tuple[str, str]]) -> None:
+def _unique(path: str, names: Iterable[str | tuple[str, ...]]) -> None:
     for name, count in Counter(names).items():
         if count > 1:
             told = name if isinstance(name, str) else " to ".join(name)
