@@ -101,14 +101,22 @@ class Planner:
         try:
             plan = solve(problem, options or Options())
         except Infeasible as error:
+            found = "exists" if error.proven else "was found"
             raise EdgewakeError(
-                f"no placement of all services exists: {error}",
-                hint="give hosts more capacity, or services fewer replicas or wider constraints",
+                f"no placement of all services {found}: {error}",
+                hint=self._hint(error, unfit),
             ) from error
         except SolverFailed as error:
             raise EdgewakeError(f"the solver gave no placement: {error}") from error
         self.last_plan = plan
         return plan
+
+    def _hint(self, error: Infeasible, unfit: Mapping[str, Mapping[str, str]]) -> str:
+        """Return what to do where no plan exists: about images, where no host can boot one."""
+        hosts = {host.name for host in self.problem.hosts}
+        if hosts and any(hosts <= unfit.get(name, {}).keys() for name in error.reasons):
+            return "see docs/images.md for what each kind of host can boot"
+        return "give hosts more capacity, or services fewer replicas or wider constraints"
 
 
 def problem_of(lab: Lab, topology: Topology) -> Problem:

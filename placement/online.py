@@ -18,7 +18,7 @@ import numpy as np
 
 from placement.amounts import NO_PATH_MS
 from placement.arrays import ROUNDING, latency_table
-from placement.candidates import apart_from
+from placement.candidates import apart_from, may_share
 from placement.classes import Filters, flavours, need
 from placement.heuristics.greedy_latency import NEAR_TIE_MS
 from placement.matrix import Bools, Floats, Ints
@@ -53,6 +53,7 @@ class _Known:
     may: tuple[Bools, ...]  # one per flavour, over hosts
     need: tuple[Floats, ...]  # K, or H x K where hosts differ
     mean: Floats  # ms, over hosts
+    may_share: bool
     apart: tuple[str, ...]
     beside: tuple[_Beside, ...]
     rank: Ints  # place in the last plan, over hosts
@@ -155,7 +156,7 @@ class Online:
             found |= may & (self._free >= amounts).all(axis=1)
         demand = known.demand
         here = self._where.get(demand.name, _NOWHERE)
-        if not demand.share_host:
+        if not known.may_share:
             found[here] = False
         for other in known.apart:
             found[self._where.get(other, _NOWHERE)] = False
@@ -228,7 +229,8 @@ class Online:
             if isinstance(rule, Beside) and rule.must and demand.name in (rule.demand, rule.of)
         )
         apart = tuple(sorted(apart_from(problem, demand.name)))
-        return _Known(demand, tuple(may), tuple(amounts), mean, apart, beside, rank)
+        share = may_share(problem, demand)
+        return _Known(demand, tuple(may), tuple(amounts), mean, share, apart, beside, rank)
 
     def _fit(self, demand: Demand) -> Bools:
         """Return the hosts that rules, labels and latency allow, as `placement.candidates` says."""

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from placement.arrays import Arrays, compile_problem, latency_table
+from placement.check import violations
 from placement.exact import Clock, NoPlan, exact
 from placement.ladder.climb import Climber
 from placement.ladder.pool import pool
@@ -103,7 +104,7 @@ def partitioned(
             if count == 1:
                 break
     whole, simple = _whole(problem, options, plan)
-    bound = _bound(simple, options, prices)
+    bound = 0.0 if simple is None else _bound(simple, options, prices)
     return replace(whole, bound=bound, solver="highs-direct")
 
 
@@ -318,12 +319,17 @@ def _merged(plan: Plan, answers: list[Answer]) -> Plan:
     return Plan(hosts, 0.0, flavours=flavours)
 
 
-def _whole(problem: Problem, options: Options, plan: Plan) -> tuple[Plan, Simple]:
-    """Return the whole plan; copies that no part had room for are placed where there is some."""
+def _whole(problem: Problem, options: Options, plan: Plan) -> tuple[Plan, Simple | None]:
+    """Return the whole plan; copies that no part had room for are placed where there is some.
+
+    A model that is not simple has only what its parts found, and no prices.
+    """
     extra = frozenset((name, host) for name, hosts in plan.hosts.items() for host in hosts)
     climber = Climber(problem, replace(options, start=plan, nearest=NEAREST), extra=extra)
     if climber.simple is None:
-        raise NoPlan(proven=False)
+        if violations(problem, plan):
+            raise NoPlan(proven=False)
+        return plan, None
     step = next(climber.boards(("bind",)), None)
     if step is None:
         raise NoPlan(proven=False)
@@ -346,9 +352,9 @@ def _bound(simple: Simple, options: Options, answers: list[Answer]) -> float:
     weights = {name: weight for name, weight in options.weights.items() if weight}
     now = replace(options, weights=weights)
     bounds = [0.0]
-    for each in (prices, _no_dearer(simple, prices)):
-        rest = left_out(arrays, now, each, NEAREST)
-        bounds.append(priced(simple, each, rest.pull).bound)
+    for some in (prices, _no_dearer(simple, prices)):
+        rest = left_out(arrays, now, some, NEAREST)
+        bounds.append(priced(simple, some, rest.pull).bound)
     return max(bounds)
 
 

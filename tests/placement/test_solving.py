@@ -8,6 +8,7 @@ import pytest
 
 from placement import rules
 from placement.explain import explain
+from placement.online import Online
 from placement.problem import (
     Demand,
     Host,
@@ -66,6 +67,20 @@ def test_spread_is_minded_on_hosts_and_refused_on_sites(problem: Problem) -> Non
         refuse(
             algorithm("first-fit"), replace(problem, rules=(rules.Spread(both, "site"),)), Options()
         )
+
+
+@pytest.mark.parametrize("name", ["greedy-latency", "first-fit", "tabu"])
+def test_spread_parts_copies_that_may_share_a_host(problem: Problem, name: str) -> None:
+    web = replace(problem.demands[0], resources={"cpu": 1}, replicas=2, share_host=True)
+    rule = rules.Spread(frozenset({"web"}))
+    db = replace(problem.demands[1], resources={"cpu": 1})
+    apart = replace(problem, demands=(web, db), rules=(rule,))
+    assert set(solve(apart, Options(algorithm=name)).hosts["web"]) == {"near", "far"}
+    alone = replace(apart, hosts=problem.hosts[:1])
+    with pytest.raises(Infeasible, match="web: 2 hosts wanted, 1 can take it"):
+        solve(alone, Options(algorithm=name))
+    online = Online(replace(apart, current={"web": ("near",)}))
+    assert online.rank("web") == ("far",)
 
 
 def test_the_exact_algorithm_ignores_nothing() -> None:
@@ -187,7 +202,7 @@ def test_a_demand_that_fits_nowhere_says_why_for_each_host(
     with pytest.raises(Infeasible) as caught:
         solve(problem)
     assert caught.value.reasons == {
-        "web": "1 host(s) wanted, none can take it: a: needs 2 CPU, 1 free; b: no"
+        "web": "1 host wanted, none can take it: a: needs 2 CPU, 1 free; b: no"
     }
 
 
