@@ -193,6 +193,13 @@ def test_the_judge_finds_wrong_flows() -> None:
     assert "no flow can be" in wrong(flows=(replace(plan.flows[0], share=math.nan),))
 
 
+@pytest.mark.parametrize("name", ["exact", "ladder", "auto"])
+def test_without_links_traffic_takes_no_time_and_no_way(name: str) -> None:
+    problem = replace(flow_problem(4.0, 1.0), links=())
+    plan = solve(problem, Options(algorithm=name, weights={"network_mbps": 1.0}))
+    assert (plan.value, plan.flows) == (10.0, ())
+
+
 def test_a_chain_counts_the_whole_path() -> None:
     hosts = tuple(Host(f"h{i}", {"cpu": 1}, site=f"s{i}") for i in range(3))
     demands = tuple(Demand(name, {"cpu": 1}) for name in ("fw", "web"))
