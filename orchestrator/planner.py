@@ -126,7 +126,7 @@ class Planner:
         the options make no sense, and when the independent judge finds the plan wrong (which would
         be a defect of ours).
         """
-        with _in_our_words():
+        with _in_our_words(question):
             plan = solve(question, options)
         self.last_plan = plan
         return plan
@@ -148,7 +148,7 @@ class Planner:
         from placement.fronts import front  # noqa: PLC0415 - numpy, only for who asks
 
         since = perf_counter()
-        with _in_our_words():
+        with _in_our_words(question):
             found = front(question, terms, options, points=points, progress=progress)
         return Front(
             terms=found.terms,
@@ -161,7 +161,7 @@ class Planner:
 
 
 @contextmanager
-def _in_our_words() -> Iterator[None]:
+def _in_our_words(question: Problem) -> Iterator[None]:
     """Turn the library's errors into ours."""
     try:
         yield
@@ -169,12 +169,20 @@ def _in_our_words() -> Iterator[None]:
         none = "exists" if error.proven else "was found"
         raise EdgewakeError(
             f"no placement of all services {none}: {error}",
-            hint="give hosts more capacity, or services fewer replicas or wider constraints",
+            hint=_hint(error, question),
         ) from error
     except Malformed as error:
         raise EdgewakeError(f"this cannot be planned: {error}") from error
     except SolverFailed as error:
         raise EdgewakeError(f"the solver gave no placement: {error}") from error
+
+
+def _hint(error: Infeasible, question: Problem) -> str:
+    """Return what to do where no plan exists: about images, where no host can boot one."""
+    hosts = {host.name for host in question.hosts}
+    if hosts and any(hosts <= question.unfit.get(name, {}).keys() for name in error.reasons):
+        return "see docs/images.md for what each kind of host can boot"
+    return "give hosts more capacity, or services fewer replicas or wider constraints"
 
 
 def problem_of(lab: Lab, topology: Topology) -> Problem:

@@ -11,7 +11,17 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import chain
 
 from placement.classes import flavours, need
-from placement.problem import EVERY_COPY, MEMORY, Amounts, Demand, Flavour, Host, Problem, Ranking
+from placement.problem import (
+    EVERY_COPY,
+    HOST,
+    MEMORY,
+    Amounts,
+    Demand,
+    Flavour,
+    Host,
+    Problem,
+    Ranking,
+)
 from placement.rules import Ban, Beside, Fence, Quarantine, Split, Spread
 
 SHOWN_REASONS = 5  # how many hosts an error spells out
@@ -77,13 +87,13 @@ def hopeless(problem: Problem) -> dict[str, str]:
         if demand.name in refusable or not least:
             continue
         found = candidates(problem, demand)
-        if not found.hosts or (len(found.hosts) < least and not demand.share_host):
+        if not found.hosts or (len(found.hosts) < least and not may_share(problem, demand)):
+            hosts = "1 host" if least == 1 else f"{least} hosts"
             count = len(found.hosts) or "none"
-            reasons[demand.name] = f"{least} host(s) wanted, {count} can take it: " + summary(
-                found.reasons
-            )
+            why = summary(found.reasons)
+            reasons[demand.name] = f"{hosts} wanted, {count} can take it: {why}"
     for rule in problem.rules:
-        if isinstance(rule, Beside) and rule.must and rule.domain == "host":
+        if isinstance(rule, Beside) and rule.must and rule.domain == HOST:
             mine = next(d for d in problem.demands if d.name == rule.demand)
             alone = mine.least is None and not mine.share_host and mine.name not in refusable
             if alone and replicas[rule.of] < mine.replicas:
@@ -205,10 +215,21 @@ def _bonds(problem: Problem, demand: Demand, placed: Placed) -> dict[str, str]:
     closed = _closed_by_beside(problem, demand, placed)
     for other in sorted(apart_from(problem, demand.name)):
         closed.update(dict.fromkeys(placed.get(other, ()), f"must be apart from {other}"))
-    if not demand.share_host:
+    if not may_share(problem, demand):
         here = placed.get(demand.name, ())
         closed.update(dict.fromkeys(here, "a copy of it runs there already"))
     return closed
+
+
+def may_share(problem: Problem, demand: Demand) -> bool:
+    """Return whether copies of a demand may share a host, must-rules `Spread` considered."""
+    return demand.share_host and not any(
+        isinstance(rule, Spread)
+        and rule.must
+        and rule.domain == HOST
+        and demand.name in rule.demands
+        for rule in problem.rules
+    )
 
 
 def apart_from(problem: Problem, demand: str) -> frozenset[str]:
@@ -217,9 +238,9 @@ def apart_from(problem: Problem, demand: str) -> frozenset[str]:
     for rule in problem.rules:
         if not rule.must:
             continue
-        if isinstance(rule, Spread) and demand in rule.demands and rule.domain == "host":
+        if isinstance(rule, Spread) and demand in rule.demands and rule.domain == HOST:
             others |= rule.demands
-        if isinstance(rule, Split) and rule.domain == "host":
+        if isinstance(rule, Split) and rule.domain == HOST:
             mine = [each for each in rule.sets if demand in each]
             if mine:
                 others |= frozenset().union(*(each for each in rule.sets if each not in mine))
@@ -234,11 +255,12 @@ def _closed_by_beside(problem: Problem, demand: Demand, placed: Placed) -> dict[
         if not (isinstance(rule, Beside) and rule.must and demand.name in (rule.demand, rule.of)):
             continue
         other = rule.of if rule.demand == demand.name else rule.demand
-        allowed = set(placed.get(other, ()))
+        domain = {host.name: host.domain(rule.domain) for host in problem.hosts}
+        allowed = {domain[host] for host in placed.get(other, ()) if host in domain}
         if demand.name == rule.of:
-            allowed -= mine
+            allowed -= {domain[host] for host in mine if host in domain}
         for host in problem.hosts:
-            if allowed and host.name not in allowed:
+            if allowed and domain[host.name] not in allowed:
                 closed.setdefault(host.name, f"must be together with {other}")
     return closed
 

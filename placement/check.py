@@ -9,9 +9,10 @@ applies a plan.
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from placement.amounts import TOLERANCE, State, amount, copies, needs
-from placement.evaluate import path_length, refused, traffic_of
+from placement.evaluate import path_lengths, refused, traffic_of
 from placement.problem import (
     EVERY_COPY,
     MAKE_BEFORE_BREAK,
@@ -57,6 +58,8 @@ def _names(problem: Problem, plan: Plan) -> Iterator[str]:
         if name not in demands:
             yield f"{name}: nobody demanded it"
         yield from (f"{name}: there is no host {host}" for host in chosen if host not in hosts)
+    for said in (plan.flavours, plan.served):
+        yield from (f"{name}: nobody demanded it" for name in said if name not in demands)
     refusable = {each.name for each in problem.slices if each.revenue is not None}
     yield from (f"{name}: no such slice to admit" for name in sorted(plan.admitted - refusable))
 
@@ -153,12 +156,12 @@ def _shared(
         shares = said.get(population, {})
         for host, share in shares.items():
             busy[host] += rate * share  # type: ignore[assignment]
-            if share < -SHARES or not state.counts[demand.name][host]:
+            if not share >= -SHARES or not state.counts[demand.name][host]:
                 yield f"{demand.name}: {population} cannot be served at {host}"
             elif _too_far(state, demand, population, host, share):
                 yield f"{demand.name}: {population} is served at {host}, which is too far"
         total = sum(shares.values())
-        if total > 1 + SHARES or (hard and total < 1 - SHARES):
+        if not total <= 1 + SHARES or (hard and total < 1 - SHARES):
             yield f"{demand.name}: {total:.6g} of the requests of {population} are served"
     for host, used in busy.items():
         there = state.counts[demand.name][host] * (demand.copy_rps or math.inf)
@@ -237,7 +240,7 @@ def _flows(state: State) -> Iterator[str]:
     balance: dict[tuple[str, str], Counter[str]] = {}
     for flow in state.plan.flows:
         ends = (flow.source, flow.target)
-        if ends not in mbps or frozenset((flow.u, flow.v)) not in joined or flow.share < 0:
+        if ends not in mbps or frozenset((flow.u, flow.v)) not in joined or not flow.share >= 0:
             yield f"{flow.source} to {flow.target}: no flow can be from {flow.u} to {flow.v}"
             continue
         used[flow.u, flow.v] += mbps[ends] * flow.share  # type: ignore[assignment]
@@ -264,6 +267,7 @@ def _unbalanced(state: State, ends: tuple[str, str], balance: Counter[str] | Non
         for site, n in state.per_domain([name], SITE).items():
             net[site] += sign * n / count  # type: ignore[assignment]
     if balance is None:
+        yield from _no_way(state, ends, net)
         limited = any(link.capacity_mbps is not None for link in state.problem.links)
         if limited and any(abs(n) > SHARES for n in net.values()):
             yield f"{source} to {target}: the plan says not which links the traffic takes"
@@ -273,24 +277,37 @@ def _unbalanced(state: State, ends: tuple[str, str], balance: Counter[str] | Non
             yield f"{source} to {target}: traffic comes from nowhere or ends at {node}"
 
 
+def _no_way(state: State, ends: tuple[str, str], net: Counter[str]) -> Iterator[str]:
+    """Say where more leaves sites that are joined by links than arrives there."""
+    if not state.problem.links:
+        return
+    import networkx as nx  # noqa: PLC0415 - seldom used, and a wake should not wait for it
+
+    graph: Any = nx.Graph((link.a, link.b) for link in state.problem.links)
+    graph.add_nodes_from(net)
+    for part in nx.connected_components(graph):
+        if sum(net[node] for node in part) > SHARES:
+            yield f"{ends[0]} to {ends[1]}: no links lead there from {', '.join(sorted(part))}"
+
+
 def _paths(state: State) -> Iterator[str]:
     """Say which pairs and chains are too slow."""
+    length = path_lengths(state, "latency_ms")
     for each in state.problem.traffic:
         if each.latency_bound_ms is None:
             continue
         if state.placed(each.source) and state.placed(each.target):
-            ms = path_length(state, each.source, each.target, "latency_ms")
+            ms = length(each.source, each.target)
             if ms > each.latency_bound_ms * (1 + SHARES) + TOLERANCE:
                 yield f"{each.source} to {each.target}: {ms:g} ms, bound {each.latency_bound_ms:g}"
     for chain in state.problem.chains:
         if chain.latency_bound_ms is None or not all(map(state.placed, chain.demands)):
             continue
         ms = sum(
-            path_length(state, chain.demands[i], chain.demands[i + 1], "latency_ms")
-            for i in range(len(chain.demands) - 1)
+            length(chain.demands[i], chain.demands[i + 1]) for i in range(len(chain.demands) - 1)
         )
         if chain.population and chain.demands:
-            (host,) = state.counts[chain.demands[0]]
-            ms += state.far(chain.population, host)
+            first = state.counts[chain.demands[0]]
+            ms += max(state.far(chain.population, host) for host in first)
         if ms > chain.latency_bound_ms * (1 + SHARES) + TOLERANCE:
             yield f"chain {chain.name}: {ms:g} ms, bound {chain.latency_bound_ms:g}"

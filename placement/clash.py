@@ -6,7 +6,7 @@ clash, and without any of them would not. Both are bounded in time; what is not 
 not reported.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from placement.candidates import candidates, hopeless, summary
@@ -15,25 +15,30 @@ from placement.exact import Clock, NoPlan, exact
 from placement.problem import (
     KILL_AND_BOOT,
     MAKE_BEFORE_BREAK,
+    SITE,
     Demand,
+    Host,
     Infeasible,
+    Link,
     Options,
     Problem,
 )
-from placement.rules import told
+from placement.rules import Preserve, told
 
 SECONDS = 10.0  # for each of the two searches, and never more than the options allow
-PLENTY = 1e9  # of any resource
+PLENTY = 1000.0  # times all that is demanded: enough beside any share that a slice keeps
+FAR_MS = 1e6  # longer than any bound on the latency of traffic
 
 Relax = Callable[[Problem], Problem]
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A part of a problem that can be taken away, and how."""
+    """A part of a problem that can be taken away, and how; or the limit on a term."""
 
     name: str
     relax: Relax
+    limit: str = ""
 
 
 class _Late(Exception):  # noqa: N818
@@ -46,12 +51,12 @@ def infeasible(problem: Problem, options: Options) -> Infeasible:
     reasons = hopeless(problem)
     if not reasons:
         reasons = _left_over(problem, replace(options, deadline_s=seconds))
-    if options.limits:
-        return Infeasible(reasons or {"limits": "cannot hold together"})
     try:
-        clash = _explained(problem, Clock.of(seconds))
+        clash = _explained(problem, options.limits, Clock.of(seconds))
     except _Late:
         clash = ()
+    if not reasons and not clash and options.limits:
+        reasons = {"limits": "cannot hold together"}
     if not reasons and not clash:
         reasons = {demand.name: "proven to have no plan" for demand in problem.demands}
     return Infeasible(reasons, clash)
@@ -109,10 +114,14 @@ def _fewest(problem: Problem, demand: Demand, resource: str) -> float:
 # --- a small set --------------------------------------------------------------------------------
 
 
-def _explained(problem: Problem, clock: Clock) -> tuple[str, ...]:
-    search = _Search(problem, _constraints(problem), clock)
+def _explained(problem: Problem, limits: Mapping[str, float], clock: Clock) -> tuple[str, ...]:
+    bounds = [
+        Constraint(f"{term} of {most:g} at most", lambda p: p, term)
+        for term, most in limits.items()
+    ]
+    search = _Search(problem, limits, [*_constraints(problem), *bounds], clock)
     if not search.clash(search.every) or search.clash([]):
-        return ()  # what clashes are limits of the options, or no constraints of this list
+        return ()  # what clashes is no constraint of this list
     found = _quick(search, [], search.every, added=False)
     return tuple(each.name for each in search.every if each in found)
 
@@ -136,6 +145,7 @@ class _Search:
     """A problem, all its constraints, and when to stop looking."""
 
     problem: Problem
+    limits: Mapping[str, float]
     every: list[Constraint]
     clock: Clock
 
@@ -147,8 +157,9 @@ class _Search:
         for each in self.every:
             if each not in kept:
                 problem = each.relax(problem)
+        limits = {each.limit: self.limits[each.limit] for each in kept if each.limit}
         try:
-            exact(problem, Options(weights={}, deadline_s=self.clock.left()))
+            exact(problem, Options(weights={}, limits=limits, deadline_s=self.clock.left()))
         except NoPlan as no:
             if not no.proven:
                 raise _Late from no
@@ -158,13 +169,14 @@ class _Search:
 
 def _constraints(problem: Problem) -> list[Constraint]:
     """Return what can be taken away from a problem, in the order it is told in."""
-    resources = sorted({name for host in problem.hosts for name in host.capacity})
+    resources = sorted(_enough(problem))
     unfit = Constraint("hosts that are unfit", lambda p: replace(p, unfit={}))
     return [
         *(each for demand in problem.demands for each in _demand_constraints(demand)),
         *(Constraint(told(rule), _without_rule(rule)) for rule in problem.rules if rule.must),
         *(Constraint(f"{name} of the hosts", _plenty(name)) for name in resources),
         *([unfit] if any(problem.unfit.values()) else []),
+        *([] if problem.joined() else [Constraint("links that lead not everywhere", _joined)]),
         *(
             Constraint(f"capacity of link {link.a} to {link.b}", _wide_link(i))
             for i, link in enumerate(problem.links)
@@ -220,10 +232,47 @@ def _without_rule(rule: object) -> Relax:
     return lambda p: replace(p, rules=tuple(each for each in p.rules if each is not rule))
 
 
+def _enough(problem: Problem) -> dict[str, float]:
+    """Return how much of each resource is enough, wherever all copies run."""
+    enough: dict[str, float] = {}
+    for demand in problem.demands:
+        known = flavours(demand)
+        needs = [demand.resources, *(flavour.resources for flavour in known)]
+        needs += [at for flavour in known for at in flavour.resources_at.values()]
+        for amounts in needs:
+            for name, units in amounts.items():
+                enough[name] = enough.get(name, 0.0) + PLENTY * units * max(1, demand.replicas)
+    for rule in problem.rules:
+        if isinstance(rule, Preserve):
+            more = PLENTY * rule.amount * sum(demand.replicas for demand in problem.demands)
+            enough[rule.resource] = enough.get(rule.resource, 0.0) + more
+    return enough
+
+
 def _plenty(name: str) -> Relax:
-    return lambda p: replace(
-        p, hosts=tuple(replace(h, capacity={**h.capacity, name: PLENTY}) for h in p.hosts)
-    )
+    def relax(problem: Problem) -> Problem:
+        enough = _enough(problem)[name]
+
+        def one(host: Host) -> Host:
+            room = max(host.room(name), enough)
+            return replace(
+                host,
+                capacity={**host.capacity, name: room},
+                overcommit={**host.overcommit, name: 1.0},
+            )
+
+        return replace(problem, hosts=tuple(one(host) for host in problem.hosts))
+
+    return relax
+
+
+def _joined(problem: Problem) -> Problem:
+    """Return a problem whose sites are all joined, by links that are very long."""
+    sites = list(dict.fromkeys(host.domain(SITE) for host in problem.hosts))
+    known = {frozenset((link.a, link.b)) for link in problem.links}
+    new = [site for site in sites[1:] if frozenset((sites[0], site)) not in known]
+    more = tuple(Link(sites[0], site, latency_ms=FAR_MS) for site in new)
+    return replace(problem, links=(*problem.links, *more))
 
 
 def _wide_link(i: int) -> Relax:

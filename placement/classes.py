@@ -8,7 +8,7 @@ shared among several copies, since it matters which copies belong together.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from placement.problem import Demand, Flavour, Problem
+from placement.problem import EVERY_COPY, Demand, Flavour, Problem
 from placement.rules import Ban, Fence, demands_of
 
 
@@ -83,7 +83,10 @@ def _named(problem: Problem) -> frozenset[str]:
 def _mergeable(problem: Problem, demand: Demand) -> bool:
     now = problem.current.get(demand.name, ())
     if demand.replicas == 1:
-        return len(now) <= 1 and demand.copy_rps is None
+        sure = (
+            demand.least is None or demand.bound_for == EVERY_COPY or not any(demand.rates.values())
+        )
+        return len(now) <= 1 and demand.copy_rps is None and sure
     return not now and not demand.one_flavour and not any(demand.rates.values())
 
 

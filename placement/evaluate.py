@@ -6,7 +6,7 @@ two.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from placement.amounts import State, amount, copies, moved
@@ -166,26 +166,38 @@ def traffic_of(problem: Problem) -> dict[tuple[str, str], float]:
 
 
 def _network(state: State) -> float:
+    length = path_lengths(state, "cost")
     return sum(
-        mbps * path_length(state, *ends, "cost")
+        mbps * length(*ends)
         for ends, mbps in traffic_of(state.problem).items()
         if mbps and all(state.placed(name) for name in ends)
     )
 
 
-def path_length(state: State, source: str, target: str, weight: str) -> float:
-    """Return the mean length of the way from one demand to another, by cost or by latency_ms.
+def path_lengths(state: State, weight: str) -> Callable[[str, str], float]:
+    """Return what gives the mean length of the way from one demand to another.
 
-    Over the links that the plan says; else over the shortest ways, with the copies at both ends
-    paired as well as can be. Infinite if there is no way.
+    By cost or by latency_ms. Over the links that the plan says; else over the shortest ways, with
+    the copies at both ends paired as well as can be. Infinite if there is no way.
     """
     links = {frozenset((link.a, link.b)): link for link in state.problem.links}
-    said = [f for f in state.plan.flows if (f.source, f.target) == (source, target)]
-    if said:
-        known = [(f.share, links.get(frozenset((f.u, f.v)))) for f in said]
-        return sum(share * float(getattr(link, weight)) for share, link in known if link)
-    ends = [state.per_domain([name], SITE) for name in (source, target)]
-    return _transport(ends[0], ends[1], _site_distances(state.problem, weight))
+    said: dict[tuple[str, str], float] = {}
+    for flow in state.plan.flows:
+        link = links.get(frozenset((flow.u, flow.v)))
+        each = flow.share * float(getattr(link, weight)) if link else 0.0
+        ends = (flow.source, flow.target)
+        said[ends] = said.get(ends, 0.0) + each
+    distances: dict[tuple[str, str], float] = {}
+
+    def length(source: str, target: str) -> float:
+        if (source, target) in said:
+            return said[source, target]
+        if not distances:
+            distances.update(_site_distances(state.problem, weight))
+        here, there = (state.per_domain([name], SITE) for name in (source, target))
+        return _transport(here, there, distances)
+
+    return length
 
 
 def _site_distances(problem: Problem, weight: str) -> dict[tuple[str, str], float]:

@@ -109,7 +109,8 @@ def _served(model: Model, x: Floats, counts: Ints) -> dict[str, dict[str, dict[s
 def _flows(model: Model, x: Floats) -> tuple[Flow, ...]:
     """Return the flows where they matter; elsewhere traffic takes the shortest ways anyway."""
     some = model.flows
-    if some is None or not network.required(model.arrays.problem):
+    problem = model.arrays.problem
+    if some is None or not problem.links or not network.required(problem):
         return ()
     return tuple(
         Flow(*some.traffic[t], *some.arcs[e], min(1.0, float(x[column])))

@@ -11,14 +11,14 @@ programming problems", Applied Mathematics and Computation 213(2), 2009.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from placement.arrays import compile_problem
+from placement.arrays import compile_problem, worst_cap
 from placement.assemble import Assembled, assemble
 from placement.check import violations
 from placement.evaluate import UNITS
@@ -94,6 +94,7 @@ def weighted(problem: Problem, shares: Mapping[str, float], options: Options | N
         Infeasible, Malformed, SolverFailed: as `placement.solve` does.
 
     """
+    _summed(shares)
     options = _checked(problem, tuple(shares), options)
     weights = payoff(problem, tuple(shares), options).weights(shares)
     return solve(problem, replace(options, weights=weights, order=()))
@@ -112,6 +113,7 @@ def augmecon(
         Infeasible, Malformed, SolverFailed: as `placement.solve` does.
 
     """
+    _summed(terms)
     options = _checked(problem, terms, options)
     table = payoff(problem, terms, options)
     first, *rest = terms
@@ -214,6 +216,7 @@ def exact_front(
     Each point is found in two steps: the least first term within the bound on the second, then the
     least second term with that first one. The bound then falls below it, until there is no plan.
     With `points` the bound rises over a grid instead, where the last plan is always a start.
+    The worst latency, which has few values, is bounded below each of them in turn.
     The deadline is for the whole; a quarter of it for each end of the front.
     The front is `proven` if all points were asked for and none ran out of time or gap.
     `progress` is called after each point.
@@ -224,8 +227,11 @@ def exact_front(
     """
     options = _checked(problem, terms, options)
     clock = Clock.of(options.deadline_s)
+    if WORST in terms:
+        return _front_of_worst(problem, terms, options, progress)
     ends = payoff(problem, terms, replace(options, deadline_s=options.deadline_s / 4))
-    plans = [_judged(problem, plan, terms, "exact") for plan in ends.plans.values()]
+    least = ends.plans[terms[0]].bound
+    plans = [_judged(problem, plan, terms, "exact", least) for plan in ends.plans.values()]
     sure = options.gap == 0 and all(plan.gap < PROVEN for plan in ends.plans.values())
     if any(ends.nadir[name] - ends.ideal[name] <= TINY for name in terms):
         return ParetoFront.of(terms, plans, proven=sure)  # one plan is best in both
@@ -233,11 +239,40 @@ def exact_front(
     low, high = ends.ideal[terms[1]], ends.nadir[terms[1]]
     found = sweep.rising(low, high, points) if points else sweep.falling(low, high)
     for plan in found:
-        plans.append(_judged(problem, plan, terms, "exact"))
+        plans.append(_judged(problem, plan, terms, "exact", least))
         if progress is not None:
             there = (plans[-1].terms[terms[1]] - low) / (high - low)
             progress(len(plans) - 2, min(1.0, max(0.0, there if points else 1.0 - there)))
     return ParetoFront.of(terms, plans, proven=sure and points is None and not sweep.late)
+
+
+def _front_of_worst(
+    problem: Problem, terms: tuple[str, str], options: Options, progress: Progress | None
+) -> ParetoFront:
+    """Return the front of the worst latency and another term: less of the one in each step."""
+    clock = Clock.of(options.deadline_s)
+    (other,) = set(terms) - {WORST}
+    plans: list[Plan] = []
+    sure, limits = options.gap == 0, dict(options.limits)
+    while not plans or plans[-1].terms[WORST] > TINY:
+        if plans:
+            limits[WORST] = plans[-1].terms[WORST] - TINY
+        now = replace(options, weights={}, order=(other, WORST), limits=limits)
+        try:
+            plans.append(solve(problem, replace(now, deadline_s=clock.left())))
+        except Infeasible as error:
+            if not plans:
+                raise
+            sure = sure and error.proven
+            break
+        sure = sure and plans[-1].gap < PROVEN
+        if progress is not None:
+            progress(len(plans), 1.0 - plans[-1].terms[WORST] / max(plans[0].terms[WORST], TINY))
+    least = plans[0].bound
+    if terms[0] == WORST:
+        least = plans[-1].terms[WORST] if sure else 0.0
+    found = [_judged(problem, plan, terms, "exact", least) for plan in plans]
+    return ParetoFront.of(terms, found, proven=sure)
 
 
 @dataclass(slots=True, eq=False)
@@ -258,7 +293,7 @@ class _Sweep:
     @classmethod
     def of(cls, problem: Problem, terms: tuple[str, str], options: Options) -> "_Sweep":
         loose = {**dict.fromkeys(terms, UNLIMITED), **options.limits}
-        arrays = compile_problem(problem)
+        arrays = compile_problem(problem, worst_ms=worst_cap(options.limits))
         assembled = assemble(arrays, options, weights={terms[0]: 1.0, terms[1]: 1.0}, limits=loose)
         matrix = assembled.matrix
         first = {block.family: block.first for block in matrix.row_blocks}
@@ -342,13 +377,21 @@ def _checked(problem: Problem, terms: Sequence[str], options: Options | None) ->
     if not terms or len(set(terms)) < len(terms):
         raise Malformed("terms", "at least one term is needed, each once")
     check_options(replace(options, order=tuple(terms)), UNITS)
-    if len(terms) > 1 and WORST in terms[1:]:
-        raise Malformed("terms", f"{WORST} can only come first")
     return options
 
 
-def _judged(problem: Problem, plan: Plan, terms: Sequence[str], algorithm: str) -> Plan:
-    """Return a plan with its terms, valued by the first one; `SolverFailed` if it is wrong."""
+def _summed(terms: Collection[str]) -> None:
+    if WORST in terms:
+        raise Malformed("terms", f"{WORST} cannot be summed; use exact_front or nsga2_front")
+
+
+def _judged(
+    problem: Problem, plan: Plan, terms: Sequence[str], algorithm: str, least: float = 0.0
+) -> Plan:
+    """Return a plan with its terms, valued by the first one, of which `least` is a bound.
+
+    `SolverFailed` if it is wrong.
+    """
     if wrong := violations(problem, plan):
         raise SolverFailed(f"{algorithm} gave a wrong plan: {'; '.join(wrong)}")
-    return judged(problem, plan, {terms[0]: 1.0}, bound=plan.bound, algorithm=algorithm)
+    return judged(problem, plan, {terms[0]: 1.0}, bound=least, algorithm=algorithm)

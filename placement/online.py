@@ -7,8 +7,8 @@ needs no numpy and takes what runs anew with every question, which is what the o
 wants: it must stay small, a lab has a few hundred hosts at most, and it knows what runs only when
 it asks its hypervisors. This one is for simulations, for large clouds, and for who keeps state.
 
-Of the rules, must-rules of the kinds `ban`, `fence` and `quarantine` are kept, and on hosts
-`spread`, `split` and `beside`.
+Of the rules, must-rules of the kinds `ban`, `fence`, `quarantine` and `beside` are kept, and on
+hosts `spread` and `split`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,11 +18,11 @@ import numpy as np
 
 from placement.amounts import NO_PATH_MS
 from placement.arrays import ROUNDING, latency_table
-from placement.candidates import apart_from
+from placement.candidates import apart_from, may_share
 from placement.classes import Filters, flavours, need
 from placement.heuristics.greedy_latency import NEAR_TIE_MS
 from placement.matrix import Bools, Floats, Ints
-from placement.problem import CPU, EVERY_COPY, HOST, MEMORY, Demand, Malformed, Plan, Problem
+from placement.problem import CPU, EVERY_COPY, MEMORY, Demand, Malformed, Plan, Problem
 from placement.rules import Beside, Quarantine
 
 Keys = Bools | Ints | Floats  # one value per host
@@ -37,6 +37,15 @@ class Spot:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Beside:
+    """Another demand that a copy must be with; `partner` if it is that one that must be with it."""
+
+    other: str
+    partner: bool
+    domain: Ints  # number of each host's domain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Known:
     """What never changes about a demand: per flavour which hosts may take it and what it needs."""
 
@@ -44,8 +53,9 @@ class _Known:
     may: tuple[Bools, ...]  # one per flavour, over hosts
     need: tuple[Floats, ...]  # K, or H x K where hosts differ
     mean: Floats  # ms, over hosts
+    may_share: bool
     apart: tuple[str, ...]
-    beside: tuple[tuple[str, bool], ...]  # the other demand; whether this one is what it is beside
+    beside: tuple[_Beside, ...]
     rank: Ints  # place in the last plan, over hosts
 
 
@@ -146,17 +156,16 @@ class Online:
             found |= may & (self._free >= amounts).all(axis=1)
         demand = known.demand
         here = self._where.get(demand.name, _NOWHERE)
-        if not demand.share_host:
+        if not known.may_share:
             found[here] = False
         for other in known.apart:
             found[self._where.get(other, _NOWHERE)] = False
-        for other, partner in known.beside:
-            there = self._where.get(other, _NOWHERE)
-            allowed = np.setdiff1d(there, here) if partner else there
+        for each in known.beside:
+            allowed = each.domain[self._where.get(each.other, _NOWHERE)]
+            if each.partner:
+                allowed = np.setdiff1d(allowed, each.domain[here])
             if len(allowed):
-                only = np.zeros(len(self.hosts), dtype=bool)
-                only[allowed] = True
-                found &= only
+                found &= np.isin(each.domain, allowed)
         if population and demand.latency_bound_ms is not None:
             found &= self._from(population) <= demand.latency_bound_ms
         return found
@@ -211,15 +220,17 @@ class Online:
             if name in self._number:
                 rank[self._number[name]] = place
         beside = tuple(
-            (rule.of, False) if rule.demand == demand.name else (rule.demand, True)
+            _Beside(
+                rule.of if rule.demand == demand.name else rule.demand,
+                rule.demand != demand.name,
+                self._domains(rule.domain),
+            )
             for rule in problem.rules
-            if isinstance(rule, Beside)
-            and rule.must
-            and rule.domain == HOST
-            and demand.name in (rule.demand, rule.of)
+            if isinstance(rule, Beside) and rule.must and demand.name in (rule.demand, rule.of)
         )
         apart = tuple(sorted(apart_from(problem, demand.name)))
-        return _Known(demand, tuple(may), tuple(amounts), mean, apart, beside, rank)
+        share = may_share(problem, demand)
+        return _Known(demand, tuple(may), tuple(amounts), mean, share, apart, beside, rank)
 
     def _fit(self, demand: Demand) -> Bools:
         """Return the hosts that rules, labels and latency allow, as `placement.candidates` says."""
@@ -241,6 +252,11 @@ class Online:
                 if rate > 0:
                     found &= self._from(population) <= bound
         return found
+
+    def _domains(self, kind: str) -> Ints:
+        number: dict[str, int] = {}
+        of = [number.setdefault(host.domain(kind), len(number)) for host in self.problem.hosts]
+        return np.array(of, dtype=np.int64)
 
     def _labelled(self, labels: frozenset[tuple[str, str]]) -> Bools:
         if labels not in self._by_labels:

@@ -26,7 +26,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from placement.arrays import Arrays, compile_problem, latency_table
-from placement.exact import Clock, NoPlan
+from placement.check import violations
+from placement.exact import Clock, NoPlan, exact
 from placement.ladder.climb import Climber
 from placement.ladder.pool import pool
 from placement.ladder.prices import Prices, left_out, priced
@@ -79,6 +80,8 @@ def partitioned(
 
     """
     clock = Clock.of(options.deadline_s)
+    if not problem.hosts:
+        return exact(problem, options)
     arrays = compile_problem(problem, nearest=NEAREST)
     count = max(1, math.ceil(len(problem.hosts) / part_hosts))
     plan = options.start or Plan({}, 0.0)
@@ -101,7 +104,7 @@ def partitioned(
             if count == 1:
                 break
     whole, simple = _whole(problem, options, plan)
-    bound = _bound(simple, options, prices)
+    bound = 0.0 if simple is None else _bound(simple, options, prices)
     return replace(whole, bound=bound, solver="highs-direct")
 
 
@@ -316,12 +319,17 @@ def _merged(plan: Plan, answers: list[Answer]) -> Plan:
     return Plan(hosts, 0.0, flavours=flavours)
 
 
-def _whole(problem: Problem, options: Options, plan: Plan) -> tuple[Plan, Simple]:
-    """Return the whole plan; copies that no part had room for are placed where there is some."""
+def _whole(problem: Problem, options: Options, plan: Plan) -> tuple[Plan, Simple | None]:
+    """Return the whole plan; copies that no part had room for are placed where there is some.
+
+    A model that is not simple has only what its parts found, and no prices.
+    """
     extra = frozenset((name, host) for name, hosts in plan.hosts.items() for host in hosts)
     climber = Climber(problem, replace(options, start=plan, nearest=NEAREST), extra=extra)
     if climber.simple is None:
-        raise NoPlan(proven=False)
+        if violations(problem, plan):
+            raise NoPlan(proven=False)
+        return plan, None
     step = next(climber.boards(("bind",)), None)
     if step is None:
         raise NoPlan(proven=False)
@@ -342,5 +350,20 @@ def _bound(simple: Simple, options: Options, answers: list[Answer]) -> float:
             room[number[name]] = [by_resource.get(k, 0.0) for k in arrays.resources]
     prices = Prices(copy / np.maximum(seen, 1), room)
     weights = {name: weight for name, weight in options.weights.items() if weight}
-    rest = left_out(arrays, replace(options, weights=weights), prices, NEAREST)
-    return max(0.0, priced(simple, prices, rest.pull).bound)
+    now = replace(options, weights=weights)
+    bounds = [0.0]
+    for some in (prices, _no_dearer(simple, prices)):
+        rest = left_out(arrays, now, some, NEAREST)
+        bounds.append(priced(simple, some, rest.pull).bound)
+    return max(bounds)
+
+
+def _no_dearer(simple: Simple, prices: Prices) -> Prices:
+    """Return prices of copies that are nowhere above what one costs at its cheapest host.
+
+    The price that a full part gives a copy proves nothing where another part has room for it.
+    """
+    arrays = simple.arrays
+    spare = np.full(arrays.classes, np.inf)
+    np.minimum.at(spare, arrays.pair_class, priced(simple, prices).pair)
+    return Prices(prices.copy + np.minimum(spare, 0.0), prices.room)

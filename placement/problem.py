@@ -220,6 +220,22 @@ class Problem:
     slices: tuple[Slice, ...] = ()
     held_while_moving: frozenset[str] = frozenset({MEMORY})
 
+    def joined(self) -> bool:
+        """Return whether links lead from every site to every other; without any, they do."""
+        if not self.links:
+            return True
+        near: dict[str, set[str]] = {}
+        for link in self.links:
+            near.setdefault(link.a, set()).add(link.b)
+            near.setdefault(link.b, set()).add(link.a)
+        sites = {host.domain(SITE) for host in self.hosts}
+        waiting, reached = list(sites)[:1], set(list(sites)[:1])
+        while waiting:
+            new = near.get(waiting.pop(), set()) - reached
+            reached |= new
+            waiting += new
+        return sites <= reached
+
     @classmethod
     def from_networkx(cls, graph: "nx.Graph[Any]", demands: tuple[Demand, ...]) -> "Problem":
         """Return the problem of placing demands on a graph; see `placement.graph.problem_of`."""

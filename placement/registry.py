@@ -154,7 +154,10 @@ def _asked(problem: Problem, options: Options, each: Algorithm) -> Iterator[str]
         or any(chain.latency_bound_ms is not None for chain in problem.chains)
         or (
             bool(problem.traffic or problem.chains)
-            and any(link.capacity_mbps is not None for link in problem.links)
+            and (
+                any(link.capacity_mbps is not None for link in problem.links)
+                or not problem.joined()
+            )
         ),
         "order": bool(options.order),
         "limits": bool(options.limits),

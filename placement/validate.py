@@ -36,24 +36,32 @@ from placement.rules import (
     demands_of,
 )
 
+LARGEST = 1e12  # of any number: solvers refuse much larger ones, and lose the small beside them
+SHOWN = 30  # characters of a wrong number
+MOST_COPIES = 1_000_000  # of one demand: a plan lists each of them
+
 Numbers = Iterator[tuple[str, float | None]]
 
 
 def validate(problem: Problem) -> None:
     """Raise `Malformed` at the first name or number of a problem that makes no sense.
 
-    Names must be unique and those that refer to demands must exist; every number must be finite
-    and not negative. Hosts named by a rule, a demand or `current` may be absent: hosts come and go.
+    Names must be unique and those that refer to demands must exist; every number must be from 0 to
+    `LARGEST`. Hosts named by a rule, a demand or `current` may be absent: hosts come and go.
     """
     _unique("hosts", (host.name for host in problem.hosts))
     _unique("demands", (demand.name for demand in problem.demands))
     _unique("slices", (each.name for each in problem.slices))
     _unique("chains", (each.name for each in problem.chains))
     for path, number in _numbers(problem):
-        if number is not None and not 0 <= number < math.inf:
-            raise Malformed(path, f"must be a finite number of at least 0, not {number}")
+        if number is not None and not 0 <= number <= LARGEST:
+            raise Malformed(
+                path, f"must be a number from 0 to {LARGEST:g}, not {str(number)[:SHOWN]}"
+            )
     for index, demand in enumerate(problem.demands):
         _demand(f"demands[{index}]", demand)
+    for name, unfit in problem.unfit.items():
+        _reasons(f"unfit.{name}", unfit)
     _references(problem, {demand.name: demand for demand in problem.demands})
 
 
@@ -96,10 +104,11 @@ def _term(path: str, name: str, known: tuple[str, ...]) -> None:
         raise Malformed(path, f"no such term; known: {', '.join(known)}")
 
 
-def _unique(path: str, names: Iterable[str]) -> None:
+def _unique(path: str, names: Iterable[str | tuple[str, ...]]) -> None:
     for name, count in Counter(names).items():
         if count > 1:
-            raise Malformed(path, f"the name {name!r} is used {count} times")
+            told = name if isinstance(name, str) else " to ".join(name)
+            raise Malformed(path, f"the name {told!r} is used {count} times")
 
 
 # --- numbers ------------------------------------------------------------------------------------
@@ -191,12 +200,22 @@ def _rule(path: str, rule: Rule) -> Numbers:
 def _demand(path: str, demand: Demand) -> None:
     if demand.flavours:
         _unique(f"{path}.flavours", (flavour.name for flavour in demand.flavours))
+    for index, flavour in enumerate(demand.flavours):
+        _reasons(f"{path}.flavours[{index}].unfit", flavour.unfit)
+    if demand.replicas > MOST_COPIES:
+        raise Malformed(f"{path}.replicas", f"must be at most {MOST_COPIES}, not {demand.replicas}")
     if demand.least is not None and demand.least > demand.replicas:
         raise Malformed(f"{path}.least", f"{demand.least} of {demand.replicas} replicas")
     if demand.cold is not None and demand.cold > 1:
         raise Malformed(f"{path}.cold", f"a probability is at most 1, not {demand.cold}")
     _one_of(f"{path}.bound_for", demand.bound_for, (EVERY_COPY, NEAREST_COPY))
     _one_of(f"{path}.move", demand.move, (KILL_AND_BOOT, MAKE_BEFORE_BREAK))
+
+
+def _reasons(path: str, unfit: Mapping[str, str]) -> None:
+    for host, why in unfit.items():
+        if not why:
+            raise Malformed(f"{path}.{host}", "must say why the host cannot run it")
 
 
 def _one_of(path: str, value: str, known: tuple[str, ...]) -> None:
@@ -218,11 +237,11 @@ def _references(problem: Problem, demands: Mapping[str, Demand]) -> None:
             if demands[name].replicas != 1:
                 raise Malformed(f"chains[{index}].demands", f"{name!r} has not exactly one copy")
         _ends(f"chains[{index}]", problem, [demands[name] for name in chain.demands])
-    _unique("links", (" to ".join(sorted((link.a, link.b))) for link in problem.links))
+    _unique("links", (tuple(sorted((link.a, link.b))) for link in problem.links))
     for index, link in enumerate(problem.links):
         if link.a == link.b or not link.a or not link.b:
             raise Malformed(f"links[{index}]", "must join two different nodes that have names")
-    _unique("traffic", (f"{each.source} to {each.target}" for each in problem.traffic))
+    _unique("traffic", ((each.source, each.target) for each in problem.traffic))
     for index, traffic in enumerate(problem.traffic):
         _known(f"traffic[{index}]", (traffic.source, traffic.target), demands)
         if traffic.source == traffic.target:

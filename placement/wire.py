@@ -65,7 +65,9 @@ def _encoded(value: object) -> object:
 
 def _read(kind: type[T], text: str) -> T:
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(
+            text, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates
+        )
     except Malformed:
         raise
     except RecursionError:
@@ -77,6 +79,15 @@ def _read(kind: type[T], text: str) -> T:
 
 def _refuse_constant(name: str) -> float:
     raise Malformed("", f"{name} is not a number in JSON")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Malformed(twice, "is there twice in one object")
+    return found
 
 
 def _decoded(kind: Any, value: Any, path: str) -> object:
@@ -91,7 +102,7 @@ def _decoded(kind: Any, value: Any, path: str) -> object:
         return _object(kind, value, path)
     if origin is Mapping:
         return {
-            key: _decoded(arguments[1], each, f"{path}.{key}")
+            _text_of(key, path): _decoded(arguments[1], each, f"{path}.{key}")
             for key, each in _typed(value, dict, path, "an object").items()
         }
     if origin in (tuple, frozenset):
@@ -141,7 +152,7 @@ def _sequence(origin: Any, arguments: tuple[Any, ...], value: Any, path: str) ->
 
 def _scalar(kind: type, value: Any, path: str) -> object:
     if kind is str:
-        return _typed(value, str, path, "a text")
+        return _text_of(value, path)
     if kind is bool:
         return _typed(value, bool, path, "true or false")
     if isinstance(value, bool):
@@ -152,6 +163,15 @@ def _scalar(kind: type, value: Any, path: str) -> object:
         return float(_typed(value, (int, float), path, "a number"))
     except OverflowError:
         raise Malformed(path, "is too large a number") from None
+
+
+def _text_of(value: Any, path: str) -> str:
+    text = cast(str, _typed(value, str, path, "a text"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Malformed(path, f"{text!a} has half a character, which no file can hold") from None
+    return text
 
 
 def _typed(value: Any, kind: type | tuple[type, ...], path: str, what: str) -> Any:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.arrays import ROUNDING, Arrays, compile_problem
-from placement.candidates import apart_from, feasible, hopeless, summary
+from placement.candidates import apart_from, feasible, hopeless, may_share, summary
 from placement.check import violations
 from placement.expand import plan_of_counts
 from placement.matrix import Bools, Floats, Ints
-from placement.problem import HOST, Demand, Infeasible, Plan, Problem
-from placement.rules import Beside, Spread
+from placement.problem import Demand, Infeasible, Plan, Problem
+from placement.rules import Beside
 
 Score = Callable[[Ints], tuple[Floats, ...]]
 
@@ -63,11 +63,9 @@ class Packing:
             if isinstance(rule, Beside) and rule.must:
                 beside.setdefault(number[rule.demand], []).append(number[rule.of])
         most = arrays.room.max(axis=0, initial=0.0)
-        alone = np.array([not arrays.demand(c).share_host for c in range(arrays.classes)], bool)
+        demands = [arrays.demand(c) for c in range(arrays.classes)]
+        alone = np.array([not may_share(problem, demand) for demand in demands], bool)
         limit = np.where(alone, arrays.many, np.iinfo(np.int64).max)
-        for rule in problem.rules:
-            if isinstance(rule, Spread) and rule.must and rule.domain == HOST:
-                limit[[number[name] for name in rule.demands]] = 1
         return cls(
             arrays,
             used=np.zeros_like(arrays.room),

@@ -34,7 +34,7 @@ def required(problem: Problem) -> bool:
     bounds += [each.latency_bound_ms for each in problem.chains]
     limits = [each.capacity_mbps for each in problem.links]
     return any(each is not None for each in bounds) or (
-        bool(wanted(problem)) and any(each is not None for each in limits)
+        bool(wanted(problem)) and (any(each is not None for each in limits) or not problem.joined())
     )
 
 

@@ -49,9 +49,14 @@ def load(matrix: Matrix, limits: Limits, *, relaxed: bool = False, rows: Ints | 
     highs.setOptionValue("time_limit", max(0.01, limits.seconds))
     highs.setOptionValue("mip_rel_gap", limits.gap)
     highs.setOptionValue("mip_abs_gap", 1e-9)
-    if highs.passModel(lp_of(taken, relaxed=relaxed)) == highspy.HighsStatus.kError:
-        raise SolverFailed("HiGHS refused the model")
+    pass_model(highs, taken, relaxed=relaxed)
     return highs
+
+
+def pass_model(highs: Any, matrix: Matrix, *, relaxed: bool) -> None:
+    """Hand a model over in one call; `SolverFailed` where HiGHS does not take it."""
+    if highs.passModel(lp_of(matrix, relaxed=relaxed)) == library().HighsStatus.kError:
+        raise SolverFailed("HiGHS refused the model: are some numbers far too large?")
 
 
 def solve(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Outcome:

@@ -55,7 +55,7 @@ class ArrayHiGHS(pulp.HiGHS):  # type: ignore[misc]
         """Hand over the model; pulp calls this between making the solver and running it."""
         variables = lp.variables()
         matrix = _matrix_of(lp, variables)
-        lp.solverModel.passModel(highs.lp_of(matrix, relaxed=not self.mip))
+        highs.pass_model(lp.solverModel, matrix, relaxed=not self.mip)
         if self.start:
             values = [self.start.get(id(variable), math.nan) for variable in variables]
             highs.begin(lp.solverModel, np.array(values))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
-from orchestrator.errors import UnsafeChanges
+from orchestrator.errors import EdgewakeError, UnsafeChanges
 from orchestrator.model import Capacity, DnsSettings, Instance, InstanceState, Lab, mac_of
 from orchestrator.moving import changes_for
 from orchestrator.planner import Planner
@@ -172,3 +172,17 @@ def test_the_plan_says_which_image_each_host_would_boot() -> None:
         plan = planner.plan(planner.question([], {}, {"web": dict.fromkeys("ab", image)}))
         assert plan.flavours["web"] == (image,)
     assert planner.plan(planner.question([], {})).flavours["web"] == ("",)
+
+
+def test_a_plan_that_cannot_be_says_whether_images_or_room_are_short() -> None:
+    hosts = (a_host("a"), a_host("b", 1))
+    services = (a_service("web"), a_service("large", resources=Capacity(cpu=999.0, memory_mib=64)))
+    image = dict.fromkeys("ab", "its kernel is for Xen")
+    for service, unfit, hint in (
+        (services[0], {"web": image}, "see docs/images.md"),
+        (services[1], {"large": {}}, "give hosts more capacity"),
+    ):
+        planner = Planner(Lab("t", DnsSettings("edge.test"), hosts=hosts, services=(service,)))
+        with pytest.raises(EdgewakeError, match="no placement of all services exists") as caught:
+            planner.plan(planner.question([], unfit))
+        assert hint in caught.value.hint

@@ -1,5 +1,6 @@
 """The judge: right plans pass, and each kind of wrong one is told in a sentence."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from placement.evaluate import evaluate
 from placement.problem import (
     MAKE_BEFORE_BREAK,
     NEAREST_COPY,
+    Chain,
     Demand,
     Flavour,
     Host,
@@ -69,6 +71,9 @@ def test_a_right_plan_passes(problem: Problem) -> None:
         (GOOD, {"admitted": frozenset({"x"})}, "x: no such slice to admit"),
         (GOOD, {"served": {"web": {"p": {"b": 1.0}}}}, "web: p cannot be served at b"),
         (GOOD, {"served": {"web": {"p": {"a": 0.5}}}}, "web: 0.5 of the requests of p are served"),
+        (GOOD, {"served": {"web": {"p": {"a": math.nan}}}}, "web: p cannot be served at a"),
+        (GOOD, {"served": {"cat": {}}}, "cat: nobody demanded it"),
+        (GOOD, {"flavours": {"cat": ("",)}}, "cat: nobody demanded it"),
     ],
 )
 def test_what_is_no_plan_of_this_problem_is_told(
@@ -145,6 +150,18 @@ CHANGES: list[tuple[Callable[[Problem], Problem], dict[str, Any], str]] = [
         ),
         {},
         "web to db: 4.5 ms, bound 2",
+    ),
+    (
+        lambda p: replace(
+            p, traffic=(Traffic("web", "db", 1.0),), links=(Link("east", "north", None, 9.0),)
+        ),
+        {},
+        "web to db: no links lead there from west",
+    ),
+    (
+        lambda p: replace(p, chains=(Chain("c", ("web", "db"), 3.0, "p"),)),
+        {"hosts": {"web": ("a", "c"), "db": ("b",)}},
+        "chain c: 9 ms, bound 3",
     ),
 ]
 

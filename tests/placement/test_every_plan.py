@@ -4,6 +4,7 @@ The model shares no code with the judge and with `evaluate`, by which all plans 
 each test compares two definitions of every constraint and of every term.
 """
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -70,6 +71,24 @@ def test_the_exact_plan_is_the_best_of_all(family: str, seed: int) -> None:
     assert plan.value == pytest.approx(least, rel=1e-6, abs=1e-6)
     assert plan.bound == pytest.approx(least, rel=1e-5, abs=1e-5)
     assert plan.gap == pytest.approx(0.0, abs=1e-5)
+
+
+TWINS = ("plain", "soft", "nearest copy", "share host", "flavours", "one flavour", "share")
+
+
+@pytest.mark.parametrize("family", TWINS)
+@settings(max_examples=20)
+@given(seed=SEEDS)
+def test_what_is_identical_is_placed_as_if_it_were_not(family: str, seed: int) -> None:
+    problem, weights = tiny.twins(tiny.draw(seed, family)), weights_of(seed)
+    problem = replace(problem, current={k: v for k, v in problem.current.items() if k != "d3"})
+    plan = found(problem, Options(weights=weights, solver="highs-direct"))
+    least = best(problem, weights)
+    note(f"{problem}\n{weights}\n{plan}")
+    assert (plan is None) == (least is None)
+    if plan is not None:
+        assert plan.value == pytest.approx(least, rel=1e-6, abs=1e-6)
+        assert plan.bound == pytest.approx(least, rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("family", ["plain", "soft", "flavours", "latency bound", "ban"])

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from random import Random
 from time import perf_counter
+from typing import Any
 
 import pytest
 from hypothesis import given, note, settings
@@ -217,7 +218,6 @@ def test_the_knee_is_where_giving_up_stops_to_pay() -> None:
         ((), "at least one term"),
         (("energy_w", "energy_w"), "each once"),
         (("energy_w", "joy"), "no such term"),
-        (("energy_w", "worst_latency_ms"), "can only come first"),
     ],
 )
 def test_senseless_terms_are_refused(
@@ -225,3 +225,46 @@ def test_senseless_terms_are_refused(
 ) -> None:
     with pytest.raises(Malformed, match=message):
         payoff(trade_off(host, demand), terms)
+
+
+def three_hosts() -> Problem:
+    """Return a cheap, a frugal and a middling host; the last is far."""
+    hosts = (
+        Host("cheap", {"cpu": 9}, host_hour=1, idle_w=9),
+        Host("frugal", {"cpu": 9}, host_hour=5, idle_w=1),
+        Host("middling", {"cpu": 9}, host_hour=2, idle_w=2),
+    )
+    far = {"p": {"cheap": 5, "frugal": 2, "middling": 50}}
+    return Problem(hosts, (Demand("x", rates={"p": 1.0}),), far)
+
+
+def test_a_limit_on_the_worst_latency_holds_for_the_whole_front() -> None:
+    options = Options(limits={"worst_latency_ms": 10})
+    for limit, count in ((options, 2), (Options(), 3)):
+        front = exact_front(three_hosts(), ("cost_hour", "energy_w"), limit)
+        assert len(front.plans) == count
+
+
+@pytest.mark.parametrize(
+    "terms", [("worst_latency_ms", "cost_hour"), ("energy_w", "worst_latency_ms")]
+)
+def test_the_worst_latency_has_an_exact_front(terms: tuple[str, str]) -> None:
+    front = exact_front(three_hosts(), terms)
+    assert front.proven
+    points = [(1, 2)] if terms[0] == "energy_w" else [(2, 5), (5, 1)]
+    assert rounded(front) == set(points)
+
+
+@pytest.mark.parametrize("ask", [augmecon, payoff])
+def test_the_worst_latency_is_in_no_sum(ask: Any) -> None:
+    terms = ("worst_latency_ms", "cost_hour")
+    if ask is payoff:
+        assert ask(three_hosts(), terms).ideal == {"worst_latency_ms": 2, "cost_hour": 1}
+        return
+    with pytest.raises(Malformed, match="worst_latency_ms cannot be summed; use exact_front"):
+        ask(three_hosts(), terms)
+
+
+def test_the_bound_of_each_point_is_one_on_the_first_term() -> None:
+    front = exact_front(three_hosts(), ("latency_ms", "cost_hour"))
+    assert [plan.bound for plan in front.plans] == pytest.approx([2.0, 2.0])

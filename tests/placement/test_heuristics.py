@@ -74,8 +74,8 @@ def test_what_copies_take_on_a_host_beside_their_own_memory_counts(
     problem = Problem((host("a", memory_mib=30), host("b", memory_mib=10)), demands)
     hosts = placed(name, problem).hosts
     assert sorted(hosts.values()) == [("a",), ("a",), ("b",)], "three would fit in 30 MiB"
-    full = r"needs 12 MiB of memory, 6 free|36 memory_mib demanded|no plan was found by partition"
-    with pytest.raises(Infeasible, match=full):
+    why = r"needs 12 MiB of memory, 6 free|36 memory_mib demanded"
+    with pytest.raises(Infeasible, match="no plan was found" if name == "partition" else why):
         placed(name, replace(problem, hosts=problem.hosts[:1]))
 
 

@@ -1,19 +1,21 @@
 """The matrix: the same in every solver's hands, each family in it for a reason, and as written."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement import pricing, rules
+from placement import model, pricing, rules
 from placement.arrays import compile_problem
 from placement.assemble import ALWAYS, FAMILIES, Assembled, assemble, value_of
 from placement.candidates import candidates
@@ -23,13 +25,17 @@ from placement.expand import plan_of_solution
 from placement.matrix import Matrix, components
 from placement.objectives import TERMS
 from placement.problem import (
+    MAKE_BEFORE_BREAK,
     NEAREST_COPY,
+    Chain,
     Demand,
+    Flavour,
     Host,
     Link,
     Malformed,
     Options,
     Problem,
+    Slice,
     SolverFailed,
     Traffic,
 )
@@ -358,6 +364,25 @@ def test_identical_demands_are_one_class_and_expand_where_they_run() -> None:
     assert plan.bound == pytest.approx(plan.value)
 
 
+def test_requests_that_may_go_unserved_are_counted_for_each_of_two_identical_demands() -> None:
+    hosts = tuple(Host(name, {"cpu": 1}) for name in "ab")
+    demands = tuple(
+        Demand(
+            name,
+            {"cpu": 1},
+            least=0,
+            rates={"p": 1.0},
+            latency_bound_ms=5.0,
+            bound_for=NEAREST_COPY,
+        )
+        for name in ("one", "two")
+    )
+    problem = Problem(hosts, demands, {"p": {"a": 1.0, "b": 1.0}})
+    plan = solve(problem, Options(weights={"unserved_rps": 1.0, "hosts_on": 0.6}))
+    assert plan.value == pytest.approx(1.2)
+    assert plan.bound == pytest.approx(1.2)
+
+
 def test_copies_of_one_demand_never_share_a_host_in_a_class() -> None:
     hosts = tuple(Host(f"h{i}", {"cpu": 3}) for i in range(4))
     demands = tuple(Demand(f"d{i}", {"cpu": 1}, replicas=3) for i in range(4))
@@ -489,6 +514,84 @@ SMALL = {
         ),
     ),
 }
+
+
+WEB, DB = frozenset({"web"}), frozenset({"db"})
+TWO = Problem(
+    (
+        Host("a", {"cpu": 4, "memory_mib": 512}, site="east"),
+        Host("b", {"cpu": 8, "memory_mib": 512}, site="west"),
+    ),
+    (
+        Demand("web", {"cpu": 1, "memory_mib": 64}, replicas=2, rates={"p": 2.0}, share_host=True),
+        Demand("db", {"cpu": 2, "memory_mib": 256}),
+    ),
+    {"p": {"a": 1.0, "b": 5.0}},
+    current={"web": ("a",), "db": ("b",)},
+)
+A, B = frozenset({"a"}), frozenset({"b"})
+RULED: tuple[rules.Rule, ...] = (  # the kinds that have rows: the others close pairs
+    rules.Spread(WEB | DB, "site"),
+    rules.Gather(WEB | DB, "site"),
+    rules.Among(WEB, (A, B)),
+    rules.Split((WEB, DB), "site"),
+    rules.SplitAmong((WEB, DB), (A, B)),
+    rules.Lonely(WEB),
+    rules.Beside("db", "web", "site"),
+    rules.Occupy(WEB, "site", 2),
+    rules.Root(WEB),
+    rules.Quarantine(B),
+    rules.Preserve(DB, "cpu", 3.0),
+    rules.Overbook(A, "cpu", 0.5),
+    rules.MaxOnline(A | B, 1),
+    rules.MaxSkew(WEB, "site", 1),
+    rules.Survive(WEB),
+    rules.ServeAfterFailure(WEB, 5.0),
+    rules.Percentile(WEB, 0.9, 2.0),
+    rules.MigrationBudget(1),
+)
+SMALL |= {  # as a must, and as a wish
+    rule.kind: replace(TWO, rules=(rule, replace(rule, must=False, weight=2.0))) for rule in RULED
+}
+
+
+def of_web(**fields: Any) -> Problem:
+    return replace(TWO, demands=(replace(TWO.demands[0], **fields), TWO.demands[1]))
+
+
+FLAVOURS = (Flavour("small", {"cpu": 0.5}, unfit={"b": "Xen"}), Flavour("large"))
+SMALL |= {
+    "flavours": of_web(flavours=FLAVOURS, share_host=False),
+    "one_flavour": of_web(flavours=FLAVOURS, one_flavour=True),
+    "nearest_copy": of_web(least=0, latency_bound_ms=2.0, bound_for=NEAREST_COPY),
+    "soft_and_full": of_web(least=1, copy_rps=1.5),
+    "both_sides": of_web(move=MAKE_BEFORE_BREAK),
+    "slices": replace(
+        TWO,
+        slices=(
+            Slice("one", WEB, {"cpu": 0.25}, revenue=3.0),
+            Slice("two", DB, isolated=True),
+        ),
+    ),
+    "chain": replace(
+        of_web(replicas=1),
+        chains=(Chain("c", ("web", "db"), 4.0, "p", 2.0),),
+        links=(Link("east", "west", 3.0, 2.0),),
+    ),
+}
+
+
+def test_every_family_of_rows_is_in_a_golden_file() -> None:
+    """Whoever adds a family adds a model here."""
+    seen = {
+        block.family for problem in SMALL.values() for block in built(problem).matrix.row_blocks
+    }
+    text = "".join(
+        file.read_text() for file in sorted(Path(model.__file__).parent.glob("rows/*.py"))
+    )
+    families = set(re.findall(r'add_rows\(\s*"(\w+)"', text))
+    assert families == {name for name in seen if name in families}
+    assert len(families) > 30
 
 
 @pytest.mark.parametrize("name", SMALL)

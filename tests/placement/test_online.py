@@ -13,16 +13,11 @@ from placement.check import violations
 from placement.heuristics import greedy_latency
 from placement.online import Online, Spot, place_one
 from placement.problem import Demand, Flavour, Host, Malformed, Plan, Problem
+from placement.rules import Beside
 from tests.placement import tiny
 
 KEPT = ("plain", "labels", "unfit", "overcommit", "latency bound", "share host", "flavours")
 RULES = ("ban", "fence", "quarantine", "spread", "split", "beside")
-
-
-def on_hosts(problem: Problem) -> Problem:
-    """Return a problem with its rules about hosts, the only ones that one more copy minds."""
-    kept = (rule for rule in problem.rules if getattr(rule, "domain", "host") == "host")
-    return replace(problem, rules=tuple(kept))
 
 
 def used(problem: Problem) -> dict[str, dict[str, float]]:
@@ -42,7 +37,7 @@ def used(problem: Problem) -> dict[str, dict[str, float]]:
 @settings(max_examples=40)
 @given(seed=st.integers(0, 10**9), asks=st.sampled_from(["", "p1", "p2"]))
 def test_the_answer_is_that_of_the_light_one(family: str, seed: int, asks: str) -> None:
-    problem = on_hosts(tiny.draw(seed, family))
+    problem = tiny.draw(seed, family)
     plan = Plan({d.name: tuple(h.name for h in problem.hosts[1:]) for d in problem.demands}, 0.0)
     online = Online(problem, plan)
     for demand in problem.demands:
@@ -52,6 +47,22 @@ def test_the_answer_is_that_of_the_light_one(family: str, seed: int, asks: str) 
         assert online.rank(demand.name, population=asks) == ranking.hosts
         spot = online.place_one(demand.name, population=asks)
         assert (spot.host if spot else None) == next(iter(ranking.hosts), None)
+
+
+def test_a_copy_that_must_be_beside_another_may_be_anywhere_in_its_domain() -> None:
+    hosts = tuple(Host(name, {"cpu": 2}, site=name[0]) for name in ("e1", "e2", "w1"))
+    rule = Beside("web", "db", "site")
+    problem = Problem(
+        hosts, (Demand("web"), Demand("db", replicas=2)), current={"db": ("e1",)}, rules=(rule,)
+    )
+    assert Online(problem).rank("web") == ("e1", "e2")
+    assert greedy_latency.place_one(problem, "web", {}).hosts == ("e1", "e2")
+    waiting = replace(problem, current={"web": ("w1",)})
+    assert (
+        greedy_latency.place_one(waiting, "db", {}).hosts == Online(waiting).rank("db") == ("w1",)
+    )
+    both = replace(problem, current={"web": ("w1",), "db": ("w1",)})
+    assert greedy_latency.place_one(both, "db", {}).hosts == Online(both).rank("db") == ("e1", "e2")
 
 
 def test_what_is_bound_takes_room_and_what_is_released_gives_it_back() -> None:

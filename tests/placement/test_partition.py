@@ -11,7 +11,7 @@ from placement.check import violations
 from placement.evaluate import evaluate, value_of
 from placement.ladder.climb import climb
 from placement.partition import cut, partitioned
-from placement.problem import Malformed, Options, Plan, Problem
+from placement.problem import Demand, Infeasible, Malformed, Options, Plan, Problem
 from placement.rules import Fence, Spread
 from placement.solving import solve
 
@@ -52,7 +52,7 @@ def test_the_plan_is_one_and_the_bound_is_below_any(
 ) -> None:
     assert violations(problem, plan) == ()
     value = value_of(evaluate(problem, plan), options.weights)
-    best = [*climb(problem, replace(options, gap=0.02))][-1]
+    best = [*climb(problem, options)][-1]
     assert 0 < plan.bound <= best.value
     assert value <= 1.1 * best.value
 
@@ -81,3 +81,11 @@ def test_rules_between_demands_are_refused(problem: Problem, options: Options) -
     spread = replace(problem, rules=(Spread(frozenset({"d0", "d1"}), "host"),))
     with pytest.raises(Malformed, match="partition ignores rule spread"):
         solve(spread, replace(options, algorithm="partition"))
+
+
+def test_nothing_has_parts_too() -> None:
+    options = Options(algorithm="partition", deadline_s=5)
+    assert solve(Problem((), ()), options).value == 0
+    with pytest.raises(Infeasible) as caught:
+        solve(Problem((), (Demand("x"),)), options)
+    assert caught.value.proven

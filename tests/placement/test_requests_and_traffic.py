@@ -1,5 +1,6 @@
 """What trying all places cannot tell: whom copies serve when they fill up, and ways of traffic."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -189,6 +190,14 @@ def test_the_judge_finds_wrong_flows() -> None:
         every = tuple(replace(f, u=f.v, v=f.u) for f in every)
     assert "10 Mbit/s planned, 4 there" in wrong(flows=every)
     assert "no flow can be" in wrong(flows=(replace(plan.flows[0], v="moon"),))
+    assert "no flow can be" in wrong(flows=(replace(plan.flows[0], share=math.nan),))
+
+
+@pytest.mark.parametrize("name", ["exact", "ladder", "auto"])
+def test_without_links_traffic_takes_no_time_and_no_way(name: str) -> None:
+    problem = replace(flow_problem(4.0, 1.0), links=())
+    plan = solve(problem, Options(algorithm=name, weights={"network_mbps": 1.0}))
+    assert (plan.value, plan.flows) == (10.0, ())
 
 
 def test_a_chain_counts_the_whole_path() -> None:

@@ -8,15 +8,18 @@ import pytest
 
 from placement import rules
 from placement.explain import explain
+from placement.online import Online
 from placement.problem import (
     Demand,
     Host,
     Infeasible,
+    Link,
     Malformed,
     Options,
     Plan,
     Problem,
     SolverFailed,
+    Traffic,
 )
 from placement.registry import ALGORITHMS, FEATURES, Algorithm, algorithm, missing, names, refuse
 from placement.solving import solve
@@ -64,6 +67,20 @@ def test_spread_is_minded_on_hosts_and_refused_on_sites(problem: Problem) -> Non
         refuse(
             algorithm("first-fit"), replace(problem, rules=(rules.Spread(both, "site"),)), Options()
         )
+
+
+@pytest.mark.parametrize("name", ["greedy-latency", "first-fit", "tabu"])
+def test_spread_parts_copies_that_may_share_a_host(problem: Problem, name: str) -> None:
+    web = replace(problem.demands[0], resources={"cpu": 1}, replicas=2, share_host=True)
+    rule = rules.Spread(frozenset({"web"}))
+    db = replace(problem.demands[1], resources={"cpu": 1})
+    apart = replace(problem, demands=(web, db), rules=(rule,))
+    assert set(solve(apart, Options(algorithm=name)).hosts["web"]) == {"near", "far"}
+    alone = replace(apart, hosts=problem.hosts[:1])
+    with pytest.raises(Infeasible, match="web: 2 hosts wanted, 1 can take it"):
+        solve(alone, Options(algorithm=name))
+    online = Online(replace(apart, current={"web": ("near",)}))
+    assert online.rank("web") == ("far",)
 
 
 def test_the_exact_algorithm_ignores_nothing() -> None:
@@ -185,8 +202,61 @@ def test_a_demand_that_fits_nowhere_says_why_for_each_host(
     with pytest.raises(Infeasible) as caught:
         solve(problem)
     assert caught.value.reasons == {
-        "web": "1 host(s) wanted, none can take it: a: needs 2 CPU, 1 free; b: no"
+        "web": "1 host wanted, none can take it: a: needs 2 CPU, 1 free; b: no"
     }
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        Host("a", {"cpu": 1}),
+        Host("a", {"cpu": 1, "gpu": 1}, overcommit={"gpu": 0}),
+        Host("a", {"cpu": 1, "gpu": 3e9}),
+    ],
+)
+def test_a_resource_that_is_missing_is_named_whatever_its_unit(host: Host) -> None:
+    with pytest.raises(Infeasible) as caught:
+        solve(Problem((host,), (Demand("web", {"gpu": 4e9}),)))
+    assert caught.value.clash == ("the copy of web", "gpu of the hosts")
+
+
+def test_limits_are_named_with_what_they_exclude(host: MakeHost, demand: MakeDemand) -> None:
+    hosts = (host("a", cpu=2, host_hour=3.0), host("b", cpu=2))
+    problem = Problem(hosts, (demand("web", 2), demand("db", 2)))
+    limits = {"hosts_on": 2.0, "cost_hour": 1.0}
+    with pytest.raises(Infeasible) as caught:
+        solve(problem, Options(limits=limits))
+    assert set(caught.value.clash) == {
+        "the copy of web",
+        "the copy of db",
+        "cpu of the hosts",
+        "cost_hour of 1 at most",
+    }
+
+
+def test_traffic_needs_links_that_lead_there(host: MakeHost, demand: MakeDemand) -> None:
+    hosts = (host("a", cpu=1, site="west"), host("b", cpu=1, site="east"))
+    problem = Problem(
+        hosts,
+        (demand("web"), demand("db")),
+        links=(Link("west", "north"),),
+        traffic=(Traffic("web", "db", 1.0),),
+    )
+    with pytest.raises(Infeasible) as caught:
+        solve(problem, Options(weights={"cost_hour": 1.0}))
+    assert set(caught.value.clash) >= {"cpu of the hosts", "links that lead not everywhere"}
+    with pytest.raises(Malformed, match="first-fit ignores traffic"):
+        solve(problem, Options(algorithm="first-fit"))
+    roomy = replace(problem, hosts=(hosts[0], host("b", cpu=2, site="east")))
+    assert solve(roomy, Options(weights={"cost_hour": 1.0})).hosts == {"web": ("b",), "db": ("b",)}
+
+
+@pytest.mark.parametrize("name", ["highs", "highs-direct"])
+def test_a_model_that_highs_refuses_says_nothing_about_plans(name: str) -> None:
+    """Each number is allowed; their product is not one that HiGHS takes."""
+    large = Host("a", {"cpu": 1e12}, overcommit={"cpu": 1e12}, idle_w=1.0)
+    with pytest.raises(SolverFailed, match="HiGHS refused the model"):
+        solve(Problem((large,), (Demand("web", {"cpu": 1}),)), Options(solver=name))
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.problem import Demand, Flow, Host, Link, Malformed, Plan, Problem
+from placement.problem import Demand, Flow, Host, Link, Malformed, Options, Plan, Problem
 from placement.rules import Rule
+from placement.solving import solve
 from placement.wire import plan_text, problem_text, read_plan, read_problem
 from tests.placement import tiny
 from tests.placement.test_check import RULES
@@ -126,9 +127,9 @@ def changed(path: list[str | int], value: Any) -> str:
         (["demands", 0, "cold"], 1.5, "demands[0].cold: a probability is at most 1"),
         (["demands", 0, "flavours", 0, "boot_ms"], -1, "demands[0].flavours[0].boot_ms: must be a"),
         (["latency_ms", "p", "a"], 10**400, "latency_ms.p.a: is too large a number"),
-        (["latency_ms", "p", "a"], -1, "latency_ms.p.a: must be a finite number of at least 0"),
+        (["latency_ms", "p", "a"], -1, "latency_ms.p.a: must be a number from 0 to 1e+12, not -1"),
         (["latency_ms", "p", "a"], 1e999, "Infinity is not a number in JSON"),
-        (["demands", 0, "resources", "cpu"], -2, "demands[0].resources.cpu: must be a finite"),
+        (["demands", 0, "resources", "cpu"], -2, "demands[0].resources.cpu: must be a number"),
         (["demands", 1, "name"], "web", "demands: the name 'web' is used 2 times"),
         (["rules", 0, "rule"], "bann", "rules[0].rule: no rule named 'bann'; known: ban, fence"),
         (["rules", 0, "rule"], ..., "rules[0].rule: no rule named None"),
@@ -145,6 +146,13 @@ def changed(path: list[str | int], value: Any) -> str:
         (["demands", 0, "least"], 0, "chains[0]: 'web' must be hard (least: null)"),
         (["traffic", 0, "target"], "web", "traffic[0]: 'web' to itself"),
         (["links", 0, "b"], "east", "links[0]: must join two different nodes"),
+        (["hosts", 0, "name"], "\ud800", r"hosts[0].name: '\ud800' has half a character"),
+        (["current"], {"\ud800": ["a"]}, r"current: '\ud800' has half a character"),
+        (["demands", 0, "replicas"], 10**6 + 1, "demands[0].replicas: must be at most 1000000"),
+        (["demands", 0, "replicas"], 10**400, "demands[0].replicas: must be a number from 0 to"),
+        (["hosts", 0, "capacity", "cpu"], 1e15, "hosts[0].capacity.cpu: must be a number from 0 t"),
+        (["unfit", "web", "b"], "", "unfit.web.b: must say why the host cannot run it"),
+        (["demands", 0, "flavours", 0, "unfit"], {"a": ""}, "demands[0].flavours[0].unfit.a: must"),
     ],
 )
 def test_an_error_says_which_field(path: list[str | int], value: Any, message: str) -> None:
@@ -178,6 +186,22 @@ def test_junk_in_any_field_is_refused_or_read_never_worse(
     except Malformed:
         return
     assert read_problem(problem_text(problem)) == problem
+
+
+def test_a_name_that_is_there_twice_is_no_name() -> None:
+    text = json.dumps(FULL).replace('"hosts"', '"rules": [], "hosts"', 1)
+    with pytest.raises(Malformed, match="rules: is there twice in one object"):
+        read_problem(text)
+
+
+def test_names_may_be_any_text() -> None:
+    """Two links between other nodes are two, however their names read."""
+    links = (Link("a to b", "c"), Link("a", "b to c"))
+    hosts = (Host("höst 日本\n", {"cpu": 1}), Host("", {"cpu": 1}))
+    problem = Problem(hosts, (Demand("x,*[] y", {"cpu": 1}),), links=links)
+    assert read_problem(problem_text(problem)) == problem
+    for name in ("highs", "highs-direct", "cbc"):
+        assert solve(problem, Options(solver=name)).hosts.keys() == {"x,*[] y"}
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,12 @@ def _demand(random: Random, name: str) -> Demand:
     )
 
 
+def twins(problem: Problem) -> Problem:
+    """Return a problem whose first demand is there twice, alone in what names its first name."""
+    first, *others = problem.demands
+    return replace(problem, demands=(first, *others[:1], replace(first, name="twin")))
+
+
 # --- one kind of constraint at a time -------------------------------------------------------------
 
 Change = Callable[[Random, Problem], Problem]
