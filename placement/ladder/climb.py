@@ -52,9 +52,9 @@ EXACT_COLUMNS = 20_000  # up to so many columns the exact model is worth a try a
 SMALL_COLUMNS = 2_000  # up to so many it is solved at once
 EXACT_SHARE = 0.3  # of the time left for a restricted model
 FIRST_SHARE = 0.15  # of the time for the exact model at once, where patterns could follow
-DIVES_SHARE = 0.4  # of the time left for dives
+DIVES_SHARE = 0.3  # of the time left for dives
 DIVES = 4  # dives in a row without a better plan: the last
-SEARCH_SHARE = 0.5  # of the time left for the search, where the exact model may prove its plan
+SEARCH_SHARE = 0.35  # of the time left for the search, where the exact model may prove its plan
 
 
 @dataclass(frozen=True, slots=True, eq=False)

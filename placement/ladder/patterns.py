@@ -31,7 +31,7 @@ from placement.solvers import highs as direct
 CELLS = 20_000_000  # of all knapsack tables of a round: some 0.1 s
 SURE = 0.95  # patterns of a larger share are fixed at once in a dive
 NOISE = 0.3  # by which chance changes which pattern comes first
-SMOOTH = 0.7  # how much of the best prices so far is in those that are asked
+SMOOTH = (0.7, 0.35, 0.0)  # share of the best prices so far in those asked, one after the other
 ENOUGH = 1e-7  # relative: a master nearer to the bound is solved
 WORTH = 1e-6
 
@@ -192,8 +192,6 @@ class Patterns:
         """Add patterns until the master is solved or time is up."""
         if not self.contents:
             self.ask(self.price)
-        if not self.contents:
-            return
         highs, done = None, 0
         while clock.left() > 0.05:
             matrix = self.master()
@@ -211,35 +209,34 @@ class Patterns:
             if value - self.bound <= ENOUGH * max(1.0, abs(value)):
                 return
             price = np.array(highs.getSolution().row_dual)[: self.simple.arrays.classes]
-            smooth = SMOOTH
-            new = 0
-            while not new and smooth > 1e-3:
+            for smooth in SMOOTH:
                 _, new = self.ask(smooth * self.price + (1 - smooth) * price)
-                smooth = smooth - 0.35 if smooth > 0.35 else 0.0
-            if not new:
-                _, new = self.ask(price)
-            if not new:
+                if new:
+                    break
+            else:
                 return
 
     def master(self) -> Matrix:
         """Return the master: copies covered, one pattern per host; `left out` comes first."""
         simple, arrays = self.simple, self.simple.arrays
         classes, hosts, many = arrays.classes, len(arrays.hosts), len(self.hosts)
+        none = np.empty(0, dtype=np.int64)
         big = 2 * float(np.abs(simple.pair).max(initial=1.0)) + float(simple.host.max(initial=0.0))
         soft = np.isfinite(simple.left)
         left = np.where(soft, simple.left, big)
+        sizes = np.array([len(pairs) for pairs in self.contents], dtype=np.int64)
         column = np.concatenate(
             (
                 np.arange(classes),
-                classes + np.repeat(np.arange(many), [len(p) for p in self.contents]),
+                classes + np.repeat(np.arange(many), sizes),
                 classes + np.arange(many),
             )
         )
         row = np.concatenate(
             (
                 np.arange(classes),
-                arrays.pair_class[np.concatenate(self.contents)],
-                classes + np.array(self.hosts),
+                arrays.pair_class[np.concatenate([*self.contents, none])],
+                classes + np.array(self.hosts, dtype=np.int64),
             )
         )
         key, times = np.unique(row * (classes + many) + column, return_counts=True)
