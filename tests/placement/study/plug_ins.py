@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from placement.heuristics.first_fit import first_fit
+from placement.heuristics.bins import first_fit
 from placement.problem import Options, Plan, Problem
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from placement.generate import generate
 from placement.generate.churn import Epoch, churn
-from placement.heuristics.first_fit import first_fit
+from placement.heuristics.bins import first_fit
 from placement.problem import Demand, Host, Options, Plan, Problem
 from placement.study import load, run
 from placement.study.replay import replay
