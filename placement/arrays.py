@@ -135,8 +135,9 @@ def compile_problem(
 ) -> Arrays:
     """Return the arrays of a validated problem.
 
-    `nearest` keeps that many candidate hosts per class, those of least mean latency, where copies
-    run now, and those of `extra` (demand, host), which is how missing ones are priced back in.
+    `nearest` keeps that many candidate hosts per class, those of least mean latency (of least
+    `cost_at`, for demands without requests), where copies run now, and those of `extra` (demand,
+    host), which is how missing ones are priced back in.
     `worst_ms` bounds the latency of every request, on top of what demands say.
     """
     filters = Filters.of(problem)
@@ -455,6 +456,9 @@ def _near(scope: _Scope, chunk: range, *, wanted: bool) -> tuple[Bools, Floats] 
         total = np.add.reduceat(rate, heads)[:, None]
         weighted = np.add.reduceat(rate[:, None] * np.minimum(far, UNREACHABLE_MS), heads, axis=0)
         mean[rated] = weighted / total
+    for row in np.setdiff1d(np.arange(len(chunk)), of).tolist() if wanted else ():
+        if demands[row].cost_at:  # nothing is near to a demand without requests, but some is cheap
+            mean[row] = [demands[row].cost_at.get(host, 0.0) for host in scope.hosts]
     for chain in path_bound:
         for row, demand in enumerate(demands):
             if demand.name == chain.demands[0] and chain.latency_bound_ms is not None:

@@ -232,7 +232,7 @@ def _tree(root: Path, **sources: str) -> Path:
         ("web.app", "import dns_boot.server"),
         ("web.app", "from orchestrator.hypervisors.libvirt_driver import Driver"),
         ("orchestrator.hypervisors.memory", "import libvirt"),
-        ("placement.heuristics.first_fit", "import pulp"),
+        ("placement.heuristics.bins", "import pulp"),
         ("orchestrator.readiness", "from dnslib import DNSRecord"),
         ("orchestrator.control", "import flask.json"),
         ("orchestrator.store.memory", "from sqlalchemy.engine import Engine"),

@@ -134,8 +134,10 @@ def start(problem: Problem) -> Packing:
     """Return the empty packing of a problem; `Infeasible` if some demand has no place at all."""
     packing = Packing.of_arrays(compile_problem(problem))
     arrays = packing.arrays
-    key = np.unique(arrays.pair_class * max(len(arrays.hosts), 1) + arrays.pair_host)
-    hosts = np.bincount(key // max(len(arrays.hosts), 1), minlength=arrays.classes)
+    c, h = arrays.pair_class, arrays.pair_host  # sorted: flavours of a place follow each other
+    first = np.ones(arrays.pairs, dtype=bool)
+    first[1:] = (c[1:] != c[:-1]) | (h[1:] != h[:-1])
+    hosts = np.bincount(c[first], minlength=arrays.classes)
     wanted = np.where(packing.limit > arrays.many, arrays.fewest > 0, arrays.fewest)
     hopeful = (hosts * np.maximum(arrays.many, 1) >= wanted).all() and not packing.beside
     if not hopeful and (reasons := hopeless(problem)):

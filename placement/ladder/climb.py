@@ -10,6 +10,7 @@ step within the deadline has the best of all rungs, and a bound that is proven.
 | `rounding` | a simple model | LP solution rounded, then drop and shift |
 | `restricted` | any other model | what the LP has whole is kept, the rest is a small MILP |
 | `prices` | a simple model | the bound over all pairs; missing pairs added, links tightened |
+| `patterns` | a simple model with one scarce resource | column generation and dives |
 | `neighbourhoods` | | large neighbourhood search, parts in parallel |
 | `exact` | | the whole model, from the best plan |
 """
@@ -27,12 +28,13 @@ from placement.assemble import Assembled, assemble
 from placement.exact import Clock, NoPlan, exact, run, start_of
 from placement.expand import plan_of_solution
 from placement.ladder import moves
+from placement.ladder.patterns import Patterns, knapsacks
 from placement.ladder.pool import pool
 from placement.ladder.prices import Prices, everywhere, joined, left_out, only, priced, renamed
 from placement.ladder.relaxing import Relaxing, whole
 from placement.ladder.search import Search
 from placement.ladder.simple import Board, Simple
-from placement.matrix import Floats, Ints
+from placement.matrix import Floats, Ints, Matrix
 from placement.objectives import WORST
 from placement.problem import Malformed, Options, Plan, Problem
 from placement.solvers import Limits, Outcome
@@ -41,6 +43,7 @@ from placement.tracing import Watch
 
 NEAREST = 20  # candidate hosts per class where there are more pairs than PAIRS
 PAIRS = 50_000
+COST_PAIRS = 200_000  # the same where no demand has requests: what is cheap is then less sure
 TIGHTENINGS = 6  # rounds of adding links and missing pairs
 STALE = 3e-4  # relative: a round that tightens the bound by less is the last
 WIDENINGS = 2  # of them those that may add missing pairs, which solves the LP anew
@@ -49,6 +52,10 @@ EXACT_PAIRS = 5_000  # up to so many `auto` is the exact algorithm
 EXACT_COLUMNS = 20_000  # up to so many columns the exact model is worth a try at the end
 SMALL_COLUMNS = 2_000  # up to so many it is solved at once
 EXACT_SHARE = 0.3  # of the time left for a restricted model
+FIRST_SHARE = 0.15  # of the time for the exact model at once, where patterns could follow
+DIVES_SHARE = 0.3  # of the time left for dives
+DIVES = 4  # dives in a row without a better plan: the last
+SEARCH_SHARE = 0.35  # of the time left for the search, where the exact model may prove its plan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,6 +156,7 @@ class Climber:
         self.value = math.inf
         self.bound = 0.0
         self.prices: Prices | None = None
+        self.patterns: Patterns | None = None
 
     # --- the rungs, in order ------------------------------------------------------------------
 
@@ -162,10 +170,13 @@ class Climber:
         elif self._begin():
             yield self._step("bind")
         if self.nearest is None and self.assembled.matrix.columns <= SMALL_COLUMNS:
-            yield from self._exact()
-            return
+            patterned = self.simple is not None and knapsacks(self.simple) is not None
+            yield from self._exact(FIRST_SHARE if patterned else 1.0)
+            if not patterned or self._done:
+                return
         if self.simple is not None:
             yield from self.rounding()
+            yield from self._patterns()
         else:
             yield from self._restricted()
         if self.x is not None and not self._done:
@@ -321,21 +332,49 @@ class Climber:
         if outcome.x is not None and self._take(outcome.x):
             yield self._step("restricted")
 
+    def _patterns(self) -> Iterator[Step]:
+        """Generate patterns for a better bound, then dive for better plans while that helps."""
+        if self.prices is None or self.nearest is not None or self._done:
+            return
+        simple, room = self._simple, self.prices.room
+        patterns = Patterns.of(simple, self.prices.copy, self.options.seed)
+        if patterns is None:
+            return
+        if self.x is not None:
+            patterns.begin(simple.counts(self.x))
+        clock = Clock.of(DIVES_SHARE * self.clock.left())
+        patterns.generate(clock)
+        self.patterns = patterns
+        if patterns.bound > self.bound:
+            self.bound = patterns.bound
+            yield self._step("patterns")
+        chance, failed = np.random.default_rng(self.options.seed), 0
+        opening = simple.host[self.arrays.pair_host] * simple.share
+        while failed < DIVES and clock.left() > 0.1 and not self._done:
+            board = moves.rounded(simple, patterns.dive(clock, chance), room, opening)
+            moves.polish(board)
+            better = self._offer(board)
+            failed = 0 if better else failed + 1
+            if better:
+                yield self._step("patterns")
+
     def _neighbourhoods(self, executor: Executor | None) -> Iterator[Step]:
         if self.x is None:
             return
+        clock = self.clock if self.patterns is None else Clock.of(SEARCH_SHARE * self.clock.left())
         search = Search(self.assembled, self.x, self.simple, self.prices)
         with pool(executor, self.options.threads) as workers:
-            for better in search.rounds(self.clock, workers, self.options.seed):
+            for better in search.rounds(clock, workers, self.options.seed):
                 if better and self._take(search.x):
                     yield self._step("neighbourhoods")
                 if self._done:
                     return
 
-    def _exact(self) -> Iterator[Step]:
-        """Solve the whole model, from the best solution."""
+    def _exact(self, share: float = 1.0) -> Iterator[Step]:
+        """Solve the whole model from the best solution, without pairs that cannot improve it."""
         options = replace(self.options, solver="highs-direct")
-        outcome = run(self.assembled.matrix, options, self.clock, self.x)
+        clock = self.clock if share == 1.0 else Clock.of(share * self.clock.left())
+        outcome = run(self._hopeful(), options, clock, self.x)
         if outcome.x is None and self.x is None:
             if outcome.infeasible and self.nearest is None:
                 raise NoPlan(proven=True)
@@ -347,6 +386,16 @@ class Climber:
             self.bound = min(outcome.bound, self.value)
         if better or tighter:
             yield self._step("exact")
+
+    def _hopeful(self) -> Matrix:
+        """Return the model without the pairs of which it is proven that no better plan has them."""
+        matrix = self.assembled.matrix
+        if self.patterns is None or self.x is None:
+            return matrix
+        n, upper = self.assembled.model.n, matrix.upper.copy()
+        out = self.patterns.hopeless(self.value) & (self.x[n] < 0.5)
+        upper[n[out]] = 0.0
+        return replace(matrix, upper=upper)
 
     # --- what the rungs share -----------------------------------------------------------------
 
@@ -410,7 +459,9 @@ def _nearest(problem: Problem, options: Options) -> int | None:
     """Return how many hosts to look at for each demand."""
     if options.nearest is not None:
         return options.nearest if options.nearest < len(problem.hosts) else None
-    large = len(problem.hosts) * len(problem.demands) > PAIRS and len(problem.hosts) > 2 * NEAREST
+    rated = any(demand.rates for demand in problem.demands)
+    most = PAIRS if rated else COST_PAIRS
+    large = len(problem.hosts) * len(problem.demands) > most and len(problem.hosts) > 2 * NEAREST
     return NEAREST if large else None
 
 

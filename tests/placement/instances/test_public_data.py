@@ -42,6 +42,20 @@ def test_the_optimum_is_the_published_one(kind: str, name: str) -> None:
     assert plan.value == pytest.approx(instance.reference.target, rel=1e-6)
 
 
+@pytest.mark.parametrize(("kind", "name"), [("gap", "d05100"), ("gap", "c10100")])
+def test_tight_assignments_are_near_to_the_best_known(kind: str, name: str) -> None:
+    (instance,) = (each for each in public.SETS[kind](DATA) if each.name == name)
+    assert not isinstance(instance, roadef.Reassignment)
+    plan = solve(
+        instance.problem,
+        Options(weights=instance.options.weights, algorithm="ladder", deadline_s=60),
+    )
+    target = instance.reference.target
+    assert target is not None
+    assert plan.bound <= target + 1e-6
+    assert plan.value <= 1.005 * target
+
+
 def test_the_first_costs_of_the_challenge_are_the_published_ones() -> None:
     for instance in public.SETS["roadef"](DATA):
         assert isinstance(instance, roadef.Reassignment)
