@@ -23,7 +23,7 @@ def problem() -> Problem:
 
 @pytest.fixture(scope="module")
 def options(problem: Problem) -> Options:
-    return Options(weights=weights_of(problem), deadline_s=300, gap=0.05)
+    return Options(weights=weights_of(problem), deadline_s=3000, gap=0.05)  # load is no matter
 
 
 @pytest.fixture(scope="module")
