@@ -20,7 +20,6 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from math import hypot, sqrt
 from random import Random
 from time import perf_counter, process_time
 from typing import Any
@@ -31,6 +30,7 @@ from rich.table import Table
 from placement.arrays import compile_problem
 from placement.assemble import assemble
 from placement.check import violations
+from placement.generate.uniform import uniform
 from placement.ladder.climb import climb
 from placement.online import Online
 from placement.problem import Demand, Host, Infeasible, Options, Plan, Problem, SolverFailed
@@ -40,7 +40,7 @@ from placement.solving import solve
 SIZES = ((10, 50), (50, 500), (100, 1_000), (200, 5_000), (1_000, 10_000))
 CLASSES = {50: 10, 500: 75, 1_000: 150, 5_000: 750, 10_000: 1_500}  # kinds, by demands
 POPULATIONS = 1_000  # at most
-WEIGHT_PER_MS = 3.0
+WATTS_PER_MS = 100.0  # per host: what a millisecond of mean latency counts
 TARGET = 0.01
 SECONDS = {10: 30.0, 50: 30.0, 100: 60.0, 200: 120.0, 1_000: 150.0}  # deadline, by hosts
 THREADS = 2
@@ -53,41 +53,19 @@ def instance(
     hosts: int, demands: int, *, classes: int = 0, seed: int = 0, utilisation: float = 0.6
 ) -> Problem:
     """Return an instance as the head of this module says; equal seeds give equal ones."""
-    random = Random(f"{hosts} {demands} {classes} {seed}")  # noqa: S311 - not for secrets
-    side = 2 * sqrt(hosts)
-    spots = [(random.random() * side, random.random() * side) for _ in range(hosts)]
-    cells = [
-        (random.random() * side, random.random() * side) for _ in range(min(hosts, POPULATIONS))
-    ]
-    cores = [random.choice((8, 16, 32)) for _ in range(hosts)]
-    memory = [each * random.choice((2048, 4096)) for each in cores]
-    kinds = classes or demands
-    cpu = [random.uniform(0.5, 1.5) for _ in range(kinds)]
-    mib = [random.uniform(0.25, 1.75) for _ in range(kinds)]
-    rates = [{f"p{random.randrange(len(cells))}": random.uniform(1, 10)} for _ in range(kinds)]
-    kind = [random.randrange(classes) for _ in range(demands)] if classes else range(demands)
-    core = utilisation * sum(cores) / sum(cpu[each] for each in kind)
-    unit = utilisation * sum(memory) / sum(mib[each] for each in kind)
-    watts = [random.uniform(30, 90) for _ in range(hosts)]
-    return Problem(
-        tuple(
-            Host(f"h{i}", {"cpu": cores[i], "memory_mib": memory[i]}, idle_w=w, busy_w=w)
-            for i, w in enumerate(watts)
-        ),
-        tuple(
-            Demand(f"d{i}", {"cpu": cpu[k] * core, "memory_mib": mib[k] * unit}, rates=rates[k])
-            for i, k in enumerate(kind)
-        ),
-        {
-            f"p{j}": {f"h{i}": hypot(x - a, y - b) for i, (a, b) in enumerate(spots)}
-            for j, (x, y) in enumerate(cells)
-        },
-    )
+    return uniform(
+        Random(f"{hosts} {demands} {classes} {seed}"),  # noqa: S311 - not for secrets
+        hosts=hosts,
+        services=demands,
+        utilisation=utilisation,
+        classes=classes,
+        populations=min(hosts, POPULATIONS),
+    ).problem
 
 
 def weights_of(problem: Problem) -> dict[str, float]:
-    """Return what counts: watts, and milliseconds of every demand."""
-    return {"energy_w": 1.0, "latency_ms": WEIGHT_PER_MS * len(problem.demands)}
+    """Return what counts: watts, and the mean latency by the number of hosts."""
+    return {"energy_w": 1.0, "latency_ms": WATTS_PER_MS * len(problem.hosts)}
 
 
 def apart(problem: Problem) -> Problem:

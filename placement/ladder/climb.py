@@ -10,6 +10,7 @@ step within the deadline has the best of all rungs, and a bound that is proven.
 | `rounding` | a simple model | LP solution rounded, then drop and shift |
 | `restricted` | any other model | what the LP has whole is kept, the rest is a small MILP |
 | `prices` | a simple model | the bound over all pairs; missing pairs added, links tightened |
+| `knapsacks` | a simple model | where copies are of few kinds: the bound of whole copies |
 | `neighbourhoods` | | large neighbourhood search, parts in parallel |
 | `exact` | | the whole model, from the best plan |
 """
@@ -22,16 +23,18 @@ from time import perf_counter
 
 import numpy as np
 
-from placement.arrays import Arrays, compile_problem, worst_cap
+from placement.arrays import Arrays, compile_problem
 from placement.assemble import Assembled, assemble
 from placement.exact import Clock, NoPlan, exact, run, start_of
 from placement.expand import plan_of_solution
 from placement.ladder import moves
+from placement.ladder.knapsacks import Knapsacks, worthwhile
 from placement.ladder.pool import pool
 from placement.ladder.prices import Prices, everywhere, joined, left_out, only, priced, renamed
 from placement.ladder.relaxing import Relaxing, whole
 from placement.ladder.search import Search
 from placement.ladder.simple import Board, Simple
+from placement.latencies import worst_cap
 from placement.matrix import Floats, Ints
 from placement.objectives import WORST
 from placement.problem import Malformed, Options, Plan, Problem
@@ -43,6 +46,7 @@ PAIRS = 50_000
 TIGHTENINGS = 6  # rounds of adding links and missing pairs
 STALE = 3e-4  # relative: a round that tightens the bound by less is the last
 WIDENINGS = 2  # of them those that may add missing pairs, which solves the LP anew
+ROUNDS_PER_STEP = 4  # rounds of the search between two steps of the knapsacks
 MATTERS = 1e-3  # of the bound: what missing pairs must cost it to be added
 EXACT_PAIRS = 5_000  # up to so many `auto` is the exact algorithm
 EXACT_COLUMNS = 20_000  # up to so many columns the exact model is worth a try at the end
@@ -280,25 +284,24 @@ class Climber:
                 return
 
     def _round(self, x: Floats, prices: Prices) -> bool:
-        """Round an LP solution in several ways; return whether the best is better than before."""
+        """Round an LP solution in several ways and polish the best; return whether it is better."""
         simple = self._simple
         counts = simple.counts(x)
-        best: Board | None = None
         hosts = self.arrays.pair_host
         y = self.assembled.model.y
         on = np.zeros(len(self.arrays.hosts)) if y is None else np.clip(x[y], 0.0, 1.0)
         share = simple.host[hosts] * simple.share
         off = (simple.host * (1.0 - on))[hosts]
-        for opening in (off, share, 0.0 * share):
-            board = moves.rounded(simple, counts, prices.room, opening)
-            if len(board.stranded):
-                continue
-            moves.polish(board)
-            if best is None or board.cost < best.cost:
-                best = board
-            if self.clock.left() < 0.5:
-                break
-        return best is not None and self._offer(best)
+        boards = [
+            moves.rounded(simple, counts, prices.room, opening)
+            for opening in (off, share, 0.0 * share)
+        ]
+        complete = [board for board in boards if not len(board.stranded)]
+        if not complete:
+            return False
+        best = min(complete, key=lambda board: board.cost)
+        moves.polish(best)
+        return self._offer(best)
 
     def _restricted(self) -> Iterator[Step]:
         """Keep what the LP has whole and solve the rest; the bound is that of the LP."""
@@ -322,12 +325,30 @@ class Climber:
         if self.x is None:
             return
         search = Search(self.assembled, self.x, self.simple, self.prices)
+        sacks = self._sacks()
         with pool(executor, self.options.threads) as workers:
+            if sacks and self._tighter(sacks, workers):
+                yield self._step("knapsacks")
             for better in search.rounds(self.clock, workers, self.options.seed):
                 if better and self._take(search.x):
                     yield self._step("neighbourhoods")
+                turn = search.round % ROUNDS_PER_STEP == 0 and not self._done
+                if sacks and turn and not sacks.stale and self._tighter(sacks, workers):
+                    yield self._step("knapsacks")
                 if self._done:
                     return
+
+    def _sacks(self) -> Knapsacks | None:
+        if self.simple is None or self.prices is None or not worthwhile(self.simple):
+            return None
+        return Knapsacks(self.simple, self._priced_options, self.prices, self.nearest)
+
+    def _tighter(self, sacks: Knapsacks, workers: Executor | None) -> bool:
+        """Fill hosts with whole copies; return whether that is a better bound."""
+        before = self.bound
+        sacks.step(self.value, workers)
+        self.bound = max(self.bound, sacks.bound)
+        return self.bound > before
 
     def _exact(self) -> Iterator[Step]:
         """Solve the whole model, from the best solution."""
