@@ -46,8 +46,9 @@ PAIRS = 50_000
 TIGHTENINGS = 6  # rounds of adding links and missing pairs
 STALE = 3e-4  # relative: a round that tightens the bound by less is the last
 WIDENINGS = 2  # of them those that may add missing pairs, which solves the LP anew
-ROUNDS_PER_STEP = 4  # rounds of the search between two steps of the knapsacks
+ROUNDS_PER_STEP = 12  # rounds of the search between two steps of the knapsacks, 10 s at 1,000 hosts
 MATTERS = 1e-3  # of the bound: what missing pairs must cost it to be added
+DECISIVE = 0.1  # of the value: that much, and they are added in every round
 EXACT_PAIRS = 5_000  # up to so many `auto` is the exact algorithm
 EXACT_COLUMNS = 20_000  # up to so many columns the exact model is worth a try at the end
 SMALL_COLUMNS = 2_000  # up to so many it is solved at once
@@ -272,11 +273,14 @@ class Climber:
             if bound > self.bound or self.prices is None:
                 self.bound, self.prices = max(bound, self.bound), prices
                 yield self._step("prices")
-            if whole(self.assembled.matrix, found.x) or self._done or stale:
+            pull = -rest.pull.sum()
+            few = widened < WIDENINGS and pull > MATTERS * abs(bound)
+            wider = few or pull > DECISIVE * self.value
+            settled = stale or whole(self.assembled.matrix, found.x)
+            if self._done or (settled and not wider):
                 return
             tighter = relaxing.tighten()
-            wider = widened < WIDENINGS and rest.pull.sum() < -MATTERS * abs(bound)
-            if wider and rest.worth:
+            if wider:
                 widened += 1
                 links = self._with(*rest.worth, links=relaxing.added)
                 relaxing = Relaxing.of(self.assembled.matrix, limits, links)
@@ -327,8 +331,6 @@ class Climber:
         search = Search(self.assembled, self.x, self.simple, self.prices)
         sacks = self._sacks()
         with pool(executor, self.options.threads) as workers:
-            if sacks and self._tighter(sacks, workers):
-                yield self._step("knapsacks")
             for better in search.rounds(self.clock, workers, self.options.seed):
                 if better and self._take(search.x):
                     yield self._step("neighbourhoods")

@@ -19,6 +19,7 @@ fractions are skipped. Every pair of the problem counts, also those that were le
 import math
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from placement.solvers import highs as direct
 GAP = 2e-3  # relative, of one knapsack
 NODES = 20  # of branch and bound, for one knapsack
 BATCH = 25  # hosts in one call of a worker
-STEP = 0.3  # of the distance to the plan's value: the first step along the subgradient
+AIM = 1.5e-3  # of the plan's value: what the first step along the subgradient is meant to gain
 SHORTER = 0.6  # times the step, after one that did not help
 PATIENCE = 4  # steps in a row that do not help, until it is not worth going on
 DEARER = 1.1  # times its price in the LP: what a class may be charged at most
@@ -61,13 +62,18 @@ class Filled:
 
 
 def fill(sacks: list[Sack]) -> list[Filled]:
-    """Solve some knapsacks. Runs in other processes, too."""
-    return [_fill(sack) for sack in sacks]
+    """Solve some knapsacks with one solver object. Runs in other processes, too."""
+    if not sacks:
+        return []
+    highs = direct.load(_matrix(sacks[0]), Limits(math.inf, GAP))
+    highs.setOptionValue("mip_max_nodes", NODES)
+    highs.setOptionValue("mip_heuristic_effort", 0.0)
+    return [_fill(highs, sack) for sack in sacks]
 
 
-def _fill(sack: Sack) -> Filled:
+def _matrix(sack: Sack) -> Matrix:
     size, resources = sack.need.shape
-    matrix = Matrix(
+    return Matrix(
         start=np.arange(resources + 1) * size,
         index=np.tile(np.arange(size), resources),
         value=sack.need.T.ravel(),
@@ -81,14 +87,17 @@ def _fill(sack: Sack) -> Filled:
         constant=0.0,
         core_rows=resources,
     )
-    highs = direct.load(matrix, Limits(math.inf, GAP))
-    highs.setOptionValue("mip_max_nodes", NODES)
-    highs.setOptionValue("mip_heuristic_effort", 0.0)
+
+
+def _fill(highs: Any, sack: Sack) -> Filled:
+    matrix = _matrix(sack)
+    highs.passModel(direct.lp_of(matrix, relaxed=False))
     highs.run()
     found = direct.read(highs, matrix, "highs")
     if not math.isfinite(found.bound):  # proven anyway: all of it
-        return Filled(float(sack.value @ sack.most), np.zeros(size))
-    return Filled(-found.bound, np.zeros(size) if found.x is None else np.rint(found.x))
+        return Filled(float(sack.value @ sack.most), np.zeros(len(sack.value)))
+    x = np.zeros(len(sack.value)) if found.x is None else np.rint(found.x)
+    return Filled(-found.bound, x)
 
 
 # --- all hosts ------------------------------------------------------------------------------------
@@ -165,7 +174,7 @@ class Knapsacks:
         self._failed = 0 if better else self._failed + 1
         length = float(slope @ slope)
         if length > 0:
-            far = STEP * self._step * max(value - bound, 0.0) / length
+            far = self._step * min(AIM * abs(value), max(value - bound, 0.0)) / length
             self._copy = np.minimum(self._copy + far * slope, self._cap)
         return better
 
