@@ -56,7 +56,13 @@ THREADS = 2
 
 
 def instance(
-    hosts: int, demands: int, *, classes: int = 0, seed: int = 0, utilisation: float = 0.6
+    hosts: int,
+    demands: int,
+    *,
+    classes: int = 0,
+    seed: int = 0,
+    utilisation: float = 0.6,
+    populations: int = POPULATIONS,
 ) -> Problem:
     """Return an instance as the head of this module says; equal seeds give equal ones."""
     return uniform(
@@ -65,7 +71,7 @@ def instance(
         services=demands,
         utilisation=utilisation,
         classes=classes,
-        populations=min(hosts, POPULATIONS),
+        populations=min(hosts, populations),
     ).problem
 
 
@@ -246,7 +252,7 @@ def online(console: Console, questions: int = 500) -> None:
     """Print how long one copy more takes, asked and bound, by the number of hosts."""
     table = Table("hosts", "prepare ms", "median µs", "p99 µs", title="place_one, then bind")
     for hosts in (10, 100, 1_000, 10_000):
-        problem = instance(hosts, 500)
+        problem = instance(hosts, 500, utilisation=min(0.6, 100 / hosts), populations=100)
         since = perf_counter()
         prepared = Online(problem)
         names = [demand.name for demand in problem.demands[:questions]]
