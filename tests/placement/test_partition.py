@@ -78,6 +78,6 @@ def test_fences_hold_across_parts(problem: Problem, options: Options) -> None:
 
 
 def test_rules_between_demands_are_refused(problem: Problem, options: Options) -> None:
-    spread = replace(problem, rules=(Spread(frozenset({"d0", "d1"}), "host"),))
+    spread = replace(problem, rules=(Spread(frozenset({"s000", "s001"}), "host"),))
     with pytest.raises(Malformed, match="partition ignores rule spread"):
         solve(spread, replace(options, algorithm="partition"))
