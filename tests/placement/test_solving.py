@@ -73,7 +73,7 @@ def test_the_exact_algorithm_ignores_nothing() -> None:
 
 
 def test_an_unknown_algorithm_lists_the_known_ones() -> None:
-    with pytest.raises(Malformed, match=r"'magic'; known: best-fit, .*exact, first-fit"):
+    with pytest.raises(Malformed, match=r"'magic'; known: auto, best-fit, .*exact, first-fit"):
         algorithm("magic")
 
 
