@@ -12,10 +12,11 @@ from time import perf_counter
 
 import numpy as np
 
-from placement.arrays import UNREACHABLE_MS, compile_problem, latency_table, worst_cap
+from placement.arrays import compile_problem
 from placement.assemble import Assembled, assemble
 from placement.evaluate import evaluate
 from placement.expand import plan_of_solution
+from placement.latencies import UNREACHABLE_MS, latency_table, worst_cap
 from placement.matrix import Floats, Matrix, components
 from placement.objectives import WORST
 from placement.problem import Malformed, Options, Plan, Problem

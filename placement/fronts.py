@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from placement.arrays import compile_problem, worst_cap
+from placement.arrays import compile_problem
 from placement.assemble import Assembled, assemble
 from placement.check import violations
 from placement.evaluate import UNITS
 from placement.exact import Clock
 from placement.expand import judged, plan_of_solution
 from placement.front import ParetoFront
+from placement.latencies import worst_cap
 from placement.matrix import Floats
 from placement.objectives import WORST
 from placement.problem import Infeasible, Malformed, Options, Plan, Problem, SolverFailed

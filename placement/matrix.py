@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 INF = float("inf")
+ROUNDING = 1e-9  # sums of fractions are not exact
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.amounts import NO_PATH_MS
-from placement.arrays import ROUNDING, latency_table
 from placement.candidates import apart_from, may_share
 from placement.classes import Filters, flavours, need
 from placement.heuristics.greedy_latency import NEAR_TIE_MS
-from placement.matrix import Bools, Floats, Ints
+from placement.latencies import latency_table
+from placement.matrix import ROUNDING, Bools, Floats, Ints
 from placement.problem import CPU, EVERY_COPY, MEMORY, Demand, Malformed, Plan, Problem
 from placement.rules import Beside, Quarantine
 

@@ -25,13 +25,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from placement.arrays import Arrays, compile_problem, latency_table
+from placement.arrays import Arrays, compile_problem
 from placement.check import violations
 from placement.exact import Clock, NoPlan, exact
 from placement.ladder.climb import Climber
 from placement.ladder.pool import pool
 from placement.ladder.prices import Prices, left_out, priced
 from placement.ladder.simple import Simple
+from placement.latencies import latency_table
 from placement.matrix import Bools, Builder, Entries, Floats, Ints, Linear
 from placement.pricing import pair_costs
 from placement.problem import Options, Plan, Problem

@@ -14,13 +14,14 @@ from time import perf_counter
 import numpy as np
 
 from placement.amounts import State, amount
-from placement.arrays import ROUNDING, Arrays, compile_problem, worst_cap
+from placement.arrays import Arrays, compile_problem
 from placement.assemble import Assembled, assemble
 from placement.check import violations
 from placement.clash import infeasible
 from placement.exact import Clock, run
 from placement.expand import judged, plan_of_solution
-from placement.matrix import Bools, Ints, Matrix
+from placement.latencies import worst_cap
+from placement.matrix import ROUNDING, Bools, Ints, Matrix
 from placement.problem import Infeasible, Options, Plan, Problem, SolverFailed
 from placement.rules import MigrationBudget, demands_of
 from placement.validate import validate

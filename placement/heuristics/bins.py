@@ -8,9 +8,8 @@ U. Wieder, "Heuristics for vector bin packing", Microsoft Research, 2011, for th
 
 import numpy as np
 
-from placement.arrays import ROUNDING
 from placement.heuristics.packing import Packing, Score, fill, in_order, pack, start
-from placement.matrix import Bools, Floats, Ints
+from placement.matrix import ROUNDING, Bools, Floats, Ints
 from placement.problem import Options, Plan, Problem
 
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.arrays import UNREACHABLE_MS, Arrays
+from placement.arrays import Arrays
 from placement.evaluate import evaluate, value_of
 from placement.heuristics.packing import Packing
+from placement.latencies import UNREACHABLE_MS
 from placement.matrix import Floats, Ints
 from placement.model import Model
 from placement.objectives import expression

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.arrays import ROUNDING, Arrays, compile_problem
+from placement.arrays import Arrays, compile_problem
 from placement.candidates import apart_from, feasible, hopeless, may_share, summary
 from placement.check import violations
 from placement.expand import plan_of_counts
-from placement.matrix import Bools, Floats, Ints
+from placement.matrix import ROUNDING, Bools, Floats, Ints
 from placement.problem import Demand, Infeasible, Plan, Problem
 from placement.rules import Beside
 

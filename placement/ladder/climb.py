@@ -11,6 +11,7 @@ step within the deadline has the best of all rungs, and a bound that is proven.
 | `restricted` | any other model | what the LP has whole is kept, the rest is a small MILP |
 | `prices` | a simple model | the bound over all pairs; missing pairs added, links tightened |
 | `patterns` | a simple model with one scarce resource | column generation and dives |
+| `knapsacks` | a simple model | where copies are of few kinds: the bound of whole copies |
 | `neighbourhoods` | | large neighbourhood search, parts in parallel |
 | `exact` | | the whole model, from the best plan |
 """
@@ -23,17 +24,19 @@ from time import perf_counter
 
 import numpy as np
 
-from placement.arrays import Arrays, compile_problem, worst_cap
+from placement.arrays import Arrays, compile_problem
 from placement.assemble import Assembled, assemble
 from placement.exact import Clock, NoPlan, exact, run, start_of
 from placement.expand import plan_of_solution
 from placement.ladder import moves
+from placement.ladder.knapsacks import Knapsacks, worthwhile
 from placement.ladder.patterns import Patterns, knapsacks
 from placement.ladder.pool import pool
 from placement.ladder.prices import Prices, everywhere, joined, left_out, only, priced, renamed
 from placement.ladder.relaxing import Relaxing, whole
 from placement.ladder.search import Search
 from placement.ladder.simple import Board, Simple
+from placement.latencies import worst_cap
 from placement.matrix import Floats, Ints, Matrix
 from placement.objectives import WORST
 from placement.problem import Malformed, Options, Plan, Problem
@@ -47,7 +50,9 @@ COST_PAIRS = 200_000  # the same where no demand has requests: what is cheap is 
 TIGHTENINGS = 6  # rounds of adding links and missing pairs
 STALE = 3e-4  # relative: a round that tightens the bound by less is the last
 WIDENINGS = 2  # of them those that may add missing pairs, which solves the LP anew
+ROUNDS_PER_STEP = 12  # rounds of the search between two steps of the knapsacks, 10 s at 1,000 hosts
 MATTERS = 1e-3  # of the bound: what missing pairs must cost it to be added
+DECISIVE = 0.1  # of the value: that much, and they are added in every round
 EXACT_PAIRS = 5_000  # up to so many `auto` is the exact algorithm
 EXACT_COLUMNS = 20_000  # up to so many columns the exact model is worth a try at the end
 SMALL_COLUMNS = 2_000  # up to so many it is solved at once
@@ -282,11 +287,14 @@ class Climber:
             if bound > self.bound or self.prices is None:
                 self.bound, self.prices = max(bound, self.bound), prices
                 yield self._step("prices")
-            if whole(self.assembled.matrix, found.x) or self._done or stale:
+            pull = -rest.pull.sum()
+            few = widened < WIDENINGS and pull > MATTERS * abs(bound)
+            wider = few or pull > DECISIVE * self.value
+            settled = stale or whole(self.assembled.matrix, found.x)
+            if self._done or (settled and not wider):
                 return
             tighter = relaxing.tighten()
-            wider = widened < WIDENINGS and rest.pull.sum() < -MATTERS * abs(bound)
-            if wider and rest.worth:
+            if wider:
                 widened += 1
                 links = self._with(*rest.worth, links=relaxing.added)
                 relaxing = Relaxing.of(self.assembled.matrix, limits, links)
@@ -294,25 +302,24 @@ class Climber:
                 return
 
     def _round(self, x: Floats, prices: Prices) -> bool:
-        """Round an LP solution in several ways; return whether the best is better than before."""
+        """Round an LP solution in several ways and polish the best; return whether it is better."""
         simple = self._simple
         counts = simple.counts(x)
-        best: Board | None = None
         hosts = self.arrays.pair_host
         y = self.assembled.model.y
         on = np.zeros(len(self.arrays.hosts)) if y is None else np.clip(x[y], 0.0, 1.0)
         share = simple.host[hosts] * simple.share
         off = (simple.host * (1.0 - on))[hosts]
-        for opening in (off, share, 0.0 * share):
-            board = moves.rounded(simple, counts, prices.room, opening)
-            if len(board.stranded):
-                continue
-            moves.polish(board)
-            if best is None or board.cost < best.cost:
-                best = board
-            if self.clock.left() < 0.5:
-                break
-        return best is not None and self._offer(best)
+        boards = [
+            moves.rounded(simple, counts, prices.room, opening)
+            for opening in (off, share, 0.0 * share)
+        ]
+        complete = [board for board in boards if not len(board.stranded)]
+        if not complete:
+            return False
+        best = min(complete, key=lambda board: board.cost)
+        moves.polish(best)
+        return self._offer(best)
 
     def _restricted(self) -> Iterator[Step]:
         """Keep what the LP has whole and solve the rest; the bound is that of the LP."""
@@ -363,12 +370,28 @@ class Climber:
             return
         clock = self.clock if self.patterns is None else Clock.of(SEARCH_SHARE * self.clock.left())
         search = Search(self.assembled, self.x, self.simple, self.prices)
+        sacks = self._sacks()
         with pool(executor, self.options.threads) as workers:
             for better in search.rounds(clock, workers, self.options.seed):
                 if better and self._take(search.x):
                     yield self._step("neighbourhoods")
+                turn = search.round % ROUNDS_PER_STEP == 0 and not self._done
+                if sacks and turn and not sacks.stale and self._tighter(sacks, workers):
+                    yield self._step("knapsacks")
                 if self._done:
                     return
+
+    def _sacks(self) -> Knapsacks | None:
+        if self.simple is None or self.prices is None or not worthwhile(self.simple):
+            return None
+        return Knapsacks(self.simple, self._priced_options, self.prices, self.nearest)
+
+    def _tighter(self, sacks: Knapsacks, workers: Executor | None) -> bool:
+        """Fill hosts with whole copies; return whether that is a better bound."""
+        before = self.bound
+        sacks.step(self.value, workers)
+        self.bound = max(self.bound, sacks.bound)
+        return self.bound > before
 
     def _exact(self, share: float = 1.0) -> Iterator[Step]:
         """Solve the whole model from the best solution, without pairs that cannot improve it."""

@@ -10,7 +10,7 @@
 import numpy as np
 
 from placement.ladder.simple import Board, Simple
-from placement.matrix import Floats, Ints
+from placement.matrix import Bools, Floats, Ints
 
 SAVED = 1e-9  # less saved is rounding
 PASSES = 6
@@ -87,12 +87,49 @@ def drop(board: Board) -> None:
     simple = board.simple
     arrays = simple.arrays
     used = 1 - (board.free / np.maximum(arrays.room, SAVED)).min(axis=1)
+    worth = (board.copies > 0) & (simple.host > 0) & (_least_to_empty(board) < simple.host)
     for host in np.argsort(used, kind="stable").tolist():
-        if not board.copies[host] or simple.host[host] <= 0:
+        if not worth[host]:
             continue
         pairs = board.pairs_at(host)
         pairs = pairs[np.argsort(-simple.share[pairs], kind="stable")]
         _empty(board, host, pairs)
+
+
+def _least_to_empty(board: Board) -> Floats:
+    """Return what moving all copies of each host costs at least.
+
+    It stays a least cost while hosts are emptied one by one: there is less and less room on others.
+    """
+    simple, arrays = board.simple, board.simple.arrays
+    open_ = np.flatnonzero(_open(board))
+    order = open_[np.lexsort((simple.pair[open_], arrays.pair_class[open_]))]
+    first = np.searchsorted(arrays.pair_class[order], np.arange(arrays.classes))
+    ends = np.searchsorted(arrays.pair_class[order], np.arange(arrays.classes), side="right")
+    here = np.flatnonzero(board.counts)
+    c, host = arrays.pair_class[here], arrays.pair_host[here]
+    extra = np.full(len(here), np.inf)
+    place, waiting = first[c], np.arange(len(here), dtype=np.int64)
+    while len(waiting):  # the cheapest of the class that is not on the same host
+        waiting = waiting[place[waiting] < ends[c[waiting]]]
+        there = order[place[waiting]]
+        other = arrays.pair_host[there] != host[waiting]
+        found = waiting[other]
+        extra[found] = simple.pair[there[other]] - simple.pair[here[found]]
+        waiting = waiting[~other]
+        place[waiting] += 1
+    paid = extra * board.counts[here]
+    least: Floats = np.bincount(host, paid, minlength=len(arrays.hosts)).astype(float)
+    return least
+
+
+def _open(board: Board) -> Bools:
+    """Return the pairs with room for one copy more, on hosts that are on."""
+    arrays = board.simple.arrays
+    found: Bools = board.copies[arrays.pair_host] > 0
+    for k in range(arrays.room.shape[1]):
+        found &= arrays.need[:, k] <= board.free[arrays.pair_host, k]
+    return found
 
 
 def _empty(board: Board, host: int, pairs: Ints) -> None:
@@ -127,9 +164,9 @@ def _empty(board: Board, host: int, pairs: Ints) -> None:
 def shift(board: Board) -> None:
     """Move copies to cheaper hosts that are on and have room, the largest saving first."""
     simple, arrays = board.simple, board.simple.arrays
-    on = board.copies[arrays.pair_host] > 0
+    some = _open(board)
     cheapest = np.full(arrays.classes, np.inf)
-    np.minimum.at(cheapest, arrays.pair_class[on], simple.pair[on])
+    np.minimum.at(cheapest, arrays.pair_class[some], simple.pair[some])
     here = np.flatnonzero(board.counts)
     saved = simple.pair[here] - cheapest[arrays.pair_class[here]]
     worth = saved > SAVED

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.arrays import ROUNDING, Arrays
+from placement.arrays import Arrays
 from placement.assemble import Assembled
-from placement.matrix import Floats, Ints
+from placement.matrix import ROUNDING, Floats, Ints
 
 ROWS = frozenset({"copies", "capacity", "link", "apart"})
 COLUMNS = frozenset({"n", "u", "y"})

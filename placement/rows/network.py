@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from placement.arrays import UNREACHABLE_MS, latency_table
+from placement.latencies import UNREACHABLE_MS, latency_table
 from placement.matrix import Entries, Linear
 from placement.model import Flows, Model
 from placement.problem import SITE, Problem

@@ -8,7 +8,8 @@ import math
 
 import numpy as np
 
-from placement.arrays import UNREACHABLE_MS, Arrays, worst_cap
+from placement.arrays import Arrays
+from placement.latencies import UNREACHABLE_MS, worst_cap
 from placement.matrix import Bools, Entries, Floats, Ints, Linear
 from placement.model import Model, Shares
 from placement.problem import EVERY_COPY, SITE, Demand
