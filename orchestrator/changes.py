@@ -12,13 +12,17 @@ from orchestrator.errors import UnsafeChanges
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """Start an instance of a service on a host and wait until it answers."""
+    """Start an instance of a service on a host and wait until it answers.
+
+    `why` is empty unless it is there for a while only, or comes from such a place.
+    """
 
     service: str
     host: str
+    why: str = ""
 
     def __str__(self) -> str:
-        return f"boot      {self.service} on {self.host}"
+        return f"boot      {self.service} on {self.host}" + (f": {self.why}" if self.why else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +38,26 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Stop leading clients to an instance."""
+    """Stop leading clients to an instance; with no name, to the one of the service on the host."""
 
     service: str
     instance: str
     host: str
 
     def __str__(self) -> str:
-        return f"withdraw  {self.instance} on {self.host}"
+        return f"withdraw  {self.instance or self.service} on {self.host}"
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """End an instance."""
+    """End an instance; with no name, the one of the service on the host."""
 
     service: str
     instance: str
     host: str
 
     def __str__(self) -> str:
-        return f"stop      {self.instance} on {self.host}"
+        return f"stop      {self.instance or self.service} on {self.host}"
 
 
 Change = Boot | Announce | Withdraw | Stop
@@ -61,10 +65,15 @@ Change = Boot | Announce | Withdraw | Stop
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """An ordered list of changes, with the reason for the whole."""
+    """An ordered list of changes, with the reason for the whole.
+
+    `left` names services of which an instance stays where the plan does not want it, since it could
+    only move if something were stopped before it runs elsewhere.
+    """
 
     items: tuple[Change, ...] = ()
     why: str = ""
+    left: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Change]:
         return iter(self.items)
@@ -81,19 +90,19 @@ class Changes:
         An instance may only be stopped after it was withdrawn, and a service that is being moved
         must be announced elsewhere before it is withdrawn.
         """
-        withdrawn: set[str] = set()
+        withdrawn: set[tuple[str, str, str]] = set()
         announced: set[str] = set()
         moving = {change.service for change in self.items if isinstance(change, Boot)}
         for change in self.items:
             match change:
                 case Announce(service=service):
                     announced.add(service)
-                case Withdraw(service=service, instance=instance):
+                case Withdraw(service=service, instance=instance, host=host):
                     if service in moving and service not in announced:
                         raise UnsafeChanges(f"{instance} would be withdrawn before {service} moved")
-                    withdrawn.add(instance)
-                case Stop(instance=instance):
-                    if instance not in withdrawn:
+                    withdrawn.add((service, instance, host))
+                case Stop(service=service, instance=instance, host=host):
+                    if (service, instance, host) not in withdrawn:
                         raise UnsafeChanges(f"{instance} would be stopped while clients use it")
                 case Boot():
                     pass

@@ -1,9 +1,9 @@
 """The command line, `edgewake`: reads options, asks the running edgewake, and prints.
 
-`up`, `doctor`, `schema`, `demo` and `plan LAB` work by themselves; every other command asks the
-edgewake that runs with the same state directory. docs/cli.md has every command with an example,
-and the exit codes, which are `Exit`. Heavy modules are imported by the commands that need them, so
-that `edgewake --help` is quick.
+`up`, `doctor`, `schema`, `demo`, `study` and `plan LAB` work by themselves; every other command
+asks the edgewake that runs with the same state directory. docs/cli.md has every command with an
+example, and the exit codes, which are `Exit`. Heavy modules are imported by the commands that need
+them, so that `edgewake --help` is quick.
 """
 
 # ruff: noqa: PLC0415 - see above
@@ -19,7 +19,7 @@ from urllib.parse import quote
 import typer
 from typer.core import TyperGroup
 
-from orchestrator import display
+from orchestrator import cli_plan, cli_study, display
 from orchestrator.cli_hosts import hosts_app
 from orchestrator.cli_images import images_app
 from orchestrator.errors import EdgewakeError, InstallationError, LabError
@@ -200,33 +200,7 @@ def apply(
     display.print_changes(answer["changes"])
 
 
-@app.command(epilog="Example: edgewake plan lab.yaml")
-def plan(
-    ctx: typer.Context,
-    lab: MaybeLab = None,
-    do_apply: Annotated[
-        bool, typer.Option("--apply", help="Move what is awake to where the plan wants it.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Place every service anew, and show where and why.
-
-    With LAB, nothing has to run. Without, it is the running edgewake that plans, and shows what
-    would have to change; nothing changes without --apply.
-    """
-    if lab is None:
-        answer = _client(ctx).post("/plans", {"apply": do_apply})
-    elif do_apply:
-        raise typer.BadParameter("--apply is for what runs now: leave LAB away")
-    else:
-        answer = _plan_offline(ctx, lab)
-    if as_json:
-        display.print_json(answer)
-        return
-    display.print_plan(answer["plan"])
-    if lab is None:
-        typer.echo("Changes to what is awake now" + (", carried out:" if do_apply else ":"))
-        display.print_changes(answer["changes"])
+cli_plan.register(app)
 
 
 @app.command(epilog="Example: edgewake explain web --for campus")
@@ -403,13 +377,21 @@ def demo(ctx: typer.Context, lab: MaybeLab = None) -> None:
 
 
 @app.command(epilog="Example: edgewake schema > edgewake.schema.json")
-def schema() -> None:
+def schema(
+    study: Annotated[bool, typer.Option("--study", help="Of study files.")] = False,
+) -> None:
     """Print the JSON Schema of lab files, for editors."""
+    if study:
+        from placement.study.spec import study_schema
+
+        display.print_json(study_schema())
+        return
     from orchestrator.labfile import lab_schema
 
     display.print_json(lab_schema())
 
 
+cli_study.register(app)
 app.add_typer(images_app)
 app.add_typer(hosts_app)
 
@@ -436,22 +418,6 @@ def _is_running(ctx: typer.Context) -> bool:
     except EdgewakeError:
         return False
     return True
-
-
-def _plan_offline(ctx: typer.Context, lab: Path) -> dict[str, Any]:
-    from orchestrator.daemon import kvm_known, library_of
-    from orchestrator.labfile import load_lab
-    from orchestrator.library import Place, traits_of
-    from orchestrator.planner import Planner
-    from web import wire
-
-    wanted = load_lab(lab, images_dir=ctx.obj.images)
-    kvm = kvm_known(ctx.obj)
-    hosts = {host.name: Place(host, traits_of(host, kvm=kvm(host))) for host in wanted.hosts}
-    library = library_of(ctx.obj)
-    unfit = {service.name: library.unfit(wanted, service, hosts) for service in wanted.services}
-    plan = Planner(wanted).plan([], unfit)
-    return {"plan": wire.plan(plan), "changes": [], "applied": False}
 
 
 def unseen(before: str, now: str) -> str:

@@ -8,7 +8,7 @@ threads, one flight per service; `summon` returns at once, the other verbs say t
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from logging import getLogger
@@ -43,8 +43,9 @@ from orchestrator.model import (
     Lab,
     Service,
 )
+from orchestrator.moving import changes_for
 from orchestrator.once import Once
-from orchestrator.planner import changes_for
+from orchestrator.planner import OPTIONS, Front
 from orchestrator.reconcile import changed_hosts, ends, lab_changes
 from orchestrator.retiring import WITHDRAW_GRACE_S, Retirer
 from orchestrator.settler import Settler
@@ -56,7 +57,7 @@ from orchestrator.trace import Wakes, WakeTrace
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
 from orchestrator.waking import Waker
-from placement.problem import Ranking
+from placement.problem import Options, Problem, Ranking
 
 log = getLogger(__name__)
 
@@ -289,21 +290,51 @@ class Orchestrator:
         with self._waker.locks[service]:
             return self._put_to_sleep(service, "asked to")
 
-    def rebalance(self, *, dry_run: bool = True) -> Proposal:
-        """Place everything anew by MILP; move what is awake there unless `dry_run`. Blocks."""
+    def rebalance(self, *, dry_run: bool = True, options: Options = OPTIONS) -> Proposal:
+        """Place everything anew; move what is awake there unless `dry_run`. Blocks.
+
+        The order of the changes never overfills a host. Raises `EdgewakeError` as `Planner.plan`
+        does.
+        """
         with self._apply_lock:
-            awake = [i for i in self.fleet.instances() if i.state is InstanceState.READY]
-            closed = dict.fromkeys(self.fleet.draining(), DRAINING)
-            unfit = {
-                service.name: {**closed, **self._boots.unfit(service)}
-                for service in self.lab.services
-            }
-            plan = self.fleet.planner.plan(awake, unfit)
-            changes = changes_for(plan, awake)
+            awake = self._ready()
+            question = self._question(awake)
+            plan = self.fleet.planner.plan(question, options)
+            changes = changes_for(plan, awake, question, self.fleet.held_beside(awake))
             changes.raise_if_unsafe()
             if not dry_run:
                 self._carry_out(changes)
             return Proposal(plan, changes)
+
+    def front(
+        self, terms: Sequence[str], *, options: Options = OPTIONS, points: int | None = None
+    ) -> Front:
+        """Return the Pareto front of some terms, minding where instances run now. Blocks.
+
+        Raises `EdgewakeError` as `Planner.front` does.
+        """
+        question = self._question(self._ready())
+        return self.fleet.planner.front(question, terms, options, points=points)
+
+    def _ready(self) -> list[Instance]:
+        return [i for i in self.fleet.instances() if i.state is InstanceState.READY]
+
+    def _question(self, awake: Sequence[Instance]) -> Problem:
+        """Return the lab as it is now as a placement problem."""
+        closed = dict.fromkeys(self.fleet.draining(), DRAINING)
+        unfit = {
+            service.name: {**closed, **self._boots.unfit(service)} for service in self.lab.services
+        }
+        boots = {
+            service.name: {
+                host: fit.image.name
+                for host, fit in self._boots.fits(service).items()
+                if isinstance(fit, Fit)
+            }
+            for service in self.lab.services
+            if len(service.images) > 1
+        }
+        return self.fleet.planner.question(awake, unfit, boots)
 
     def drain(self, host: str, *, force: bool = False) -> DrainReport:
         """Begin to move everything off a host, and place nothing there; returns at once.
@@ -367,7 +398,7 @@ class Orchestrator:
         known = self.known(service)
         fits = self._boots.fits(known)
         ranking = self.fleet.ranking(service, population, self._boots.unfit(known))
-        ranked = [*enumerate(ranking.sites, 1), *((None, host) for host in sorted(ranking.reasons))]
+        ranked = [*enumerate(ranking.hosts, 1), *((None, host) for host in sorted(ranking.reasons))]
         return tuple(self._choice(host, rank, population, fits, ranking) for rank, host in ranked)
 
     def events(self, limit: int = 100) -> tuple[Event, ...]:
@@ -541,7 +572,7 @@ class Orchestrator:
                     self._await_caches(change.service)
                 with self._waker.locks[change.service]:
                     if isinstance(change, Withdraw | Stop):
-                        present = self.fleet.get(change.instance)
+                        present = self._present(change)
                         if present is not None and not still(present):
                             continue
                     self._do(change)
@@ -560,13 +591,20 @@ class Orchestrator:
                 self._waker.boot(service, "", trace.zero + service.deadline_s, trace, only=host)
             case Announce():
                 self._steering.steer()
-            case Withdraw(instance=name):
-                if present := self.fleet.get(name):
+            case Withdraw():
+                if present := self._present(change):
                     self.fleet.withdraw(present)
                 self._steering.steer()
-            case Stop(instance=name):
-                if present := self.fleet.get(name):
+            case Stop():
+                if present := self._present(change):
                     self._waker.end(present)
+
+    def _present(self, change: Withdraw | Stop) -> Instance | None:
+        """Return the instance that a change is about, also one that an earlier change booted."""
+        if change.instance:
+            return self.fleet.get(change.instance)
+        there = [each for each in self.fleet.of(change.service) if each.host == change.host]
+        return there[0] if there else None
 
     def _await_caches(self, service: str) -> None:
         """If others answer, wait until no cache can still name the withdrawn instance."""

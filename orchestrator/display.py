@@ -47,6 +47,41 @@ def print_changes(changes: list[dict[str, Any]]) -> None:
         typer.echo("  no instance has to end or move")
 
 
+def print_steps(changes: list[dict[str, Any]], left: list[str]) -> None:
+    """Print the changes of a plan in the order in which they are carried out, and what is left."""
+    for number, change in enumerate(changes, 1):
+        what = change["instance"] if change.get("instance") else change["service"]
+        why = f" ({change['why']})" if change.get("why") else ""
+        typer.echo(f"  {number:>3}. {change['do']:<9} {what} on {change['host']}{why}")
+    for service in left:
+        typer.echo(f"  {service} stays where it is: no order has room for it beside what runs")
+    if not changes and not left:
+        typer.echo("  no instance has to end or move")
+
+
+def print_front(front: dict[str, Any]) -> None:
+    """Print the points of a Pareto front, each with where it has services beside the one before."""
+    from rich.table import Table
+
+    terms = front["terms"]
+    heads = [f"{term} ({front['units'][term]})" for term in terms]
+    table = Table("", *heads, "hosts", "places", box=None)
+    before: dict[str, list[str]] = {}
+    for number, plan in enumerate(front["plans"]):
+        hosts = {host for where in plan["hosts"].values() for host in where}
+        moved = {name: where for name, where in plan["hosts"].items() if before.get(name) != where}
+        told = "; ".join(f"{name}: {', '.join(where)}" for name, where in sorted(moved.items()))
+        mark = f"{number + 1}{' knee' if number == front['knee'] else ''}"
+        values = [f"{plan['terms'][term]:.6g}" for term in terms]
+        table.add_row(mark, *values, str(len(hosts)), _plain(told))
+        before = plan["hosts"]
+    out = console()
+    out.print(table)
+    proven = "no point is missing" if front["proven"] else "not proven: points may be missing"
+    found = len(front["plans"])
+    out.print(f"\n{found} point{'s' * (found != 1)} in {front['seconds']:.3f} s; {proven}")
+
+
 def print_status(answer: dict[str, Any]) -> None:
     """Print hosts and services."""
     from rich.table import Table
@@ -104,15 +139,13 @@ def print_plan(plan: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table("service", "hosts", "why", box=None)
-    for service, sites in sorted(plan["sites"].items()):
-        table.add_row(service, ", ".join(sites), _plain(plan["why"].get(service, "")))
+    for service, hosts in sorted(plan["hosts"].items()):
+        table.add_row(service, ", ".join(hosts), _plain(plan["why"].get(service, "")))
     out = console()
     out.print(table)
-    terms = ", ".join(f"{name} {value:g}" for name, value in plan["terms"].items())
+    terms = ", ".join(f"{name} {value:g}" for name, value in plan["terms"].items() if value)
     out.print(f"\nvalue {plan['value']:g}" + (f" ({terms})" if terms else ""))
-    if plan["bound"] is not None:
-        gap = "" if plan["gap"] is None else f", gap {plan['gap']:.2%}"
-        out.print(f"no plan is better than {plan['bound']:g}{gap}")
+    out.print(f"no plan is better than {plan['bound']:g}, gap {plan['gap']:.2%}")
     out.print(f"found by {plan['algorithm']} in {plan['seconds']:.3f} s")
 
 

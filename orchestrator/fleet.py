@@ -136,6 +136,16 @@ class Fleet:
         with self._lock:
             return self._used.get(host, NOTHING)
 
+    def held_beside(self, instances: Iterable[Instance]) -> dict[str, Capacity]:
+        """Return what is spoken for on each host beside what some instances hold there."""
+        with self._lock:
+            held = {host.name: self._spoken_for(host) for host in self.lab.hosts}
+            for instance in instances:
+                for host, taken in self._held.get(instance.name, {}).items():
+                    if host in held:
+                        held[host] = _minus(held[host], taken)
+            return held
+
     # --- instances ---
 
     def reserve(
@@ -161,7 +171,7 @@ class Fleet:
                 shut |= {host.name for host in self.lab.hosts} - {only}
             ranking = self._rank(service, population, unfit)
             reasons = dict(ranking.reasons)
-            for name in ranking.sites:
+            for name in ranking.hosts:
                 if name in shut:
                     continue
                 host = self.lab.host(name)
@@ -186,7 +196,7 @@ class Fleet:
             shut = frozenset({instance.host} | self._lost.keys() | self._refused.keys())
             shut |= self._draining
             ranking = self._rank(instance.service, "", unfit)
-            for name in ranking.sites:
+            for name in ranking.hosts:
                 if name not in shut:
                     moving = instance.migrating(name)
                     self._keep(moving)
@@ -198,8 +208,8 @@ class Fleet:
         with self._lock:
             ranking = self._rank(service, population, unfit)
             shut = {**dict.fromkeys(self._draining, DRAINING), **self._refused, **self._lost}
-            sites = tuple(name for name in ranking.sites if name not in shut)
-            return Ranking(sites, {**shut, **ranking.reasons})
+            open_hosts = tuple(name for name in ranking.hosts if name not in shut)
+            return Ranking(open_hosts, {**shut, **ranking.reasons})
 
     def put(self, instance: Instance) -> None:
         """Remember an instance in its present state, replacing what was known of it."""

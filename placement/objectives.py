@@ -1,233 +1,207 @@
-"""What a plan is judged by: each term one function, with its unit.
+"""What a plan is judged by, as expressions over the model's columns: each term one function.
 
-A term is linear in the variables of the model, so one function serves twice: the MILP minimises it,
-and `evaluate` puts a finished plan into it. `Plan.terms` is therefore comparable between
-algorithms. A new term is one function and one line in `TERMS`.
+`placement.evaluate` says once more, and without this, what each term of a finished plan is; tests
+compare the two. A new term is one function and one line here, and one of each there. No term is
+ever below 0, so 0 is a bound on any weighted sum.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from time import perf_counter
+import math
+from collections.abc import Callable, Mapping
 
-from placement.problem import Demand, Malformed, Options, Plan, Problem
+import numpy as np
 
-UNREACHABLE_MS = 10_000.0  # charged where there is no path; longer than any real one
+from placement.matrix import Entries, Ints, Linear
+from placement.model import Model
+from placement.problem import CPU, Demand, Malformed
+from placement.rows import moves, network, requests
 
-Sites = Mapping[str, Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Runs:
-    """x: a copy of the demand runs at the site (0 or 1)."""
-
-    demand: str
-    site: str
+WORST = "worst_latency_ms"  # minimised by bisection, never as a sum
 
 
-@dataclass(frozen=True, slots=True)
-class On:
-    """y: the site runs anything at all (0 or 1)."""
+def latency_ms(model: Model) -> Linear:
+    """Mean one-way latency of a request to the copy that serves it, in ms, over all demands.
 
-    site: str
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """a: the share of a population's requests to the demand that go to the site (0 to 1)."""
-
-    population: str
-    demand: str
-    site: str
-
-
-Variable = Runs | On | Served
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """A linear expression: a constant, and a coefficient per variable."""
-
-    coefficients: Mapping[Variable, float]
-    constant: float = 0.0
-
-
-# --- the terms; `sites` are the sites to consider for each demand -------------------------------
-
-
-def latency_ms(problem: Problem, sites: Sites) -> Term:
-    """Mean one-way latency of a request to its nearest copy, in ms, over all demands by rate.
-
-    sum over p,d,s of rate[p,d] * latency[p,s] * a[p,d,s] / sum of rates
+    sum over c,p,h of rate[c,p] * latency[p,h] * share / sum of all rates
     """
-    total = sum(rate for demand in problem.demands for rate in demand.rates.values())
-    return Term(
-        {
-            Served(population, demand.name, site): rate * latency(problem, population, site) / total
-            for demand in problem.demands
-            for site in sites[demand.name]
-            for population, rate in demand.rates.items()
-            if rate > 0
-        }
-    )
+    found = Linear()
+    if model.arrays.total_rate > 0:
+        found.add_all(requests.latency(model), 1 / model.arrays.total_rate)
+    return found
 
 
-def energy_w(problem: Problem, sites: Sites) -> Term:
-    """Electrical power in W: idle power of sites that are on, plus the share of busy cores.
+def wake_ms(model: Model) -> Linear:
+    """Return the expected wait of a request for a cold start, in ms.
 
-    sum over s of idle[s] * y[s] + sum over d,s of (busy[s] - idle[s]) * cpu[d] / cpu[s] * x[d,s]
+    sum over c,h,f of rate[c] * P(cold)[c] * boot[c,f] * factor[h] * n[c,h,f] / replicas[c]
+    / sum of all rates
     """
-    by_name = {site.name: site for site in problem.sites}
-    coefficients: dict[Variable, float] = {On(s.name): s.idle_w for s in problem.sites}
-    for demand in problem.demands:
-        for name in sites[demand.name]:
-            site = by_name[name]
-            share = demand.resources.cpu / site.capacity.cpu if site.capacity.cpu else 0.0
-            coefficients[Runs(demand.name, name)] = (site.busy_w - site.idle_w) * share
-    return Term(coefficients)
+    arrays, found = model.arrays, Linear()
+    if not arrays.total_rate or not arrays.pairs:
+        return found
+    requests_s = np.bincount(arrays.rate_class, arrays.rate, minlength=arrays.classes)
+    cold = np.array([cold_share(arrays.demand(c)) for c in range(arrays.classes)])
+    weight = requests_s * cold / np.maximum(arrays.replicas, 1) / arrays.total_rate
+    boots = any(d.boot_ms or d.flavours for d in arrays.problem.demands)
+    if not weight.any() or not boots:
+        return found
+    boot = np.array([_boot_ms(model, i) for i in range(arrays.pairs)])
+    factor = np.array([host.boot_factor for host in arrays.problem.hosts])
+    found.add(model.n, weight[arrays.pair_class] * boot * factor[arrays.pair_host])
+    return found
 
 
-def cost_hour(problem: Problem, sites: Sites) -> Term:
-    """Money per hour: sites that are on, cores and GiB reserved.
+def energy_w(model: Model) -> Linear:
+    """Electrical power in W: idle power of hosts that are on, plus the share of busy cores.
 
-    sum over s of host[s] * y[s] + sum over d,s of (core[s] * cpu[d] + gib[s] * GiB[d]) * x[d,s]
+    sum over h of idle[h] * y[h] + sum over c,h,f of (busy[h] - idle[h]) * cpu / room[h,cpu] * n
     """
-    by_name = {site.name: site for site in problem.sites}
-    coefficients: dict[Variable, float] = {On(s.name): s.host_hour for s in problem.sites}
-    for demand in problem.demands:
-        need = demand.resources
-        for name in sites[demand.name]:
-            site = by_name[name]
-            coefficients[Runs(demand.name, name)] = (
-                site.cpu_hour * need.cpu + site.gib_hour * need.memory_mib / 1024
-            )
-    return Term(coefficients)
+    arrays, found = model.arrays, Linear()
+    idle = np.array([host.idle_w for host in arrays.problem.hosts])
+    busy = np.array([host.busy_w for host in arrays.problem.hosts])
+    if idle.any():
+        found.add(model.on(), idle)
+    k = arrays.resources.index(CPU)
+    room = arrays.room[:, k]
+    slope = np.divide(busy - idle, room, out=np.zeros(len(room)), where=room > 0)
+    found.add(model.n, slope[arrays.pair_host] * arrays.need[:, k])
+    return found
 
 
-def migrations(problem: Problem, sites: Sites) -> Term:
-    """Count of copies that run now and would have to move; one that is only stopped is none.
+def cost_hour(model: Model) -> Linear:
+    """Money per hour: hosts that are on, units in use, and what a copy costs at a host.
 
-    sum over d of min(copies now, replicas[d]) - sum over s in current[d] of x[d,s]
+    sum over h of host[h] * y[h] + sum over c,h,f of (sum over k of unit[h,k] * need + at[c,h]) * n
     """
-    coefficients: dict[Variable, float] = {}
-    moved = 0
-    for demand in problem.demands:
-        now = set(problem.current.get(demand.name, ()))
-        moved += min(len(now), demand.replicas)
-        coefficients.update((Runs(demand.name, s), -1.0) for s in sites[demand.name] if s in now)
-    return Term(coefficients, float(moved))
+    arrays, found = model.arrays, Linear()
+    hosts = arrays.problem.hosts
+    fixed = np.array([host.host_hour for host in hosts])
+    if fixed.any():
+        found.add(model.on(), fixed)
+    unit = np.array([[host.unit_hour.get(k, 0.0) for k in arrays.resources] for host in hosts])
+    unit = unit.reshape(len(hosts), len(arrays.resources))
+    found.add(model.n, (unit[arrays.pair_host] * arrays.need).sum(axis=1))
+    number = {name: h for h, name in enumerate(arrays.hosts)}
+    for c in range(arrays.classes):
+        if at := arrays.demand(c).cost_at:
+            price = np.zeros(len(hosts))
+            for name, money in at.items():
+                if name in number:
+                    price[number[name]] = money
+            pairs = arrays.of(c)
+            found.add(model.n[pairs], price[arrays.pair_host[pairs]])
+    return found
 
 
-TERMS: dict[str, Callable[[Problem, Sites], Term]] = {
+def network_mbps(model: Model) -> Linear:
+    """Mbit/s on all links together, each times the link's cost.
+
+    sum over t,e of cost[e] * mbps[t] * f[t,e]
+    """
+    return network.carried(model)
+
+
+def hosts_on(model: Model) -> Linear:
+    """Count of hosts that run anything: sum over h of y[h]."""
+    found = Linear()
+    found.add(model.on(), 1.0)
+    return found
+
+
+def utilisation(model: Model) -> Linear:
+    """Return the largest share of any resource in use: t, where room[h,k] * t >= load."""
+    arrays, found = model.arrays, Linear()
+    if not arrays.pairs:
+        return found
+    t = model.builder.add_columns("t", 1, math.inf)
+    entries = Entries()
+    count = len(arrays.resources)
+    for k in range(count):
+        room = arrays.room[arrays.pair_host, k]
+        some = (arrays.need[:, k] > 0) & (room > 0)
+        row: Ints = arrays.pair_host[some] * count + k
+        entries.add(row, model.n[some], arrays.need[some, k] / room[some])
+    rows = np.arange(len(arrays.hosts) * count)
+    entries.add(rows, t, -1.0)
+    h, resource = np.divmod(rows, count)
+    model.builder.add_rows("peak", len(rows), entries, upper=0.0, h=h, k=resource)
+    found.add(t, 1.0)
+    return found
+
+
+def migrations(model: Model) -> Linear:
+    """Return copies that run now and do not stay, times cost; no more than will run count.
+
+    sum over demands of cost * (min(copies now, replicas) - copies that stay)
+    """
+    costs = [model.arrays.demand(c).move_cost for c in range(model.arrays.classes)]
+    return moves.moved(model, np.array(costs, dtype=float))
+
+
+def broken(model: Model) -> Linear:
+    """Wishes broken: sum over wishes of weight times amount (see `placement.rules`)."""
+    return model.broken
+
+
+def unplaced(model: Model) -> Linear:
+    """Soft copies left out, each times its weight: sum over soft c of weight[c] * u[c]."""
+    arrays, found = model.arrays, Linear()
+    soft = np.flatnonzero(model.left_out >= 0)
+    found.add(model.left_out[soft], [arrays.demand(int(c)).weight for c in soft])
+    return found
+
+
+def unserved_rps(model: Model) -> Linear:
+    """Return requests per second to soft demands that no copy serves."""
+    return requests.unserved(model)
+
+
+def lost_revenue(model: Model) -> Linear:
+    """Money per hour of slices refused: sum over s of revenue[s] * (1 - alpha[s])."""
+    found = Linear()
+    for each in model.arrays.problem.slices:
+        if each.revenue is not None:
+            found.add(model.admitted[each.name], -each.revenue)
+            found.constant += each.revenue
+    return found
+
+
+TERMS: Mapping[str, Callable[[Model], Linear]] = {
     "latency_ms": latency_ms,
+    "wake_ms": wake_ms,
     "energy_w": energy_w,
     "cost_hour": cost_hour,
+    "network_mbps": network_mbps,
+    "hosts_on": hosts_on,
+    "utilisation": utilisation,
     "migrations": migrations,
+    "broken": broken,
+    "unplaced": unplaced,
+    "unserved_rps": unserved_rps,
+    "lost_revenue": lost_revenue,
 }
 
-
-# --- use ----------------------------------------------------------------------------------------
-
-
-def latency(problem: Problem, population: str, site: str) -> float:
-    """Return the one-way latency in ms, `UNREACHABLE_MS` where there is no path."""
-    return problem.latency_ms.get(population, {}).get(site, UNREACHABLE_MS)
+NAMES = (*TERMS, WORST)
 
 
-def mean_latencies_ms(problem: Problem, demand: Demand, sites: Iterable[str]) -> dict[str, float]:
-    """Return the rate-weighted mean latency of a demand's clients to each site; 0 without rates."""
-    total = sum(demand.rates.values())
-    rows = [
-        (rate / total, problem.latency_ms.get(population, {}))
-        for population, rate in demand.rates.items()
-        if rate > 0
-    ]
-    return {
-        site: sum([share * row.get(site, UNREACHABLE_MS) for share, row in rows]) for site in sites
-    }
+def expression(model: Model, name: str) -> Linear:
+    """Return a term; `Malformed` for the one that cannot be summed."""
+    if name == WORST:
+        raise Malformed(name, "can be a limit, or alone in weights or in an order, not in a sum")
+    return TERMS[name](model)
 
 
-def check_weights(weights: Mapping[str, float]) -> None:
-    """Raise `Malformed` at the first unknown term or senseless weight."""
-    for name, weight in weights.items():
-        if name not in TERMS:
-            raise Malformed(f"weights.{name}", f"no such term; known: {', '.join(TERMS)}")
-        if not 0 <= weight < float("inf"):
-            raise Malformed(f"weights.{name}", f"must be at least 0 and finite, not {weight}")
+def cold_share(demand: Demand) -> float:
+    """Return the probability that a request finds all copies asleep."""
+    if demand.cold is not None:
+        return demand.cold
+    if demand.idle_s is None:
+        return 0.0
+    return math.exp(-sum(demand.rates.values()) * demand.idle_s)
 
 
-def objective(problem: Problem, sites: Sites, weights: Mapping[str, float]) -> Term:
-    """Return the weighted sum of the terms; see `check_weights` for what it raises."""
-    total: dict[Variable, float] = {}
-    constant = 0.0
-    check_weights(weights)
-    for name, weight in weights.items():
-        term = TERMS[name](problem, sites)
-        constant += weight * term.constant
-        for variable, coefficient in term.coefficients.items():
-            total[variable] = total.get(variable, 0.0) + weight * coefficient
-    return Term(total, constant)
-
-
-def evaluate(problem: Problem, sites: Sites) -> dict[str, float]:
-    """Return the value of every term for a plan whose demands and sites all exist."""
-    on = {site for chosen in sites.values() for site in chosen}
-    nearest = {
-        (population, demand.name): _nearest(problem, population, sites[demand.name])
-        for demand in problem.demands
-        if sites[demand.name]
-        for population in demand.rates
-    }
-
-    def value(variable: Variable) -> bool:
-        match variable:
-            case On(site):
-                return site in on
-            case Served(population, demand, site):
-                return nearest[population, demand] == site
-            case Runs(demand, site):
-                return site in sites[demand]
-
-    return {
-        name: term.constant + sum(c for v, c in term.coefficients.items() if value(v))
-        for name, term in ((name, make(problem, sites)) for name, make in TERMS.items())
-    }
-
-
-def _nearest(problem: Problem, population: str, sites: Sequence[str]) -> str:
-    return min(sites, key=lambda site: latency(problem, population, site))
-
-
-def plan_of(
-    problem: Problem,
-    sites: Sites,
-    options: Options,
-    *,
-    algorithm: str,
-    started: float,
-    bound: float | None = None,
-) -> Plan:
-    """Return the plan that puts each demand at these sites, with its terms, value and reasons.
-
-    `started` is a `time.perf_counter` reading. A bound above the value is rounding and is cut.
-    """
-    check_weights(options.weights)
-    terms = evaluate(problem, sites)
-    value = sum(weight * terms[name] for name, weight in options.weights.items())
-    bound = None if bound is None else min(bound, value)
-    best_first: dict[str, tuple[str, ...]] = {}
-    why: dict[str, str] = {}
-    for demand in problem.demands:
-        mean = mean_latencies_ms(problem, demand, sites[demand.name])
-        best_first[demand.name] = tuple(site for _, site in sorted((m, s) for s, m in mean.items()))
-        listed = ", ".join(f"{s} ({mean[s]:.1f} ms)" for s in best_first[demand.name])
-        why[demand.name] = f"{algorithm} chose {listed or 'no site'} (mean one-way latency)"
-    return Plan(
-        sites=best_first,
-        value=value,
-        terms=terms,
-        bound=bound,
-        gap=None if bound is None else (value - bound) / max(abs(value), 1e-9),
-        algorithm=algorithm,
-        seconds=perf_counter() - started,
-        why=why,
+def _boot_ms(model: Model, pair: int) -> float:
+    demand, flavour = (
+        model.arrays.demand(int(model.arrays.pair_class[pair])),
+        model.arrays.flavour(pair),
     )
+    return demand.boot_ms if flavour.boot_ms is None else flavour.boot_ms

@@ -1,20 +1,26 @@
 """Problems and plans as JSON text.
 
-The JSON mirrors the dataclasses of `placement.problem`: same names, sets as sorted lists, labels as
-``[key, value]`` pairs. Reading is strict (an unknown or missing field, a wrong type, NaN are
-errors that say where) and is driven by the dataclasses themselves, so a field added there is
-read and written without a line here.
+The JSON mirrors the dataclasses of `placement.problem`: same names, sets as sorted lists, labels
+as ``[key, value]`` pairs. A rule is an object whose ``rule`` names its kind, such as ``"ban"``.
+Reading is strict (an unknown or missing field, a wrong type, NaN are errors that say where) and
+is driven by the dataclasses themselves, so a field added there is read and written without a line
+here.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from placement.problem import Malformed, Plan, Problem, validate
+from placement.problem import Malformed, Plan, Problem
+from placement.rules import Rule
+from placement.validate import validate
 
 T = TypeVar("T")
+
+RULES: Mapping[str, Any] = {kind.kind: kind for kind in get_args(Rule)}
 
 
 def problem_text(problem: Problem) -> str:
@@ -45,11 +51,13 @@ def _text(value: Problem | Plan) -> str:
 
 def _encoded(value: object) -> object:
     if is_dataclass(value):
-        return {each.name: _encoded(getattr(value, each.name)) for each in fields(value)}
+        kind = getattr(value, "kind", None)
+        tag = {"rule": kind} if kind in RULES else {}
+        return tag | {each.name: _encoded(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
         return {key: _encoded(value[key]) for key in value}
     if isinstance(value, frozenset):
-        return [_encoded(each) for each in sorted(value)]
+        return [_encoded(each) for each in sorted(value)]  # of texts, or of pairs of texts
     if isinstance(value, tuple):
         return [_encoded(each) for each in value]
     return value
@@ -57,7 +65,9 @@ def _encoded(value: object) -> object:
 
 def _read(kind: type[T], text: str) -> T:
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(
+            text, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates
+        )
     except Malformed:
         raise
     except RecursionError:
@@ -71,9 +81,20 @@ def _refuse_constant(name: str) -> float:
     raise Malformed("", f"{name} is not a number in JSON")
 
 
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Malformed(twice, "is there twice in one object")
+    return found
+
+
 def _decoded(kind: Any, value: Any, path: str) -> object:
     """Return a JSON value as an annotated type."""
     origin, arguments = get_origin(kind), get_args(kind)
+    if kind == Rule:
+        return _rule(value, path)
     if isinstance(kind, UnionType):
         chosen = next(each for each in arguments if each is not NoneType)
         return None if value is None else _decoded(chosen, value, path)
@@ -81,7 +102,7 @@ def _decoded(kind: Any, value: Any, path: str) -> object:
         return _object(kind, value, path)
     if origin is Mapping:
         return {
-            key: _decoded(arguments[1], each, f"{path}.{key}")
+            _text_of(key, path): _decoded(arguments[1], each, f"{path}.{key}")
             for key, each in _typed(value, dict, path, "an object").items()
         }
     if origin in (tuple, frozenset):
@@ -89,10 +110,23 @@ def _decoded(kind: Any, value: Any, path: str) -> object:
     return _scalar(kind, value, path)
 
 
+def _rule(value: Any, path: str) -> object:
+    given = dict(_typed(value, dict, path, "an object"))
+    name = given.pop("rule", None)
+    if not isinstance(name, str) or name not in RULES:
+        raise Malformed(f"{path}.rule", f"no rule named {name!r}; known: {', '.join(RULES)}")
+    return _object(RULES[name], given, path)
+
+
+@cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    return get_type_hints(kind)
+
+
 def _object(kind: Any, value: Any, path: str) -> object:
     given = _typed(value, dict, path, "an object")
     known = {each.name: each for each in fields(kind)}
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     prefix = f"{path}." if path else ""
     for name in given:
         if name not in known:
@@ -118,7 +152,9 @@ def _sequence(origin: Any, arguments: tuple[Any, ...], value: Any, path: str) ->
 
 def _scalar(kind: type, value: Any, path: str) -> object:
     if kind is str:
-        return _typed(value, str, path, "a text")
+        return _text_of(value, path)
+    if kind is bool:
+        return _typed(value, bool, path, "true or false")
     if isinstance(value, bool):
         raise Malformed(path, f"must be a number, not {value}")
     if kind is int:
@@ -127,6 +163,15 @@ def _scalar(kind: type, value: Any, path: str) -> object:
         return float(_typed(value, (int, float), path, "a number"))
     except OverflowError:
         raise Malformed(path, "is too large a number") from None
+
+
+def _text_of(value: Any, path: str) -> str:
+    text = cast(str, _typed(value, str, path, "a text"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Malformed(path, f"{text!a} has half a character, which no file can hold") from None
+    return text
 
 
 def _typed(value: Any, kind: type | tuple[type, ...], path: str, what: str) -> Any:

@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "orchestrator.cli": EVERYTHING,
     "orchestrator.cli_drain": EVERYTHING,
     "orchestrator.cli_images": EVERYTHING,
+    "orchestrator.cli_plan": EVERYTHING,
     "orchestrator.daemon": EVERYTHING,
     "orchestrator.demo": EVERYTHING,
     "orchestrator.display": EVERYTHING,
@@ -56,6 +57,7 @@ WIRING = (
     "orchestrator.boot_report",
     "orchestrator.cli",
     "orchestrator.cli_images",
+    "orchestrator.cli_plan",
     "orchestrator.daemon",
     "orchestrator.demo",
     "orchestrator.display",
@@ -88,7 +90,9 @@ SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
         "orchestrator.hypervisors.libxl_dumps",
         "orchestrator.hypervisors.libxl_log",
     ),
-    "pulp": ("placement.milp",),
+    "pulp": ("placement.solvers.through_pulp",),
+    "highspy": ("placement.solvers.highs",),
+    "ortools": ("placement.solvers.cpsat",),
     "dnslib": ("dns_boot",),
     "flask": ("web",),
     "pyroute2": ("orchestrator.hypervisors.bridges",),
@@ -204,8 +208,8 @@ def _tree(root: Path, **sources: str) -> Path:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("placement.milp", "import orchestrator.model"),
-        ("placement.milp", "from images import bootspec"),
+        ("placement.exact", "import orchestrator.model"),
+        ("placement.exact", "from images import bootspec"),
         ("images.catalog", "from placement.problem import Plan"),
         ("images.families.linux", "from orchestrator.errors import EdgewakeError"),
         ("orchestrator.model", "from orchestrator.store.base import Store"),
@@ -228,7 +232,7 @@ def _tree(root: Path, **sources: str) -> Path:
         ("web.app", "import dns_boot.server"),
         ("web.app", "from orchestrator.hypervisors.libvirt_driver import Driver"),
         ("orchestrator.hypervisors.memory", "import libvirt"),
-        ("placement.heuristics.first_fit", "import pulp"),
+        ("placement.heuristics.bins", "import pulp"),
         ("orchestrator.readiness", "from dnslib import DNSRecord"),
         ("orchestrator.control", "import flask.json"),
         ("orchestrator.store.memory", "from sqlalchemy.engine import Engine"),
@@ -246,7 +250,10 @@ def test_a_forbidden_import_is_found(tmp_path: Path, module: str, source: str) -
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("orchestrator.cli", "import web, dns_boot.server, orchestrator.store.sql, placement.milp"),
+        (
+            "orchestrator.cli",
+            "import web, dns_boot.server, orchestrator.store.sql, placement.exact",
+        ),
         ("orchestrator.control", "from orchestrator.store.base import Store"),
         ("orchestrator.control", "from orchestrator.store import base"),
         ("orchestrator.store.sql", "import sqlalchemy, orchestrator.model"),

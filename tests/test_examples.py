@@ -1,14 +1,22 @@
 """Every file in `examples/` works; each lab there is what its comments say."""
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from orchestrator.labfile import load_lab
 from orchestrator.topology import Topology
+from placement.study import Study, load, run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LABS = sorted(EXAMPLES.glob("*.yaml"))
+SLACK = 0.025  # the exact variant of a study is allowed a gap of 2 %
+STUDIES = sorted(EXAMPLES.glob("studies/*.yaml"))
 
 
 @pytest.mark.parametrize("path", LABS, ids=lambda path: path.stem)
@@ -17,6 +25,10 @@ def test_each_lab_loads(path: Path) -> None:
     assert lab.hosts
     assert lab.services
     assert lab.populations
+
+
+def test_there_are_two_studies() -> None:
+    assert {path.stem for path in STUDIES} == {"heuristics", "edge-churn"}
 
 
 def test_there_are_three_labs() -> None:
@@ -60,3 +72,47 @@ def test_the_latency_bound_of_the_four_mecs_leaves_the_sites_its_comment_says() 
         if all(topology.latency_ms(clients.name, host.name) <= bound for clients in lab.populations)
     }
     assert near == {"mec1-host", "mec3-host", "cloud-host"}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_each_study_runs_and_gives_the_plans_of_its_report(path: Path, tmp_path: Path) -> None:
+    """Other versions of a solver may choose another of several best plans, of the same value."""
+    agreed = pd.read_csv(path.with_suffix("") / "results.csv")
+    outcome = run(Study.read(path), tmp_path)
+    assert outcome.failed == 0
+    table = load(tmp_path)
+    keys = ["setting", "seed", "repetition", "algorithm"]
+    assert table[keys].equals(agreed[keys])
+    assert table["status"].eq("ok").all()
+    greedy = ~table["algorithm"].str.startswith(("exact", "ladder", "repair"))
+    assert list(table.loc[greedy, "value"]) == pytest.approx(list(agreed.loc[greedy, "value"]))
+    if "epochs" not in table:  # under churn, what an epoch chose among equals changes the next
+        close = table["gap"].le(SLACK) & agreed["gap"].le(SLACK)
+        assert close.any()
+        found, told = (list(each.loc[close, "value"]) for each in (table, agreed))
+        assert found == pytest.approx(told, rel=SLACK)
+
+
+def test_the_notebook_runs_from_the_first_cell_to_the_last(tmp_path: Path) -> None:
+    notebook = EXAMPLES / "placement_notebook.py"
+    command = [sys.executable, "-W", "error", str(notebook)]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "12 runs, 0 without a plan" in done.stdout
+    assert "proven: True" in done.stdout
+    assert (tmp_path / "notebook" / "report.md").is_file()
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_figures_of_each_report_are_there(path: Path) -> None:
+    page = path.with_suffix("") / "report.md"
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text())
+    assert len(links) > 5
+    assert all((page.parent / link).is_file() for link in links)

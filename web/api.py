@@ -10,6 +10,7 @@
     GET  /wakes?service=&limit=     where the time of the last wakes went
     GET  /events?limit=             the last lines of the journal
     POST /plans                     {"apply": false} → a placement and the changes to it
+    POST /fronts                    {"terms": ["latency_ms", "energy_w"]} → the Pareto front
     PUT  /lab?dry_run=1             a lab file → what had to end for it, or would
 
 `PUT /lab` takes YAML with the file's path in ``X-Lab-Path`` (percent-encoded UTF-8), or JSON with
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -31,7 +33,9 @@ from flask import Blueprint, Response, abort, request
 from orchestrator.control import Orchestrator
 from orchestrator.errors import NotReady
 from orchestrator.model import Client, Endpoint, Lab
+from orchestrator.planner import OPTIONS
 from orchestrator.trace import Wake, WakeTrace
+from placement.problem import Options
 from web import wire
 
 LoadLab = Callable[[str, Path], Lab]
@@ -39,6 +43,13 @@ LoadLab = Callable[[str, Path], Lab]
 GRACE_S = 2.0  # what a wake may end after its deadline: the undo of a boot that came too late
 MOST_LISTED = 1000  # wakes or events in one answer
 DEFAULT_LISTED = 20
+MOST_PLAN_S = 300  # below what `web.client` waits for an answer
+PLAN_OPTIONS: dict[str, tuple[type, ...]] = {
+    "algorithm": (str,),
+    "solver": (str,),
+    "deadline_s": (float, int),
+    "gap": (float, int),
+}
 
 
 def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
@@ -70,11 +81,7 @@ def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
     def events() -> wire.Document:
         return {"events": [wire.event(each) for each in orchestrator.events(_limit())]}
 
-    @api.post("/plans")
-    def plans() -> wire.Document:
-        apply = _flag(_json_object().get("apply", False), "apply")
-        proposal = orchestrator.rebalance(dry_run=not apply)
-        return {**wire.proposal(proposal), "applied": apply}
+    _add_plans(api, orchestrator)
 
     @api.put("/lab")
     def lab() -> wire.Document:
@@ -90,6 +97,42 @@ def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
         }
 
     return api
+
+
+def _add_plans(api: Blueprint, orchestrator: Orchestrator) -> None:
+    """Add what places everything anew."""
+
+    @api.post("/plans")
+    def plans() -> wire.Document:
+        body = _json_object()
+        apply = _flag(body.get("apply", False), "apply")
+        proposal = orchestrator.rebalance(dry_run=not apply, options=_options(body))
+        return {**wire.proposal(proposal), "applied": apply}
+
+    @api.post("/fronts")
+    def fronts() -> wire.Document:
+        body = _json_object()
+        terms, points = body.get("terms"), body.get("points")
+        if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):
+            abort(HTTPStatus.BAD_REQUEST, "terms must be a list of names")
+        if points is not None and (not isinstance(points, int) or not 2 <= points <= MOST_LISTED):
+            abort(HTTPStatus.BAD_REQUEST, f"points must be a number from 2 to {MOST_LISTED}")
+        if points is not None and len(terms) != 2:
+            abort(HTTPStatus.BAD_REQUEST, "points are for fronts of two terms")
+        if "algorithm" in body:
+            abort(HTTPStatus.BAD_REQUEST, "a front has no algorithm to choose")
+        return wire.front(orchestrator.front(terms, options=_options(body), points=points))
+
+
+def _options(body: dict[str, Any]) -> Options:
+    """Return the options of a plan that a request asks for; names are those of `Options`."""
+    given: dict[str, Any] = {key: body[key] for key in PLAN_OPTIONS if body.get(key) is not None}
+    for key, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, PLAN_OPTIONS[key]):
+            abort(HTTPStatus.BAD_REQUEST, f"{key} must be a {PLAN_OPTIONS[key][0].__name__}")
+    if not 0 < given.get("deadline_s", 1) <= MOST_PLAN_S:
+        abort(HTTPStatus.BAD_REQUEST, f"deadline_s must be above 0 and at most {MOST_PLAN_S}")
+    return replace(OPTIONS, **given)
 
 
 def _add_services(api: Blueprint, orchestrator: Orchestrator) -> None:

@@ -27,6 +27,7 @@ from orchestrator.errors import (
     WakeError,
 )
 from orchestrator.model import Capacity, Endpoint, Event, Instance
+from orchestrator.planner import Front
 from orchestrator.trace import Wake
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
 from placement.problem import Plan
@@ -201,12 +202,14 @@ def event(value: Event) -> Document:
 def plan(value: Plan) -> Document:
     """Return a placement."""
     return {
-        "sites": {demand: list(sites) for demand, sites in value.sites.items()},
+        "hosts": {demand: list(hosts) for demand, hosts in value.hosts.items()},
+        "flavours": {demand: list(names) for demand, names in value.flavours.items()},
         "value": value.value,
         "terms": dict(value.terms),
         "bound": value.bound,
         "gap": value.gap,
         "algorithm": value.algorithm,
+        "solver": value.solver,
         "seconds": value.seconds,
         "why": dict(value.why),
     }
@@ -223,8 +226,24 @@ def change(value: Change) -> Document:
 
 
 def proposal(value: Proposal) -> Document:
-    """Return a placement and the changes that lead to it."""
-    return {"plan": plan(value.plan), "changes": changes(value.changes)}
+    """Return a placement, the changes that lead to it, and what they leave where it is."""
+    return {
+        "plan": plan(value.plan),
+        "changes": changes(value.changes),
+        "left": list(value.changes.left),
+    }
+
+
+def front(value: Front) -> Document:
+    """Return a Pareto front; `knee` is the number of one of its plans, from 0."""
+    return {
+        "terms": list(value.terms),
+        "units": dict(zip(value.terms, value.units, strict=True)),
+        "proven": value.proven,
+        "seconds": value.seconds,
+        "knee": value.knee,
+        "plans": [plan(each) for each in value.plans],
+    }
 
 
 # --- errors -------------------------------------------------------------------------------------

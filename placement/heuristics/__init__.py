@@ -1,89 +1,75 @@
-"""Fast placement without proof: the registry of algorithms, and the loop that heuristics share.
+"""Fast placement without proof: the loop that simple heuristics share, one demand after the other.
 
-An algorithm takes a problem and options and returns a plan, or raises `Infeasible` when it finds
-none (which is proof only when the MILP says it). It is named here by ``"module:object"`` and
-loaded when asked for, so that nobody pays for a solver that is not used.
+They mind what `placement.candidates.feasible` minds, and the registry refuses problems with more.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import import_module
-from time import perf_counter
-from typing import cast
 
-from placement.candidates import hopeless, summary
-from placement.objectives import plan_of
-from placement.problem import (
-    Demand,
-    Infeasible,
-    Malformed,
-    Options,
-    Plan,
-    Problem,
-    Ranking,
-    Resources,
-    validate,
-)
+from placement.candidates import flavour_at, hopeless, summary
+from placement.classes import need
+from placement.problem import Amounts, Demand, Infeasible, Plan, Problem, Ranking
+from placement.rules import Beside
 
-Algorithm = Callable[[Problem, Options], Plan]
-Rank = Callable[[Problem, Demand, Mapping[str, Resources], Mapping[str, list[str]]], Ranking]
-
-ALGORITHMS: dict[str, str] = {
-    "milp": "placement.milp:solve",
-    "first-fit": "placement.heuristics.first_fit:first_fit",
-    "greedy-latency": "placement.heuristics.greedy_latency:greedy_latency",
-}
+Rank = Callable[[Problem, Demand, Mapping[str, Amounts], Mapping[str, list[str]]], Ranking]
 
 
-def algorithm(name: str) -> Algorithm:
-    """Return an algorithm by name; `Malformed` lists the known ones."""
-    if name not in ALGORITHMS:
-        known = ", ".join(sorted(ALGORITHMS))
-        raise Malformed("algorithm", f"no placement algorithm named {name!r}; known: {known}")
-    module, _, attribute = ALGORITHMS[name].partition(":")
-    return cast(Algorithm, getattr(import_module(module), attribute))
+def fill(problem: Problem, *, name: str, order: Iterable[Demand], rank: Rank) -> Plan:
+    """Place one copy after the other at the first host of its ranking, and never take one back.
 
-
-def fill(
-    problem: Problem, options: Options, *, name: str, order: Iterable[Demand], rank: Rank
-) -> Plan:
-    """Place one copy after the other at the first site of its ranking, and never take one back.
-
-    Demands come in the given order, except that those one must be together with come before it.
+    Demands come in the given order, except that those one must be beside come before it. A copy
+    runs in the first flavour that fits. Soft demands are left out where no host is found.
 
     Raises:
-        Infeasible: with every demand that found no site.
-        Malformed: the problem makes no sense.
+        Infeasible: with every demand that found no host; no proof that there is no plan.
 
     """
-    started = perf_counter()
-    validate(problem)
     reasons = hopeless(problem)
     if reasons:
         raise Infeasible(reasons)
-    used: dict[str, Resources] = {}
+    hosts = {host.name: host for host in problem.hosts}
+    used: dict[str, Amounts] = {}
     placed: dict[str, list[str]] = {demand.name: [] for demand in problem.demands}
+    chosen: dict[str, list[str]] = {demand.name: [] for demand in problem.demands}
     for demand in _partners_first(problem, order):
-        for _ in range(demand.replicas):
+        for number in range(demand.replicas):
             ranking = rank(problem, demand, used, placed)
-            if not ranking.sites:
-                reasons[demand.name] = f"{name} found no site: {summary(ranking.reasons)}"
+            if not ranking.hosts:
+                if number < (demand.replicas if demand.least is None else demand.least):
+                    reasons[demand.name] = f"{name} found no host: {summary(ranking.reasons)}"
                 break
-            site = ranking.sites[0]
-            placed[demand.name].append(site)
-            used[site] = used.get(site, Resources(0.0, 0.0)) + problem.need(demand, site)
+            host = ranking.hosts[0]
+            flavour = flavour_at(demand, hosts[host], used.get(host, {}))
+            if flavour is None:
+                raise AssertionError(f"{host} was ranked for {demand.name}, but none fits")
+            placed[demand.name].append(host)
+            chosen[demand.name].append(flavour.name)
+            used[host] = added(used.get(host, {}), need(demand, flavour, host))
     if reasons:
-        raise Infeasible(reasons)
-    return plan_of(problem, placed, options, algorithm=name, started=started)
+        raise Infeasible(reasons, proven=False)
+    return Plan(
+        {demand: tuple(each) for demand, each in placed.items()},
+        value=0.0,
+        flavours={demand: tuple(each) for demand, each in chosen.items()},
+    )
+
+
+def added(one: Amounts, other: Amounts) -> dict[str, float]:
+    """Return the sum of two amounts, resource by resource."""
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
 
 
 def _partners_first(problem: Problem, order: Iterable[Demand]) -> Iterator[Demand]:
     by_name = {demand.name: demand for demand in problem.demands}
+    partners: dict[str, list[str]] = {}
+    for rule in problem.rules:
+        if isinstance(rule, Beside) and rule.must:
+            partners.setdefault(rule.demand, []).append(rule.of)
     seen: set[str] = set()
 
     def visit(demand: Demand) -> Iterator[Demand]:
         if demand.name not in seen:
             seen.add(demand.name)
-            for other in sorted(demand.together_with):
+            for other in sorted(partners.get(demand.name, ())):
                 yield from visit(by_name[other])
             yield demand
 

@@ -19,11 +19,13 @@ from typer.testing import CliRunner
 
 from dns_boot.query import ask
 from images.bootspec import Image
-from orchestrator import cli, daemon
+from orchestrator import cli, daemon, display
+from orchestrator.changes import Boot, Withdraw
 from orchestrator.cli import Exit, app, unseen
 from orchestrator.daemon import Daemon
 from orchestrator.errors import EdgewakeError, InstallationError, LabError, StoreError
 from orchestrator.hypervisors.memory import MemoryMachine
+from web import wire
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cli.md").read_text()
@@ -85,6 +87,50 @@ def _free_port() -> int:
 def lab(tmp_path: Path, image: Image) -> Path:
     file = tmp_path / "lab.yaml"
     file.write_text(LAB.format(port=_free_port(), image=image))
+    return file
+
+
+@pytest.fixture
+def weighed(tmp_path: Path, lab: Path) -> Path:
+    """Return a lab whose one service is either near or cheap to run."""
+    head = lab.read_text().partition("hosts:")[0]
+    images = lab.read_text().partition("images:")[2].partition("  gone:")[0]
+    host = """\
+  {name}:
+    uri: memory:///
+    capacity: {{cpu: 4, memory: 512 MiB}}
+    energy: {{idle: {watts} W, busy: {watts} W}}
+    network:
+      name: net-{name}
+      create: true
+      bridge: ewt{number}
+      subnet: 10.9.{number}.0/24
+      gateway: 10.9.{number}.1
+      pool: 10.9.{number}.10-10.9.{number}.99
+"""
+    near, far = (
+        host.format(name=name, watts=watts, number=number)
+        for number, (name, watts) in enumerate((("near", 90), ("far", 10)))
+    )
+    file = tmp_path / "weighed.yaml"
+    file.write_text(
+        f"""{head}hosts:
+{near}{far}
+routers:
+  access: {{}}
+clients:
+  home: {{subnets: [192.0.2.0/24], router: access, rate: 1/s}}
+links:
+  - {{between: [access, near], latency: 1 ms, bandwidth: 1 Gbit/s}}
+  - {{between: [access, far], latency: 9 ms, bandwidth: 1 Gbit/s}}
+images:{images}
+services:
+  web:
+    image: tiny
+    resources: {{cpu: 0.1, memory: 100 MiB}}
+    ready: {{tcp: 80}}
+"""
+    )
     return file
 
 
@@ -215,7 +261,19 @@ def test_a_plan_of_a_file_needs_no_edgewake(run: Callable[..., Result], lab: Pat
     result = run("plan", str(lab))
     assert re.search(r"web +box", result.stdout), result.output
     assert "found by" in result.stdout
-    assert _json(run("plan", str(lab), "--json"))["plan"]["sites"]["big"] == ["box"]
+    assert _json(run("plan", str(lab), "--json"))["plan"]["hosts"]["big"] == ["box"]
+
+
+def test_the_steps_of_a_plan_are_numbered_and_what_stays_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    steps = [Boot("web", "c", "by way of c to end a cycle"), Withdraw("web", "ew-t-web-0", "a")]
+    display.print_steps([wire.change(each) for each in steps], ["api"])
+    assert capsys.readouterr().out.splitlines() == [
+        "    1. boot      web on c (by way of c to end a cycle)",
+        "    2. withdraw  ew-t-web-0 on a",
+        "  api stays where it is: no order has room for it beside what runs",
+    ]
 
 
 def test_a_running_edgewake_plans_too(up: Daemon, run: Callable[..., Result], lab: Path) -> None:
@@ -224,6 +282,75 @@ def test_a_running_edgewake_plans_too(up: Daemon, run: Callable[..., Result], la
     result = run("plan", "--apply")
     assert "carried out" in result.stdout, result.output
     assert "no instance has to end" in result.stdout
+
+
+def test_a_front_shows_what_two_terms_cost_each_other(
+    run: Callable[..., Result], weighed: Path, tmp_path: Path
+) -> None:
+    """The near host takes much power, the far one little: neither is better in both."""
+    result = run("plan", str(weighed), "--front", "latency_ms,energy_w")
+    assert "latency_ms (ms)" in result.stdout, result.output
+    assert "2 points" in result.stdout
+    assert "no point is missing" in result.stdout
+    figure = tmp_path / "front.svg"
+    command = ["plan", str(weighed), "--front", "latency_ms,energy_w", "--out", str(figure)]
+    answer = _json(run(*command, "--json"))
+    assert [plan["hosts"]["web"] for plan in answer["plans"]] == [["near"], ["far"]]
+    assert (answer["proven"], answer["units"]["energy_w"]) == (True, "W")
+    assert "<svg" in figure.read_text()
+
+
+def test_a_running_edgewake_has_the_same_front(
+    up: Daemon, run: Callable[..., Result], lab: Path, weighed: Path
+) -> None:
+    lab.write_text(weighed.read_text())
+    assert run("apply", str(lab)).exit_code == 0
+    offline = _json(run("plan", str(weighed), "--front", "energy_w,latency_ms", "--json"))
+    online = _json(run("plan", "--front", "energy_w,latency_ms", "--json"))
+    assert [plan["terms"] for plan in online["plans"]] == [
+        plan["terms"] for plan in offline["plans"]
+    ]
+    assert run("plan", "--front", "energy_w,latency_ms").exit_code == 0
+
+
+def test_a_plan_is_made_as_it_is_asked_for(
+    up: Daemon, run: Callable[..., Result], lab: Path, weighed: Path
+) -> None:
+    lab.write_text(weighed.read_text())
+    assert run("apply", str(lab)).exit_code == 0
+    asked = ["--algorithm", "first-fit", "--deadline", "5", "--gap", "0.1", "--json"]
+    assert _json(run("plan", *asked))["plan"]["algorithm"] == "first-fit"
+    assert _json(run("plan", str(weighed), *asked))["plan"]["algorithm"] == "first-fit"
+    direct = _json(run("plan", "--solver", "highs-direct", "--json"))["plan"]
+    assert (direct["algorithm"], direct["solver"]) == ("auto", "highs-direct")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--front", "latency_ms,beauty"], "no term named 'beauty'; known: latency_ms, wake_ms"),
+        (["--front", "latency_ms"], "two terms or more"),
+        (["--front", "energy_w,energy_w"], "each once"),
+        (["--front", "energy_w,latency_ms", "--out", "front.txt"], ".svg, .png, .pdf"),
+        (["--front", "energy_w,latency_ms", "--algorithm", "tabu"], "does not go with"),
+        (["--out", "front.svg"], "for --front"),
+        (["--points", "4"], "for --front"),
+        (["--front", "energy_w,wake_ms,hosts_on", "--points", "4"], "fronts of two terms"),
+        (["--algorithm", "magic"], "no placement algorithm named 'magic'; known: auto"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_senseless_options_of_a_plan_are_told(
+    run: Callable[..., Result], lab: Path, options: list[str], said: str
+) -> None:
+    told = _error(run("plan", str(lab), *options), Exit.USAGE)
+    assert said in re.sub(r"[\s│]+", " ", told)
+
+
+def test_an_unknown_solver_is_told(run: Callable[..., Result], lab: Path) -> None:
+    lab.write_text(lab.read_text().replace(*FITS))
+    told = _error(run("plan", str(lab), "--solver", "magic"), Exit.FAILED)
+    assert "no solver named 'magic'; known: auto, highs" in told
 
 
 def test_apply_changes_what_runs_and_a_dry_run_does_not(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.changes import Boot
 from orchestrator.errors import (
     GuestDied,
     ImageUnusable,
@@ -25,6 +26,7 @@ from orchestrator.model import (
     IdlePolicy,
     Link,
     Population,
+    Price,
     Router,
 )
 from tests.world import World, a_host, a_service
@@ -340,6 +342,36 @@ def test_rebalance_shows_by_default_and_moves_make_before_break(make_world: Make
     assert (world.guests("a"), len(world.guests("b"))) == ([], 1)
     hosts = [{end.host for end in r[0].endpoints} for r in world.seen.history]
     assert all(hosts), "for a moment clients were led nowhere"
+
+
+def test_two_services_change_places_by_way_of_a_third_host(make_world: MakeWorld) -> None:
+    """Each host has room for one of them, so one must go aside; both answer all the while."""
+    services = [
+        a_service(name, resources=Capacity(cpu=0.1, memory_mib=300)) for name in ("one", "other")
+    ]
+    hosts = [a_host(name, index, memory_mib=512) for index, name in enumerate("abc")]
+    hosts[2] = replace(hosts[2], price=Price(host_hour=100.0))  # so that no plan stays there
+    world = make_world(*services, hosts=hosts)
+    for away in ({"one": "bc", "other": "ac"}, {"one": "a", "other": "b"}):
+        lab = replace(
+            world.lab,
+            services=tuple(
+                replace(each, constraints=Constraints(avoid_hosts=frozenset(away[each.name])))
+                for each in services
+            ),
+        )
+        world.control.fleet.use(lab)
+        world.ask("one")
+        world.ask("other")
+    assert (world.seen.hosts_of("one"), world.seen.hosts_of("other")) == (["a"], ["b"])
+    world.seen.history.clear()
+    proposal = world.control.rebalance(dry_run=False)
+    boots = [change.host for change in proposal.changes if isinstance(change, Boot)]
+    assert (boots[0], len(boots)) == ("c", 3)
+    assert (world.seen.hosts_of("one"), world.seen.hosts_of("other")) == (["b"], ["a"])
+    assert [len(world.guests(host)) for host in "abc"] == [1, 1, 0]
+    for routes in world.seen.history:
+        assert all(route.endpoints for route in routes), "for a moment clients were led nowhere"
 
 
 def test_apply_ends_what_changed_and_leaves_the_rest(make_world: MakeWorld) -> None:

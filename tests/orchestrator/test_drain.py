@@ -159,9 +159,9 @@ def test_nothing_is_placed_on_a_host_that_is_being_drained_and_explain_says_why(
 
 def test_plans_leave_out_hosts_that_are_being_drained(make_world: MakeWorld) -> None:
     world = make_world(hosts=[a_host("a"), a_host("b", 1)])
-    (first,) = world.control.rebalance().plan.sites["web"]
+    (first,) = world.control.rebalance().plan.hosts["web"]
     world.control.drain(first)
-    (second,) = world.control.rebalance().plan.sites["web"]
+    (second,) = world.control.rebalance().plan.hosts["web"]
     assert {first, second} == {"a", "b"}
 
 
@@ -209,7 +209,7 @@ def test_what_can_run_nowhere_else_stays_and_is_told(make_world: MakeWorld) -> N
     sweeping(world, lambda: world.seen.hosts_of("web") == ["b"])
     (stuck,) = report_of(world, "a").stuck
     assert stuck.instance == "ew-t-bound-0"
-    assert "b: not one of the sites it may run on" in stuck.why
+    assert "b: not one of the hosts it may run on" in stuck.why
     assert world.seen.hosts_of("bound") == ["a"]
     sweeping(world, lambda: "drain-stuck" in kinds(world))
 

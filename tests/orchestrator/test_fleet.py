@@ -63,6 +63,6 @@ def test_what_the_host_says_is_free_counts_with_what_xen_adds() -> None:
 
 def test_a_plan_leaves_room_for_what_xen_adds() -> None:
     fleet = fleet_on(XEN, QEMU, services=13)
-    plan = fleet.planner.plan((), {})
-    where = [sites[0] for sites in plan.sites.values()]
+    plan = fleet.planner.plan(fleet.planner.question((), {}))
+    where = [hosts[0] for hosts in plan.hosts.values()]
     assert (where.count("x"), where.count("q")) == (6, 7)

@@ -175,7 +175,7 @@ def test_a_plan_is_a_proposal_unless_told_to_apply(world: World, http: FlaskClie
     http.post(f"{API}/services/web/wake", json={"client": "192.0.2.1"})
     before = world.guests()
     document = http.post(f"{API}/plans", json={"apply": False}).get_json()
-    assert document["plan"]["sites"]["web"] == ["b"]
+    assert document["plan"]["hosts"]["web"] == ["b"]
     assert document["plan"]["algorithm"]
     assert document["plan"]["why"].keys() == {"web", "other", "huge"}
     assert [change["do"] for change in document["changes"]] == [
@@ -200,6 +200,61 @@ def test_an_applied_plan_moves_what_is_awake(world: World, http: FlaskClient) ->
 @pytest.mark.parametrize("body", ["[]", '"x"', "{", '{"apply": "yes"}', '{"apply": null}'])
 def test_a_senseless_plan_request_is_refused(http: FlaskClient, body: str) -> None:
     _problem(http.post(f"{API}/plans", data=body, content_type="application/json"), 400)
+
+
+def test_a_plan_is_made_with_the_options_of_the_request(http: FlaskClient) -> None:
+    options = {"algorithm": "nearest", "deadline_s": 5, "gap": 0.1, "solver": "highs"}
+    assert http.post(f"{API}/plans", json=options).get_json()["plan"]["algorithm"] == "nearest"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"deadline_s": 0}, "above 0"),
+        ({"deadline_s": 301}, "at most 300"),
+        ({"deadline_s": "5"}, "deadline_s must be a float"),
+        ({"gap": True}, "gap must be a float"),
+        ({"algorithm": 1}, "algorithm must be a str"),
+    ],
+)
+def test_senseless_options_of_a_plan_are_refused(
+    http: FlaskClient, options: dict[str, object], said: str
+) -> None:
+    assert said in _problem(http.post(f"{API}/plans", json=options), 400)["detail"]
+
+
+def test_an_algorithm_that_is_not_there_is_told(http: FlaskClient) -> None:
+    document = _problem(http.post(f"{API}/plans", json={"algorithm": "magic"}), 409)
+    assert "known: auto" in document["detail"]
+
+
+def test_a_front_has_its_points_by_the_first_term(http: FlaskClient) -> None:
+    front = http.post(f"{API}/fronts", json={"terms": ["latency_ms", "hosts_on"]}).get_json()
+    values = [plan["terms"]["latency_ms"] for plan in front["plans"]]
+    assert values == sorted(values)
+    assert front["proven"] is True
+    assert front["units"] == {"latency_ms": "ms", "hosts_on": "hosts"}
+    assert 0 <= front["knee"] < len(values)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 400),
+        ({"terms": "latency_ms"}, 400),
+        ({"terms": ["latency_ms", 1]}, 400),
+        ({"terms": ["latency_ms", "energy_w"], "points": 1}, 400),
+        ({"terms": ["latency_ms", "energy_w", "hosts_on"], "points": 4}, 400),
+        ({"terms": ["latency_ms", "energy_w"], "algorithm": "tabu"}, 400),
+        ({"terms": ["latency_ms", "energy_w"], "deadline_s": 301}, 400),
+        ({"terms": ["latency_ms", "beauty"]}, 409),
+        ({"terms": []}, 409),
+    ],
+)
+def test_a_senseless_front_is_refused(
+    http: FlaskClient, body: dict[str, object], status: int
+) -> None:
+    _problem(http.post(f"{API}/fronts", json=body), status)
 
 
 # --- the lab ----------------------------------------------------------------------------------

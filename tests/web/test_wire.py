@@ -85,6 +85,6 @@ def test_changes_keep_their_order_and_say_what_they_do() -> None:
     assert documents[3] == {"do": "stop", "service": "s", "instance": "i", "host": "a"}
 
 
-def test_a_plan_without_a_bound_has_null() -> None:
-    document = wire.plan(Plan(sites={"s": ("a",)}, value=1.0, algorithm="first-fit"))
-    assert (document["sites"], document["bound"], document["gap"]) == ({"s": ["a"]}, None, None)
+def test_a_plan_always_has_a_bound() -> None:
+    document = wire.plan(Plan(hosts={"s": ("a",)}, value=1.0, algorithm="first-fit"))
+    assert (document["hosts"], document["bound"], document["gap"]) == ({"s": ["a"]}, 0.0, 1.0)

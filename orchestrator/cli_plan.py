@@ -1,0 +1,224 @@
+"""`edgewake plan`: place every service anew, or show what two terms cost each other.
+
+With a lab file nothing has to run; without one, the running edgewake is asked. Plans and fronts are
+made by `orchestrator.planner`; here are options and words.
+"""
+
+# ruff: noqa: PLC0415 - as in orchestrator.cli: what a command needs is imported by it
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator import cli_study, display
+from web.client import Client
+
+if TYPE_CHECKING:
+    from orchestrator.planner import Planner
+    from placement.problem import Options, Problem
+
+SUFFIXES = (".svg", ".png", ".pdf")
+MOST_S = 300.0  # the API's bound
+
+Show = Callable[[int, float], None]
+
+
+def plan(  # noqa: PLR0917 - typer declares options as arguments
+    ctx: typer.Context,
+    lab: Annotated[Path | None, typer.Argument(metavar="LAB", help="A lab file.")] = None,
+    do_apply: Annotated[
+        bool, typer.Option("--apply", help="Move what is awake to where the plan wants it.")
+    ] = False,
+    front: Annotated[
+        str,
+        typer.Option(metavar="TERM,TERM", help="Show the Pareto front of two terms, or more."),
+    ] = "",
+    points: Annotated[
+        int | None, typer.Option(min=2, max=1000, help="Of a front, only a grid of so many.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the front to FILE (.svg, .png or .pdf)."),
+    ] = None,
+    algorithm: Annotated[
+        str, typer.Option(metavar="NAME", help="A placement algorithm; default: auto.")
+    ] = "",
+    solver: Annotated[
+        str, typer.Option(metavar="NAME", help="A solver for the exact algorithm; default: auto.")
+    ] = "",
+    deadline_s: Annotated[
+        float | None,
+        typer.Option("--deadline", metavar="SECONDS", min=0.1, max=MOST_S, help="Default: 30."),
+    ] = None,
+    gap: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="End when the plan is proven so near to the best (0.01: 1 %)."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Place every service anew, and show where and why.
+
+    With LAB, nothing has to run. Without, it is the running edgewake that plans, and shows what
+    would have to change, in order; nothing changes without --apply. With --front it shows the
+    placements between which two terms have to be weighed, such as latency_ms,energy_w.
+    """
+    terms = tuple(front.split(",")) if front else ()
+    _check(lab, terms, points, out, do_apply=do_apply, algorithm=algorithm)
+    given = {"algorithm": algorithm, "solver": solver, "deadline_s": deadline_s, "gap": gap}
+    wish = {key: value for key, value in given.items() if value not in {None, ""}}
+    if terms:
+        answer = _front(ctx, lab, terms, points, wish)
+        if out is not None:
+            _draw(answer, out)
+        if as_json:
+            display.print_json(answer)
+        else:
+            display.print_front(answer)
+        return
+    with _waiting("planning ..."):
+        if lab is None:
+            answer = Client(ctx.obj.socket).post("/plans", {"apply": do_apply, **wish})
+        else:
+            answer = _plan_offline(ctx, lab, wish)
+    if as_json:
+        display.print_json(answer)
+        return
+    display.print_plan(answer["plan"])
+    if lab is None:
+        typer.echo("Changes to what is awake now" + (", carried out:" if do_apply else ":"))
+        display.print_steps(answer["changes"], answer["left"])
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog="Example: edgewake plan lab.yaml")(plan)
+
+
+def _check(
+    lab: Path | None,
+    terms: tuple[str, ...],
+    points: int | None,
+    out: Path | None,
+    *,
+    do_apply: bool,
+    algorithm: str,
+) -> None:
+    """Refuse options that do not go together, and names that there are not."""
+    if do_apply and lab is not None:
+        raise typer.BadParameter("--apply is for what runs now: leave LAB away")
+    if algorithm:
+        _check_algorithm(algorithm)
+    if terms:
+        _check_terms(terms)
+        if do_apply or algorithm:
+            raise typer.BadParameter("--front does not go with --apply or --algorithm")
+    elif points is not None or out is not None:
+        raise typer.BadParameter("--points and --out are for --front TERM,TERM")
+    if points is not None and len(terms) != 2:
+        raise typer.BadParameter("--points is for fronts of two terms")
+    if out is not None and (len(terms) != 2 or out.suffix not in SUFFIXES):
+        many = ", ".join(SUFFIXES)
+        raise typer.BadParameter(f"--out draws fronts of two terms, to a file named {many}")
+
+
+def _check_algorithm(name: str) -> None:
+    from placement.problem import Malformed
+    from placement.registry import algorithm
+
+    try:
+        algorithm(name)
+    except Malformed as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _check_terms(terms: tuple[str, ...]) -> None:
+    from placement.evaluate import UNITS
+
+    known = ", ".join(UNITS)
+    for term in terms:
+        if term not in UNITS:
+            raise typer.BadParameter(f"--front: no term named {term!r}; known: {known}")
+    if len(terms) < 2 or len(set(terms)) < len(terms):
+        raise typer.BadParameter(f"--front: name two terms or more, each once; known: {known}")
+
+
+def _plan_offline(ctx: typer.Context, lab: Path, wish: dict[str, Any]) -> dict[str, Any]:
+    from web import wire
+
+    planner, question, options = _offline(ctx, lab, wish)
+    made = planner.plan(question, options)
+    return {"plan": wire.plan(made), "changes": [], "left": [], "applied": False}
+
+
+def _front(
+    ctx: typer.Context,
+    lab: Path | None,
+    terms: tuple[str, ...],
+    points: int | None,
+    wish: dict[str, Any],
+) -> dict[str, Any]:
+    if lab is None:
+        with _waiting("looking for the front ..."):
+            body = {"terms": list(terms), "points": points, **wish}
+            answer: dict[str, Any] = Client(ctx.obj.socket).post("/fronts", body)
+            return answer
+    from web import wire
+
+    with _waiting("looking for the front ...") as show:
+        planner, question, options = _offline(ctx, lab, wish)
+        found = planner.front(question, terms, options, points=points, progress=show)
+    return wire.front(found)
+
+
+def _offline(
+    ctx: typer.Context, lab: Path, wish: dict[str, Any]
+) -> "tuple[Planner, Problem, Options]":
+    """Return a planner of a lab file, the question with nothing running, and the options."""
+    from orchestrator.daemon import kvm_known, library_of
+    from orchestrator.labfile import load_lab
+    from orchestrator.library import Place, traits_of
+    from orchestrator.planner import OPTIONS, Planner
+
+    wanted = load_lab(lab, images_dir=ctx.obj.images)
+    kvm = kvm_known(ctx.obj)
+    hosts = {host.name: Place(host, traits_of(host, kvm=kvm(host))) for host in wanted.hosts}
+    library = library_of(ctx.obj)
+    unfit = {service.name: library.unfit(wanted, service, hosts) for service in wanted.services}
+    planner = Planner(wanted)
+    return planner, planner.question([], unfit), replace(OPTIONS, **wish)
+
+
+def _draw(answer: dict[str, Any], out: Path) -> None:
+    """Draw a front of two terms."""
+    with cli_study.in_our_words():
+        from placement.study import figures
+        from placement.study.extras import optional
+
+        optional("matplotlib")
+        one, other = answer["terms"]
+        points = [(each["terms"][one], each["terms"][other]) for each in answer["plans"]]
+        figures.save_as(figures.pareto({"front": points}, (one, other)), out)
+
+
+@contextmanager
+def _waiting(what: str) -> Iterator[Show]:
+    """Show on a terminal's standard error that something goes on, and how far it is."""
+    if not sys.stderr.isatty():
+        yield lambda _found, _share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+
+        def show(found: int, share: float) -> None:
+            bar.update(task, total=1.0, completed=share, description=f"{what} {found} found")
+
+        yield show
