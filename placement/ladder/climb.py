@@ -153,10 +153,12 @@ class Climber:
         )
         self.assembled = self._assembled()
         self.simple = Simple.of(self.assembled)
-        if self.simple is None and self.nearest is not None and options.nearest is None:
+        few = self.arrays.classes * len(problem.hosts) <= PAIRS
+        if self.nearest is not None and options.nearest is None and (few or self.simple is None):
             self.nearest = None  # nothing prices missing pairs in where there are other rows
             self.arrays = compile_problem(problem, worst_ms=worst_cap(options.limits))
             self.assembled = self._assembled()
+            self.simple = Simple.of(self.assembled)
         self.x: Floats | None = None
         self.value = math.inf
         self.bound = 0.0
@@ -186,9 +188,12 @@ class Climber:
             yield from self._restricted()
         if self.x is not None and not self._done:
             yield from self._neighbourhoods(executor)
-        small = self.assembled.matrix.columns <= EXACT_COLUMNS
-        if not self._done and (self.x is None or small):
+        if not self._done and (self.x is None or self._is_small):
             yield from self._exact()
+
+    @property
+    def _is_small(self) -> bool:
+        return self.assembled.matrix.columns <= EXACT_COLUMNS
 
     @property
     def _done(self) -> bool:
@@ -368,7 +373,8 @@ class Climber:
     def _neighbourhoods(self, executor: Executor | None) -> Iterator[Step]:
         if self.x is None:
             return
-        clock = self.clock if self.patterns is None else Clock.of(SEARCH_SHARE * self.clock.left())
+        proves = self._is_small and self.nearest is None  # the exact model that follows
+        clock = Clock.of(SEARCH_SHARE * self.clock.left()) if proves else self.clock
         search = Search(self.assembled, self.x, self.simple, self.prices)
         sacks = self._sacks()
         with pool(executor, self.options.threads) as workers:
