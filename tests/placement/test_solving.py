@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from placement.problem import (
     Options,
     Plan,
     Problem,
+    Slice,
     SolverFailed,
     Traffic,
 )
@@ -146,8 +148,12 @@ def test_a_heuristic_finds_a_right_plan_or_none(name: str, family: str) -> None:
         (Options(limits={"energy_w": float("nan")}), "limits.energy_w"),
         (Options(order=("joy",)), "order"),
         (Options(order=("energy_w", "energy_w")), "order"),
-        (Options(deadline_s=0), "options"),
-        (Options(gap=-0.1), "options"),
+        (Options(order=["energy_w"]), "order"),  # type: ignore[arg-type] # as from a program
+        (Options(weights=3), "weights"),  # type: ignore[arg-type] # as above
+        (Options(deadline_s=0), "deadline_s"),
+        (Options(gap=-0.1), "gap"),
+        (Options(gap="small"), "gap"),  # type: ignore[arg-type] # as above
+        (Options(seed=1.5), "seed"),  # type: ignore[arg-type] # as above
         (Options(nearest=0), "nearest"),
         (Options(weights={"worst_latency_ms": 1.0, "energy_w": 1.0}), "worst_latency_ms"),
     ],
@@ -156,6 +162,35 @@ def test_senseless_options_are_refused(problem: Problem, options: Options, field
     with pytest.raises(Malformed) as caught:
         solve(problem, options)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"rules": (rules.Ban("web", frozenset({"far"})),)},  # type: ignore[arg-type] # a slip
+            "rules[0].demands: must be a set of names, not 'web'",
+        ),
+        (
+            {"rules": (rules.Split((["web"],)),)},  # type: ignore[arg-type] # as above
+            "rules[0].sets[0]: must be a set of names, not ['web']",
+        ),
+        (
+            {"demands": (Demand("web", {"cpu": 1}, replicas=1.5),)},  # type: ignore[arg-type]
+            "demands[0].replicas: must be a whole number, not 1.5",
+        ),
+        (
+            {"slices": tuple(Slice(name, frozenset({"web"}), {}) for name in "ab")},
+            "slices: 'web' is in 2 slices, and can be in one only",
+        ),
+    ],
+)
+def test_slips_of_a_program_are_told_by_their_field(
+    problem: Problem, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(Malformed) as caught:
+        solve(replace(problem, **changes))
+    assert str(caught.value) == told
 
 
 # --- why not --------------------------------------------------------------------------------------
