@@ -16,6 +16,7 @@ from placement.problem import Options
 from placement.solving import solve
 from placement.study import StudyError, figures, load, report, run
 from placement.study.progress import Lines, duration, shown
+from placement.study.report import number
 from placement.study.store import Store
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -63,7 +64,8 @@ def test_the_page_says_what_was_done_and_where(folder: Path) -> None:
     assert "### flat (hosts=3)" in page
     assert "### value: against first-fit" in page
     assert "| exact (gap=0.02) | 4 |" in page
-    assert "| tight | 0 | first-fit | infeasible |" in page
+    assert "| first-fit | infeasible | " in page
+    assert " | 1 | tight | 0 |" in page
     for name in ("Python", "cores", "highspy", "commit", "load before"):
         assert f"| {name} | " in page
     assert "Hypervolume" in page
@@ -130,7 +132,16 @@ def test_a_report_without_any_plan_has_no_figures(study: Any, tmp_path: Path) ->
     run(wanted, tmp_path)
     page = report(tmp_path).read_text()
     assert "## Figures" not in page
-    assert "KeyError: 'what was not there'" in page
+    assert (
+        "| bad | error | KeyError: 'what was not there' | 4 | small (hosts=3) | 0 |" in page
+    )  # once, and not once per run
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(1.5e-16, "0"), (0.00012345, "0.0001234"), (2e7, "2.000e+07")]
+)
+def test_numbers_have_four_digits_and_no_rounding_of_solvers(value: float, told: str) -> None:
+    assert number(value) == told
 
 
 def test_a_report_of_nothing_is_an_error(study: Any, tmp_path: Path) -> None:
@@ -153,6 +164,9 @@ def test_values_of_different_objectives_are_not_compared(study: Any, tmp_path: P
     page = report(tmp_path).read_text()
     assert "over-time" not in page
     assert "profile" not in page
+    assert "box-value" not in page
+    assert "### value: against" not in page
+    assert "their values and bounds cannot be compared" in page
     assert "figures/pareto.svg" in page
 
 
@@ -250,6 +264,16 @@ def test_progress_in_plain_lines() -> None:
     first, *_, last = stream.getvalue().splitlines()
     assert first == "x: 0 of 3 runs"
     assert last == "x: 3 of 3 runs, 1 without a plan"
+
+
+def test_after_an_interruption_only_new_runs_are_counted_as_without_a_plan() -> None:
+    stream = StringIO()
+    lines = Lines("x", stream)
+    lines(2, 3, "")
+    lines(3, 3, "timeout")
+    assert stream.getvalue().splitlines()[-1] == (
+        "x: 3 of 3 runs, 1 of the new ones without a plan"
+    )
 
 
 def test_plain_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
