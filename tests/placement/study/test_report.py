@@ -242,6 +242,17 @@ def test_scaling_has_a_point_per_size() -> None:
     assert list(line.get_ydata()) == [2.0, 20.0]
 
 
+def test_plans_in_one_place_are_all_seen_and_the_knee_is_named() -> None:
+    two = {"a": [(1.0, 2.0)], "b": [(1.0, 2.0)]}
+    axes = _drawn(figures.pareto(two, ("latency_ms", "energy_w")))
+    marks = [line.get_marker() for line in axes.lines if line.get_marker() != "None"]
+    assert len(set(marks)) == 2
+    assert axes.get_legend() is not None
+    axes = _drawn(figures.pareto({"a": two["a"]}, ("latency_ms", "energy_w"), knee=(1.0, 2.0)))
+    assert [text.get_text() for text in axes.texts] == ["knee"]
+    assert axes.get_legend() is None
+
+
 def test_a_placement_tells_how_many_copies_run_where() -> None:
     instance = generate("hierarchical", 1)
     plan = solve(instance.problem, Options(algorithm="greedy-latency", weights={}))
