@@ -56,10 +56,9 @@ def validate(problem: Problem) -> None:
     _unique("slices", (each.name for each in problem.slices))
     _unique("chains", (each.name for each in problem.chains))
     for path, number in _numbers(problem):
-        if number is not None and not 0 <= number <= LARGEST:
-            raise Malformed(
-                path, f"must be a number from 0 to {LARGEST:g}, not {str(number)[:SHOWN]}"
-            )
+        if number is not None and not _in_range(number):
+            shown = (repr if isinstance(number, str) else str)(number)[:SHOWN]
+            raise Malformed(path, f"must be a number from 0 to {LARGEST:g}, not {shown}")
     for index, demand in enumerate(problem.demands):
         _demand(f"demands[{index}]", demand)
     for name, unfit in problem.unfit.items():
@@ -157,7 +156,16 @@ def _numbers(problem: Problem) -> Numbers:
         yield from _rule(f"rules[{index}]", rule)
 
 
+def _in_range(number: float) -> bool:
+    try:
+        return 0 <= number <= LARGEST
+    except TypeError:  # a program gave a text, say
+        return False
+
+
 def _mapping(path: str, numbers: Mapping[str, float]) -> Numbers:
+    if not isinstance(numbers, Mapping):
+        raise Malformed(path, f"must be a mapping (name: number), not {str(numbers)[:SHOWN]}")
     for name, number in numbers.items():
         yield f"{path}.{name}", number
 

@@ -267,7 +267,7 @@ def scaling(table: "pd.DataFrame", parameter: str, metric: str = "seconds") -> D
         axes.xaxis.set_minor_locator(optional("matplotlib.ticker").NullLocator())
         axes.set_xlabel(parameter)
         axes.set_ylabel(_unit(metric))
-        axes.legend()
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))  # bands leave no room inside
 
     return draw
 

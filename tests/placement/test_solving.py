@@ -180,6 +180,14 @@ def test_senseless_options_are_refused(problem: Problem, options: Options, field
             "demands[0].replicas: must be a whole number, not 1.5",
         ),
         (
+            {"demands": (Demand("web", {"cpu": "1"}),)},  # type: ignore[dict-item]
+            "demands[0].resources.cpu: must be a number from 0 to 1e+12, not '1'",
+        ),
+        (
+            {"demands": (Demand("web", 1),)},  # type: ignore[arg-type]
+            "demands[0].resources: must be a mapping (name: number), not 1",
+        ),
+        (
             {"slices": tuple(Slice(name, frozenset({"web"}), {}) for name in "ab")},
             "slices: 'web' is in 2 slices, and can be in one only",
         ),

@@ -349,6 +349,13 @@ def test_a_dask_cluster_that_is_not_there_is_told(
         run(study({"first-fit": {}}), tmp_path, executor_at="dask://127.0.0.1:1")
 
 
+def test_an_executor_that_there_is_not_is_told(study: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        StudyError, match=r"^executor: must be local or dask://host:port, not 'dask:"
+    ):
+        run(study({"first-fit": {}}), tmp_path, executor_at="dask:/scheduler:8786")
+
+
 def test_without_dask_its_extra_is_named(
     study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
