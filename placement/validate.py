@@ -57,8 +57,7 @@ def validate(problem: Problem) -> None:
     _unique("chains", (each.name for each in problem.chains))
     for path, number in _numbers(problem):
         if number is not None and not _in_range(number):
-            shown = (repr if isinstance(number, str) else str)(number)[:SHOWN]
-            raise Malformed(path, f"must be a number from 0 to {LARGEST:g}, not {shown}")
+            raise Malformed(path, f"must be a number from 0 to {LARGEST:g}, not {_shown(number)}")
     for index, demand in enumerate(problem.demands):
         _demand(f"demands[{index}]", demand)
     for name, unfit in problem.unfit.items():
@@ -154,6 +153,10 @@ def _numbers(problem: Problem) -> Numbers:
         yield f"slices[{index}].revenue", each.revenue
     for index, rule in enumerate(problem.rules):
         yield from _rule(f"rules[{index}]", rule)
+
+
+def _shown(value: object) -> str:
+    return (repr(value) if isinstance(value, str) else str(value))[:SHOWN]
 
 
 def _in_range(number: float) -> bool:
