@@ -1,5 +1,6 @@
 """From a question to an answer: the registry, bounds that are always there, and reasons why not."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -12,6 +13,7 @@ from placement.explain import explain
 from placement.online import Online
 from placement.problem import (
     Demand,
+    Flavour,
     Host,
     Infeasible,
     Link,
@@ -319,6 +321,15 @@ def test_whoever_has_no_plan_is_told_a_set_that_truly_clashes(family: str) -> No
 # --- why there ------------------------------------------------------------------------------------
 
 
+def test_why_tells_latencies_only_of_what_is_asked_for(problem: Problem) -> None:
+    quiet = Demand("quiet", {"cpu": 1}, flavours=(Flavour("arm"),))
+    none = Demand("none", {"cpu": 1}, replicas=0)
+    why = solve(replace(problem, demands=(*problem.demands, quiet, none))).why
+    assert why["web"] == "exact chose near (1.0 ms) (mean one-way latency)"
+    assert re.fullmatch(r"exact chose (near|far) \(arm\)", why["quiet"])
+    assert why["none"] == "exact chose no host"
+
+
 def test_a_copy_is_explained_by_the_second_best_host(problem: Problem) -> None:
     plan = solve(problem)
     (there,) = explain(problem, plan, "web")
@@ -331,6 +342,6 @@ def test_a_copy_is_explained_by_the_second_best_host(problem: Problem) -> None:
     )
     (back,) = explain(problem, plan, "db")
     assert back.alternatives[0].why_not == "near: 4 cpu planned, 2 there"
-    assert str(back) == "db is on far: no other host can take it"
+    assert str(back) == ("db is on far: no other host can take it (near: 4 cpu planned, 2 there)")
     with pytest.raises(Malformed, match="no demand named 'cat'"):
         explain(problem, plan, "cat")
