@@ -47,9 +47,10 @@ class Explanation:
                 f"{each.host}: {each.why_not.removeprefix(f'{each.host}: ')}"
                 for each in self.alternatives[:MOST_TOLD]
             ]
-            more = [f"{len(self.alternatives) - MOST_TOLD} more"]
-            told = "; ".join(reasons + (more if len(self.alternatives) > MOST_TOLD else []))
-            return f"{self.demand} is on {self.host}: no other host can take it ({told or 'there is none'})"
+            if len(self.alternatives) > MOST_TOLD:
+                reasons.append(f"{len(self.alternatives) - MOST_TOLD} more")
+            told = "; ".join(reasons) or "there is none"
+            return f"{self.demand} is on {self.host}: no other host can take it ({told})"
         least = ", ".join(f"{name} {by:+g}" for name, by in second.terms) or "nothing changes"
         return (
             f"{self.demand} is on {self.host}: the next best, {second.host}, "
