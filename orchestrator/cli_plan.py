@@ -199,9 +199,9 @@ def _offline(
     ctx: typer.Context, lab: Path, wish: dict[str, Any]
 ) -> "tuple[Planner, Problem, Options]":
     """Return a planner of a lab file, the question with nothing running, and the options."""
-    from orchestrator.daemon import kvm_known, library_of
     from orchestrator.labfile import load_lab
     from orchestrator.library import Place, traits_of
+    from orchestrator.local import kvm_known, library_of
     from orchestrator.planner import OPTIONS, Planner
 
     wanted = load_lab(lab, images_dir=ctx.obj.images)

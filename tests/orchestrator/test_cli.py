@@ -349,6 +349,13 @@ def test_senseless_options_of_a_plan_are_told(
     assert said in re.sub(r"[\s│]+", " ", told)
 
 
+def test_a_plan_of_a_file_needs_no_daemon(
+    run: Callable[..., Result], weighed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "orchestrator.daemon", None)  # its import takes longest
+    assert run("plan", str(weighed)).exit_code == 0
+
+
 def test_a_figure_that_cannot_be_written_is_told(
     run: Callable[..., Result], weighed: Path, tmp_path: Path
 ) -> None:
