@@ -8,7 +8,7 @@ shows.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from math import isnan
+from math import ceil, isnan, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,7 +215,11 @@ def _tests(table: "pd.DataFrame", study: dict[str, Any], folder: Path) -> Iterat
 def _significant(compared: Sequence[stats.Comparison]) -> str:
     differ = [each.algorithm for each in compared if each.p_holm < SIGNIFICANT]
     found = ", ".join(differ) or "none"
-    return f"Different at the level of {SIGNIFICANT:g}: {found}."
+    # Of n pairs Wilcoxon's exact p is 2 / 2^n at least; Holm multiplies the least by the tests.
+    needed = ceil(1 + log2(len(compared) / SIGNIFICANT))
+    few = max(each.pairs for each in compared) < needed
+    told = f" With fewer than {needed} instances no difference can be." if few else ""
+    return f"Different at the level of {SIGNIFICANT:g}: {found}.{told}"
 
 
 # --- figures --------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ def test_the_page_says_what_was_done_and_where(folder: Path) -> None:
     assert "| flat | uniform | hosts 3, 6; services 12 | 2 |" in page
     assert "### flat (hosts=3)" in page
     assert "### value: against first-fit" in page
+    assert "none. With fewer than 7 instances no difference can be." in page
     assert "| exact (gap=0.02) | 4 |" in page
     assert "| first-fit | infeasible | " in page
     assert " | 1 | tight | 0 |" in page
