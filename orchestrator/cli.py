@@ -339,9 +339,9 @@ def doctor(ctx: typer.Context, lab: MaybeLab = None, as_json: Json = False) -> N
     With LAB, its libvirt hosts, images and DNS address are looked at too. Ends with 5 if a check
     failed; warnings are no failure.
     """
-    from orchestrator.daemon import kvm_known, library_of
     from orchestrator.doctor import Patient, examine
     from orchestrator.labfile import load_lab
+    from orchestrator.local import kvm_known, library_of
     from orchestrator.verdicts import Verdict
 
     images = ctx.obj.images

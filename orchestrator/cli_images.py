@@ -298,8 +298,8 @@ def boot_spec(
     address is the first of the host's pool.
     """
     from orchestrator.boot_report import boot_json, boot_text, planned
-    from orchestrator.daemon import kvm_known, library_of
     from orchestrator.labfile import load_lab
+    from orchestrator.local import kvm_known, library_of
 
     wanted = load_lab(lab, images_dir=ctx.obj.images)
     boot = planned(wanted, library_of(ctx.obj), service, host, kvm=kvm_known(ctx.obj))

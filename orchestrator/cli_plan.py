@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator import cli_study, display
+from orchestrator.errors import EdgewakeError
 from web.client import Client
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def plan(  # noqa: PLR0917 - typer declares options as arguments
     """
     terms = tuple(front.split(",")) if front else ()
     _check(lab, terms, points, out, do_apply=do_apply, algorithm=algorithm)
+    if solver not in {"", "auto"}:
+        _check_solver(solver)
     given = {"algorithm": algorithm, "solver": solver, "deadline_s": deadline_s, "gap": gap}
     wish = {key: value for key, value in given.items() if value not in {None, ""}}
     if terms:
@@ -121,9 +124,26 @@ def _check(
         raise typer.BadParameter("--points and --out are for --front TERM,TERM")
     if points is not None and len(terms) != 2:
         raise typer.BadParameter("--points is for fronts of two terms")
-    if out is not None and (len(terms) != 2 or out.suffix not in SUFFIXES):
+    if out is not None:
+        _check_out(out, terms)
+
+
+def _check_out(out: Path, terms: tuple[str, ...]) -> None:
+    if len(terms) != 2 or out.suffix not in SUFFIXES:
         many = ", ".join(SUFFIXES)
         raise typer.BadParameter(f"--out draws fronts of two terms, to a file named {many}")
+    if not out.parent.is_dir():
+        raise typer.BadParameter(f"--out: there is no folder {out.parent}")
+
+
+def _check_solver(name: str) -> None:
+    from placement.problem import Malformed
+    from placement.solvers import check_name
+
+    try:
+        check_name(name)
+    except Malformed as error:
+        raise typer.BadParameter(f"--{error}") from error
 
 
 def _check_algorithm(name: str) -> None:
@@ -133,7 +153,7 @@ def _check_algorithm(name: str) -> None:
     try:
         algorithm(name)
     except Malformed as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(f"--{error}") from error
 
 
 def _check_terms(terms: tuple[str, ...]) -> None:
@@ -179,9 +199,9 @@ def _offline(
     ctx: typer.Context, lab: Path, wish: dict[str, Any]
 ) -> "tuple[Planner, Problem, Options]":
     """Return a planner of a lab file, the question with nothing running, and the options."""
-    from orchestrator.daemon import kvm_known, library_of
     from orchestrator.labfile import load_lab
     from orchestrator.library import Place, traits_of
+    from orchestrator.local import kvm_known, library_of
     from orchestrator.planner import OPTIONS, Planner
 
     wanted = load_lab(lab, images_dir=ctx.obj.images)
@@ -202,7 +222,11 @@ def _draw(answer: dict[str, Any], out: Path) -> None:
         optional("matplotlib")
         one, other = answer["terms"]
         points = [(each["terms"][one], each["terms"][other]) for each in answer["plans"]]
-        figures.save_as(figures.pareto({"front": points}, (one, other)), out)
+        draw = figures.pareto({"front": points}, (one, other), knee=points[answer["knee"]])
+        try:
+            figures.save_as(draw, out)
+        except OSError as error:
+            raise EdgewakeError(f"{out} cannot be written: {error.strerror}") from error
 
 
 @contextmanager

@@ -22,21 +22,20 @@ from urllib.parse import urlsplit
 
 from dns_boot.resolver import Resolver
 from dns_boot.server import DnsServer
-from images.catalog import Catalog
-from images.inspect import Inspector
 from orchestrator.boot import HostParts
 from orchestrator.control import Orchestrator
 from orchestrator.doctor import probe_kernel
 from orchestrator.errors import EdgewakeError, LabError
 from orchestrator.hypervisors.depot import Digests
 from orchestrator.hypervisors.domain_xml import Virt
-from orchestrator.hypervisors.kvm import cached_verdict, kept_verdict
+from orchestrator.hypervisors.kvm import cached_verdict
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
 from orchestrator.hypervisors.spt import SptHypervisor
 from orchestrator.installation import check_installation
 from orchestrator.labfile import parse_lab, read_text
-from orchestrator.library import Library, traits_of
+from orchestrator.library import traits_of
+from orchestrator.local import is_local_qemu, library_of
 from orchestrator.model import Host, Lab, Probe
 from orchestrator.readiness import Cancelled, Target, wait
 from orchestrator.state_dir import StateDir
@@ -208,28 +207,6 @@ def read_lab(path: Path, images_dir: Path) -> LabFile:
     path = path.absolute()
     text = read_text(path)
     return LabFile(parse_lab(text, path, images_dir=images_dir), text, path)
-
-
-def library_of(state: StateDir) -> Library:
-    """Return the images of an installation: files, and its catalogue."""
-    inspector = Inspector()
-    return Library(inspector, Catalog(state.catalog, inspect=inspector))
-
-
-def kvm_known(state: StateDir) -> Callable[[Host], bool]:
-    """Return what tells of a host whether KVM boots guests there, as far as was found out before.
-
-    Nothing is booted to find out; `HostOpener` does that, for hosts on this machine only.
-    """
-    kernel = probe_kernel(state.images)
-    verdict = kept_verdict(state.kvm, kernel) if kernel else None
-    return lambda host: bool(verdict and verdict.usable and is_local_qemu(host))
-
-
-def is_local_qemu(host: Host) -> bool:
-    """Return whether a host is this machine, by QEMU."""
-    parts = urlsplit(host.uri)
-    return parts.scheme == "qemu" and not parts.hostname
 
 
 # --- hosts ------------------------------------------------------------------------------------

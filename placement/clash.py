@@ -79,13 +79,14 @@ def _left_over(problem: Problem, options: Options) -> dict[str, str]:
         if missing > 0:
             closed = candidates(problem, demand).reasons
             clause = f"{missing} of {demand.replicas} copies find no host beside the others"
-            told_why = summary(closed) if closed else "its constraints clash"
-            reasons[demand.name] = f"{clause} ({_totals(problem)}{told_why})"
+            told = [*_totals(problem), *([summary(closed)] if closed else [])]
+            why = "; ".join(told) or "they and the constraints on others exclude each other"
+            reasons[demand.name] = f"{clause} ({why})"
     return reasons
 
 
-def _totals(problem: Problem) -> str:
-    """Return a clause for each resource that is short in all, or nothing."""
+def _totals(problem: Problem) -> list[str]:
+    """Return a clause for each resource that is short in all."""
     clauses = []
     names = {name for demand in problem.demands for name in demand.resources}
     for name in sorted(names):
@@ -95,8 +96,8 @@ def _totals(problem: Problem) -> str:
         )
         have = sum(host.room(name) for host in problem.hosts)
         if need > have:
-            clauses.append(f"{need:g} {name} demanded in all, {have:g} there; ")
-    return "".join(clauses)
+            clauses.append(f"{need:g} {name} demanded in all, {have:g} there")
+    return clauses
 
 
 def _fewest(problem: Problem, demand: Demand, resource: str) -> float:

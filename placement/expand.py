@@ -149,8 +149,12 @@ def judged(
         order = sorted(range(len(chosen)), key=lambda i: (mean[chosen[i]], chosen[i], names[i]))
         hosts[demand.name] = tuple(chosen[i] for i in order)
         flavours[demand.name] = tuple(names[i] for i in order)
-        listed = ", ".join(_told(chosen[i], names[i], mean[chosen[i]]) for i in order)
-        why[demand.name] = f"{algorithm} chose {listed or 'no host'} (mean one-way latency)"
+        asked = any(demand.rates.values())  # else there is no latency to tell
+        listed = ", ".join(
+            _told(chosen[i], names[i], mean[chosen[i]] if asked else None) for i in order
+        )
+        told = " (mean one-way latency)" if asked and chosen else ""
+        why[demand.name] = f"{algorithm} chose {listed or 'no host'}{told}"
     return replace(
         plan,
         hosts=hosts,
@@ -167,8 +171,9 @@ def judged(
     )
 
 
-def _told(host: str, flavour: str, ms: float) -> str:
-    return f"{host} ({flavour + ', ' if flavour else ''}{ms:.1f} ms)"
+def _told(host: str, flavour: str, ms: float | None) -> str:
+    parts = [*([flavour] if flavour else []), *([] if ms is None else [f"{ms:.1f} ms"])]
+    return f"{host} ({', '.join(parts)})" if parts else host
 
 
 def _mean_ms(state: State, rates: Mapping[str, float], host: str) -> float:

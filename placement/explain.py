@@ -13,6 +13,8 @@ from placement.evaluate import evaluate, value_of
 from placement.problem import DEFAULT_WEIGHTS, Flow, Options, Plan, Problem
 from placement.validate import demand_named
 
+MOST_TOLD = 3  # hosts in a sentence
+
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
@@ -38,10 +40,17 @@ class Explanation:
     alternatives: tuple[Alternative, ...]
 
     def __str__(self) -> str:
-        """Return a sentence about the second-best host."""
+        """Return a sentence about the second-best host, or why there is none."""
         second = self.alternatives[0] if self.alternatives else None
         if second is None or second.change is None:
-            return f"{self.demand} is on {self.host}: no other host can take it"
+            reasons = [
+                f"{each.host}: {each.why_not.removeprefix(f'{each.host}: ')}"
+                for each in self.alternatives[:MOST_TOLD]
+            ]
+            if len(self.alternatives) > MOST_TOLD:
+                reasons.append(f"{len(self.alternatives) - MOST_TOLD} more")
+            told = "; ".join(reasons) or "there is none"
+            return f"{self.demand} is on {self.host}: no other host can take it ({told})"
         least = ", ".join(f"{name} {by:+g}" for name, by in second.terms) or "nothing changes"
         return (
             f"{self.demand} is on {self.host}: the next best, {second.host}, "

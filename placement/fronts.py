@@ -223,10 +223,14 @@ def exact_front(
     `progress` is called after each point.
 
     Raises:
-        Infeasible: there is no plan. Malformed, SolverFailed: as `placement.solve` does.
+        Infeasible: there is no plan.
+        Malformed: the terms are not two; and as `placement.solve` does.
+        SolverFailed: as `placement.solve` does.
 
     """
     options = _checked(problem, terms, options)
+    if len(terms) != 2:
+        raise Malformed("terms", f"an exact front is one of two terms, not {len(terms)}; use front")
     clock = Clock.of(options.deadline_s)
     if WORST in terms:
         return _front_of_worst(problem, terms, options, progress)
@@ -375,9 +379,11 @@ def _checked(problem: Problem, terms: Sequence[str], options: Options | None) ->
     """Return the options, once problem, terms and options make sense."""
     options = options or Options()
     validate(problem)
-    if not terms or len(set(terms)) < len(terms):
-        raise Malformed("terms", "at least one term is needed, each once")
-    check_options(replace(options, order=tuple(terms)), UNITS)
+    if isinstance(terms, str) or not terms or len(set(terms)) < len(terms):
+        raise Malformed("terms", f"at least one term is needed, each once, not {terms!r}")
+    if unknown := [name for name in terms if name not in UNITS]:
+        raise Malformed("terms", f"no such term: {unknown[0]!r}; known: {', '.join(UNITS)}")
+    check_options(replace(options, order=()), UNITS)
     return options
 
 

@@ -52,6 +52,8 @@ def answer(
     since = perf_counter()
     plan = _found(function, problem, options)
     spent = perf_counter() - since
+    if not isinstance(plan, Plan):
+        raise Malformed("algorithm", f"{name} returned {plan!r:.60}, which is no Plan")
     if wrong := violations(problem, plan):
         return plan, wrong
     if not plan.bound and spent < options.deadline_s:

@@ -6,7 +6,9 @@ names the first that is wrong by its path in the JSON, such as ``demands[3].repl
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
+from numbers import Integral, Real
+from typing import TypeGuard
 
 from placement.problem import (
     EVERY_COPY,
@@ -54,10 +56,8 @@ def validate(problem: Problem) -> None:
     _unique("slices", (each.name for each in problem.slices))
     _unique("chains", (each.name for each in problem.chains))
     for path, number in _numbers(problem):
-        if number is not None and not 0 <= number <= LARGEST:
-            raise Malformed(
-                path, f"must be a number from 0 to {LARGEST:g}, not {str(number)[:SHOWN]}"
-            )
+        if number is not None and not _in_range(number):
+            raise Malformed(path, f"must be a number from 0 to {LARGEST:g}, not {_shown(number)}")
     for index, demand in enumerate(problem.demands):
         _demand(f"demands[{index}]", demand)
     for name, unfit in problem.unfit.items():
@@ -69,10 +69,9 @@ def check_options(options: Options, terms: Iterable[str]) -> None:
     """Raise `Malformed` at the first option that makes no sense; `terms` are the known ones."""
     known = tuple(terms)
     for kind in ("weights", "limits"):
-        for name, number in getattr(options, kind).items():
-            _term(f"{kind}.{name}", name, known)
-            if not 0 <= number < math.inf:
-                raise Malformed(f"{kind}.{name}", f"must be at least 0 and finite, not {number}")
+        _by_term(kind, getattr(options, kind), known)
+    if not isinstance(options.order, tuple):
+        raise Malformed("order", f"must be a tuple of terms, not {options.order!r}")
     for name in options.order:
         _term("order", name, known)
     _unique("order", options.order)
@@ -80,14 +79,14 @@ def check_options(options: Options, terms: Iterable[str]) -> None:
         from placement.solvers import check_name  # noqa: PLC0415 - numpy, only for who names one
 
         check_name(options.solver)
-    if not options.deadline_s > 0 or not 0 <= options.gap < math.inf:
-        raise Malformed("options", "deadline_s must be above 0 and gap finite and at least 0")
-    if not 0 <= options.slack < math.inf:
-        raise Malformed("slack", f"must be finite and at least 0, not {options.slack}")
+    if not _is_number(options.deadline_s) or not options.deadline_s > 0:
+        raise Malformed("deadline_s", f"must be a number above 0, not {options.deadline_s!r}")
+    for field in ("gap", "slack"):
+        _finite(field, getattr(options, field))
     for field, least in (("nearest", 1), ("threads", 1), ("seed", 0)):
         value = getattr(options, field)
-        if value is not None and value < least:
-            raise Malformed(field, f"must be at least {least}, not {value}")
+        if value is not None and (not isinstance(value, Integral) or value < least):
+            raise Malformed(field, f"must be a whole number, at least {least}, not {value!r}")
 
 
 def demand_named(problem: Problem, name: str) -> Demand:
@@ -101,7 +100,24 @@ def demand_named(problem: Problem, name: str) -> Demand:
 
 def _term(path: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        raise Malformed(path, f"no such term; known: {', '.join(known)}")
+        raise Malformed(path, f"no such term: {name!r}; known: {', '.join(known)}")
+
+
+def _by_term(path: str, numbers: object, known: tuple[str, ...]) -> None:
+    if not isinstance(numbers, Mapping):
+        raise Malformed(path, f"must be a mapping (term: number), not {numbers!r}")
+    for name, number in numbers.items():
+        _term(f"{path}.{name}", name, known)
+        _finite(f"{path}.{name}", number)
+
+
+def _finite(path: str, number: object) -> None:
+    if not _is_number(number) or not 0 <= number < math.inf:
+        raise Malformed(path, f"must be a number, at least 0 and finite, not {number!r}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _unique(path: str, names: Iterable[str | tuple[str, ...]]) -> None:
@@ -139,7 +155,20 @@ def _numbers(problem: Problem) -> Numbers:
         yield from _rule(f"rules[{index}]", rule)
 
 
+def _shown(value: object) -> str:
+    return (repr(value) if isinstance(value, str) else str(value))[:SHOWN]
+
+
+def _in_range(number: float) -> bool:
+    try:
+        return 0 <= number <= LARGEST
+    except TypeError:  # a program gave a text, say
+        return False
+
+
 def _mapping(path: str, numbers: Mapping[str, float]) -> Numbers:
+    if not isinstance(numbers, Mapping):
+        raise Malformed(path, f"must be a mapping (name: number), not {str(numbers)[:SHOWN]}")
     for name, number in numbers.items():
         yield f"{path}.{name}", number
 
@@ -202,6 +231,10 @@ def _demand(path: str, demand: Demand) -> None:
         _unique(f"{path}.flavours", (flavour.name for flavour in demand.flavours))
     for index, flavour in enumerate(demand.flavours):
         _reasons(f"{path}.flavours[{index}].unfit", flavour.unfit)
+    for field in ("replicas", "least"):
+        copies = getattr(demand, field)
+        if copies is not None and copies != int(copies):
+            raise Malformed(f"{path}.{field}", f"must be a whole number, not {copies}")
     if demand.replicas > MOST_COPIES:
         raise Malformed(f"{path}.replicas", f"must be at most {MOST_COPIES}, not {demand.replicas}")
     if demand.least is not None and demand.least > demand.replicas:
@@ -225,6 +258,7 @@ def _one_of(path: str, value: str, known: tuple[str, ...]) -> None:
 
 def _references(problem: Problem, demands: Mapping[str, Demand]) -> None:
     for index, rule in enumerate(problem.rules):
+        _sets(f"rules[{index}]", rule)
         _known(f"rules[{index}]", demands_of(rule), demands)
         _sense(f"rules[{index}]", rule)
     for index, each in enumerate(problem.slices):
@@ -247,6 +281,19 @@ def _references(problem: Problem, demands: Mapping[str, Demand]) -> None:
         if traffic.source == traffic.target:
             raise Malformed(f"traffic[{index}]", f"{traffic.source!r} to itself")
         _ends(f"traffic[{index}]", problem, [demands[traffic.source], demands[traffic.target]])
+
+
+def _sets(path: str, rule: Rule) -> None:
+    """Check that names are in sets: one text would be taken for the set of its letters."""
+    for field in ("demands", "hosts"):
+        names: object = getattr(rule, field, frozenset())
+        if not isinstance(names, Set):
+            raise Malformed(f"{path}.{field}", f"must be a set of names, not {names!r}")
+    for field in ("sets", "groups"):
+        for index, names in enumerate(getattr(rule, field, ())):
+            if not isinstance(names, Set):
+                where = f"{path}.{field}[{index}]"
+                raise Malformed(where, f"must be a set of names, not {names!r}")
 
 
 def _sense(path: str, rule: Rule) -> None:
@@ -272,7 +319,9 @@ def _known(path: str, names: Iterable[str], demands: Mapping[str, Demand]) -> No
 
 def _shares(problem: Problem) -> None:
     """Check that no demand is in two slices and that shares do not exceed the whole."""
-    _unique("slices", (name for each in problem.slices for name in each.demands))
+    for name, count in Counter(n for each in problem.slices for n in each.demands).items():
+        if count > 1:
+            raise Malformed("slices", f"{name!r} is in {count} slices, and can be in one only")
     total: Counter[str] = Counter()
     for each in problem.slices:
         total.update(each.share)

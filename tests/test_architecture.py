@@ -62,6 +62,7 @@ WIRING = (
     "orchestrator.demo",
     "orchestrator.display",
     "orchestrator.doctor",
+    "orchestrator.local",
     "orchestrator.host_shell",
     "orchestrator.host_probe",
     "orchestrator.host_checks",

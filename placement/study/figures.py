@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WIDE, HIGH = 6.4, 3.8  # inches
 DPI = 110
+MARKS = "os^vD<>pX*"
 LONG_LABEL = 24  # characters beside an axis
 LEAST_S = 1e-4  # seconds are drawn on a log axis
 UNITS = {
@@ -263,16 +264,21 @@ def scaling(table: "pd.DataFrame", parameter: str, metric: str = "seconds") -> D
         axes.set_yscale("log")
         ticks = sorted(rows[column].unique())
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(optional("matplotlib.ticker").NullLocator())
         axes.set_xlabel(parameter)
         axes.set_ylabel(_unit(metric))
-        axes.legend()
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))  # bands leave no room inside
 
     return draw
 
 
-def pareto(points: Mapping[str, Sequence[Point]], names: Sequence[str]) -> Draw:
-    """Return the plans of one instance in two metrics, with the front of each algorithm."""
+def pareto(
+    points: Mapping[str, Sequence[Point]], names: Sequence[str], *, knee: Point | None = None
+) -> Draw:
+    """Return the plans of one instance in two metrics, with the front of each algorithm.
+
+    Marks are hollow and of different shapes, so that equal plans are seen. A `knee` is named.
+    """
 
     def draw(axes: Any) -> None:
         for number, (name, mine) in enumerate(points.items()):
@@ -281,11 +287,20 @@ def pareto(points: Mapping[str, Sequence[Point]], names: Sequence[str]) -> Draw:
                 [x for x, _ in kept], [y for _, y in kept], where="post", color=_colour(number)
             )
             axes.plot(
-                [x for x, _ in mine], [y for _, y in mine], "o", color=_colour(number), label=name
+                [x for x, _ in mine],
+                [y for _, y in mine],
+                MARKS[number % len(MARKS)],
+                color=_colour(number),
+                fillstyle="none",
+                label=name,
             )
+        if knee is not None:
+            axes.plot(*knee, "o", color=_colour(0))
+            axes.annotate("knee", knee, xytext=(5, 5), textcoords="offset points")
         axes.set_xlabel(_unit(names[0]))
         axes.set_ylabel(_unit(names[1]))
-        axes.legend()
+        if len(points) > 1:
+            axes.legend()
 
     return draw
 

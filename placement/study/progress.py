@@ -52,7 +52,7 @@ class Lines:
         self.told = now
         fresh = done - self.found
         left = (now - self.began) / fresh * (total - done) if fresh else 0.0
-        failed = f", {self.failed} without a plan" if self.failed else ""
+        failed = f", {_without(self.failed, self.found)}" if self.failed else ""
         wait = f", about {duration(left)} left" if left else ""
         print(f"{self.name}: {done} of {total} runs{failed}{wait}", file=self.stream, flush=True)
 
@@ -62,6 +62,11 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _without(failed: int, found: int) -> str:
+    """Return how many are without a plan; of runs found done before, nobody has counted them."""
+    return f"{failed} {'of the new ones ' if found else ''}without a plan"
 
 
 @contextmanager
@@ -76,14 +81,15 @@ def _bar(name: str, stream: TextIO) -> Iterator[Called]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[failed]}"),
     )
-    failed = 0
+    found = failed = 0
     with Progress(*columns, console=Console(file=stream)) as progress:
         task = progress.add_task(name, total=None, failed="")
 
         def called(done: int, total: int, status: str) -> None:
-            nonlocal failed
+            nonlocal found, failed
+            found = found if status else done
             failed += status not in {"", "ok"}
-            told = f"{failed} without a plan" if failed else ""
+            told = _without(failed, found) if failed else ""
             progress.update(task, completed=done, total=total, failed=told)
 
         yield called

@@ -8,7 +8,7 @@ shows.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from math import isnan
+from math import ceil, isnan, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,10 @@ from placement.study.table import (
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_FAILURES = 20  # rows of the list of runs without a plan
+MOST_FAILURES = 20  # rows of the list of what went wrong
+MESSAGE = 200  # characters shown of a message
+ROUNDING = 1e-12  # numbers nearer to 0 are solvers' rounding
+OF_ITS_OWN = frozenset({"value", "bound"})  # of one meaning only if all weights are equal
 SIGNIFICANT = 0.05
 
 
@@ -79,6 +82,8 @@ def number(value: float) -> str:
     """Return a number with four digits that count; nothing for what is not known."""
     if isnan(value):
         return ""
+    if abs(value) < ROUNDING:
+        return "0"
     return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.3e}"
 
 
@@ -133,6 +138,11 @@ def _results(table: "pd.DataFrame", metrics: Sequence[str], folder: Path) -> Ite
         "Mean over the runs with a valid plan, and its 95 % confidence interval (bootstrap, "
         f"{stats.RESAMPLES} resamples)."
     )
+    if not one_objective(table):
+        yield (
+            "Not all algorithms minimise the same weights, so their values and bounds cannot be "
+            "compared: tests and figures leave them out."
+        )
     records = []
     for setting, rows in table.groupby("setting", sort=False):
         yield f"### {setting}"
@@ -154,6 +164,12 @@ def _results(table: "pd.DataFrame", metrics: Sequence[str], folder: Path) -> Ite
     optional("pandas").DataFrame(records).to_csv(folder / "summary.csv", index=False)
 
 
+def _comparable(table: "pd.DataFrame", metrics: Sequence[str]) -> list[str]:
+    """Return the metrics that mean the same for all algorithms."""
+    alike = one_objective(table)
+    return [metric for metric in metrics if alike or metric not in OF_ITS_OWN]
+
+
 def _interval(each: stats.Mean) -> str:
     if isnan(each.low) or each.low == each.high:
         return number(each.mean)
@@ -171,7 +187,7 @@ def _tests(table: "pd.DataFrame", study: dict[str, Any], folder: Path) -> Iterat
         f"better; a win is less than {baseline}."
     )
     records = []
-    for metric in study["metrics"]:
+    for metric in _comparable(table, study["metrics"]):
         compared = stats.compare(table, metric, baseline)
         if all(each.pairs == each.ties for each in compared):
             continue  # nothing to compare, or nothing differs
@@ -199,7 +215,11 @@ def _tests(table: "pd.DataFrame", study: dict[str, Any], folder: Path) -> Iterat
 def _significant(compared: Sequence[stats.Comparison]) -> str:
     differ = [each.algorithm for each in compared if each.p_holm < SIGNIFICANT]
     found = ", ".join(differ) or "none"
-    return f"Different at the level of {SIGNIFICANT:g}: {found}."
+    # Of n pairs Wilcoxon's exact p is 2 / 2^n at least; Holm multiplies the least by the tests.
+    needed = ceil(1 + log2(len(compared) / SIGNIFICANT))
+    few = max(each.pairs for each in compared) < needed
+    told = f" With fewer than {needed} instances no difference can be." if few else ""
+    return f"Different at the level of {SIGNIFICANT:g}: {found}.{told}"
 
 
 # --- figures --------------------------------------------------------------------------------------
@@ -217,7 +237,7 @@ def _figures(
     if ok.empty:
         return
     yield "## Figures"
-    for metric in study["metrics"]:
+    for metric in _comparable(table, study["metrics"]):
         if ok[metric].nunique() > 1:
             yield _shown(folder, f"box-{metric}", f"Spread of {metric}", figures.box(table, metric))
     if one_objective(table):  # else values of one instance cannot be compared
@@ -264,7 +284,8 @@ def _pareto(ok: "pd.DataFrame", axes: Sequence[str], folder: Path) -> Iterator[s
             shares.setdefault(name, []).append(share)
     yield (
         "Hypervolume of the front (in brackets: of the one that is drawn), as a share of the box "
-        f"around all plans of an instance (1 is all of it), mean over {len(fronts)} instances:"
+        "from the best of each metric to a tenth beyond the worst, over all plans of an instance; "
+        f"mean over {len(fronts)} instances:"
     )
     yield grid_table(
         ["algorithm", "hypervolume"],
@@ -304,26 +325,23 @@ def _failures(table: "pd.DataFrame") -> Iterator[str]:
     if bad.empty:
         return
     yield "## Runs without a valid plan"
-    counts = bad.groupby(["algorithm", "status"], sort=False).size()
+    kinds = list(bad.groupby(["algorithm", "status", "message"], sort=False))
     yield grid_table(
-        ["algorithm", "status", "runs"],
-        [[name, what, str(n)] for (name, what), n in counts.items()],
-    )
-    yield grid_table(
-        ["setting", "seed", "algorithm", "status", "message"],
+        ["algorithm", "status", "message", "runs", "the first: instance", "seed"],
         [
             [
-                row["setting"],
-                str(row["seed"]),
-                row["algorithm"],
-                row["status"],
-                row["message"][:200],
+                algorithm,
+                status,
+                message[:MESSAGE],
+                str(len(rows)),
+                rows["setting"].iloc[0],
+                str(rows["seed"].iloc[0]),
             ]
-            for row in bad.head(MOST_FAILURES).to_dict("records")
+            for (algorithm, status, message), rows in kinds[:MOST_FAILURES]
         ],
     )
-    if len(bad) > MOST_FAILURES:
-        yield f"And {len(bad) - MOST_FAILURES} more; all are in results.csv."
+    if len(kinds) > MOST_FAILURES:
+        yield f"And {len(kinds) - MOST_FAILURES} more; all are in results.csv."
 
 
 def _environment(facts: dict[str, str]) -> Iterator[str]:

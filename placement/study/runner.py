@@ -51,7 +51,8 @@ def run(
             written, the Dask cluster is not there.
 
     """
-    study.check()
+    where = executor_at or study.executor
+    study.model_copy(update={"executor": where}).check()
     store = Store(Path(folder))
     runs = list(spelled_out(study))
     with store.held():
@@ -60,7 +61,7 @@ def run(
         finished = {id_ for id_ in wanted if _is_finished(store.result(id_), retry)}
         todo = [each for id_, each in wanted.items() if id_ not in finished]
         if todo:
-            with executor(executor_at or study.executor, workers or study.workers) as pool:
+            with executor(where, workers or study.workers) as pool:
                 _carry_out(pool, todo, store, len(finished), progress or _silent)
         failed = sum((store.result(each.id) or {}).get("status") != "ok" for each in runs)
     return Outcome(len(runs), len(runs) - len(todo), len(todo), failed)

@@ -6,6 +6,7 @@ or a function of problem and options. Its plans are completed (terms, value, bou
 `placement.solve` does it. Everything else of the study asks only this page.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -19,6 +20,7 @@ from placement import check, registry
 from placement.evaluate import UNITS
 from placement.problem import Infeasible, Malformed, Options, Plan, Problem
 from placement.solving import answer, check_question
+from placement.validate import check_options
 
 NoPlan = Infeasible
 
@@ -42,11 +44,6 @@ class Named:
     solve: Callable[[Problem, Options], Plan]
 
 
-def known(name: str) -> bool:
-    """Return whether a name is in the registry, or has the form of a plug-in."""
-    return name in registry.names() or ":" in name
-
-
 def names() -> tuple[str, ...]:
     """Return the names of the registry."""
     return registry.names()
@@ -61,6 +58,38 @@ def plug_in_file(name: str) -> Path | None:
     """Return the file of ``file.py:object``, and nothing for another kind of name."""
     file = name.rpartition(":")[0]
     return Path(file) if file.endswith(".py") else None
+
+
+def check_algorithm(name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse what can be told before any run: names, options, and what the library's own take.
+
+    No code of a plug-in is run: that is for its own processes.
+
+    Raises:
+        Malformed: there is no such algorithm, file or object in it, or a parameter makes no sense.
+
+    """
+    if name in registry.names():
+        algorithm(name, parameters, seed=0)
+    elif ":" not in name:
+        raise _unknown(name)
+    elif file := plug_in_file(name):
+        _check_file(file, name.rpartition(":")[2])
+    check_options(options(parameters, seed=0, deadline_s=1.0), UNITS)
+
+
+def _check_file(file: Path, attribute: str) -> None:
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise Malformed("algorithm", f"there is no file {file}") from error
+    if "import *" not in text and not re.search(rf"\b{re.escape(attribute)}\b", text):
+        raise Malformed("algorithm", f"{file} has no {attribute!r}")
+
+
+def _unknown(name: str) -> Malformed:
+    known = ", ".join(names())
+    return Malformed("algorithm", f"no algorithm named {name!r}; known: {known}, or module:object")
 
 
 def code_hash(name: str) -> str:
@@ -151,7 +180,7 @@ def _option_names() -> tuple[str, ...]:
 def _plug_in(name: str) -> Any:
     where, _, attribute = name.rpartition(":")
     if not where:
-        raise Malformed("algorithm", f"no algorithm named {name!r}; known: {', '.join(names())}")
+        raise _unknown(name)
     file = plug_in_file(name)
     module = import_module(where) if file is None else _loaded(file)
     try:

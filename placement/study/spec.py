@@ -39,6 +39,7 @@ COLUMNS = (
     "gap",
     "above_best",
     "seconds",
+    "build_s",
     "wall_s",
     "cpu_s",
     "max_rss_mib",
@@ -269,15 +270,9 @@ def _senseless(study: Study) -> Iterator[tuple[Where, str]]:
         for key, message in _of_instances(study, entry):
             yield ("instances", label, *key), message
     for label, algorithm in study.algorithms.items():
-        name = study.plug_in(algorithm.algorithm or label)
-        here = ("algorithms", label, *(["algorithm"] if algorithm.algorithm else []))
-        file = seam.plug_in_file(name)
-        if not seam.known(name):
-            known = ", ".join(seam.names())
-            yield here, f"no algorithm named {name!r}; known: {known}, or module:object"
-        elif file and not file.exists():
-            yield here, f"there is no file {file}"
-    metrics = (*COLUMNS, *seam.terms())
+        for key, message in _of_algorithm(study, label, algorithm):
+            yield ("algorithms", label, *key), message
+    metrics = tuple(dict.fromkeys((*COLUMNS, *seam.terms())))
     for field, chosen in (("metrics", study.metrics), ("pareto", study.pareto)):
         for index, name in enumerate(chosen):
             if name not in metrics:
@@ -297,6 +292,18 @@ def _of_names(study: Study) -> Iterator[tuple[Where, str]]:
         yield ("pareto",), "must name two metrics"
     if study.executor != "local" and not re.fullmatch(r"dask://[^/\s]+:\d+", study.executor):
         yield ("executor",), f"must be local or dask://host:port, not {study.executor!r}"
+
+
+def _of_algorithm(study: Study, label: str, entry: Algorithm) -> Iterator[tuple[Where, str]]:
+    name = study.plug_in(entry.algorithm or label)
+    try:
+        for parameters in combinations(entry.parameters):
+            seam.check_algorithm(name, parameters)
+    except Malformed as error:
+        where: Where = ("parameters", *error.field.split("."))
+        if error.field == "algorithm":
+            where = ("algorithm",) if entry.algorithm else ()
+        yield where, str(error).removeprefix(f"{error.field}: ")
 
 
 def _of_instances(study: Study, entry: Instances) -> Iterator[tuple[Where, str]]:

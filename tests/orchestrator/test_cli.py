@@ -336,7 +336,9 @@ def test_a_plan_is_made_as_it_is_asked_for(
         (["--out", "front.svg"], "for --front"),
         (["--points", "4"], "for --front"),
         (["--front", "energy_w,wake_ms,hosts_on", "--points", "4"], "fronts of two terms"),
+        (["--front", "energy_w,latency_ms", "--out", "gone/f.svg"], "there is no folder gone"),
         (["--algorithm", "magic"], "no placement algorithm named 'magic'; known: auto"),
+        (["--solver", "magic"], "--solver: no solver named 'magic'; known: auto, highs"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -347,10 +349,22 @@ def test_senseless_options_of_a_plan_are_told(
     assert said in re.sub(r"[\s│]+", " ", told)
 
 
-def test_an_unknown_solver_is_told(run: Callable[..., Result], lab: Path) -> None:
-    lab.write_text(lab.read_text().replace(*FITS))
-    told = _error(run("plan", str(lab), "--solver", "magic"), Exit.FAILED)
-    assert "no solver named 'magic'; known: auto, highs" in told
+def test_a_plan_of_a_file_needs_no_daemon(
+    run: Callable[..., Result], weighed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "orchestrator.daemon", None)  # its import takes longest
+    assert run("plan", str(weighed)).exit_code == 0
+
+
+def test_a_figure_that_cannot_be_written_is_told(
+    run: Callable[..., Result], weighed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "taken.svg").mkdir()
+    out = str(tmp_path / "taken.svg")
+    told = _error(
+        run("plan", str(weighed), "--front", "energy_w,latency_ms", "--out", out), Exit.FAILED
+    )
+    assert f"{out} cannot be written: Is a directory" in told
 
 
 def test_apply_changes_what_runs_and_a_dry_run_does_not(

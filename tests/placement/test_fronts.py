@@ -217,7 +217,8 @@ def test_the_knee_is_where_giving_up_stops_to_pay() -> None:
     [
         ((), "at least one term"),
         (("energy_w", "energy_w"), "each once"),
-        (("energy_w", "joy"), "no such term"),
+        (("energy_w", "joy"), "terms: no such term: 'joy'; known: latency_ms"),
+        ("energy_w", "not 'energy_w'"),
     ],
 )
 def test_senseless_terms_are_refused(
@@ -225,6 +226,12 @@ def test_senseless_terms_are_refused(
 ) -> None:
     with pytest.raises(Malformed, match=message):
         payoff(trade_off(host, demand), terms)
+
+
+def test_an_exact_front_is_one_of_two_terms(host: MakeHost, demand: MakeDemand) -> None:
+    three: Any = ("energy_w", "cost_hour", "latency_ms")
+    with pytest.raises(Malformed, match="two terms, not 3; use front"):
+        exact_front(trade_off(host, demand), three)
 
 
 def three_hosts() -> Problem:

@@ -1,8 +1,10 @@
 """From a question to an answer: the registry, bounds that are always there, and reasons why not."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from placement.explain import explain
 from placement.online import Online
 from placement.problem import (
     Demand,
+    Flavour,
     Host,
     Infeasible,
     Link,
@@ -18,6 +21,7 @@ from placement.problem import (
     Options,
     Plan,
     Problem,
+    Slice,
     SolverFailed,
     Traffic,
 )
@@ -146,8 +150,12 @@ def test_a_heuristic_finds_a_right_plan_or_none(name: str, family: str) -> None:
         (Options(limits={"energy_w": float("nan")}), "limits.energy_w"),
         (Options(order=("joy",)), "order"),
         (Options(order=("energy_w", "energy_w")), "order"),
-        (Options(deadline_s=0), "options"),
-        (Options(gap=-0.1), "options"),
+        (Options(order=["energy_w"]), "order"),  # type: ignore[arg-type] # as from a program
+        (Options(weights=3), "weights"),  # type: ignore[arg-type] # as above
+        (Options(deadline_s=0), "deadline_s"),
+        (Options(gap=-0.1), "gap"),
+        (Options(gap="small"), "gap"),  # type: ignore[arg-type] # as above
+        (Options(seed=1.5), "seed"),  # type: ignore[arg-type] # as above
         (Options(nearest=0), "nearest"),
         (Options(weights={"worst_latency_ms": 1.0, "energy_w": 1.0}), "worst_latency_ms"),
     ],
@@ -156,6 +164,43 @@ def test_senseless_options_are_refused(problem: Problem, options: Options, field
     with pytest.raises(Malformed) as caught:
         solve(problem, options)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"rules": (rules.Ban("web", frozenset({"far"})),)},  # type: ignore[arg-type] # a slip
+            "rules[0].demands: must be a set of names, not 'web'",
+        ),
+        (
+            {"rules": (rules.Split((["web"],)),)},  # type: ignore[arg-type] # as above
+            "rules[0].sets[0]: must be a set of names, not ['web']",
+        ),
+        (
+            {"demands": (Demand("web", {"cpu": 1}, replicas=1.5),)},  # type: ignore[arg-type]
+            "demands[0].replicas: must be a whole number, not 1.5",
+        ),
+        (
+            {"demands": (Demand("web", {"cpu": "1"}),)},  # type: ignore[dict-item]
+            "demands[0].resources.cpu: must be a number from 0 to 1e+12, not '1'",
+        ),
+        (
+            {"demands": (Demand("web", 1),)},  # type: ignore[arg-type]
+            "demands[0].resources: must be a mapping (name: number), not 1",
+        ),
+        (
+            {"slices": tuple(Slice(name, frozenset({"web"}), {}) for name in "ab")},
+            "slices: 'web' is in 2 slices, and can be in one only",
+        ),
+    ],
+)
+def test_slips_of_a_program_are_told_by_their_field(
+    problem: Problem, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(Malformed) as caught:
+        solve(replace(problem, **changes))
+    assert str(caught.value) == told
 
 
 # --- why not --------------------------------------------------------------------------------------
@@ -189,7 +234,7 @@ def test_who_is_left_over_is_told_with_what_is_short(host: MakeHost, demand: Mak
     with pytest.raises(Infeasible) as caught:
         solve(Problem((host("a", cpu=3),), (demand("web", 2), demand("db", 2))))
     (reason,) = caught.value.reasons.values()
-    assert "1 of 1 copies find no host beside the others (4 cpu demanded in all, 3 there" in reason
+    assert reason == "1 of 1 copies find no host beside the others (4 cpu demanded in all, 3 there)"
     assert set(caught.value.clash) == {"the copy of web", "the copy of db", "cpu of the hosts"}
 
 
@@ -276,6 +321,15 @@ def test_whoever_has_no_plan_is_told_a_set_that_truly_clashes(family: str) -> No
 # --- why there ------------------------------------------------------------------------------------
 
 
+def test_why_tells_latencies_only_of_what_is_asked_for(problem: Problem) -> None:
+    quiet = Demand("quiet", {"cpu": 1}, flavours=(Flavour("arm"),))
+    none = Demand("none", {"cpu": 1}, replicas=0)
+    why = solve(replace(problem, demands=(*problem.demands, quiet, none))).why
+    assert why["web"] == "exact chose near (1.0 ms) (mean one-way latency)"
+    assert re.fullmatch(r"exact chose (near|far) \(arm\)", why["quiet"])
+    assert why["none"] == "exact chose no host"
+
+
 def test_a_copy_is_explained_by_the_second_best_host(problem: Problem) -> None:
     plan = solve(problem)
     (there,) = explain(problem, plan, "web")
@@ -288,6 +342,6 @@ def test_a_copy_is_explained_by_the_second_best_host(problem: Problem) -> None:
     )
     (back,) = explain(problem, plan, "db")
     assert back.alternatives[0].why_not == "near: 4 cpu planned, 2 there"
-    assert str(back) == "db is on far: no other host can take it"
+    assert str(back) == ("db is on far: no other host can take it (near: 4 cpu planned, 2 there)")
     with pytest.raises(Malformed, match="no demand named 'cat'"):
         explain(problem, plan, "cat")

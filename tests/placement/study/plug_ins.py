@@ -40,6 +40,10 @@ def raises(problem: Problem, options: Options) -> Plan:
     raise KeyError("what was not there")
 
 
+def nothing(problem: Problem, options: Options) -> None:
+    """Forget to return the plan."""
+
+
 def vanishes(problem: Problem, options: Options) -> Plan:
     os._exit(3)
 

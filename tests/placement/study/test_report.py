@@ -16,6 +16,7 @@ from placement.problem import Options
 from placement.solving import solve
 from placement.study import StudyError, figures, load, report, run
 from placement.study.progress import Lines, duration, shown
+from placement.study.report import number
 from placement.study.store import Store
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -62,8 +63,10 @@ def test_the_page_says_what_was_done_and_where(folder: Path) -> None:
     assert "| flat | uniform | hosts 3, 6; services 12 | 2 |" in page
     assert "### flat (hosts=3)" in page
     assert "### value: against first-fit" in page
+    assert "none. With fewer than 7 instances no difference can be." in page
     assert "| exact (gap=0.02) | 4 |" in page
-    assert "| tight | 0 | first-fit | infeasible |" in page
+    assert "| first-fit | infeasible | " in page
+    assert " | 1 | tight | 0 |" in page
     for name in ("Python", "cores", "highspy", "commit", "load before"):
         assert f"| {name} | " in page
     assert "Hypervolume" in page
@@ -130,7 +133,16 @@ def test_a_report_without_any_plan_has_no_figures(study: Any, tmp_path: Path) ->
     run(wanted, tmp_path)
     page = report(tmp_path).read_text()
     assert "## Figures" not in page
-    assert "KeyError: 'what was not there'" in page
+    assert (
+        "| bad | error | KeyError: 'what was not there' | 4 | small (hosts=3) | 0 |" in page
+    )  # once, and not once per run
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(1.5e-16, "0"), (0.00012345, "0.0001234"), (2e7, "2.000e+07")]
+)
+def test_numbers_have_four_digits_and_no_rounding_of_solvers(value: float, told: str) -> None:
+    assert number(value) == told
 
 
 def test_a_report_of_nothing_is_an_error(study: Any, tmp_path: Path) -> None:
@@ -153,6 +165,9 @@ def test_values_of_different_objectives_are_not_compared(study: Any, tmp_path: P
     page = report(tmp_path).read_text()
     assert "over-time" not in page
     assert "profile" not in page
+    assert "box-value" not in page
+    assert "### value: against" not in page
+    assert "their values and bounds cannot be compared" in page
     assert "figures/pareto.svg" in page
 
 
@@ -228,6 +243,17 @@ def test_scaling_has_a_point_per_size() -> None:
     assert list(line.get_ydata()) == [2.0, 20.0]
 
 
+def test_plans_in_one_place_are_all_seen_and_the_knee_is_named() -> None:
+    two = {"a": [(1.0, 2.0)], "b": [(1.0, 2.0)]}
+    axes = _drawn(figures.pareto(two, ("latency_ms", "energy_w")))
+    marks = [line.get_marker() for line in axes.lines if line.get_marker() != "None"]
+    assert len(set(marks)) == 2
+    assert axes.get_legend() is not None
+    axes = _drawn(figures.pareto({"a": two["a"]}, ("latency_ms", "energy_w"), knee=(1.0, 2.0)))
+    assert [text.get_text() for text in axes.texts] == ["knee"]
+    assert axes.get_legend() is None
+
+
 def test_a_placement_tells_how_many_copies_run_where() -> None:
     instance = generate("hierarchical", 1)
     plan = solve(instance.problem, Options(algorithm="greedy-latency", weights={}))
@@ -250,6 +276,16 @@ def test_progress_in_plain_lines() -> None:
     first, *_, last = stream.getvalue().splitlines()
     assert first == "x: 0 of 3 runs"
     assert last == "x: 3 of 3 runs, 1 without a plan"
+
+
+def test_after_an_interruption_only_new_runs_are_counted_as_without_a_plan() -> None:
+    stream = StringIO()
+    lines = Lines("x", stream)
+    lines(2, 3, "")
+    lines(3, 3, "timeout")
+    assert stream.getvalue().splitlines()[-1] == (
+        "x: 3 of 3 runs, 1 of the new ones without a plan"
+    )
 
 
 def test_plain_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:

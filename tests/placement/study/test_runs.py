@@ -105,7 +105,7 @@ def test_any_number_of_workers_gives_the_same_table(
         ("sleeps", "timeout", "not done within 2 s"),
         ("eats", "memory", "needs more than 200 MiB"),
         ("overfull", "invalid", "cpu planned"),
-        ("gone", "error", "has no 'gone'"),
+        ("nothing", "error", "nothing returned None, which is no Plan"),
         ("seeded", "ok", ""),
         ("talks", "ok", ""),
     ],
@@ -143,10 +143,11 @@ def test_an_instance_that_cannot_be_built_or_solved_is_a_row(study: Any, tmp_pat
     assert load(tmp_path / "out")["value"].isna().all()
 
 
-def test_a_parameter_that_an_algorithm_does_not_take_is_a_row(study: Any, tmp_path: Path) -> None:
-    run(study({"first-fit": {"parameters": {"coffee": 1}}}), tmp_path)
-    message = _results(tmp_path)["first-fit"]["message"]
-    assert message.startswith("coffee: first-fit takes no such parameter; known: weights,")
+def test_a_parameter_that_a_plug_in_does_not_take_is_a_row(study: Any, tmp_path: Path) -> None:
+    mine = {"algorithm": "plug_ins.py:good", "parameters": {"coffee": 1}}
+    run(study({"mine": mine}), tmp_path)
+    message = _results(tmp_path)["mine"]["message"]
+    assert "good takes no such parameter; known: weights," in message
 
 
 def test_a_late_run_leaves_no_program_behind(study: Any, tmp_path: Path) -> None:
@@ -346,6 +347,13 @@ def test_a_dask_cluster_that_is_not_there_is_told(
     monkeypatch.setattr("placement.study.executors.CONNECT_S", 0.5)
     with pytest.raises(StudyError, match=r"no Dask scheduler answers at 127\.0\.0\.1:1:"):
         run(study({"first-fit": {}}), tmp_path, executor_at="dask://127.0.0.1:1")
+
+
+def test_an_executor_that_there_is_not_is_told(study: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        StudyError, match=r"^executor: must be local or dask://host:port, not 'dask:"
+    ):
+        run(study({"first-fit": {}}), tmp_path, executor_at="dask:/scheduler:8786")
 
 
 def test_without_dask_its_extra_is_named(

@@ -108,6 +108,19 @@ def test_no_path_of_this_machine_is_in_the_columns(tmp_path: Path) -> None:
         ("epochs: 5", "epoch: 5", "7: instances.busy.churn.epoch: unknown parameter"),
         ("epochs: 5", "epochs: 1.5", "7: instances.busy.churn.epochs: must be a whole number"),
         ("first-fit", "fist-fit", "10: algorithms.quick.algorithm: no algorithm named 'fist-fit'"),
+        ("first-fit", "'alg.py:fits'", "10: algorithms.quick.algorithm: "),
+        (
+            "gap:",
+            "gapp:",
+            "9: algorithms.exact.parameters.gapp: exact takes no such parameter; kno",
+        ),
+        ("[0.01, 1e-1]", "[0.01, -1]", "9: algorithms.exact.parameters.gap: must be a number, at"),
+        ("gap: [0.01, 1e-1]", "solver: cplex", "9: algorithms.exact.parameters.solver: no solver"),
+        (
+            "gap: [0.01, 1e-1]",
+            "weights: {joy: 1}",
+            "9: algorithms.exact.parameters.weights.joy: no such term: 'joy'",
+        ),
         ("quick:", "quick one:", "10: algorithms.quick one: must be 1 to 60 of letters"),
         ("first-fit", "'gone.py:f'", "10: algorithms.quick.algorithm: there is no file"),
         ("repetitions: 2", "repetitions: 2.5", "11: repetitions: must be a whole number"),
@@ -128,6 +141,7 @@ def test_no_path_of_this_machine_is_in_the_columns(tmp_path: Path) -> None:
 )
 def test_a_mistake_is_told_with_line_and_field(file: Path, old: str, new: str, told: str) -> None:
     assert old in FILE
+    file.with_name("alg.py").write_text("def fit(problem, options): ...\n")
     file.write_text(FILE.replace(old, new))
     with pytest.raises(StudyFileError) as caught:
         Study.read(file)
