@@ -73,6 +73,7 @@ def _left_over(problem: Problem, options: Options) -> dict[str, str]:
     except NoPlan:
         return {}
     reasons: dict[str, str] = {}
+    totals = _totals(problem)
     for demand in problem.demands:
         fewest = demand.replicas if demand.least is None else demand.least
         missing = fewest - len(plan.hosts[demand.name])
@@ -80,7 +81,7 @@ def _left_over(problem: Problem, options: Options) -> dict[str, str]:
             closed = candidates(problem, demand).reasons
             clause = f"{missing} of {demand.replicas} copies find no host beside the others"
             told_why = summary(closed) if closed else "its constraints clash"
-            reasons[demand.name] = f"{clause} ({_totals(problem)}{told_why})"
+            reasons[demand.name] = f"{clause} ({totals}{told_why})"
     return reasons
 
 
