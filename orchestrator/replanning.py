@@ -9,13 +9,14 @@ turn has come (`still`). `control` carries it out.
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from orchestrator.boot import Boots
 from orchestrator.changes import Announce, Boot, Change, Changes
 from orchestrator.errors import EdgewakeError
 from orchestrator.fleet import Fleet
 from orchestrator.library import Fit
-from orchestrator.model import Instance, InstanceState
+from orchestrator.model import Instance, InstanceState, Migrate
 from orchestrator.moving import changes_for
 from orchestrator.planner import Front
 from placement.problem import Options, Plan, Problem
@@ -51,7 +52,10 @@ class Replanner:
         return self._fleet.planner.front(question, terms, options, points=points)
 
     def movable(self) -> tuple[Instance, ...]:
-        """Return the instances that can be moved: they answer, on hosts that can be reached."""
+        """Return the instances that can be moved: they answer, on hosts that can be reached.
+
+        What is only ever migrated as it runs is not: a move boots another copy.
+        """
         lost = self._fleet.lost()
         return tuple(
             each
@@ -59,6 +63,7 @@ class Replanner:
             if each.state is InstanceState.READY
             and each.host not in lost
             and not self._fleet.hidden(each.name)
+            and not self._migrates(each)
         )
 
     def changes(self, plan: Plan, movable: Sequence[Instance]) -> Changes:
@@ -68,7 +73,12 @@ class Replanner:
         held = self._fleet.held_beside((*movable, *others))
         changes = changes_for(plan, movable, self._question(movable), held, others)
         changes.raise_if_unsafe()
-        return changes
+        staying = {
+            each.service
+            for each in others
+            if self._migrates(each) and each.host not in plan.hosts.get(each.service, ())
+        }
+        return replace(changes, left=(*changes.left, *sorted(staying)))
 
     def still(self, change: Change, present: Instance | None, then: Mapping[str, Instance]) -> bool:
         """Return whether a change is still right when its turn has come.
@@ -89,6 +99,10 @@ class Replanner:
         if known is not None and known.created_at != present.created_at:
             return False
         return any(each.name != present.name for each in serving)
+
+    def _migrates(self, instance: Instance) -> bool:
+        service = self._fleet.service(instance.service)
+        return service is not None and service.migrate is Migrate.LIVE_ONLY
 
     def _question(self, movable: Sequence[Instance]) -> Problem:
         """Return the lab as it is now as a placement problem."""

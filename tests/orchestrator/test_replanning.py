@@ -9,11 +9,19 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.changes import Boot
+from orchestrator.changes import Boot, Change, Withdraw
 from orchestrator.errors import EdgewakeError
 from orchestrator.hypervisors.base import Stamp
 from orchestrator.hypervisors.memory import MemoryHypervisor
-from orchestrator.model import Constraints, Guest, InstanceState, Lab, OnHostLoss
+from orchestrator.model import (
+    Constraints,
+    Guest,
+    IdlePolicy,
+    InstanceState,
+    Lab,
+    Migrate,
+    OnHostLoss,
+)
 from orchestrator.planner import OPTIONS
 from placement.problem import Options, Plan, Problem
 from tests.world import World, a_host, a_service
@@ -31,7 +39,10 @@ def without(lab: Lab, *away: str) -> Lab:
 
 def about_to_move(make_world: MakeWorld, *services: str) -> World:
     """Return a world where services run at `a`, and a plan wants them at `b`."""
-    world = make_world(*map(a_service, services), hosts=[a_host("a"), a_host("b", 1)])
+    awake = IdlePolicy(after_s=None)
+    world = make_world(
+        *(a_service(name, idle=awake) for name in services), hosts=[a_host("a"), a_host("b", 1)]
+    )
     for service in services:
         world.ask(service)
     world.control.fleet.use(without(world.lab, "a"))
@@ -103,6 +114,19 @@ def test_what_boots_already_is_minded(make_world: MakeWorld) -> None:
     fleet.use(without(world.lab, "a"))
     changes = world.control.rebalance().changes
     assert [each.host for each in changes if isinstance(each, Boot)] == ["c"]
+
+
+def test_what_is_only_ever_migrated_is_not_booted_elsewhere(make_world: MakeWorld) -> None:
+    """A second copy would not have what the first one holds in memory."""
+    world = make_world(
+        a_service("web", migrate=Migrate.LIVE_ONLY), hosts=[a_host("a"), a_host("b", 1)]
+    )
+    world.ask("web")
+    world.control.fleet.use(without(world.lab, "a"))
+    proposal = world.control.rebalance(dry_run=False)
+    assert proposal.plan.hosts["web"] == ("b",)
+    assert (list(proposal.changes), proposal.changes.left) == ([], ("web",))
+    assert world.seen.hosts_of("web") == ["a"]
 
 
 # --- what happens meanwhile ---------------------------------------------------------------------
@@ -212,3 +236,28 @@ def test_one_plan_or_front_at_a_time(
         go_on.set()
         planning.join()
     assert world.control.front(("latency_ms", "hosts_on")).plans
+
+
+def test_a_move_that_a_crash_cut_off_is_ended_by_the_next_run(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both copies run then, and both are stored; one is retired, since one is wanted."""
+    world = about_to_move(make_world, "web")
+
+    do = world.control._do
+
+    def crash(change: Change) -> None:
+        if isinstance(change, Withdraw):
+            raise SystemExit
+        do(change)
+
+    monkeypatch.setattr(world.control, "_do", crash)
+    with pytest.raises(SystemExit):
+        world.control.rebalance(dry_run=False)
+    world.crash()
+    assert (len(world.guests("a")), len(world.guests("b"))) == (1, 1)
+    world.start()
+    world.control.expire()
+    retired = [each.name for each in world.control.fleet.of("web")]
+    assert sum(map(world.control._retirer.holds, retired)) == 1
+    assert len(world.seen.hosts_of("web")) == 1
