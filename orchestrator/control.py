@@ -27,7 +27,7 @@ from orchestrator.errors import (
     UnknownService,
     WakeError,
 )
-from orchestrator.fleet import DRAINING, Fleet
+from orchestrator.fleet import Fleet
 from orchestrator.hosts import Hosts, OpenHost
 from orchestrator.idle import Usage, Verdict, verdict
 from orchestrator.journal import Journal
@@ -43,10 +43,10 @@ from orchestrator.model import (
     Lab,
     Service,
 )
-from orchestrator.moving import changes_for
 from orchestrator.once import Once
 from orchestrator.planner import OPTIONS, Front
 from orchestrator.reconcile import changed_hosts, ends, lab_changes
+from orchestrator.replanning import Replanner
 from orchestrator.retiring import WITHDRAW_GRACE_S, Retirer
 from orchestrator.settler import Settler
 from orchestrator.steering.base import Steering
@@ -57,10 +57,13 @@ from orchestrator.trace import Wakes, WakeTrace
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
 from orchestrator.waking import Waker
-from placement.problem import Options, Problem, Ranking
+from placement.problem import Options, Ranking
 
 log = getLogger(__name__)
 
+Still = Callable[[Change, Instance | None], bool]  # of a change, and the instance it is to end
+
+ASK_AGAIN = "ask again: the plan is for what was"
 END_THREADS = 8
 DRAIN_THREADS = 4  # hosts that are drained at the same time; each moves one service at a time
 
@@ -172,6 +175,7 @@ class Orchestrator:
             runs=self._migrator.runs,
             background=self._ender,
         )
+        self._replanner = Replanner(self.fleet, self._boots)
         self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once()
         self._apply_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -236,8 +240,8 @@ class Orchestrator:
             if dry_run:
                 return changes
 
-            def still_ends(instance: Instance) -> bool:  # it may be migrated while we wait for it
-                return ends(instance, old, lab)
+            def still_ends(_: Change, now: Instance | None) -> bool:
+                return now is None or ends(now, old, lab)  # it may be migrated while we wait for it
 
             self._carry_out(changes, still_ends)
             gone, opened = changed_hosts(old, lab)
@@ -294,16 +298,21 @@ class Orchestrator:
         """Place everything anew; move what is awake there unless `dry_run`. Blocks.
 
         The order of the changes never overfills a host. Raises `EdgewakeError` as `Planner.plan`
-        does.
+        does, while another plan is being made, and if the lab was changed meanwhile.
         """
-        with self._apply_lock:
-            awake = self._ready()
-            question = self._question(awake)
-            plan = self.fleet.planner.plan(question, options)
-            changes = changes_for(plan, awake, question, self.fleet.held_beside(awake))
-            changes.raise_if_unsafe()
-            if not dry_run:
-                self._carry_out(changes)
+        with self._replanner.alone():
+            lab = self.lab
+            plan = self._replanner.plan(options)
+            with self._apply_lock:
+                if self.lab is not lab:
+                    raise EdgewakeError("the lab was changed while it was planned", hint=ASK_AGAIN)
+                movable = self._replanner.movable()
+                changes = self._replanner.changes(plan, movable)
+                if not dry_run:
+                    then = {instance.name: instance for instance in movable}
+                    self._carry_out(
+                        changes, lambda change, now: self._replanner.still(change, now, then)
+                    )
             return Proposal(plan, changes)
 
     def front(
@@ -311,30 +320,10 @@ class Orchestrator:
     ) -> Front:
         """Return the Pareto front of some terms, minding where instances run now. Blocks.
 
-        Raises `EdgewakeError` as `Planner.front` does.
+        Raises `EdgewakeError` as `Planner.front` does, and while another plan is being made.
         """
-        question = self._question(self._ready())
-        return self.fleet.planner.front(question, terms, options, points=points)
-
-    def _ready(self) -> list[Instance]:
-        return [i for i in self.fleet.instances() if i.state is InstanceState.READY]
-
-    def _question(self, awake: Sequence[Instance]) -> Problem:
-        """Return the lab as it is now as a placement problem."""
-        closed = dict.fromkeys(self.fleet.draining(), DRAINING)
-        unfit = {
-            service.name: {**closed, **self._boots.unfit(service)} for service in self.lab.services
-        }
-        boots = {
-            service.name: {
-                host: fit.image.name
-                for host, fit in self._boots.fits(service).items()
-                if isinstance(fit, Fit)
-            }
-            for service in self.lab.services
-            if len(service.images) > 1
-        }
-        return self.fleet.planner.question(awake, unfit, boots)
+        with self._replanner.alone():
+            return self._replanner.front(terms, options, points)
 
     def drain(self, host: str, *, force: bool = False) -> DrainReport:
         """Begin to move everything off a host, and place nothing there; returns at once.
@@ -558,12 +547,10 @@ class Orchestrator:
 
     # --- changes ----------------------------------------------------------------------------
 
-    def _carry_out(
-        self, changes: Changes, still: Callable[[Instance], bool] = lambda _: True
-    ) -> None:
+    def _carry_out(self, changes: Changes, still: Still) -> None:
         """Do a checked list of changes in its order. The caller holds the lock of `apply`.
 
-        An instance of which `still` says no, when its turn has come, is left alone.
+        A change of which `still` says no, when its turn has come, is left out.
         """
         self._in_hand = frozenset(change.service for change in changes)
         try:
@@ -571,14 +558,21 @@ class Orchestrator:
                 if isinstance(change, Stop):
                     self._await_caches(change.service)
                 with self._waker.locks[change.service]:
-                    if isinstance(change, Withdraw | Stop):
-                        present = self._present(change)
-                        if present is not None and not still(present):
-                            continue
+                    present = self._present(change)
+                    if not still(change, present):
+                        self._leave(change, present)
+                        continue
                     self._do(change)
                 self._journal.record("changed", change.service, str(change))
         finally:
             self._in_hand = frozenset()
+
+    def _leave(self, change: Change, present: Instance | None) -> None:
+        """Lead clients again to an instance that was to be stopped, if it is their last one."""
+        last = not self.fleet.serving(change.service)
+        if isinstance(change, Stop) and present is not None and last:
+            self.fleet.restore(present)
+            self._steering.steer()
 
     def _is_in_hand(self, service: str) -> bool:
         return service in self._in_hand
@@ -599,8 +593,10 @@ class Orchestrator:
                 if present := self._present(change):
                     self._waker.end(present)
 
-    def _present(self, change: Withdraw | Stop) -> Instance | None:
-        """Return the instance that a change is about, also one that an earlier change booted."""
+    def _present(self, change: Change) -> Instance | None:
+        """Return the instance that a change ends, also one that an earlier change booted."""
+        if not isinstance(change, Withdraw | Stop):
+            return None
         if change.instance:
             return self.fleet.get(change.instance)
         there = [each for each in self.fleet.of(change.service) if each.host == change.host]

@@ -126,6 +126,11 @@ class Fleet:
         with self._lock:
             return dict(self._lost)
 
+    def closed(self) -> dict[str, str]:
+        """Return the hosts on which nothing is placed now, with why."""
+        with self._lock:
+            return {**dict.fromkeys(self._draining, DRAINING), **self._refused, **self._lost}
+
     def free(self, host: str) -> Capacity | None:
         """Return what a host last said is free; None if it never answered."""
         with self._lock:
@@ -207,7 +212,7 @@ class Fleet:
         """Return where one more instance would go now, best first, and why not elsewhere."""
         with self._lock:
             ranking = self._rank(service, population, unfit)
-            shut = {**dict.fromkeys(self._draining, DRAINING), **self._refused, **self._lost}
+            shut = self.closed()
             open_hosts = tuple(name for name in ranking.hosts if name not in shut)
             return Ranking(open_hosts, {**shut, **ranking.reasons})
 

@@ -23,20 +23,25 @@ def changes_for(
     awake: Sequence[Instance],
     problem: Problem,
     held: Mapping[str, Capacity] = NOTHING,
+    others: Sequence[Instance] = (),
 ) -> Changes:
     """Return what leads from the instances that are awake now to where the plan wants them.
 
     Sleeping services are left asleep: the plan guides where they wake. `problem` is the question
-    that the plan answers, `held` what others than those awake hold on each host.
+    that the plan answers. `others` are instances that stay where they are, such as those that boot
+    or end: rules mind them. `held` is what is spoken for on each host beside all of these.
     """
     from placement.migration import migration  # noqa: PLC0415 - only for who moves something
 
     now: Places = {demand.name: () for demand in problem.demands}
     then = dict(now)
-    for service, instances in _by_service(awake).items():
-        if service in now:
-            now[service] = tuple(instance.host for instance in instances)
-            then[service] = _wanted(now[service], plan.hosts.get(service, ()))
+    moving, staying = _by_service(awake), _by_service(others)
+    for service in now.keys() & (moving.keys() | staying.keys()):
+        here = tuple(instance.host for instance in moving.get(service, ()))
+        fixed = tuple(host for instance in staying.get(service, ()) for host in instance.hosts)
+        wanted = [host for host in plan.hosts.get(service, ()) if host not in fixed]
+        now[service] = (*here, *fixed)
+        then[service] = (*_wanted(here, wanted), *fixed)
     moves = migration(
         _moving(problem, now, held), Plan(then, 0.0), current=Plan(now, 0.0), gentle=True
     )

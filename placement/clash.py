@@ -73,13 +73,14 @@ def _left_over(problem: Problem, options: Options) -> dict[str, str]:
     except NoPlan:
         return {}
     reasons: dict[str, str] = {}
+    totals = _totals(problem)
     for demand in problem.demands:
         fewest = demand.replicas if demand.least is None else demand.least
         missing = fewest - len(plan.hosts[demand.name])
         if missing > 0:
             closed = candidates(problem, demand).reasons
             clause = f"{missing} of {demand.replicas} copies find no host beside the others"
-            told = [*_totals(problem), *([summary(closed)] if closed else [])]
+            told = [*totals, *([summary(closed)] if closed else [])]
             why = "; ".join(told) or "they and the constraints on others exclude each other"
             reasons[demand.name] = f"{clause} ({why})"
     return reasons

@@ -36,6 +36,7 @@ from placement.validate import check_options, validate
 AUGMENTED = 1e-3  # what the other terms count in AUGMECON: their share of the first one's range
 STEP = 1e-5  # of its range by which a term must fall to be another point of the exact front
 UNLIMITED = 1e18
+LATE_S = 0.02  # no other point is begun with so little time left
 
 Progress = Callable[[int, float], None]  # points found so far, and the share that is searched
 PROVEN = 1e-6  # a relative gap that is rounding only
@@ -273,6 +274,9 @@ def _front_of_worst(
         sure = sure and plans[-1].gap < PROVEN
         if progress is not None:
             progress(len(plans), 1.0 - plans[-1].terms[WORST] / max(plans[0].terms[WORST], TINY))
+        if clock.left() <= LATE_S:
+            sure = sure and plans[-1].terms[WORST] <= TINY
+            break
     least = plans[0].bound
     if terms[0] == WORST:
         least = plans[-1].terms[WORST] if sure else 0.0
@@ -327,6 +331,8 @@ class _Sweep:
         bound = high
         while bound >= low - step / 2 and (x := self._point(bound)) is not None:
             yield plan_of_solution(self.assembled.model, x)
+            if self._over():
+                return
             bound = min(bound, self._value(1, x)) - step
 
     def rising(self, low: float, high: float, points: int) -> Iterator[Plan]:
@@ -334,6 +340,13 @@ class _Sweep:
         for bound in np.linspace(low, high, points).tolist():
             if (x := self._point(bound)) is not None:
                 yield plan_of_solution(self.assembled.model, x)
+            if self._over():
+                return
+
+    def _over(self) -> bool:
+        """Return whether time is up, though small models are solved in what is always left."""
+        self.late = self.late or self.clock.left() <= LATE_S
+        return self.clock.left() <= LATE_S
 
     def _point(self, bound: float) -> Floats | None:
         """Return the solution of least first term, then least second, within a bound on that."""
@@ -367,8 +380,7 @@ class _Sweep:
             highs.begin(self.highs, begin)
         highs.run(self.highs)
         found = highs.read(self.highs, matrix, "highs-direct")
-        self.late = self.late or self.clock.left() <= 0.02
-        self.late = self.late or (found.x is None and not found.infeasible)
+        self.late = self._over() or self.late or (found.x is None and not found.infeasible)
         return found.x
 
 

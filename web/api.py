@@ -17,6 +17,7 @@
 `text` and `path`. Errors are those of `web.wire`.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -132,6 +133,8 @@ def _options(body: dict[str, Any]) -> Options:
             abort(HTTPStatus.BAD_REQUEST, f"{key} must be a {PLAN_OPTIONS[key][0].__name__}")
     if not 0 < given.get("deadline_s", 1) <= MOST_PLAN_S:
         abort(HTTPStatus.BAD_REQUEST, f"deadline_s must be above 0 and at most {MOST_PLAN_S}")
+    if not 0 <= given.get("gap", 0) <= sys.float_info.max:  # also of whole numbers beyond floats
+        abort(HTTPStatus.BAD_REQUEST, "gap must be finite and at least 0")
     return replace(OPTIONS, **given)
 
 
@@ -258,7 +261,10 @@ def _json_object() -> dict[str, Any]:
     """Return the request's JSON object; an empty body counts as an empty one."""
     if not request.get_data():
         return {}
-    body = request.get_json(force=True)
+    try:
+        body = request.get_json(force=True)
+    except RecursionError:
+        abort(HTTPStatus.BAD_REQUEST, "the body is nested too deeply")
     if not isinstance(body, dict):
         abort(HTTPStatus.BAD_REQUEST, "the body must be a JSON object")
     return body

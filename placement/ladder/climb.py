@@ -30,7 +30,7 @@ from placement.exact import Clock, NoPlan, exact, run, start_of
 from placement.expand import plan_of_solution
 from placement.ladder import moves
 from placement.ladder.knapsacks import Knapsacks, worthwhile
-from placement.ladder.patterns import Patterns, knapsacks
+from placement.ladder.patterns import Patterns, whole_knapsacks
 from placement.ladder.pool import pool
 from placement.ladder.prices import Prices, everywhere, joined, left_out, only, priced, renamed
 from placement.ladder.relaxing import Relaxing, whole
@@ -177,7 +177,7 @@ class Climber:
         elif self._begin():
             yield self._step("bind")
         if self.nearest is None and self.assembled.matrix.columns <= SMALL_COLUMNS:
-            patterned = self.simple is not None and knapsacks(self.simple) is not None
+            patterned = self.simple is not None and whole_knapsacks(self.simple) is not None
             yield from self._exact(FIRST_SHARE if patterned else 1.0)
             if not patterned or self._done:
                 return

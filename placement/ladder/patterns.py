@@ -87,7 +87,7 @@ class Knapsack:
         return found
 
 
-def knapsacks(simple: Simple) -> list[Knapsack] | None:
+def whole_knapsacks(simple: Simple) -> list[Knapsack] | None:
     """Return the knapsack of each host; None where needs are not whole, or tables too large."""
     arrays = simple.arrays
     times = np.minimum(arrays.most, simple.spot_room[simple.spot])
@@ -139,7 +139,7 @@ class Patterns:
     @classmethod
     def of(cls, simple: Simple, price: Floats, seed: int) -> "Patterns | None":
         """Return the start of column generation; None for models that it is not for."""
-        sacks = knapsacks(simple)
+        sacks = whole_knapsacks(simple)
         if sacks is None:
             return None
         arrays = simple.arrays

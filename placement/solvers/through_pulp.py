@@ -150,7 +150,8 @@ def solve_cbc(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Ou
     emitted = emit(matrix.cut(rows, used))
     if start is not None:
         for variable, value in zip(emitted.variables, start[used].tolist(), strict=True):
-            variable.setInitialValue(None if math.isnan(value) else value, check=False)
+            if not math.isnan(value):  # what is not known has no value, which is how it begins
+                variable.setInitialValue(value, check=False)
     text = _run_cbc(emitted.problem, limits, warm=start is not None)
     return _read_cbc(emitted, matrix, x, used, text)
 

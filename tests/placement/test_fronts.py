@@ -275,3 +275,29 @@ def test_the_worst_latency_is_in_no_sum(ask: Any) -> None:
 def test_the_bound_of_each_point_is_one_on_the_first_term() -> None:
     front = exact_front(three_hosts(), ("latency_ms", "cost_hour"))
     assert [plan.bound for plan in front.plans] == pytest.approx([2.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("term", "points"),
+    [("latency_ms", None), ("latency_ms", 1000), ("worst_latency_ms", None)],
+)
+def test_a_front_of_quick_points_ends_at_the_deadline(term: str, points: int | None) -> None:
+    """Each point takes milliseconds, which is always left, so that none is too late by itself."""
+    random = Random(3)  # noqa: S311 - not for secrets
+    hosts = tuple(
+        Host(f"h{i}", {"cpu": 80.0}, unit_hour={"cpu": random.uniform(1, 9)}) for i in range(6)
+    )
+    demands = tuple(
+        Demand(f"d{i}", {"cpu": random.uniform(0.5, 2)}, rates={f"p{i % 4}": 1.0})
+        for i in range(12)
+    )
+    latency = {f"p{i}": {h.name: random.uniform(1, 30) for h in hosts} for i in range(4)}
+    found: list[int] = []
+    front(
+        Problem(hosts, demands, latency_ms=latency),
+        (term, "cost_hour"),
+        Options(deadline_s=0.01),
+        points=points,
+        progress=lambda count, _: found.append(count),
+    )
+    assert len(found) < 3

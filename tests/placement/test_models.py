@@ -170,6 +170,16 @@ def test_every_solver_finds_the_same_value(family: str, name: str) -> None:
         agree(matrix, solver(name, 1)(matrix, Limits(), None))
 
 
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_solver_takes_a_start_of_which_a_part_is_unknown(name: str) -> None:
+    matrix = built(next(iter(SMALL.values()))).matrix
+    best = solver("highs-direct", 1)(matrix, Limits(), None)
+    assert best.x is not None
+    start = best.x.copy()
+    start[::2] = np.nan
+    agree(matrix, solver(name, 1)(matrix, Limits(), start))
+
+
 def test_cp_sat_finds_the_same_value(tmp_path: Path) -> None:
     """One process answers all: it starts in half a second, and each answer takes milliseconds."""
     asked: dict[Path, Matrix] = {}

@@ -13,7 +13,7 @@ from placement.check import violations
 from placement.exact import Clock
 from placement.ladder import climb as ladder
 from placement.ladder.climb import Climber
-from placement.ladder.patterns import Knapsack, Patterns, knapsacks
+from placement.ladder.patterns import Knapsack, Patterns, whole_knapsacks
 from placement.ladder.simple import Board, Simple
 from placement.matrix import Floats, Ints
 from placement.problem import Demand, Flavour, Host, Options, Problem
@@ -99,7 +99,7 @@ def test_a_knapsack_is_worth_what_the_best_of_all_contents_is(
 @given(seed=SEEDS, soft=st.booleans())
 def test_what_it_proves_is_true_of_every_plan(seed: int, soft: bool) -> None:
     simple = simple_of(assignment(seed, 3, 5, soft=soft))
-    if knapsacks(simple) is None:
+    if whole_knapsacks(simple) is None:
         return  # everything fits everywhere
     patterns = generated(simple)
     plans = all_plans(simple)
@@ -153,7 +153,7 @@ def test_the_ladder_takes_its_plans_and_its_bound(monkeypatch: pytest.MonkeyPatc
 )
 def test_other_models_have_no_patterns(demand: Demand, room: dict[str, float]) -> None:
     demands = tuple(Demand(f"d{i}", demand.resources, cost_at={"a": float(i)}) for i in range(4))
-    assert knapsacks(simple_of(Problem((Host("a", room), Host("b", room)), demands))) is None
+    assert whole_knapsacks(simple_of(Problem((Host("a", room), Host("b", room)), demands))) is None
 
 
 def test_the_nearest_hosts_of_a_demand_without_requests_are_the_cheapest() -> None:

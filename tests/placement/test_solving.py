@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from placement import rules
+from placement import clash, rules
 from placement.explain import explain
 from placement.online import Online
 from placement.problem import (
@@ -236,6 +236,19 @@ def test_who_is_left_over_is_told_with_what_is_short(host: MakeHost, demand: Mak
     (reason,) = caught.value.reasons.values()
     assert reason == "1 of 1 copies find no host beside the others (4 cpu demanded in all, 3 there)"
     assert set(caught.value.clash) == {"the copy of web", "the copy of db", "cpu of the hosts"}
+
+
+def test_what_is_short_in_all_is_counted_once(
+    host: MakeHost, demand: MakeDemand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes all demands times all hosts; once for each who is left over took half a minute."""
+    count = clash._totals
+    counted: list[Problem] = []
+    monkeypatch.setattr(clash, "_totals", lambda problem: counted.append(problem) or count(problem))
+    with pytest.raises(Infeasible) as caught:
+        solve(Problem((host("a", cpu=3),), tuple(demand(f"d{i}", 2) for i in range(4))))
+    assert len(caught.value.reasons) == 3
+    assert len(counted) == 1
 
 
 def test_a_demand_that_fits_nowhere_says_why_for_each_host(

@@ -1,6 +1,7 @@
 """The API over a real orchestrator with hosts in memory: each verb, and each way it can fail."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from flask.testing import FlaskClient
 from orchestrator.drain import Booted, DrainReport, Migration
 from orchestrator.hypervisors.base import Sent
 from orchestrator.timeline import wake_of
+from placement.problem import Options, Plan, Problem
 from tests.world import World
 from web import wire
 from web.app import LARGEST_REQUEST
@@ -197,7 +199,9 @@ def test_an_applied_plan_moves_what_is_awake(world: World, http: FlaskClient) ->
     assert len(world.guests("b")) == 1
 
 
-@pytest.mark.parametrize("body", ["[]", '"x"', "{", '{"apply": "yes"}', '{"apply": null}'])
+@pytest.mark.parametrize(
+    "body", ["[]", '"x"', "{", '{"apply": "yes"}', '{"apply": null}', "[" * 100_000]
+)
 def test_a_senseless_plan_request_is_refused(http: FlaskClient, body: str) -> None:
     _problem(http.post(f"{API}/plans", data=body, content_type="application/json"), 400)
 
@@ -214,6 +218,10 @@ def test_a_plan_is_made_with_the_options_of_the_request(http: FlaskClient) -> No
         ({"deadline_s": 301}, "at most 300"),
         ({"deadline_s": "5"}, "deadline_s must be a float"),
         ({"gap": True}, "gap must be a float"),
+        ({"gap": -0.1}, "gap must be finite"),
+        ({"gap": math.nan}, "gap must be finite"),
+        ({"gap": 10**400}, "gap must be finite"),
+        ({"deadline_s": math.nan}, "above 0"),
         ({"algorithm": 1}, "algorithm must be a str"),
     ],
 )
@@ -255,6 +263,25 @@ def test_a_senseless_front_is_refused(
     http: FlaskClient, body: dict[str, object], status: int
 ) -> None:
     _problem(http.post(f"{API}/fronts", json=body), status)
+
+
+def test_a_second_plan_at_the_same_time_is_refused(
+    world: World, http: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again: list[Any] = []
+    planner = world.control.fleet.planner
+    made = planner.plan
+
+    def plan(question: Problem, options: Options) -> Plan:
+        again.extend(
+            http.application.test_client().post(f"{API}{path}", json={"terms": ["latency_ms"]})
+            for path in ("/plans", "/fronts")
+        )
+        return made(question, options)
+
+    monkeypatch.setattr(planner, "plan", plan)
+    assert http.post(f"{API}/plans").status_code == 200
+    assert ["another plan" in _problem(each, 409)["detail"] for each in again] == [True, True]
 
 
 # --- the lab ----------------------------------------------------------------------------------

@@ -1,0 +1,121 @@
+"""Places everything anew while edgewake runs: asks the planner, and says what would have to move.
+
+A question is the lab as it is now: hosts that are lost, refused or drained take nothing, and only
+what answers and is not on its way out can move. Finding an answer may take minutes, in which
+services wake and sleep; so what has to move is looked at after it, and each step once more when its
+turn has come (`still`). `control` carries it out.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from orchestrator.boot import Boots
+from orchestrator.changes import Announce, Boot, Change, Changes
+from orchestrator.errors import EdgewakeError
+from orchestrator.fleet import Fleet
+from orchestrator.library import Fit
+from orchestrator.model import Instance, InstanceState, Migrate
+from orchestrator.moving import changes_for
+from orchestrator.planner import Front
+from placement.problem import Options, Plan, Problem
+
+
+class Replanner:
+    """Makes plans and fronts of what runs, one at a time: each may take all that a core can do."""
+
+    def __init__(self, fleet: Fleet, boots: Boots) -> None:
+        self._fleet = fleet
+        self._boots = boots
+        self._busy = threading.Lock()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the turn to plan. Raises `EdgewakeError` if somebody else has it."""
+        if not self._busy.acquire(blocking=False):
+            raise EdgewakeError(
+                "another plan or front is being made", hint="ask again when it has ended"
+            )
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    def plan(self, options: Options) -> Plan:
+        """Place everything anew. Raises `EdgewakeError` as `Planner.plan` does."""
+        return self._fleet.planner.plan(self._question(self.movable()), options)
+
+    def front(self, terms: Sequence[str], options: Options, points: int | None) -> Front:
+        """Return the Pareto front of some terms. Raises `EdgewakeError` as `Planner.front` does."""
+        question = self._question(self.movable())
+        return self._fleet.planner.front(question, terms, options, points=points)
+
+    def movable(self) -> tuple[Instance, ...]:
+        """Return the instances that can be moved: they answer, on hosts that can be reached.
+
+        What is only ever migrated as it runs is not: a move boots another copy.
+        """
+        lost = self._fleet.lost()
+        return tuple(
+            each
+            for each in self._fleet.instances()
+            if each.state is InstanceState.READY
+            and each.host not in lost
+            and not self._fleet.hidden(each.name)
+            and not self._migrates(each)
+        )
+
+    def changes(self, plan: Plan, movable: Sequence[Instance]) -> Changes:
+        """Return what leads from where instances are now to where a plan wants them."""
+        names = {each.name for each in movable}
+        others = tuple(each for each in self._fleet.instances() if each.name not in names)
+        held = self._fleet.held_beside((*movable, *others))
+        changes = changes_for(plan, movable, self._question(movable), held, others)
+        changes.raise_if_unsafe()
+        staying = {
+            each.service
+            for each in others
+            if self._migrates(each) and each.host not in plan.hosts.get(each.service, ())
+        }
+        return replace(changes, left=(*changes.left, *sorted(staying)))
+
+    def still(self, change: Change, present: Instance | None, then: Mapping[str, Instance]) -> bool:
+        """Return whether a change is still right when its turn has come.
+
+        `present` is the instance that it is about, `then` are those that were movable when the
+        changes were made, by name. A service that went to sleep is not woken, and no copy is
+        withdrawn that is another one by now, or that is the last one clients are led to.
+        """
+        serving = self._fleet.serving(change.service)
+        if isinstance(change, Announce):
+            return True
+        if isinstance(change, Boot):
+            here = {host for each in self._fleet.of(change.service) for host in each.hosts}
+            return bool(serving) and change.host not in here
+        if present is None or present.state is not InstanceState.READY:
+            return False
+        known = then.get(present.name)
+        if known is not None and known.created_at != present.created_at:
+            return False
+        return any(each.name != present.name for each in serving)
+
+    def _migrates(self, instance: Instance) -> bool:
+        service = self._fleet.service(instance.service)
+        return service is not None and service.migrate is Migrate.LIVE_ONLY
+
+    def _question(self, movable: Sequence[Instance]) -> Problem:
+        """Return the lab as it is now as a placement problem."""
+        closed = self._fleet.closed()
+        services = self._fleet.lab.services
+        unfit = {each.name: {**self._boots.unfit(each), **closed} for each in services}
+        boots = {
+            service.name: {
+                host: fit.image.name
+                for host, fit in self._boots.fits(service).items()
+                if isinstance(fit, Fit)
+            }
+            for service in services
+            if len(service.images) > 1
+        }
+        return self._fleet.planner.question(movable, unfit, boots)
