@@ -13,7 +13,7 @@ import numpy as np
 
 from placement.classes import Filters, flavours, merge
 from placement.latencies import UNREACHABLE_MS, latency_table
-from placement.matrix import ROUNDING, Floats, Ints
+from placement.matrix import ROUNDING, Bools, Floats, Ints
 from placement.pairs import Scope, pairs
 from placement.problem import CPU, MEMORY, Demand, Flavour, Problem
 from placement.rules import Overbook, Preserve
@@ -99,9 +99,10 @@ class Arrays:
         of = [number.setdefault(host.domain(kind), len(number)) for host in self.problem.hosts]
         return np.array(of, dtype=np.int64), tuple(number)
 
-    def per_class(self, values: Collection[float]) -> Floats:
-        """Return one value per class, spread over its pairs."""
-        return np.asarray(values, dtype=float)[self.pair_class]
+    def has(self, classes: Ints, hosts: Ints) -> Bools:
+        """Return of each class and host whether there is a pair of them, in any flavour."""
+        count = max(len(self.hosts), 1)
+        return np.isin(classes * count + hosts, self.pair_class * count + self.pair_host)
 
     def mean_latency(self) -> Floats:
         """Return the rate-weighted mean latency (ms) of each pair's class to its host."""
@@ -252,6 +253,13 @@ def _now(
         np.array([h for _, h in keys], dtype=np.int64),
         np.array([count[key] for key in keys], dtype=np.int64),
     )
+
+
+def least_of_each(groups: Ints, values: Floats, some: Ints, at_most: int) -> Ints:
+    """Return of some places those with the least values in their group, group by group."""
+    order = some[np.lexsort((values[some], groups[some]))]
+    rank = np.arange(len(order)) - np.searchsorted(groups[order], groups[order])
+    return order[rank < at_most]
 
 
 def fits(room: Floats, need: Floats) -> Floats:

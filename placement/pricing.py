@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from placement.arrays import Arrays
+from placement.arrays import Arrays, least_of_each
 from placement.assemble import Assembled
 from placement.matrix import Floats, Linear
 from placement.model import Model
@@ -40,17 +40,12 @@ def missing(
     """
     arrays = few.model.arrays
     reduced = pair_costs(every, options.weights)
-    reduced -= _prices(few, relaxation, "copies", ("c",))[every.pair_class]
-    room = _prices(few, relaxation, "capacity", ("h", "k"))
+    reduced -= row_prices(few, relaxation, "copies", ("c",))[every.pair_class]
+    room = row_prices(few, relaxation, "capacity", ("h", "k"))
     reduced -= (every.need * room[every.pair_host]).sum(axis=1)
-    hosts = max(len(every.hosts), 1)
-    known = np.isin(
-        every.pair_class * hosts + every.pair_host, arrays.pair_class * hosts + arrays.pair_host
-    )
+    known = arrays.has(every.pair_class, every.pair_host)
     wanted = np.flatnonzero(~known & (reduced < -LEAST))
-    order = wanted[np.lexsort((reduced[wanted], every.pair_class[wanted]))]
-    rank = np.arange(len(order)) - np.searchsorted(every.pair_class[order], every.pair_class[order])
-    chosen = order[rank < at_most]
+    chosen = least_of_each(every.pair_class, reduced, wanted, at_most)
     return frozenset(
         (every.demand(c).name, every.hosts[h])
         for c, h in zip(
@@ -70,7 +65,9 @@ def pair_costs(arrays: Arrays, weights: Mapping[str, float]) -> Floats:
     return costs
 
 
-def _prices(few: Assembled, relaxation: Relaxation, family: str, keys: tuple[str, ...]) -> Floats:
+def row_prices(
+    few: Assembled, relaxation: Relaxation, family: str, keys: tuple[str, ...]
+) -> Floats:
     """Return the price of each row of a family, by its keys; 0 where there is no such row."""
     arrays = few.model.arrays
     sizes = {"c": arrays.classes, "h": len(arrays.hosts), "k": len(arrays.resources)}

@@ -146,8 +146,8 @@ class Quarantine(_Wish):
 class Preserve(_Wish):
     """Each copy of the demands can have at least `amount` of a resource.
 
-    That is within the host's room, beside what the others need.     Amount: units short,
-    summed over hosts.
+    That is within the host's room, beside what the others need. Amount: units short, summed over
+    hosts.
     """
 
     kind: ClassVar[str] = "preserve"

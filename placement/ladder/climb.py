@@ -24,7 +24,7 @@ from time import perf_counter
 
 import numpy as np
 
-from placement.arrays import Arrays, compile_problem
+from placement.arrays import Arrays, compile_problem, least_of_each
 from placement.assemble import Assembled, assemble
 from placement.exact import Clock, NoPlan, exact, run, start_of
 from placement.expand import plan_of_solution
@@ -239,17 +239,10 @@ class Climber:
         classes = board.stranded
         every = everywhere(self.arrays, classes)
         room = (every.need <= board.free[every.pair_host]).all(axis=1)
-        hosts = max(len(self.arrays.hosts), 1)
-        known = np.isin(
-            classes[every.pair_class] * hosts + every.pair_host,
-            self.arrays.pair_class * hosts + self.arrays.pair_host,
-        )
+        known = self.arrays.has(classes[every.pair_class], every.pair_host)
         wanted = np.flatnonzero(room & ~known)
-        order = wanted[np.lexsort((every.mean_latency()[wanted], every.pair_class[wanted]))]
-        rank = np.arange(len(order)) - np.searchsorted(
-            every.pair_class[order], every.pair_class[order]
-        )
-        chosen = np.sort(order[rank < NEAREST])
+        far = every.mean_latency()
+        chosen = np.sort(least_of_each(every.pair_class, far, wanted, NEAREST))
         if len(chosen):
             self._with(only(renamed(every, classes), chosen))
         return len(chosen) > 0

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from placement.arrays import Arrays
-from placement.ladder.prices import Prices, everywhere
-from placement.ladder.simple import Simple
+from placement.ladder.prices import Prices, chunks, everywhere
+from placement.ladder.simple import NOTHING, Simple
 from placement.matrix import ROUNDING, Floats, Ints, Matrix
 from placement.pricing import pair_costs
 from placement.problem import Options
@@ -39,9 +39,7 @@ AIM = 1.5e-3  # of the plan's value: what the first step along the subgradient i
 SHORTER = 0.6  # times the step, after one that did not help
 PATIENCE = 4  # steps in a row that do not help, until it is not worth going on
 DEARER = 1.1  # times its price in the LP: what a class may be charged at most
-CHUNK_PAIRS = 1_000_000  # pairs looked at at once
 KIND = 2.0  # copies of each class, on average, from where on the bound is worth its time
-NOTHING = 1e-300  # room of which a need of 0 is a share
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,9 +119,7 @@ class Offers:
         if nearest is None:
             found.append(_cheap(arrays, arrays.pair_class, simple.pair, cap))
         else:
-            step = max(1, CHUNK_PAIRS // max(len(arrays.hosts), 1))
-            for first in range(0, arrays.classes, step):
-                classes = np.arange(first, min(first + step, arrays.classes))
+            for classes in chunks(np.arange(arrays.classes), arrays):
                 every = everywhere(arrays, classes)
                 costs = pair_costs(every, options.weights)
                 found.append(_cheap(every, classes[every.pair_class], costs, cap))

@@ -20,15 +20,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from placement.arrays import Arrays, compile_problem, fits
+from placement.arrays import Arrays, compile_problem, fits, least_of_each
 from placement.assemble import Assembled
 from placement.ladder.simple import Simple
 from placement.matrix import Bools, Floats, Ints
-from placement.pricing import pair_costs
+from placement.pricing import pair_costs, row_prices
 from placement.problem import Options
 from placement.solvers.highs import Relaxation
 
-CHUNK_PAIRS = 1_000_000  # pairs priced at once
+CHUNK_PAIRS = 1_000_000  # pairs looked at at once
 PER_CLASS = 5  # at most so many pairs of a class are added at once
 WORTH = -1e-7  # a reduced cost above is rounding
 
@@ -43,15 +43,9 @@ class Prices:
     @classmethod
     def of(cls, assembled: Assembled, relaxation: Relaxation) -> "Prices":
         """Return the duals of an LP relaxation."""
-        arrays = assembled.model.arrays
-        copy, room = np.zeros(arrays.classes), np.zeros_like(arrays.room)
-        for block in assembled.matrix.row_blocks:
-            price = relaxation.row_price[block.first : block.first + block.count]
-            if block.family == "copies":
-                copy[block.keys["c"]] = price
-            elif block.family == "capacity":
-                room[block.keys["h"], block.keys["k"]] = np.maximum(-price, 0.0)
-        return cls(copy, room)
+        copy = row_prices(assembled, relaxation, "copies", ("c",))
+        room = row_prices(assembled, relaxation, "capacity", ("h", "k"))
+        return cls(copy, np.maximum(-room, 0.0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,19 +119,22 @@ def left_out(
     worth: list[Arrays] = []
     if nearest is None:
         return LeftOut(pull, ())
-    for classes in _chunks(np.flatnonzero(~_complete(arrays, options, prices, nearest)), arrays):
+    for classes in chunks(np.flatnonzero(~_complete(arrays, options, prices, nearest)), arrays):
         every = everywhere(arrays, classes)
         costs = pair_costs(every, options.weights)
         mine = Prices(prices.copy[classes], prices.room)
         reduced = _reduced(every, costs, mine)
-        missing = ~_known(arrays, every, classes) & (reduced < WORTH)
+        known = arrays.has(classes[every.pair_class], every.pair_host)
+        missing = ~known & (reduced < WORTH)
         pull += np.bincount(
             every.pair_host[missing],
             reduced[missing] * every.most[missing],
             minlength=len(arrays.hosts),
         )
         if missing.any():
-            worth.append(only(renamed(every, classes), _best(every, reduced, missing, at_most)))
+            some = np.flatnonzero(missing)
+            best = np.sort(least_of_each(every.pair_class, reduced, some, at_most))
+            worth.append(only(renamed(every, classes), best))
     return LeftOut(pull, tuple(worth))
 
 
@@ -197,24 +194,8 @@ def joined(arrays: Arrays, more: tuple[Arrays, ...]) -> Arrays:
     )
 
 
-def _known(arrays: Arrays, every: Arrays, classes: Ints) -> Bools:
-    hosts = max(len(arrays.hosts), 1)
-    return np.isin(
-        classes[every.pair_class] * hosts + every.pair_host,
-        arrays.pair_class * hosts + arrays.pair_host,
-    )
-
-
-def _best(every: Arrays, reduced: Floats, missing: Bools, at_most: int) -> Ints:
-    """Return the most negative missing pairs of each class, in the order of pairs."""
-    wanted = np.flatnonzero(missing)
-    order = wanted[np.lexsort((reduced[wanted], every.pair_class[wanted]))]
-    c = every.pair_class[order]
-    rank = np.arange(len(order)) - np.searchsorted(c, c)
-    return np.sort(order[rank < at_most])
-
-
-def _chunks(classes: Ints, arrays: Arrays) -> Iterator[Ints]:
+def chunks(classes: Ints, arrays: Arrays) -> Iterator[Ints]:
+    """Yield some classes, so many at once that their pairs with all hosts take little memory."""
     step = max(1, CHUNK_PAIRS // max(len(arrays.hosts), 1))
     for first in range(0, len(classes), step):
         yield classes[first : first + step]
