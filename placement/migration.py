@@ -582,12 +582,17 @@ class _Schedule:
             f"by way of {spare} to end a cycle",
         )
         _add(self.load[spare], _need(demand, change.flavour, spare), 1)
-        self.freed.append((change.source, _need(demand, change.was, change.source)))
-        self.placed[demand.name].remove(change.source)
+        self._leave(change)
         self.placed[demand.name].append(spare)
         change.source, change.was, change.detoured = spare, change.flavour, True
         change.why = f"from the spare host {spare} on"
         return action
+
+    def _leave(self, change: _Change) -> None:
+        """Take a copy from where it runs; what it holds there is free when the step ends."""
+        need = _need(change.demand, change.was, change.source)
+        self.freed.append((change.source, need))
+        self.placed[change.demand.name].remove(change.source)
 
     def _stop(self, change: _Change, why: str) -> Action:
         demand = change.demand
@@ -599,8 +604,7 @@ class _Schedule:
             seconds=self.pace.stop_s,
             why=f"{why}; boots at {change.target} later",
         )
-        self.freed.append((change.source, _need(demand, change.was, change.source)))
-        self.placed[demand.name].remove(change.source)
+        self._leave(change)
         change.source, change.was, change.stopped_at = "", "", self.clock
         change.why = "was stopped to end a cycle"
         return action
