@@ -71,7 +71,10 @@ def plan(  # noqa: PLR0917 - typer declares options as arguments
     terms = tuple(front.split(",")) if front else ()
     _check(lab, terms, points, out, do_apply=do_apply, algorithm=algorithm)
     if solver not in {"", "auto"}:
-        _check_solver(solver)
+        with _malformed_options():
+            from placement.solvers import check_name
+
+            check_name(solver)
     given = {"algorithm": algorithm, "solver": solver, "deadline_s": deadline_s, "gap": gap}
     wish = {key: value for key, value in given.items() if value not in {None, ""}}
     if terms:
@@ -115,7 +118,10 @@ def _check(
     if do_apply and lab is not None:
         raise typer.BadParameter("--apply is for what runs now: leave LAB away")
     if algorithm:
-        _check_algorithm(algorithm)
+        with _malformed_options():
+            from placement.registry import algorithm as registered
+
+            registered(algorithm)
     if terms:
         _check_terms(terms)
         if do_apply or algorithm:
@@ -136,22 +142,13 @@ def _check_out(out: Path, terms: tuple[str, ...]) -> None:
         raise typer.BadParameter(f"--out: there is no folder {out.parent}")
 
 
-def _check_solver(name: str) -> None:
+@contextmanager
+def _malformed_options() -> Iterator[None]:
+    """Turn what the library says of a name into what a command line says of its option."""
     from placement.problem import Malformed
-    from placement.solvers import check_name
 
     try:
-        check_name(name)
-    except Malformed as error:
-        raise typer.BadParameter(f"--{error}") from error
-
-
-def _check_algorithm(name: str) -> None:
-    from placement.problem import Malformed
-    from placement.registry import algorithm
-
-    try:
-        algorithm(name)
+        yield
     except Malformed as error:
         raise typer.BadParameter(f"--{error}") from error
 

@@ -41,8 +41,7 @@ def print_json(document: object) -> None:
 def print_changes(changes: list[dict[str, Any]]) -> None:
     """Print what ends or moves, a line for each."""
     for change in changes:
-        what = change.get("instance") or change["service"]
-        typer.echo(f"  {change['do']:<9} {what} on {change['host']}")
+        typer.echo(f"  {_told(change)}")
     if not changes:
         typer.echo("  no instance has to end or move")
 
@@ -50,13 +49,17 @@ def print_changes(changes: list[dict[str, Any]]) -> None:
 def print_steps(changes: list[dict[str, Any]], left: list[str]) -> None:
     """Print the changes of a plan in the order in which they are carried out, and what is left."""
     for number, change in enumerate(changes, 1):
-        what = change["instance"] if change.get("instance") else change["service"]
         why = f" ({change['why']})" if change.get("why") else ""
-        typer.echo(f"  {number:>3}. {change['do']:<9} {what} on {change['host']}{why}")
+        typer.echo(f"  {number:>3}. {_told(change)}{why}")
     for service in left:
         typer.echo(f"  {service} stays where it is: no order has room for it beside what runs")
     if not changes and not left:
         typer.echo("  no instance has to end or move")
+
+
+def _told(change: dict[str, Any]) -> str:
+    what = change.get("instance") or change["service"]
+    return f"{change['do']:<9} {what} on {change['host']}"
 
 
 def print_front(front: dict[str, Any]) -> None:
