@@ -1,10 +1,8 @@
 """The family of examples/family_example, found the way an installed package is found."""
 
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import invalidate_caches
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from images.facts import Entry, Format, ImageFacts
 from images.families import GROUP, Family, family, known_families
 from images.match import resolve
 from tests.images.guests import ALONE, request
+from tests.plug_in import lay_out
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "family_example"
 IMAGE = Image("ipxe", "ipxe", Path("/boot/ipxe.lkrn"))
@@ -24,19 +23,7 @@ HEAD = "ifopen net0 && set net0/ip 10.0.0.2 && set net0/netmask 255.255.255.0"
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Lay the package out as pip would: its module, and what its pyproject says of it."""
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    info = tmp_path / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    )
-    points = "".join(f"{key} = {value}\n" for key, value in project["entry-points"][GROUP].items())
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{points}")
-    for module in EXAMPLE.glob("*.py"):
-        (tmp_path / module.name).write_text(module.read_text())
-    monkeypatch.syspath_prepend(str(tmp_path))
-    invalidate_caches()
+    lay_out(EXAMPLE, GROUP, tmp_path, monkeypatch)
     known_families.cache_clear()
     yield
     known_families.cache_clear()

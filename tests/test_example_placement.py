@@ -1,9 +1,7 @@
 """The algorithm of examples/placement_example, found the way an installed package is found."""
 
 import sys
-import tomllib
 from collections.abc import Iterator
-from importlib import invalidate_caches
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from placement.problem import Demand, Host, Malformed, Options, Problem
 from placement.registry import GROUP, names
 from placement.rules import Gather
 from placement.solving import solve
+from tests.plug_in import lay_out
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "placement_example"
 PROBLEM = Problem(
@@ -23,19 +22,7 @@ PROBLEM = Problem(
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Lay the package out as pip would: its module, and what its pyproject says of it."""
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    info = tmp_path / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    )
-    points = "".join(f"{key} = {value}\n" for key, value in project["entry-points"][GROUP].items())
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{points}")
-    for module in EXAMPLE.glob("*.py"):
-        (tmp_path / module.name).write_text(module.read_text())
-    monkeypatch.syspath_prepend(str(tmp_path))
-    invalidate_caches()
+    lay_out(EXAMPLE, GROUP, tmp_path, monkeypatch)
     yield
     sys.modules.pop("edgewake_placement_quiet", None)
 

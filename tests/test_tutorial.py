@@ -28,7 +28,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ import yaml
 from images.build import hello
 from orchestrator.labfile import parse_lab
 from tests.xenbed.bed import Bed
-from tests.xenbed.build import default_cache
+from tests.xenbed.fixture import own_bed
 from tests.xenbed.personality import ssh_config
 from tests.xenbed.plan import Wanted
 
@@ -278,13 +277,10 @@ def free_port() -> int:
 @pytest.fixture
 def page_bed() -> Iterator[Bed]:
     """Give a bed of the page's own, which is as bare as a mini-PC after its installation."""
-    bed = Bed.start(default_cache(), Wanted(name=f"p{os.getpid()}"), owned=True)
-    try:
-        virsh = partial(bed.ssh, "virsh", "-c", "xen:///system")
-        assert virsh("net-destroy", BED_NETWORK).returncode == 0, "a bare machine has none"
+    with own_bed(Wanted(name=f"p{os.getpid()}")) as bed:
+        gone = bed.ssh("virsh", "-c", "xen:///system", "net-destroy", BED_NETWORK)
+        assert gone.returncode == 0, "a bare machine has none"
         yield bed
-    finally:
-        bed.stop()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ time-out that leaves room for a start (and for a build, unless `make xenbed` was
 
 import os
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -16,14 +17,21 @@ from tests.xenbed.build import default_cache
 from tests.xenbed.plan import Wanted
 
 
-@pytest.fixture(scope="session")
-def xen_bed() -> Iterator[Bed]:
-    """Give a bed of this session's own; it ends with the session, even with one that is killed."""
-    bed = Bed.start(default_cache(), Wanted(name=f"t{os.getpid()}"), owned=True)
+@contextmanager
+def own_bed(wanted: Wanted) -> Iterator[Bed]:
+    """Give a bed that ends with the block, even with a process that is killed."""
+    bed = Bed.start(default_cache(), wanted, owned=True)
     try:
         yield bed
     finally:
         bed.stop()
+
+
+@pytest.fixture(scope="session")
+def xen_bed() -> Iterator[Bed]:
+    """Give a bed of this session's own."""
+    with own_bed(Wanted(name=f"t{os.getpid()}")) as bed:
+        yield bed
 
 
 @pytest.hookimpl(wrapper=True)

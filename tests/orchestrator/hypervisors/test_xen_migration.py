@@ -24,7 +24,7 @@ from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
 from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, mac_of
 from tests.contracts.hypervisor import Heard, elsewhere, eventually, names, unheard
 from tests.xenbed.bed import Bed
-from tests.xenbed.build import default_cache
+from tests.xenbed.fixture import own_bed
 from tests.xenbed.plan import Wanted
 
 # The test waits for two beds.
@@ -39,11 +39,8 @@ FACTS = re.compile(r"Started</th><td>([^<]*).*Requests</th><td>(\d+)", re.DOTALL
 @pytest.fixture
 def second_bed(xen_bed: Bed) -> Iterator[Bed]:
     wanted = Wanted(name=f"u{os.getpid()}", join=xen_bed.state.name)
-    bed = Bed.start(default_cache(), wanted, owned=True)
-    try:
+    with own_bed(wanted) as bed:
         yield bed
-    finally:
-        bed.stop()
 
 
 @pytest.fixture
