@@ -134,12 +134,30 @@ class Boots:
         """Bring a guest that was started, now or by an earlier run, to READY, or undo and raise."""
         with ExitStack() as undo:
             undo.callback(self._leave, instance)
-            with self._listening(instance):
-                self._await_answer(instance, service, deadline)
-            stamp("answer")
-            ready = instance.step(InstanceState.READY, ready_at=time.time())
-            self._store.save(ready)
+            ready = self._ready(instance, service, deadline, stamp)
             undo.pop_all()
+        return ready
+
+    def rouse(
+        self, instance: Instance, service: Service, deadline: float, stamp: Stamp
+    ) -> Instance:
+        """Bring a guest that sleeps back and return it READY and stored.
+
+        Raises as `boot` does; what is left of the guest is the caller's to end.
+        """
+        self._parts(instance).hypervisor.rouse(instance.name)
+        stamp("roused")
+        return self._ready(instance, service, deadline, stamp)
+
+    def _ready(
+        self, instance: Instance, service: Service, deadline: float, stamp: Stamp
+    ) -> Instance:
+        """Wait for the answer of a guest that runs; return it READY and stored."""
+        with self._listening(instance):
+            self._await_answer(instance, service, deadline)
+        stamp("answer")
+        ready = instance.step(InstanceState.READY, ready_at=time.time())
+        self._store.save(ready)
         return ready
 
     def _await_answer(
@@ -316,6 +334,16 @@ class Boots:
                 parts.keep(files)
             except HypervisorError as error:
                 log.info("%s: files that were sent there were not looked through: %s", host, error)
+
+    def image_of(self, service: Service, host: str) -> str:
+        """Return the digest of what a host would boot for a service; empty if it can run none."""
+        place = self.places().get(host)
+        if place is None:
+            return ""
+        try:
+            return self._library.digest(self._fleet.lab, service, place)
+        except ImageUnusable:
+            return ""
 
     def places(self) -> dict[str, Place]:
         """Return the hosts of the lab that were opened."""

@@ -262,14 +262,43 @@ def wake(
 
 
 @app.command(epilog="Example: edgewake sleep web")
-def sleep(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
-    """Put a service to sleep now, used or not."""
-    answer = _client(ctx).post(f"/services/{quote(name, safe='')}/sleep")
+def sleep(
+    ctx: typer.Context,
+    name: Name,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="How deeply: paused, saved or cold; default: one rung down."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Put a service to sleep now, used or not.
+
+    It goes down one rung of the ladder (ready, paused, saved, cold), or to the one that is named.
+    """
+    answer = _client(ctx).post(f"/services/{quote(name, safe='')}/sleep", {"to": to})
     if as_json:
         display.print_json(answer)
     else:
-        ended = ", ".join(answer["ended"])
-        typer.echo(f"{name}: ended {ended}" if ended else f"{name}: was asleep")
+        slept = ", ".join(answer["slept"])
+        went = f"{slept} went to sleep, " if slept else ""
+        typer.echo(f"{name}: {went}{answer['rung']} now")
+
+
+@app.command(epilog="Example: edgewake abilities")
+def abilities(
+    ctx: typer.Context,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Forget them, so that each is found out anew.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show which rungs of sleep guests were found to survive, by host and image."""
+    client = _client(ctx)
+    answer = client.delete("/abilities") if forget else client.get("/abilities")
+    if as_json:
+        display.print_json(answer)
+    else:
+        display.print_abilities(answer["abilities"])
 
 
 @app.command(epilog="Example: edgewake logs web --follow")

@@ -8,6 +8,7 @@ threads, one flight per service; `summon` returns at once, the other verbs say t
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -27,28 +28,34 @@ from orchestrator.errors import (
     UnknownService,
     WakeError,
 )
+from orchestrator.expiring import Expirer
 from orchestrator.fleet import Fleet
 from orchestrator.hosts import Hosts, OpenHost
-from orchestrator.idle import Usage, Verdict, verdict
+from orchestrator.idle import Usage
 from orchestrator.journal import Journal
+from orchestrator.ladder import Rates
 from orchestrator.library import Fit, Library
 from orchestrator.migrating import Migrator
 from orchestrator.model import (
+    ASLEEP,
     AWAKE,
+    COMING,
+    Ability,
     Client,
     Endpoint,
     Event,
     Instance,
-    InstanceState,
     Lab,
+    Rung,
     Service,
 )
 from orchestrator.once import Once
 from orchestrator.planner import OPTIONS, Front
 from orchestrator.reconcile import changed_hosts, ends, lab_changes
 from orchestrator.replanning import Replanner
-from orchestrator.retiring import WITHDRAW_GRACE_S, Retirer
+from orchestrator.retiring import Retirer
 from orchestrator.settler import Settler
+from orchestrator.sleeping import Sleeper
 from orchestrator.steering.base import Steering
 from orchestrator.steering.fanout import Fanout
 from orchestrator.store.base import Store
@@ -93,7 +100,8 @@ class Orchestrator:
         self.settings = settings or ControlSettings()
         self.asked: dict[str, float] = {}
         self.wakes = Wakes()
-        self.fleet = Fleet(lab, store.load().quarantines)
+        stored = store.load()
+        self.fleet = Fleet(lab, stored.quarantines)
         self._store = store
         self._journal = Journal(store)
         self._usage = Usage()
@@ -116,6 +124,23 @@ class Orchestrator:
             self._journal,
             take_in=lambda news: self._settler.take_in(news),  # noqa: PLW0108 - made below
         )
+        locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        rates = Rates(self.fleet.expected_rate)
+        self._sleeper = Sleeper(
+            self.fleet,
+            self._boots,
+            store,
+            self._journal,
+            abilities=stored.abilities,
+            end=lambda instance: self._waker.end(instance),  # noqa: PLW0108 - made below
+            locks=locks,
+            lose=self._hosts.lose,
+            ask=lambda host: self._hosts.poll(frozenset({host})),
+            wanted=lambda service: service in self._flights,
+            spare=lambda service: self._expirer.spare(service),  # noqa: PLW0108 - made below
+            put_down=lambda service, why: self._expirer.put_down(service, why),  # noqa: PLW0108
+            rates=rates,
+        )
         self._waker = Waker(
             self.fleet,
             self._boots,
@@ -127,6 +152,8 @@ class Orchestrator:
             leaving=lambda instance: self._retirer.holds(instance),  # noqa: PLW0108 - made below
             resolve=lambda instance: self._migrator.resolve(instance),  # noqa: PLW0108 - made below
             background=self._ender,
+            sleeper=self._sleeper,
+            locks=locks,
         )
         self._retirer = Retirer(
             self.fleet,
@@ -142,7 +169,7 @@ class Orchestrator:
             self._retirer,
             self._journal,
             summon=lambda service: self.summon(service, Client()).endpoints,
-            in_use=lambda service: not self._unused(service).sleep,
+            in_use=lambda service: not self._expirer.unused(service).sleep,
             in_hand=self._is_in_hand,
             background=self._pool,
         )
@@ -179,6 +206,21 @@ class Orchestrator:
         self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once()
         self._apply_lock = threading.Lock()
         self._stopping = threading.Event()
+        self._expirer = Expirer(
+            self.fleet,
+            self._boots,
+            self._sleeper,
+            self._journal,
+            self._usage,
+            rates=rates,
+            asked=self.asked,
+            locks=locks,
+            steer=self._steering.steer,
+            poll=self._hosts.poll,
+            slept=self._keeper.forget,
+            stopping=self._stopping,
+            background=self._ender,
+        )
         self._sweeper = threading.Thread(target=self._sweep, name="edgewake-sweep", daemon=True)
 
     @property
@@ -288,11 +330,15 @@ class Orchestrator:
         flight.about.queries = flight.callers
         return Summons(flight.future, flight.about)
 
-    def release(self, service: str) -> tuple[str, ...]:
-        """Put a service to sleep now, used or not; return the instances ended. Blocks."""
-        self.known(service)
+    def release(self, service: str, rung: Rung | None = None) -> tuple[str, ...]:
+        """Put a service to sleep now, used or not; return the instances that went to sleep. Blocks.
+
+        They go down one rung, or to the one that is named, further if they cannot rest there.
+        """
+        known = self.known(service)
         with self._waker.locks[service]:
-            return self._put_to_sleep(service, "asked to")
+            to = None if rung is None else (lambda _instance, _service: rung)
+            return self._expirer.put_to_sleep(known, "asked to", to=to)
 
     def rebalance(self, *, dry_run: bool = True, options: Options = OPTIONS) -> Proposal:
         """Place everything anew; move what is awake there unless `dry_run`. Blocks.
@@ -359,7 +405,7 @@ class Orchestrator:
         self._retirer.tend()
         self._keeper.tend()
         self._drainer.tend()
-        return tuple(s.name for s in self.lab.services if self._expire_one(s))
+        return self._expirer.expire()
 
     def status(self) -> Status:
         """Return everything at a glance; asks no host."""
@@ -389,6 +435,14 @@ class Orchestrator:
         ranking = self.fleet.ranking(service, population, self._boots.unfit(known))
         ranked = [*enumerate(ranking.hosts, 1), *((None, host) for host in sorted(ranking.reasons))]
         return tuple(self._choice(host, rank, population, fits, ranking) for rank, host in ranked)
+
+    def abilities(self) -> tuple[Ability, ...]:
+        """Return which rungs of sleep guests were found to survive, by host and image."""
+        return self._sleeper.abilities()
+
+    def forget_abilities(self) -> None:
+        """Forget that, so that each rung is probed anew when it is next used."""
+        self._sleeper.forget_abilities()
 
     def events(self, limit: int = 100) -> tuple[Event, ...]:
         """Return the last events of the journal, oldest first."""
@@ -471,70 +525,6 @@ class Orchestrator:
         self.fleet.put(ready)
         self._usage.woke(ready.service, time.monotonic())
         self._steering.steer()
-
-    # --- sleep ------------------------------------------------------------------------------
-
-    def _expire_one(self, service: Service) -> bool:
-        """Put a service to sleep if nobody uses it; leave it if it is being woken or moved."""
-        if not self.fleet.endpoints(service.name) or not self._idle(service).sleep:
-            return False
-        lock = self._waker.locks[service.name]
-        if not lock.acquire(blocking=False):
-            return False
-        try:
-            idle = self._idle(service)
-            return idle.sleep and bool(
-                self._put_to_sleep(service.name, idle.reason, unless_used=True)
-            )
-        finally:
-            lock.release()
-
-    def _idle(self, service: Service) -> Verdict:
-        lost = self.fleet.lost()
-        if any(instance.host in lost for instance in self.fleet.of(service.name)):
-            return Verdict(False, "its host cannot be reached, so its traffic is not seen")
-        return self._unused(service)
-
-    def _unused(self, service: Service) -> Verdict:
-        """Return whether a service may sleep by what was seen of its use."""
-        now = time.monotonic()
-        instances = self.fleet.of(service.name)
-        use = self._usage.of(
-            service.name,
-            asked_at=self.asked.get(service.name, 0.0),
-            probing=any(self._boots.waiting_for(instance.name) for instance in instances),
-            now=now,
-        )
-        return verdict(use, service.idle, service.ttl_s, now)
-
-    def _put_to_sleep(
-        self, service: str, reason: str, *, unless_used: bool = False
-    ) -> tuple[str, ...]:
-        """Lead nobody there, then end the instances. The caller holds the service's lock.
-
-        With `unless_used`, an answer given in the last moment keeps the service up.
-        """
-        instances, led = self.fleet.of(service), self.fleet.serving(service)
-        for instance in instances:
-            self.fleet.withdraw(instance)
-        self._steering.steer()
-        if unless_used and self._used_after_all(service):
-            for instance in led:
-                self.fleet.restore(instance)
-            self._steering.steer()
-            return ()
-        self._keeper.forget(service)
-        ended = tuple(instance.name for instance in instances if self._waker.end(instance))
-        self._usage.slept(service, time.monotonic())
-        if ended:
-            self._journal.record("slept", service, reason)
-        return ended
-
-    def _used_after_all(self, service: str) -> bool:
-        self._stopping.wait(WITHDRAW_GRACE_S)
-        self._hosts.poll(frozenset(i.host for i in self.fleet.of(service)))
-        known = self.fleet.service(service)
-        return known is not None and not self._idle(known).sleep
 
     def _sweep(self) -> None:
         while not self._stopping.wait(self.settings.sweep_s):
@@ -634,10 +624,11 @@ class Orchestrator:
         )
         losses = "; ".join(filter(None, (*not_ended, self._keeper.trouble(service.name))))
         if states & AWAKE:
-            return ServiceStatus(service, "awake", instances, self._idle(service).reason, losses)
-        if InstanceState.BOOTING in states:
+            why = self._expirer.idle(service).reason
+            return ServiceStatus(service, "awake", instances, why, losses)
+        if states & COMING:
             return ServiceStatus(service, "waking", instances, trouble=losses)
-        state = "stopping" if states else "asleep"
+        state = "asleep" if states <= ASLEEP else "stopping"
         trouble = losses or self._failed_wake(service.name)
         return ServiceStatus(service, state, instances, trouble=trouble)
 

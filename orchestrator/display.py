@@ -134,7 +134,9 @@ def _remark(service: dict[str, Any]) -> str:
     if service["trouble"]:
         return f"[yellow]{_plain(service['trouble'])}[/]"
     asleep = service["state"] == "asleep"
-    return _plain(service["idle"]) or ("healthy: a query wakes it" if asleep else "")
+    return _plain(service["idle"]) or (
+        f"{service['rung']}, healthy: a query wakes it" if asleep else ""
+    )
 
 
 def print_plan(plan: dict[str, Any]) -> None:
@@ -150,6 +152,25 @@ def print_plan(plan: dict[str, Any]) -> None:
     out.print(f"\nvalue {plan['value']:g}" + (f" ({terms})" if terms else ""))
     out.print(f"no plan is better than {plan['bound']:g}, gap {plan['gap']:.2%}")
     out.print(f"found by {plan['algorithm']} in {plan['seconds']:.3f} s")
+
+
+def print_abilities(found: list[dict[str, Any]]) -> None:
+    """Print what guests were found to survive."""
+    from rich.table import Table
+
+    clocks = {None: "?", True: "right", False: "[red]wrong[/]"}
+    table = Table("host", "image", "rung", "survives", "asleep in", "back in", "clock", box=None)
+    for each in found:
+        table.add_row(
+            _plain(each["host"]),
+            each["image"][:12],
+            each["rung"],
+            "[green]yes[/]" if each["works"] else f"[red]no[/]: {_plain(each['why'])}",
+            f"{each['sleep_s'] * 1000:.0f} ms",
+            f"{each['rouse_s'] * 1000:.0f} ms" if each["works"] else "",
+            clocks[each["clock"]],
+        )
+    console().print(table if found else "nothing has been tried yet: it is when a service sleeps")
 
 
 def print_choices(hosts: list[dict[str, Any]]) -> None:

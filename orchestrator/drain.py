@@ -20,7 +20,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.hypervisors.base import Sent
 from orchestrator.journal import Journal
 from orchestrator.migrating import Migrator
-from orchestrator.model import Instance, InstanceState, Migrate, Service
+from orchestrator.model import ASLEEP, Instance, InstanceState, Migrate, Service
 from orchestrator.retiring import Retirer
 from orchestrator.store.base import Drain, Store
 from orchestrator.trace import WakeTrace
@@ -35,6 +35,8 @@ class Step(StrEnum):
     MIGRATE = "migrate"  # send it elsewhere as it runs
     BOOT = "boot"  # boot a copy elsewhere, then retire it
     RETIRE = "retire"  # enough copies answer elsewhere
+    END = "end"  # it sleeps: the next wake boots another
+    STAY = "stay"  # it sleeps, and what it has in memory is nowhere else
     KEEP = "keep"  # its service allows no second copy while it may be running unseen
 
 
@@ -48,6 +50,8 @@ def step_of(
     """
     if awaited:
         return Step.KEEP
+    if instance.state in ASLEEP:
+        return Step.STAY if service.migrate is Migrate.LIVE_ONLY else Step.END
     if instance.state is not InstanceState.READY or not led:
         return Step.WAIT
     if elsewhere >= service.replicas:
@@ -251,6 +255,13 @@ class Drainer:
         )
         if step is Step.KEEP:
             self._stick(draining, instance, "its host is lost, and on_host_loss is keep")
+        if step is Step.STAY and not draining.wish.force:
+            why = (
+                "it sleeps there, and can only be migrated as it runs: wake it, or force the drain"
+            )
+            self._stick(draining, instance, why)
+        if step is Step.END or (step is Step.STAY and draining.wish.force):
+            self._waker.end(instance)
         if step is Step.MIGRATE:
             left = self._migrate(draining, instance, service)
             if left is None:

@@ -7,12 +7,14 @@ reservation is atomic: twenty wakes at once can never hand out the same memory o
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import count
 
 from orchestrator.addresses import AddressPools, PoolExhausted
 from orchestrator.errors import NoCapacity, NoHostReachable
 from orchestrator.model import (
+    ASLEEP,
     AWAKE,
     Capacity,
     Endpoint,
@@ -31,6 +33,7 @@ from placement.problem import Ranking
 
 NOTHING = Capacity(cpu=0.0, memory_mib=0)
 NOWHERE: Mapping[str, str] = {}
+NOTHING_USED: Mapping[str, Capacity] = {}
 DRAINING = "is being drained"
 
 
@@ -73,6 +76,11 @@ class Fleet:
     def service(self, name: str) -> Service | None:
         """Return the lab's service of that name, or None."""
         return self._services.get(name)
+
+    def expected_rate(self, service: str) -> float:
+        """Return the uses per second of a service that the lab's client populations let expect."""
+        wanted = service in self._services
+        return min(1.0, sum(each.requests_s for each in self.lab.populations)) if wanted else 0.0
 
     def longest_ttl_s(self, service: str) -> int:
         """Return the longest TTL a service ever had in this run: caches may still hold by it."""
@@ -217,11 +225,83 @@ class Fleet:
             return Ranking(open_hosts, {**shut, **ranking.reasons})
 
     def put(self, instance: Instance) -> None:
-        """Remember an instance in its present state, replacing what was known of it."""
+        """Remember an instance in its present state, replacing what was known of it.
+
+        One that sleeps was withdrawn before, and can be found again by whoever wakes its service.
+        """
         with self._lock:
             if instance.name not in self._instances:
                 self._pools.adopt(instance)
+            if instance.state in ASLEEP:
+                self._hidden.discard(instance.name)
             self._keep(instance)
+
+    def rouse(self, instance: Instance) -> Instance:
+        """Hold what an instance that sleeps needs to run again; return it as ROUSING.
+
+        Raises `NoCapacity` if its host has no room for it now, or is closed.
+        """
+        with self._lock:
+            known, why = self._instances.get(instance.name), self._why_shut(instance.host)
+            if known is not instance or why:
+                raise NoCapacity(instance.service, f"{instance.host}: {why or 'it is gone'}")
+            more, left = self._wants(instance)
+            if more.memory_mib > left.memory_mib or more.cpu > left.cpu:
+                raise NoCapacity(
+                    instance.service,
+                    f"{instance.host} has {left.cpu:g} cores and {left.memory_mib} MiB left; to "
+                    f"run again it needs {more.cpu:g} cores and {more.memory_mib} MiB more",
+                )
+            rousing = instance.step(InstanceState.ROUSING)
+            self._keep(rousing)
+            return rousing
+
+    def rouse_lacks_mib(self, instance: Instance) -> int:
+        """Return how much memory (MiB) its host lacks for an instance that is to run again.
+
+        It is 0 if that is not what it lacks.
+        """
+        with self._lock:
+            if self._why_shut(instance.host):
+                return 0
+            more, left = self._wants(instance)
+            return 0 if more.cpu > left.cpu else max(0, more.memory_mib - left.memory_mib)
+
+    def held(self, instance: str, host: str) -> Capacity:
+        """Return what an instance holds on a host."""
+        with self._lock:
+            return self._held.get(instance, {}).get(host, NOTHING)
+
+    def lacking_mib(self, host: str) -> int:
+        """Return by how much memory (MiB) more is spoken for on a host than it has; 0 if not."""
+        with self._lock:
+            known = next((each for each in self.lab.hosts if each.name == host), None)
+            if known is None:
+                return 0
+            return max(0, self._spoken_for(known).memory_mib - known.usable.memory_mib)
+
+    def needed_mib(
+        self, service: str, gains: Mapping[str, int], unfit: Mapping[str, str] = NOWHERE
+    ) -> dict[str, int]:
+        """Return where a copy would find room if memory was given back, and how much it lacks.
+
+        `gains` says how much could be given back on each host (MiB). Best hosts first.
+        """
+        with self._lock:
+            freed = {
+                host: _minus(self._spoken_for(self.lab.host(host)), Capacity(0.0, gain))
+                for host, gain in gains.items()
+            }
+            ranking = self._rank(service, "", unfit, freed)
+            known = self._services[service]
+            lacking = {}
+            for name in ranking.hosts:
+                host = self.lab.host(name)
+                left_mib = host.usable.memory_mib - self._spoken_for(host).memory_mib
+                lacks_mib = host.taken_by(known.resources).memory_mib - left_mib
+                if lacks_mib > 0 and not self._why_shut(name):
+                    lacking[name] = lacks_mib
+            return lacking
 
     def drop(self, instance: Instance, *, rest_until: float) -> None:
         """Forget an instance and let go of what it held; its address rests until then."""
@@ -309,10 +389,28 @@ class Fleet:
 
     # --- inside ---
 
-    def _rank(self, service: str, population: str, unfit: Mapping[str, str]) -> Ranking:
+    def _wants(self, instance: Instance) -> tuple[Capacity, Capacity]:
+        """Return what an instance that sleeps takes more when it runs, and what its host has."""
+        host = self.lab.host(instance.host)
+        running = self._takes(instance.step(InstanceState.ROUSING), host.name)
+        more = _minus(running, self.held(instance.name, host.name))
+        return more, _minus(host.usable, self._spoken_for(host))
+
+    def _why_shut(self, host: str) -> str:
+        """Return why nothing is placed on a host now; empty if it is open."""
+        closed = self.closed()
+        return closed.get(host, "") if any(host == h.name for h in self.lab.hosts) else "it is gone"
+
+    def _rank(
+        self,
+        service: str,
+        population: str,
+        unfit: Mapping[str, str],
+        used: Mapping[str, Capacity] = NOTHING_USED,
+    ) -> Ranking:
         return self.planner.rank(
             service,
-            used={host.name: self._spoken_for(host) for host in self.lab.hosts},
+            used={host.name: self._spoken_for(host) for host in self.lab.hosts} | dict(used),
             where=self._where(),
             unfit=unfit,
             population=population,
@@ -336,7 +434,8 @@ class Fleet:
         before = self._instances.get(instance.name)
         if before is not None:
             self._let_go(before)
-        held = self._held.get(instance.name, {})
+        same = before is not None and not ASLEEP & {before.state, instance.state}
+        held = self._held.get(instance.name, {}) if same else {}
         self._held[instance.name] = {
             host: held[host] if host in held else self._takes(instance, host)
             for host in instance.hosts
@@ -351,9 +450,10 @@ class Fleet:
         """Return what an instance takes of a host, with what the hypervisor there adds."""
         service = self._services.get(instance.service)
         host = next((host for host in self.lab.hosts if host.name == name), None)
-        if service is None:
+        if service is None or instance.state is InstanceState.SAVED:
             return NOTHING
-        return host.taken_by(service.resources) if host else service.resources
+        taken = host.taken_by(service.resources) if host else service.resources
+        return replace(taken, cpu=0.0) if instance.state is InstanceState.PAUSED else taken
 
     def _let_go(self, instance: Instance) -> None:
         """Hold nothing for an instance any more, as it was known."""

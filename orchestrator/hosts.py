@@ -16,9 +16,15 @@ from orchestrator.background import Background
 from orchestrator.boot import HostParts
 from orchestrator.errors import HostUnreachable, HypervisorError
 from orchestrator.fleet import Fleet
-from orchestrator.hypervisors.base import GuestEnded, HostBack, HostEvent, HostLost
+from orchestrator.hypervisors.base import (
+    GuestEnded,
+    HostBack,
+    HostEvent,
+    HostLost,
+    Hypervisor,
+)
 from orchestrator.journal import Journal
-from orchestrator.model import GuestState, Host, Instance, RunningGuest
+from orchestrator.model import GuestState, Host, Instance, Mark, RunningGuest
 
 log = getLogger(__name__)
 OpenHost = Callable[[Host], HostParts]
@@ -32,14 +38,17 @@ class News:
     """What a host said: which of our guests run there now.
 
     `known` is what we remembered of it just *before* it was asked, so that an instance that
-    changes meanwhile can be told apart. `fresh` says that we had no word from the host before:
-    it was just opened, or was lost. `ended` are guests it reported gone, with its word for why.
-    `asked_at` is when it was asked (monotonic).
+    changes meanwhile can be told apart. `paused` sleep in its memory, `saved` on its disk; None
+    says that it was not asked for those, which it is when the news is fresh. `fresh` says that we
+    had no word from the host before: it was just opened, or was lost. `ended` are guests it
+    reported gone, with its word for why. `asked_at` is when it was asked (monotonic).
     """
 
     host: Host
     known: tuple[Instance, ...]
     running: tuple[RunningGuest, ...]
+    paused: tuple[RunningGuest, ...] = ()
+    saved: tuple[Mark, ...] | None = None
     fresh: bool = False
     ended: Mapping[str, str] = field(default_factory=dict)
     asked_at: float = 0.0
@@ -166,21 +175,40 @@ class Hosts:
         known = (*self._fleet.on(name), *self._fleet.coming_to(name))
         asked_at = time.monotonic()
         try:
-            # One that somebody paused answers nobody; it counts as ended, as it always did.
-            running = tuple(
-                guest for guest in parts.hypervisor.running() if guest.state is GuestState.RUNNING
-            )
+            guests = parts.hypervisor.running()
             free = parts.hypervisor.free()
         except HypervisorError as error:
             self.lose(name, error.message)
             return
         was_lost = name in self._fleet.lost()
-        if was_lost or fresh or self._fleet.refusal(name):
+        fresh = fresh or was_lost
+        if fresh or self._fleet.refusal(name):
             self._set_network(host, wanted=True)
-        self._fleet.host_answered(name, free, [guest.mark.instance for guest in running])
+        self._fleet.host_answered(name, free, [guest.mark.instance for guest in guests])
         if was_lost:
             self._journal.record("host-back", name, "answers again")
-        self._take_in(News(host, known, running, fresh or was_lost, ended or {}, asked_at))
+        self._take_in(
+            News(
+                host,
+                known,
+                # One that somebody else paused answers nobody; it counts as ended.
+                running=tuple(each for each in guests if each.state is GuestState.RUNNING),
+                paused=tuple(each for each in guests if each.state is GuestState.PAUSED),
+                saved=_saved(parts.hypervisor) if fresh else None,
+                fresh=fresh,
+                ended=ended or {},
+                asked_at=asked_at,
+            )
+        )
 
     def _host(self, name: str) -> Host | None:
         return next((host for host in self._fleet.lab.hosts if host.name == name), None)
+
+
+def _saved(hypervisor: Hypervisor) -> tuple[Mark, ...] | None:
+    """Return who sleeps on a host's disk; None if its disk cannot be looked at."""
+    try:
+        return hypervisor.saved()
+    except HypervisorError as error:
+        log.warning("guests that were saved cannot be looked for: %s", error)
+        return None

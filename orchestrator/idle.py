@@ -129,12 +129,16 @@ class Usage:
         meter = self._meters.get(service, {}).get(instance)
         return meter.used_at if meter else 0.0
 
+    def traffic_of(self, service: str) -> float:
+        """Return when traffic of any instance of a service was last seen; 0 if never."""
+        meters = self._meters.get(service, {})
+        return max((meter.used_at for meter in tuple(meters.values())), default=0.0)
+
     def of(self, service: str, *, asked_at: float, probing: bool, now: float) -> Use:
         """Return what is known about the use of a service."""
-        meters = self._meters.get(service, {})
         return Use(
             up_at=self._up_at.setdefault(service, now),
-            traffic_at=max((meter.used_at for meter in tuple(meters.values())), default=0.0),
+            traffic_at=self.traffic_of(service),
             asked_at=asked_at,
             slept_at=self._slept_at.get(service),
             probing=probing,

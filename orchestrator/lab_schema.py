@@ -60,6 +60,7 @@ from orchestrator.lab_values import (
     RestartWhen,
     Seconds,
     ServiceName,
+    SleepRung,
     Socket,
     SomeCores,
     SomeLatency,
@@ -91,6 +92,7 @@ from orchestrator.model import (
     Probe,
     ProbeKind,
     Restart,
+    Rung,
     Service,
 )
 
@@ -474,6 +476,20 @@ class IdleEntry(Entry):
         default=0.0,
         description="Woken again within this time after a sleep, it stays up at least as long.",
     )
+    paused: After = Field(
+        default=300.0,
+        description="How long it then rests in memory, or `never` to sink from there; 0 s: not.",
+    )
+    saved: After = Field(
+        default=3600.0,
+        description="How long it then rests on disk, or `never` to sink from there; 0 s: not.",
+    )
+    deepest: SleepRung = Field(
+        default=Rung.COLD, description="How deeply it may sleep: `paused`, `saved` or `cold`."
+    )
+    needs_clock: Flag = Field(
+        default=False, description="Leave out rungs from which it comes back with a wrong clock."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -483,6 +499,18 @@ class IdleEntry(Entry):
                 raise ValueError(f"must be {NEVER!r} or a mapping such as {{after: 60 s}}")
             return {"after": NEVER}
         return written
+
+    def noun(self) -> IdlePolicy:
+        """Return the policy."""
+        return IdlePolicy(
+            after_s=self.after,
+            min_up_s=self.min_up,
+            cool_down_s=self.cool_down,
+            paused_s=self.paused,
+            saved_s=self.saved,
+            deepest=Rung(self.deepest),
+            needs_clock=self.needs_clock,
+        )
 
 
 class ConstraintsEntry(Entry):
@@ -586,7 +614,7 @@ class ServiceEntry(ServiceDefaults):
             config=tuple(self.config.items()),
             ports=tuple(self.ports),
             ttl_s=self.ttl,
-            idle=IdlePolicy(self.idle.after, self.idle.min_up, self.idle.cool_down),
+            idle=self.idle.noun(),
             deadline_s=self.deadline,
             replicas=self.replicas,
             latency_bound_ms=self.latency_bound,

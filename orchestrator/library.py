@@ -5,6 +5,7 @@ nouns. It reads image files, so nothing here is called with a lock held; facts a
 long as a file does not change.
 """
 
+import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -138,6 +139,7 @@ class Library:
     def __init__(self, inspect: Inspect, shelf: Shelf | None = None) -> None:
         self._inspect = inspect
         self._shelf = shelf or NoShelf()
+        self._digests = _Digests()
 
     def recognise(self, image: Image) -> tuple[Known, ...]:
         """Return every flavour of an image with what it is; raises `ImageError` if one is bad."""
@@ -186,6 +188,20 @@ class Library:
                 return attempt
             reasons.append(attempt.text)
         raise ImageUnusable(service.name, "; ".join(reasons))
+
+    def digest(self, lab: Lab, service: Service, place: Place) -> str:
+        """Return the SHA-256 of what such a host would boot for a service: way in and files.
+
+        Raises `ImageUnusable`.
+        """
+        fit = self.fit(lab, service, place)
+        whole = hashlib.sha256(fit.entry.encode())
+        try:
+            for path in fit.image.files:
+                whole.update(self._digests.of(path))
+        except OSError as error:
+            raise ImageUnusable(service.name, f"image {fit.image.name}: {error}") from error
+        return whole.hexdigest()
 
     def unfit(self, lab: Lab, service: Service, places: Mapping[str, Place]) -> Mapping[str, str]:
         """Return the hosts that can run no image of a service, and why in a clause.
@@ -286,6 +302,25 @@ class Library:
             misses.append(attempt)
         misses.sort(key=lambda miss: not miss.refused)
         return "; ".join(miss.text for miss in misses) if any(m.refused for m in misses) else ""
+
+
+class _Digests:
+    """SHA-256 of files, computed once as long as a file does not change."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, int, int], bytes]] = {}
+
+    def of(self, path: Path) -> bytes:
+        """Return the digest of a file; OSError if it cannot be read."""
+        stat = path.stat()
+        version = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        known = self._known.get(path)
+        if known is not None and known[0] == version:
+            return known[1]
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        self._known[path] = version, digest
+        return digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,19 +210,68 @@ class Probe:
     key: str = ""
 
 
+class Rung(StrEnum):
+    """Where an instance stands on the ladder between serving and not being there at all."""
+
+    READY = "ready"
+    PAUSED = "paused"  # no processor time; keeps its memory; a crash of the host ends it
+    SAVED = "saved"  # its memory is a file on the host's disk, and free for others
+    COLD = "cold"  # no guest at all
+
+    @property
+    def depth(self) -> int:
+        """How far down it is: 0 for ready."""
+        return LADDER.index(self)
+
+
+LADDER = (Rung.READY, Rung.PAUSED, Rung.SAVED, Rung.COLD)
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """Whether guests of an image survive a rung on a host, as a probe found out.
+
+    `image` is the digest of what is booted. `why` says why they do not; `sleep_s` and `rouse_s` are
+    what either took (seconds), `rouse_s` until the guest answered. `clock` says whether its clock
+    was right afterwards: None where nobody could tell. `probed_at` is wall-clock seconds.
+    """
+
+    image: str
+    host: str
+    rung: Rung
+    works: bool
+    why: str = ""
+    sleep_s: float = 0.0
+    rouse_s: float = 0.0
+    clock: bool | None = None
+    probed_at: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class IdlePolicy:
-    """When an awake service may be put to sleep.
+    """When an awake service may be put to sleep, and how it sinks from rung to rung.
 
     After `after_s` without any use (no traffic, no answer handed out) and with no answer left in
     any cache, but never before `min_up_s` have passed since it was ready. A service that has to be
     woken again within `cool_down_s` of going to sleep was put to sleep too early: this time it
     stays up at least `cool_down_s`. `after_s` of None keeps it awake for ever once woken.
+
+    It then rests `paused_s` in memory and `saved_s` on disk before it is cold; 0 leaves a rung out,
+    None rests there for ever. It never sinks below `deepest`. With `needs_clock`, a rung is left
+    out from which its guests come back with a wrong clock.
     """
 
     after_s: float | None = 60.0
     min_up_s: float = 10.0
     cool_down_s: float = 0.0
+    paused_s: float | None = 300.0
+    saved_s: float | None = 3600.0
+    deepest: Rung = Rung.COLD
+    needs_clock: bool = False
+
+    def rests_s(self, rung: Rung) -> float | None:
+        """Return how long an instance rests at a rung of sleep; None for ever."""
+        return {Rung.PAUSED: self.paused_s, Rung.SAVED: self.saved_s}.get(rung)
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,21 +420,31 @@ class InstanceState(StrEnum):
 
     BOOTING is stored *before* the hypervisor is asked for anything, MIGRATING before a guest is
     sent to another host, STOPPING before a guest is destroyed: after a crash at any instant, what
-    is stored covers everything that may exist.
+    is stored covers everything that may exist. PAUSED and SAVED are stored afterwards, and ROUSING
+    never: of what sleeps, its host tells where it is.
     """
 
     BOOTING = "booting"
     READY = "ready"
     MIGRATING = "migrating"  # it answers, on the host where it was or already on the other
+    PAUSED = "paused"  # see `Rung`
+    SAVED = "saved"
+    ROUSING = "rousing"  # it slept, and is being brought back
     STOPPING = "stopping"
 
 
 AWAKE = frozenset({InstanceState.READY, InstanceState.MIGRATING})  # it answers
+ASLEEP = frozenset({InstanceState.PAUSED, InstanceState.SAVED})
+COMING = frozenset({InstanceState.BOOTING, InstanceState.ROUSING})  # it will answer soon
 
+_SLEEPS = frozenset({InstanceState.READY, InstanceState.ROUSING, InstanceState.STOPPING, *ASLEEP})
 ALLOWED_STEPS: dict[InstanceState, frozenset[InstanceState]] = {
     InstanceState.BOOTING: frozenset({InstanceState.READY, InstanceState.STOPPING}),
-    InstanceState.READY: frozenset({InstanceState.MIGRATING, InstanceState.STOPPING}),
+    InstanceState.READY: frozenset({InstanceState.MIGRATING, InstanceState.STOPPING, *ASLEEP}),
     InstanceState.MIGRATING: frozenset({InstanceState.READY, InstanceState.STOPPING}),
+    InstanceState.PAUSED: _SLEEPS,
+    InstanceState.SAVED: _SLEEPS,
+    InstanceState.ROUSING: _SLEEPS,
     InstanceState.STOPPING: frozenset(),
 }
 
@@ -409,6 +468,13 @@ class Instance:
     address6: IPv6Address | None = None
     ready_at: float | None = None
     to: str = ""
+
+    @property
+    def rung(self) -> Rung:
+        """Where it stands on the ladder; what is not ready to answer yet is as good as cold."""
+        if self.state in AWAKE:
+            return Rung.READY
+        return Rung(self.state.value) if self.state in ASLEEP else Rung.COLD
 
     @property
     def hosts(self) -> tuple[str, ...]:

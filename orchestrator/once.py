@@ -45,6 +45,9 @@ class Once(Generic[About, Result]):
     def __len__(self) -> int:
         return len(self._flights)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._flights
+
     def do(
         self,
         key: str,

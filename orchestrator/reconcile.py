@@ -5,14 +5,23 @@ The rules: what carries our mark is adopted or ended, never guessed about; what 
 does not exist here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from orchestrator.changes import Change, Changes, Stop, Withdraw
 from orchestrator.errors import UnsafeChanges
-from orchestrator.model import Host, Instance, InstanceState, Lab, RunningGuest, apart, mac_of
+from orchestrator.model import (
+    Host,
+    Instance,
+    InstanceState,
+    Lab,
+    Mark,
+    RunningGuest,
+    apart,
+    mac_of,
+)
 
 
 class Named(Protocol):
@@ -54,13 +63,21 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """It sleeps, at this rung: whoever wakes its service finds it there."""
+
+    instance: Instance
+    state: InstanceState
+
+
+@dataclass(frozen=True, slots=True)
 class Resolve:
     """It was being migrated when that was cut off: what both hosts say tells where it is."""
 
     instance: Instance
 
 
-Settlement = Keep | Finish | End | Adopt | Resolve
+Settlement = Keep | Finish | End | Adopt | Rest | Resolve
 
 
 class Seen(StrEnum):
@@ -130,35 +147,52 @@ def surplus(copies: Iterable[Copy], replicas: int) -> tuple[Instance, ...]:
     return tuple(copy.instance for copy in ranked[max(1, replicas) :])
 
 
-def settle(known: Iterable[Instance], running: Sequence[RunningGuest]) -> tuple[Settlement, ...]:
-    """Decide what to do about each remembered instance of one host."""
-    alive = {guest.mark.instance for guest in running}
-    return tuple(_settle_one(instance, alive=instance.name in alive) for instance in known)
+def settle(
+    known: Iterable[Instance],
+    running: Sequence[RunningGuest],
+    asleep: Mapping[str, InstanceState],
+) -> tuple[Settlement, ...]:
+    """Decide what to do about each remembered instance of one host.
+
+    `asleep` says of guests that sleep there, by instance, whether they are PAUSED or SAVED.
+    """
+    states = {**asleep, **{guest.mark.instance: InstanceState.READY for guest in running}}
+    return tuple(
+        _settle_one(instance, states.get(instance.name))
+        for instance in known
+        if instance.state is not InstanceState.ROUSING  # who rouses it will know
+    )
 
 
-def _settle_one(instance: Instance, *, alive: bool) -> Settlement:
-    match instance.state, alive:
+def _settle_one(instance: Instance, found: InstanceState | None) -> Settlement:
+    """Decide about one instance; `found` is READY for a guest that runs, None for none at all."""
+    settlement: Settlement
+    match instance.state, found:
         case InstanceState.MIGRATING, _:
-            return Resolve(instance)
-        case InstanceState.READY, True:
-            return Keep(instance)
-        case InstanceState.READY, False:
-            return End(instance, "its guest does not run any more")
-        case InstanceState.BOOTING, True:
-            return Finish(instance)
-        case InstanceState.BOOTING, False:
-            return End(instance, "it was interrupted while it was being booted")
+            settlement = Resolve(instance)
+        case InstanceState.STOPPING, _:
+            settlement = End(instance, "it was interrupted while it was being stopped")
+        case InstanceState.READY, InstanceState.READY:
+            settlement = Keep(instance)
+        case _, InstanceState.READY:
+            settlement = Finish(instance)
+        case InstanceState.BOOTING, _:
+            settlement = End(instance, "it was interrupted while it was being booted")
+        case _, InstanceState.PAUSED | InstanceState.SAVED:
+            settlement = Rest(instance, found)
         case _:
-            return End(instance, "it was interrupted while it was being stopped")
+            settlement = End(instance, "its guest does not run any more")
+    return settlement
 
 
-def orphan(guest: RunningGuest, lab: Lab, host: Host, now: float) -> Adopt | End:
+def orphan(
+    mark: Mark, lab: Lab, host: Host, now: float, state: InstanceState = InstanceState.READY
+) -> Adopt | End:
     """Decide what to do about a guest with our mark that we have no record of.
 
     It is adopted if the lab still has its service, and its address is in the pool of the host or of
-    one that it may have been migrated from. `now` is wall-clock.
+    one that it may have been migrated from. `now` is wall-clock; `state` says whether it sleeps.
     """
-    mark = guest.mark
     instance = Instance(
         name=mark.instance,
         service=mark.service,
@@ -166,7 +200,7 @@ def orphan(guest: RunningGuest, lab: Lab, host: Host, now: float) -> Adopt | End
         address=mark.address,
         address6=mark.address6,
         mac=mac_of(mark.address),
-        state=InstanceState.READY,
+        state=state,
         created_at=now,
         ready_at=now,
     )

@@ -16,7 +16,7 @@ from orchestrator.changes import Announce, Boot, Change, Changes
 from orchestrator.errors import EdgewakeError
 from orchestrator.fleet import Fleet
 from orchestrator.library import Fit
-from orchestrator.model import Instance, InstanceState, Migrate
+from orchestrator.model import ASLEEP, Instance, InstanceState, Migrate
 from orchestrator.moving import changes_for
 from orchestrator.planner import Front
 from placement.problem import Options, Plan, Problem
@@ -69,8 +69,9 @@ class Replanner:
     def changes(self, plan: Plan, movable: Sequence[Instance]) -> Changes:
         """Return what leads from where instances are now to where a plan wants them."""
         names = {each.name for each in movable}
-        others = tuple(each for each in self._fleet.instances() if each.name not in names)
-        held = self._fleet.held_beside((*movable, *others))
+        here = self._fleet.instances()
+        others = tuple(e for e in here if e.name not in names and e.state not in ASLEEP)
+        held = self._fleet.held_beside(here)  # what sleeps makes room when a boot needs it
         changes = changes_for(plan, movable, self._question(movable), held, others)
         changes.raise_if_unsafe()
         staying = {

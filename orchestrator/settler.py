@@ -15,7 +15,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.hosts import News
 from orchestrator.idle import Usage
 from orchestrator.journal import Journal
-from orchestrator.model import Instance, InstanceState, OnHostLoss, RunningGuest
+from orchestrator.model import ASLEEP, Instance, InstanceState, OnHostLoss, RunningGuest
 from orchestrator.reconcile import (
     Adopt,
     Copy,
@@ -23,6 +23,7 @@ from orchestrator.reconcile import (
     Finish,
     Keep,
     Resolve,
+    Rest,
     Settlement,
     orphan,
     settle,
@@ -84,7 +85,7 @@ class Settler:
             if known.name not in alive:
                 why = news.ended.get(known.name, "its guest does not run any more")
                 self._boots.note_death(known.name, why, news.asked_at)
-        for settlement in settle(news.known, news.running):
+        for settlement in settle(news.known, news.running, _asleep(news)):
             self._settle(settlement, news)
         if news.fresh:
             self._settle_orphans(news)
@@ -151,14 +152,18 @@ class Settler:
 
     def _settle_orphans(self, news: News) -> None:
         names = {instance.name for instance in news.known}
-        for guest in news.running:
-            name = guest.mark.instance
+        marks = [(guest.mark, InstanceState.READY) for guest in news.running]
+        marks += [(guest.mark, InstanceState.PAUSED) for guest in news.paused]
+        marks += [(mark, InstanceState.SAVED) for mark in news.saved or ()]
+        for mark, state in marks:
+            name = mark.instance
             twin = self._fleet.get(name)
             if twin is not None and news.host.name not in twin.hosts:
                 # The name is in use elsewhere by now: this copy is the stale one.
                 self._background.do(self._boots.hosts[news.host.name].hypervisor.stop, name)
             if name not in names and twin is None:
-                self._settle(orphan(guest, self._fleet.lab, news.host, time.time()), news)
+                found = orphan(mark, self._fleet.lab, news.host, time.time(), state)
+                self._settle(found, news)
 
     def _settle(self, settlement: Settlement, news: News) -> None:
         """Act on one decision, if the instance has not changed since the host was asked."""
@@ -174,6 +179,8 @@ class Settler:
                 self._take_back(instance)
             case Finish() if news.fresh and present is instance and resting:
                 self._background.do(self._finish, instance)
+            case Rest(state=state) if present is instance and resting:
+                self._let_rest(instance, state, news)
             case Resolve() if present is instance and resting:
                 if instance.name not in self._resolving:
                     self._resolving.add(instance.name)
@@ -224,10 +231,24 @@ class Settler:
     def _adopt(self, instance: Instance, how: str) -> None:
         """Lead clients to a guest that was running before us; its last answer may be in caches."""
         self._journal.record("adopted", instance.service, f"{instance.name} {how}")
+        if instance.state in ASLEEP:
+            return
         self._asked[instance.service] = time.monotonic()
         if self._fleet.restore(instance):
             self._usage.woke(instance.service, time.monotonic())
             self._steer()
+
+    def _let_rest(self, instance: Instance, state: InstanceState, news: News) -> None:
+        """Take an instance for what its host says that it is: asleep."""
+        if instance.state is not state:
+            instance = instance.step(state)
+            self._store.save(instance)
+            text = f"{instance.name} on {instance.host} is {state}"
+            self._journal.record("found-asleep", instance.service, text, host=instance.host)
+        elif not news.fresh:
+            return
+        self._fleet.put(instance)
+        self._steer()
 
     def _resolve_in_turn(self, instance: Instance) -> None:
         """Find out what became of a migration that an earlier run, or a lost host, cut off."""
@@ -257,6 +278,16 @@ class Settler:
             else:
                 self._fleet.put(ready)
                 self._adopt(ready, "which had been booting")
+
+
+def _asleep(news: News) -> dict[str, InstanceState]:
+    """Return who sleeps on a host, as far as it said, and else as we remember it."""
+    if news.saved is None:
+        remembered = [each for each in news.known if each.state is InstanceState.SAVED]
+        found = {each.name: InstanceState.SAVED for each in remembered}
+    else:
+        found = {mark.instance: InstanceState.SAVED for mark in news.saved}
+    return found | {guest.mark.instance: InstanceState.PAUSED for guest in news.paused}
 
 
 def _may_end(instance: Instance, present: Instance | None, news: News, *, resting: bool) -> bool:

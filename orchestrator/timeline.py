@@ -17,6 +17,7 @@ WORDS = {
     "intent": "intent stored",
     "define": "hypervisor built the guest",
     "start": "guest's processor runs",
+    "roused": "guest's processor runs again",
     "answer": "guest's first answer",
     "stored": "stored and announced",
     "reply": "reply sent",
@@ -36,6 +37,7 @@ def wake_of(data: Mapping[str, Any]) -> Wake:
         host=data["host"],
         queries=data["queries"],
         text=data["text"],
+        rung=data["rung"],
     )
 
 
@@ -49,7 +51,7 @@ def print_wakes(out: Console, wakes: Iterable[Wake]) -> None:
 def _table(wake: Wake) -> Table:
     where = f"{wake.instance} on {wake.host}" if wake.instance else "no host"
     table = Table(
-        title=f"wake {wake.id} of {wake.service}: {wake.outcome}, {where}",
+        title=f"wake {wake.id} of {wake.service}: {wake.outcome}, {where}, was {wake.rung}",
         title_justify="left",
         box=None,
         pad_edge=True,

@@ -16,6 +16,7 @@ STAGES = (
     "intent",  # the intent was stored
     "define",  # the hypervisor built the guest
     "start",  # the guest's processor runs
+    "roused",  # the processor of a guest that slept runs again
     "answer",  # the guest answered its readiness probe
     "stored",  # the ready instance was stored and announced
     "reply",  # the reply was handed to the kernel
@@ -29,8 +30,8 @@ KEPT = 1000
 class Wake:
     """One wake. `stamps` are (stage, seconds since the query), in order of time.
 
-    `outcome` is ``waking``, ``ready`` or a `WakeReason`; `queries` counts the callers that waited
-    for it; `text` says more about a failure.
+    `outcome` is ``waking``, ``ready`` or a `WakeReason`; `rung` is where the instance slept;
+    `queries` counts the callers that waited for it; `text` says more about a failure.
     """
 
     id: int
@@ -42,6 +43,7 @@ class Wake:
     host: str = ""
     queries: int = 1
     text: str = ""
+    rung: str = "cold"
 
     @property
     def total_s(self) -> float:
@@ -71,6 +73,7 @@ class WakeTrace:
         self.queries = 1
         self.instance = ""
         self.host = ""
+        self.rung = "cold"
         self.outcome = "waking"
         self.text = ""
 
@@ -105,6 +108,7 @@ class WakeTrace:
             host=self.host,
             queries=self.queries,
             text=self.text,
+            rung=self.rung,
         )
 
 

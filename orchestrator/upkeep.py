@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from orchestrator.background import Background
 from orchestrator.fleet import Fleet
 from orchestrator.journal import Journal
-from orchestrator.model import Endpoint, Instance, Restart, Service
+from orchestrator.model import ASLEEP, Endpoint, Instance, Restart, Service
 from orchestrator.reconcile import Copy, surplus
 from orchestrator.retiring import Retirer
 from orchestrator.waking import Waker
@@ -195,9 +195,11 @@ class Keeper:
         )
 
     def _trim(self, service: Service) -> None:
-        """Retire the copies beyond those that the service should have."""
+        """Retire the copies beyond those that the service should have; end those that sleep."""
         lock = self._waker.locks[service.name]
-        if len(self._fleet.serving(service.name)) <= service.replicas:
+        if (serving := len(self._fleet.serving(service.name))) >= service.replicas:
+            self._end_asleep(service.name)
+        if serving <= service.replicas:
             return
         if not lock.acquire(blocking=False):
             return
@@ -209,6 +211,12 @@ class Keeper:
                 self._retirer.retire(instance, f"{len(led)} copies, {service.replicas} wanted")
         finally:
             lock.release()
+
+    def _end_asleep(self, service: str) -> None:
+        lost = self._fleet.lost()
+        for instance in self._fleet.of(service):
+            if instance.state in ASLEEP and instance.host not in lost:
+                self._waker.end_later(instance, "enough other copies answer")
 
     def _restart(self, service: Service) -> None:
         name = service.name

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from orchestrator.changes import Changes
 from orchestrator.drain import DrainReport
-from orchestrator.model import Capacity, Host, Instance, Service
+from orchestrator.model import Capacity, Host, Instance, Rung, Service
 from placement.problem import Plan
 
 
@@ -37,6 +37,12 @@ class ServiceStatus:
     instances: tuple[Instance, ...]
     idle: str = ""
     trouble: str = ""
+
+    @property
+    def rung(self) -> Rung:
+        """The rung from which a wake would be shortest."""
+        rungs = (instance.rung for instance in self.instances)
+        return min(rungs, key=lambda rung: rung.depth, default=Rung.COLD)
 
 
 @dataclass(frozen=True, slots=True)

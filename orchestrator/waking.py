@@ -6,7 +6,7 @@ ends instances of the service, so a wake, a sleep and a move of one service neve
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from logging import getLogger
 from threading import Event as Flag
 from threading import Lock
@@ -27,7 +27,8 @@ from orchestrator.errors import (
 )
 from orchestrator.fleet import Fleet
 from orchestrator.journal import Journal
-from orchestrator.model import Instance, InstanceState, OnHostLoss, Service
+from orchestrator.model import ASLEEP, COMING, Instance, InstanceState, OnHostLoss, Service
+from orchestrator.sleeping import Sleeper
 from orchestrator.trace import WakeTrace
 
 TURN_S = 0.2  # how long one thread waits to end an instance, before it ends others
@@ -56,8 +57,11 @@ class Waker:
         leaving: Callable[[str], bool],
         resolve: Callable[[Instance], Instance | None],
         background: Background,
+        sleeper: Sleeper,
+        locks: defaultdict[str, Lock],
     ) -> None:
-        self.locks: defaultdict[str, Lock] = defaultdict(Lock)
+        self.locks = locks
+        self._sleeper = sleeper
         self._fleet = fleet
         self._boots = boots
         self._journal = journal
@@ -90,7 +94,7 @@ class Waker:
                 return
             self._clear_hidden(service.name)
             self._refuse_second_copy(service)
-            self.boot(service, population, deadline, trace)
+            self.bring(service, population, deadline, trace)
         finally:
             lock.release()
 
@@ -106,7 +110,7 @@ class Waker:
                 trace = WakeTrace(service.name)
                 try:
                     self._clear_hidden(service.name)
-                    self.boot(service, "", trace.zero + service.deadline_s, trace)
+                    self.bring(service, "", trace.zero + service.deadline_s, trace)
                 except EdgewakeError as error:
                     self._journal.record("replica-failed", service.name, str(error))
                     return str(error)
@@ -124,8 +128,7 @@ class Waker:
         return tuple(
             each
             for each in others
-            if each in awaited
-            or (each.state is InstanceState.BOOTING and not self._fleet.hidden(each.name))
+            if each in awaited or (each.state in COMING and not self._fleet.hidden(each.name))
         )
 
     def awaited(self, service: Service) -> tuple[Instance, ...]:
@@ -134,6 +137,19 @@ class Waker:
             return ()
         lost = self._fleet.lost()
         return tuple(e for e in self._fleet.of(service.name) if lost.keys() & set(e.hosts))
+
+    def bring(self, service: Service, population: str, deadline: float, trace: WakeTrace) -> None:
+        """Have one more instance answer, by the shortest way: one that sleeps, else a new one.
+
+        The caller holds the service's lock. Raises as `boot` does.
+        """
+        asleep = [each for each in self._fleet.of(service.name) if each.state in ASLEEP]
+        for instance in sorted(asleep, key=lambda each: each.rung.depth):
+            if ready := self._sleeper.rouse(instance, service, trace, deadline):
+                self._announce(ready)
+                trace.stamp("stored")
+                return
+        self.boot(service, population, deadline, trace)
 
     def boot(
         self, service: Service, population: str, deadline: float, trace: WakeTrace, only: str = ""
@@ -158,12 +174,14 @@ class Waker:
                     without=frozenset(tried),
                     only=only,
                 )
-            except (NoCapacity, NoHostReachable):
+            except (NoCapacity, NoHostReachable) as error:
+                if isinstance(error, NoCapacity) and self._made_room(service, unfit, tried, only):
+                    continue
                 if not failures:
                     raise
                 raise _told(service.name, failures) from failures[-1]
             trace.stamp("decided")
-            trace.instance, trace.host = instance.name, instance.host
+            trace.instance, trace.host, began = instance.name, instance.host, time.monotonic()
             try:
                 ready = self._boots.boot(instance, service, deadline, trace.stamp)
             except (HypervisorError, WakeError) as error:
@@ -176,7 +194,20 @@ class Waker:
             else:
                 self._announce(ready)
                 trace.stamp("stored")
+                self._sleeper.booted(ready, service, time.monotonic() - began)
                 return
+
+    def _made_room(
+        self, service: Service, unfit: Mapping[str, str], tried: set[str], only: str
+    ) -> bool:
+        """Have instances that nobody uses give back memory for a boot, where that is enough."""
+        gains = {
+            host: gain
+            for host, gain in self._sleeper.gains().items()
+            if gain and host not in tried and only in {"", host}
+        }
+        needed = self._fleet.needed_mib(service.name, gains, unfit)
+        return any(self._sleeper.make_room(host, mib) for host, mib in needed.items())
 
     def end(self, instance: Instance) -> bool:
         """End an instance; if its host does not answer, it stays STOPPING until the host is back.

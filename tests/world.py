@@ -118,6 +118,10 @@ class World:
         """Forget the running edgewake as `kill -9` would, but for threads that must not linger."""
         self.control.close()
 
+    def machine(self, host: str) -> MemoryHypervisor:
+        """Return another driver of a host, for what happens there without edgewake."""
+        return MemoryHypervisor(self.lab.host(host), OWNER, machine=self.machines[host])
+
     def guests(self, host: str = "") -> list[str]:
         machines = [m for name, m in self.machines.items() if host in {"", name}]
         return sorted(name for machine in machines for name in machine.guests)
@@ -167,6 +171,11 @@ def a_host(name: str, index: int = 0, memory_mib: int = 1024, cpu: float = 64.0)
     )
 
 
+def straight_to_cold(after_s: float | None) -> IdlePolicy:
+    """Return a policy without a ladder: ready, then unused for so long, then cold."""
+    return IdlePolicy(after_s=after_s, min_up_s=0.0, paused_s=0.0, saved_s=0.0)
+
+
 def a_service(name: str, **changes: object) -> Service:
     service = Service(
         name=name,
@@ -175,7 +184,7 @@ def a_service(name: str, **changes: object) -> Service:
         resources=Capacity(cpu=0.1, memory_mib=100),
         probe=Probe(ProbeKind.TCP, port=80),
         ttl_s=0,
-        idle=IdlePolicy(after_s=0.05, min_up_s=0.0),
+        idle=straight_to_cold(0.05),
         deadline_s=2.0,
     )
     return replace(service, **changes)  # type: ignore[arg-type]

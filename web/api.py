@@ -3,7 +3,9 @@
     GET  /healthz                   the process answers
     GET  /status                    hosts and services
     POST /services/NAME/wake        {"client": "192.0.2.1"} → endpoints and the wake; waits
-    POST /services/NAME/sleep       → the instances ended
+    POST /services/NAME/sleep       {"to": "paused" | "saved" | "cold"} → the instances that sleep
+    GET  /abilities                 → which rungs of sleep guests survive, by image and host
+    DELETE /abilities               → find that out anew
     GET  /services/NAME/console     the last 64 KiB of the guest's console, as text
     POST /hosts/NAME/drain          {"force": false} → how far it is; returns at once
     DELETE /hosts/NAME/drain        use the host again
@@ -33,7 +35,7 @@ from flask import Blueprint, Response, abort, request
 
 from orchestrator.control import Orchestrator
 from orchestrator.errors import NotReady
-from orchestrator.model import Client, Endpoint, Lab
+from orchestrator.model import LADDER, Client, Endpoint, Lab, Rung
 from orchestrator.planner import OPTIONS
 from orchestrator.trace import Wake, WakeTrace
 from placement.problem import Options
@@ -73,6 +75,15 @@ def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
         return {
             "catalog": sorted({image.catalog for image in orchestrator.lab.images} - {""}),
         }
+
+    @api.get("/abilities")
+    def abilities() -> wire.Document:
+        return {"abilities": [wire.ability(each) for each in orchestrator.abilities()]}
+
+    @api.delete("/abilities")
+    def forget_abilities() -> wire.Document:
+        orchestrator.forget_abilities()
+        return {"abilities": []}
 
     @api.get("/wakes")
     def wakes() -> wire.Document:
@@ -148,7 +159,12 @@ def _add_services(api: Blueprint, orchestrator: Orchestrator) -> None:
 
     @api.post("/services/<name>/sleep")
     def sleep(name: str) -> wire.Document:
-        return {"service": name, "ended": list(orchestrator.release(name))}
+        to = _json_object().get("to")
+        if to is not None and to not in LADDER[1:]:
+            abort(HTTPStatus.BAD_REQUEST, f"to must be one of {', '.join(LADDER[1:])}")
+        slept = orchestrator.release(name, Rung(to) if to else None)
+        state = next(each for each in orchestrator.status().services if each.service.name == name)
+        return {"service": name, "slept": list(slept), "rung": str(state.rung)}
 
     @api.get("/services/<name>/hosts")
     def hosts(name: str) -> wire.Document:

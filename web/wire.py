@@ -26,7 +26,7 @@ from orchestrator.errors import (
     UnsafeChanges,
     WakeError,
 )
-from orchestrator.model import Capacity, Endpoint, Event, Instance
+from orchestrator.model import Ability, Capacity, Endpoint, Event, Instance
 from orchestrator.planner import Front
 from orchestrator.trace import Wake
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
@@ -117,6 +117,7 @@ def service_status(value: ServiceStatus) -> Document:
         "names": list(value.service.names),
         "images": list(value.service.images),
         "state": value.state,
+        "rung": str(value.rung),
         "idle": value.idle,
         "trouble": value.trouble,
         "instances": [instance(each) for each in value.instances],
@@ -168,10 +169,16 @@ def endpoint(value: Endpoint) -> Document:
     }
 
 
+def ability(value: Ability) -> Document:
+    """Return what a probe found; `clock` is null where nobody could tell."""
+    return asdict(value)
+
+
 def wake(value: Wake) -> Document:
     """Return a wake; `stamps` are pairs of a stage and the seconds from the query to it.
 
-    `own_s` is what our own code took of `total_s`, both in seconds.
+    `rung` is where the instance slept; `own_s` is what our own code took of `total_s`, both in
+    seconds.
     """
     return {
         "id": value.id,
@@ -182,6 +189,7 @@ def wake(value: Wake) -> Document:
         "host": value.host,
         "queries": value.queries,
         "text": value.text,
+        "rung": value.rung,
         "total_s": value.total_s,
         "own_s": value.own_s,
         "stamps": [list(stamp) for stamp in value.stamps],

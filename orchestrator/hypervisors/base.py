@@ -116,7 +116,7 @@ class Hypervisor(Protocol):
 
         One that sleeps at this depth already is left alone. Raises `StartFailed` when there is no
         such guest or it cannot be done; the guest then runs on, unless it does not survive being
-        saved, which `abilities.probe` finds out.
+        saved, which `orchestrator.abilities` finds out.
         """
         ...
 

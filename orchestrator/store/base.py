@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from orchestrator.model import Event, Instance
+from orchestrator.model import Ability, Event, Instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,9 @@ class Drain:
 class Stored:
     """Everything a restart needs: instances that may exist, addresses that must rest, the lab.
 
-    `lab_text` is the lab file that was last applied, word for word, and `lab_path` where it was
-    read from; both are empty before the first `save_lab`.
+    `abilities` are what guests were found to survive. `lab_text` is the lab file that was last
+    applied, word for word, and `lab_path` where it was read from; both are empty before the first
+    `save_lab`.
     """
 
     instances: tuple[Instance, ...] = ()
@@ -52,6 +53,7 @@ class Stored:
     lab_text: str = ""
     lab_path: str = ""
     drains: tuple[Drain, ...] = ()
+    abilities: tuple[Ability, ...] = ()
 
 
 class Store(Protocol):
@@ -83,6 +85,14 @@ class Store(Protocol):
 
     def remove_drain(self, host: str) -> None:
         """Forget that wish; forgetting one that is not kept does nothing."""
+        ...
+
+    def save_ability(self, ability: Ability) -> None:
+        """Keep what a probe found, replacing what was kept for that image, host and rung."""
+        ...
+
+    def forget_abilities(self) -> None:
+        """Forget all of that, so that everything is probed anew."""
         ...
 
     def record(self, event: Event) -> None:

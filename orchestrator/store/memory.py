@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 
 from orchestrator.errors import StoreError
-from orchestrator.model import Event, Instance
+from orchestrator.model import Ability, Event, Instance, Rung
 from orchestrator.store.base import Drain, Quarantine, Stored
 
 JOURNAL_KEPT = 100_000  # events
@@ -25,6 +25,7 @@ class MemoryStore:
         self._quarantines: dict[tuple[str, IPv4Address], Quarantine] = {}
         self._lab = ("", "")
         self._drains: dict[str, Drain] = {}
+        self._abilities: dict[tuple[str, str, Rung], Ability] = {}
         self._journal: deque[Event] = deque(maxlen=JOURNAL_KEPT)
 
     def load(self) -> Stored:
@@ -38,6 +39,7 @@ class MemoryStore:
                 lab_text=text,
                 lab_path=path,
                 drains=tuple(self._drains.values()),
+                abilities=tuple(self._abilities.values()),
             )
 
     def save(self, instance: Instance) -> None:
@@ -73,6 +75,18 @@ class MemoryStore:
         with self._lock:
             self._refuse_closed()
             self._drains.pop(host, None)
+
+    def save_ability(self, ability: Ability) -> None:
+        """Keep what a probe found."""
+        with self._lock:
+            self._refuse_closed()
+            self._abilities[ability.image, ability.host, ability.rung] = ability
+
+    def forget_abilities(self) -> None:
+        """Forget all of that."""
+        with self._lock:
+            self._refuse_closed()
+            self._abilities.clear()
 
     def record(self, event: Event) -> None:
         """Append to the journal."""

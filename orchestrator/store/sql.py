@@ -17,6 +17,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.errors import StoreError
-from orchestrator.model import Event, Instance, InstanceState
+from orchestrator.model import Ability, Event, Instance, InstanceState, Rung
 from orchestrator.store.base import Drain, Quarantine, Stored
 
-SCHEMA = "3"  # grows by one with every change of the tables below; see `_MIGRATIONS`
+SCHEMA = "4"  # grows by one with every change of the tables below; see `_MIGRATIONS`
 JOURNAL_KEPT = 100_000  # rows of the journal that are always there to be read
 PRUNE_EVERY = 1_000  # rows between two prunings, so that almost no record() pays for one
 BUSY_TIMEOUT_MS = 5_000  # how long to wait for a tool (sqlite3, a backup) that holds the file
@@ -91,6 +92,19 @@ _DRAINS = Table(
     Column("since", Float, nullable=False),
     Column("force", Boolean, nullable=False),
 )
+_ABILITIES = Table(
+    "abilities",
+    _SCHEMA,
+    Column("image", String, primary_key=True),
+    Column("host", String, primary_key=True),
+    Column("rung", String, primary_key=True),
+    Column("works", Boolean, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("sleep_s", Float, nullable=False),
+    Column("rouse_s", Float, nullable=False),
+    Column("clock", Boolean),
+    Column("probed_at", Float, nullable=False),
+)
 _JOURNAL = Table(
     "journal",
     _SCHEMA,
@@ -106,6 +120,7 @@ _JOURNAL = Table(
 _MIGRATIONS: Mapping[str, tuple[str, Sequence[Table], Sequence[str]]] = {
     "1": ("2", (_DRAINS,), ()),
     "2": ("3", (), ("ALTER TABLE instances ADD COLUMN moving_to VARCHAR",)),
+    "3": ("4", (_ABILITIES,), ()),
 }
 
 _SAVE = insert(_INSTANCES)
@@ -125,6 +140,11 @@ _WISH = insert(_DRAINS)
 _WISH = _WISH.on_conflict_do_update(
     index_elements=["host"],
     set_={"since": _WISH.excluded.since, "force": _WISH.excluded.force},
+)
+_FOUND = insert(_ABILITIES)
+_FOUND = _FOUND.on_conflict_do_update(
+    index_elements=["image", "host", "rung"],
+    set_={column.name: column for column in _FOUND.excluded if not column.primary_key},
 )
 _SET = insert(_META)
 _SET = _SET.on_conflict_do_update(index_elements=["key"], set_={"value": _SET.excluded.value})
@@ -183,6 +203,10 @@ class SqlStore:
                     Drain(row["host"], row["since"], row["force"])
                     for row in connection.execute(select(_DRAINS)).mappings()
                 ),
+                abilities=tuple(
+                    Ability(**{**row, "rung": Rung(row["rung"])})
+                    for row in connection.execute(select(_ABILITIES)).mappings()
+                ),
             )
 
     def save(self, instance: Instance) -> None:
@@ -219,6 +243,16 @@ class SqlStore:
         """Forget that wish."""
         with self._writing(f"forget the drain of {host}") as connection:
             connection.execute(delete(_DRAINS).where(_DRAINS.c.host == host))
+
+    def save_ability(self, ability: Ability) -> None:
+        """Keep what a probe found."""
+        with self._writing(f"save what is known of {ability.rung} guests") as connection:
+            connection.execute(_FOUND, asdict(ability))
+
+    def forget_abilities(self) -> None:
+        """Forget all of that."""
+        with self._writing("forget what guests survive") as connection:
+            connection.execute(delete(_ABILITIES))
 
     def record(self, event: Event) -> None:
         """Append to the journal; all but the last `JOURNAL_KEPT` rows go, now and then."""

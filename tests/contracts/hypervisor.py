@@ -15,8 +15,8 @@ from typing import Protocol
 
 import pytest
 
+from orchestrator.abilities import probe
 from orchestrator.errors import HostUnreachable, StartFailed
-from orchestrator.hypervisors.abilities import probe
 from orchestrator.hypervisors.base import (
     Depth,
     GuestEnded,

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from orchestrator.errors import StoreError
-from orchestrator.model import Event, Instance, InstanceState, mac_of
+from orchestrator.model import Ability, Event, Instance, InstanceState, Rung, mac_of
 from orchestrator.store.base import Drain, Quarantine, Store, Stored
 
 
@@ -62,6 +62,20 @@ class StoreContract:
         for each in (plain, full, leaving):
             store.save(each)
         assert set(store.load().instances) == {plain, full, leaving}
+
+    def test_abilities_come_back_and_are_replaced_and_forgotten(self, store: Store) -> None:
+        paused = Ability("digest", "a", Rung.PAUSED, works=True, rouse_s=0.5, probed_at=7.25)
+        saved = Ability("digest", "a", Rung.SAVED, works=False, why="hung", clock=False)
+        for each in (paused, saved, replace(saved, host="b", clock=True)):
+            store.save_ability(each)
+        store.save_ability(replace(paused, works=False, why="no"))
+        assert set(store.load().abilities) == {
+            replace(paused, works=False, why="no"),
+            saved,
+            replace(saved, host="b", clock=True),
+        }
+        store.forget_abilities()
+        assert store.load() == Stored()
 
     def test_a_second_save_replaces_the_first(self, store: Store) -> None:
         booting = instance_of(1)

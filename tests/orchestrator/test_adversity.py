@@ -21,13 +21,12 @@ from orchestrator.model import (
     Endpoint,
     Guest,
     Host,
-    IdlePolicy,
     Instance,
     InstanceState,
     RunningGuest,
 )
 from orchestrator.store.memory import MemoryStore
-from tests.world import World, a_host, a_service
+from tests.world import World, a_host, a_service, straight_to_cold
 
 MakeWorld = Callable[..., World]
 
@@ -205,7 +204,7 @@ def test_a_held_lock_and_a_dead_replica_do_not_exhaust_the_pool(make_world: Make
 
 
 def test_drain_does_not_hold_the_lock(make_world: MakeWorld) -> None:
-    web = a_service("web", ttl_s=2, replicas=2, deadline_s=1.0, idle=IdlePolicy(after_s=None))
+    web = a_service("web", ttl_s=2, replicas=2, deadline_s=1.0, idle=straight_to_cold(None))
     world = make_world(web, hosts=two_hosts())
     world.ask("web")
     world.eventually(lambda: len(world.seen.hosts_of("web")) == 2)
@@ -385,7 +384,7 @@ def transfer_after(world: World, gone: str, busy: str) -> Iterator[None]:
 
 def test_a_transfer_that_began_after_the_poll_is_not_cut(make_world: MakeWorld) -> None:
     """A sweep asks the hosts once and then takes its time: the last service may be busy again."""
-    idle = IdlePolicy(after_s=0.2, min_up_s=0.0)
+    idle = straight_to_cold(0.2)
     services = [a_service(f"s{n}", idle=idle) for n in range(8)]
     world = make_world(*services, hosts=[a_host("a", memory_mib=40960)])
     for service in services:

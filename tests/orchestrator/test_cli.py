@@ -194,7 +194,7 @@ def test_a_query_wakes_a_service_and_every_command_can_be_used_on_it(
     (wake,) = _json(run("trace", "web", "--json"))["wakes"]
     assert wake["outcome"] == "ready"
     assert "is up" in _json(run("logs", "web", "--json"))["console"]
-    assert _json(run("sleep", "web", "--json"))["ended"] == ["ew-t-web-0"]
+    assert _json(run("sleep", "web", "--json"))["slept"] == ["ew-t-web-0"]
     assert _json(run("wake", "web", "--json"))["endpoints"][0]["address"] == reply.addresses[0]
 
 
@@ -228,7 +228,7 @@ def test_the_schema_is_json(run: Callable[..., Result]) -> None:
 def test_people_are_told_what_happens(up: Daemon, run: Callable[..., Result]) -> None:
     """Run the commands in the order a newcomer would; each says the fact that matters."""
     for command, said in [
-        (["status"], r"web +asleep +healthy: a query wakes it"),
+        (["status"], r"web +asleep +cold, healthy: a query wakes it"),
         (["trace"], r"no wakes yet"),
         (["wake", "web"], r"web: 10\.9\.0\.\d+ on box \(ew-t-web-0\)\n(.|\n)*first answer"),
         (["wake", "web"], r"it was awake"),
@@ -236,8 +236,13 @@ def test_people_are_told_what_happens(up: Daemon, run: Callable[..., Result]) ->
         (["status"], r"box +reachable +0\.1 of 4 +100 of 512 MiB"),
         (["trace", "web"], r"of their time"),
         (["logs", "web"], r"ew-t-web-0 is up\n$"),
-        (["sleep", "web"], r"web: ended ew-t-web-0"),
-        (["sleep", "web"], r"web: was asleep"),
+        (["abilities"], r"nothing has been tried yet"),
+        (["sleep", "web"], r"web: ew-t-web-0 went to sleep, paused now"),
+        (["status"], r"web +asleep +box +\S+ +paused, healthy: a query wakes it"),
+        (["abilities"], r"box +\w+ +paused +yes"),
+        (["sleep", "web", "--to", "cold"], r"web: ew-t-web-0 went to sleep, cold now"),
+        (["sleep", "web"], r"web: cold now"),
+        (["abilities", "--forget"], r"nothing has been tried yet"),
     ]:
         result = run(*command)
         assert result.exit_code == 0, result.output

@@ -23,13 +23,12 @@ from orchestrator.model import (
     Client,
     Constraints,
     DnsSettings,
-    IdlePolicy,
     Link,
     Population,
     Price,
     Router,
 )
-from tests.world import World, a_host, a_service
+from tests.world import World, a_host, a_service, straight_to_cold
 
 MakeWorld = Callable[..., World]
 
@@ -248,7 +247,7 @@ def test_an_idle_service_goes_to_sleep(make_world: MakeWorld) -> None:
 
 
 def test_traffic_without_dns_keeps_a_service_awake(make_world: MakeWorld) -> None:
-    world = make_world(a_service("web", idle=IdlePolicy(after_s=0.2, min_up_s=0.0)))
+    world = make_world(a_service("web", idle=straight_to_cold(0.2)))
     world.ask("web")
     world.control.expire()
     for _ in range(8):
@@ -260,7 +259,7 @@ def test_traffic_without_dns_keeps_a_service_awake(make_world: MakeWorld) -> Non
 
 
 def test_a_cached_answer_keeps_a_service_awake(make_world: MakeWorld) -> None:
-    world = make_world(a_service("web", ttl_s=1, idle=IdlePolicy(after_s=0.01, min_up_s=0.0)))
+    world = make_world(a_service("web", ttl_s=1, idle=straight_to_cold(0.01)))
     world.ask("web")
     time.sleep(0.2)
     assert world.control.expire() == ()
@@ -270,7 +269,7 @@ def test_a_cached_answer_keeps_a_service_awake(make_world: MakeWorld) -> None:
 
 
 def test_a_query_in_the_last_moment_keeps_the_service_up(make_world: MakeWorld) -> None:
-    world = make_world(a_service("web", idle=IdlePolicy(after_s=0.5, min_up_s=0.0)))
+    world = make_world(a_service("web", idle=straight_to_cold(0.5)))
     world.ask("web")
     time.sleep(0.6)
 
@@ -290,7 +289,7 @@ def test_a_query_in_the_last_moment_keeps_the_service_up(make_world: MakeWorld) 
 
 
 def test_release_puts_to_sleep_at_once(make_world: MakeWorld) -> None:
-    world = make_world(a_service("web", idle=IdlePolicy(after_s=None)))
+    world = make_world(a_service("web", idle=straight_to_cold(None)))
     world.ask("web")
     time.sleep(0.1)
     assert world.control.expire() == ()

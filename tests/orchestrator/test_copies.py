@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.model import IdlePolicy, Instance, InstanceState, OnHostLoss, Service, mac_of
+from orchestrator.model import Instance, InstanceState, OnHostLoss, Service, mac_of
 from orchestrator.reconcile import Copy, surplus
 from orchestrator.retiring import (
     LAST_REQUEST_S,
@@ -16,11 +16,11 @@ from orchestrator.retiring import (
     forgotten_at,
     served,
 )
-from tests.world import World, a_host, a_service
+from tests.world import World, a_host, a_service, straight_to_cold
 
 MakeWorld = Callable[..., World]
 
-NEVER_IDLE = IdlePolicy(after_s=None)
+NEVER_IDLE = straight_to_cold(None)
 
 
 def a_copy(name: str, *, led: bool = True, draining: bool = False, ready_at: float = 1.0) -> Copy:

@@ -17,7 +17,6 @@ from orchestrator.hypervisors.memory import MemoryHypervisor
 from orchestrator.model import (
     Constraints,
     Guest,
-    IdlePolicy,
     Instance,
     InstanceState,
     Migrate,
@@ -27,11 +26,11 @@ from orchestrator.model import (
 )
 from orchestrator.store.base import Drain
 from orchestrator.store.sql import SqlStore
-from tests.world import World, a_host, a_service
+from tests.world import World, a_host, a_service, straight_to_cold
 
 MakeWorld = Callable[..., World]
 
-NEVER_IDLE = IdlePolicy(after_s=None)
+NEVER_IDLE = straight_to_cold(None)
 READY, BOOTING, STOPPING = InstanceState.READY, InstanceState.BOOTING, InstanceState.STOPPING
 
 

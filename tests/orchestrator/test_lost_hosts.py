@@ -16,12 +16,12 @@ from orchestrator.boot import HostParts
 from orchestrator.errors import HostUnreachable, StartFailed
 from orchestrator.hypervisors.base import Stamp
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
-from orchestrator.model import Guest, GuestNetwork, Host, IdlePolicy, RunningGuest
-from tests.world import World, a_host, a_service
+from orchestrator.model import Guest, GuestNetwork, Host, RunningGuest
+from tests.world import World, a_host, a_service, straight_to_cold
 
 MakeWorld = Callable[..., World]
 
-NEVER_IDLE = IdlePolicy(after_s=None)
+NEVER_IDLE = straight_to_cold(None)
 
 
 def two_hosts() -> list[Host]:
@@ -109,7 +109,7 @@ def test_leftover_on_lost_slow_host_does_not_eat_the_deadline(
 
 def test_lost_connection_to_host_does_not_make_its_services_idle(make_world: MakeWorld) -> None:
     """The guest is busy all the time; we just cannot see it."""
-    world = make_world(a_service("web", idle=IdlePolicy(after_s=0.4, min_up_s=0.0)))
+    world = make_world(a_service("web", idle=straight_to_cold(0.4)))
     world.ask("web")
     world.control.expire()
     driver = world.drivers["a"]

@@ -25,7 +25,6 @@ from orchestrator.model import (
     GuestNetwork,
     GuestState,
     Host,
-    IdlePolicy,
     Instance,
     InstanceState,
     Lab,
@@ -37,7 +36,7 @@ from orchestrator.model import (
 from orchestrator.reconcile import Outcome, Seen, outcome
 from orchestrator.store.base import Drain
 from orchestrator.store.sql import SqlStore
-from tests.world import World, a_host, a_service
+from tests.world import World, a_host, a_service, straight_to_cold
 
 MakeWorld = Callable[..., World]
 
@@ -47,7 +46,7 @@ RUNS, RESTS, GONE, UNKNOWN = Seen.RUNS, Seen.RESTS, Seen.GONE, Seen.UNKNOWN
 
 
 def a_live(name: str = "web", **changes: object) -> Service:
-    usual = {"idle": IdlePolicy(after_s=None), "migrate": Migrate.LIVE}
+    usual = {"idle": straight_to_cold(None), "migrate": Migrate.LIVE}
     return a_service(name, **{**usual, **changes})
 
 
@@ -597,7 +596,7 @@ def test_a_copy_that_dies_while_another_is_sent_is_told_of_once(make_world: Make
 
 def test_endings_that_wait_for_a_migration_hold_up_no_others(make_world: MakeWorld) -> None:
     hosts = tuple(on_lan(f"h{number}", number) for number in range(11))
-    services = a_live(replicas=9), a_service("late", idle=IdlePolicy(after_s=None))
+    services = a_live(replicas=9), a_service("late", idle=straight_to_cold(None))
     world = make_world(*services, hosts=hosts)
     world.ask("web")
     world.eventually(lambda: len(world.seen.hosts_of("web")) == 9)

@@ -16,7 +16,6 @@ from orchestrator.hypervisors.memory import MemoryHypervisor
 from orchestrator.model import (
     Constraints,
     Guest,
-    IdlePolicy,
     InstanceState,
     Lab,
     Migrate,
@@ -24,7 +23,7 @@ from orchestrator.model import (
 )
 from orchestrator.planner import OPTIONS
 from placement.problem import Options, Plan, Problem
-from tests.world import World, a_host, a_service
+from tests.world import World, a_host, a_service, straight_to_cold
 
 MakeWorld = Callable[..., World]
 
@@ -39,7 +38,7 @@ def without(lab: Lab, *away: str) -> Lab:
 
 def about_to_move(make_world: MakeWorld, *services: str) -> World:
     """Return a world where services run at `a`, and a plan wants them at `b`."""
-    awake = IdlePolicy(after_s=None)
+    awake = straight_to_cold(None)
     world = make_world(
         *(a_service(name, idle=awake) for name in services), hosts=[a_host("a"), a_host("b", 1)]
     )

@@ -8,9 +8,9 @@ import pytest
 
 from images.inspect import Inspector
 from orchestrator.library import Library, Place, traits_of
-from orchestrator.model import IdlePolicy, Instance, InstanceState
+from orchestrator.model import Instance, InstanceState
 from orchestrator.store.memory import MemoryStore
-from tests.world import World, a_host, a_service
+from tests.world import World, a_host, a_service, straight_to_cold
 
 MakeWorld = Callable[..., World]
 
@@ -22,7 +22,7 @@ class Crash(BaseException):
 def test_a_running_service_is_adopted_and_not_stopped_by_the_first_sweep(
     make_world: MakeWorld,
 ) -> None:
-    world = make_world(a_service("web", idle=IdlePolicy(after_s=0.3, min_up_s=0.0)))
+    world = make_world(a_service("web", idle=straight_to_cold(0.3)))
     before = world.ask("web")
     world.crash()
     time.sleep(0.4)

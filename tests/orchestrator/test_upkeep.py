@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.model import IdlePolicy, Restart
+from orchestrator.model import Restart
 from orchestrator.upkeep import (
     LONGEST_DELAY_S,
     STEADY_S,
@@ -15,11 +15,11 @@ from orchestrator.upkeep import (
     delay_s,
     missing,
 )
-from tests.world import World, a_host, a_service
+from tests.world import World, a_host, a_service, straight_to_cold
 
 MakeWorld = Callable[..., World]
 
-NEVER_IDLE = IdlePolicy(after_s=None)
+NEVER_IDLE = straight_to_cold(None)
 NOW = 100.0
 
 
@@ -151,7 +151,7 @@ def test_always_restarts_elsewhere_when_the_host_is_lost_and_the_guest_silent(
 
 
 def test_always_is_for_as_long_as_the_service_is_in_use(make_world: MakeWorld) -> None:
-    idle = IdlePolicy(after_s=0.2, min_up_s=0.0)
+    idle = straight_to_cold(0.2)
     world = make_world(a_service("web", idle=idle, restart=Restart.ALWAYS))
     world.ask("web")
     world.drivers["a"].fail = "out of luck"

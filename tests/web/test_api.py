@@ -127,9 +127,9 @@ def test_a_guest_that_never_answers_is_unavailable(world: World, http: FlaskClie
 def test_sleep_ends_the_instances(world: World, http: FlaskClient) -> None:
     (end,) = http.post(f"{API}/services/web/wake").get_json()["endpoints"]
     document = http.post(f"{API}/services/web/sleep").get_json()
-    assert document == {"service": "web", "ended": [end["instance"]]}
+    assert document == {"service": "web", "slept": [end["instance"]], "rung": "cold"}
     assert world.guests() == []
-    assert http.post(f"{API}/services/web/sleep").get_json()["ended"] == []
+    assert http.post(f"{API}/services/web/sleep").get_json()["rung"] == "cold"
 
 
 def test_the_console_is_text_whatever_the_guest_wrote(world: World, http: FlaskClient) -> None:

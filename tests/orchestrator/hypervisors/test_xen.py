@@ -21,9 +21,9 @@ import pytest
 from images.bootspec import BootSpec, Nic
 from images.build import hello, linux_microvm
 from images.facts import Entry
+from orchestrator.abilities import probe
 from orchestrator.errors import StartFailed
 from orchestrator.hypervisors import libvirt_consoles
-from orchestrator.hypervisors.abilities import probe
 from orchestrator.hypervisors.base import Depth, GuestEnded
 from orchestrator.hypervisors.domain_xml import xen_domain_xml
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
