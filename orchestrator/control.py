@@ -200,6 +200,7 @@ class Orchestrator:
             lost=self._keeper.lost,
             resolve=self._migrator.resolve,
             runs=self._migrator.runs,
+            in_hand=self._sleeper.in_hand,
             background=self._ender,
         )
         self._replanner = Replanner(self.fleet, self._boots)

@@ -40,7 +40,8 @@ class Settler:
     """Acts on news from hosts.
 
     `asked` is `Orchestrator.asked`; `steer` tells all steering; `lost` is told of each awake
-    instance that died or is as silent as its host; `resolve` and `runs` are `Migrator`'s.
+    instance that died or is as silent as its host; `resolve` and `runs` are `Migrator`'s; `in_hand`
+    says of an instance whether it is being put to sleep.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Settler:
         lost: Callable[[Instance, str], None],
         resolve: Callable[[Instance], Instance | None],
         runs: Callable[[Instance], bool],
+        in_hand: Callable[[str], bool],
         background: Background,
     ) -> None:
         self._fleet = fleet
@@ -72,6 +74,7 @@ class Settler:
         self._lost = lost
         self._resolve = resolve
         self._runs = runs
+        self._in_hand = in_hand
         self._background = background
         self._probing: set[str] = set()
         self._resolving: set[str] = set()
@@ -85,7 +88,8 @@ class Settler:
             if known.name not in alive:
                 why = news.ended.get(known.name, "its guest does not run any more")
                 self._boots.note_death(known.name, why, news.asked_at)
-        for settlement in settle(news.known, news.running, _asleep(news)):
+        known = [each for each in news.known if not self._in_hand(each.name)]
+        for settlement in settle(known, news.running, _asleep(news)):
             self._settle(settlement, news)
         if news.fresh:
             self._settle_orphans(news)

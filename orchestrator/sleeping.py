@@ -82,6 +82,7 @@ class Sleeper:
         self._abilities = {(each.image, each.host, each.rung): each for each in abilities}
         self._failures: Counter[tuple[str, str, Rung]] = Counter()
         self._since: dict[str, float] = {}  # monotonic, by instance: when it came to its rung
+        self._in_hand: set[str] = set()
 
     # --- what is known ------------------------------------------------------------------------
 
@@ -134,6 +135,10 @@ class Sleeper:
         image = self._boots.image_of(service, instance.host)
         self._costs.note(image, instance.host, Rung.COLD, seconds)
 
+    def in_hand(self, instance: str) -> bool:
+        """Return whether an instance is on its way down just now: its host may say anything."""
+        return instance in self._in_hand
+
     # --- down ---------------------------------------------------------------------------------
 
     def lower(self, instance: Instance, service: Service, rung: Rung) -> Rung | None:
@@ -142,6 +147,13 @@ class Sleeper:
         Nobody is led to it any more. Returns where it is now, None if it could be brought nowhere
         (its host cannot be reached, or it may not sink further): it is as it was then.
         """
+        self._in_hand.add(instance.name)
+        try:
+            return self._lower(instance, service, rung)
+        finally:
+            self._in_hand.discard(instance.name)
+
+    def _lower(self, instance: Instance, service: Service, rung: Rung) -> Rung | None:
         present: Instance | None = instance
         while present is not None and rung is not Rung.COLD:
             try:
