@@ -64,15 +64,16 @@ def read_mark(domain: libvirt.virDomain) -> Mark | None:
         raise
 
 
-def can_hear(domain: libvirt.virDomain) -> bool:
+def can_hear(domain: libvirt.virDomain, *, xen: bool) -> bool:
     """Return whether a guest can hear that it is asked to end, as far as libvirt knows.
 
     libxl waits 60 s for a guest that does not, and whoever looks at that domain waits with it.
     After a restart libvirtd takes paused Xen guests for running ones, so their state says too
     little.
     """
-    running = state(domain) == libvirt.VIR_DOMAIN_RUNNING
-    return running and not census.is_asleep(domain) and census.has_run(domain)
+    if state(domain) != libvirt.VIR_DOMAIN_RUNNING or not census.has_run(domain):
+        return False
+    return not xen or not census.is_asleep(domain)
 
 
 def shut_down(domain: libvirt.virDomain) -> bool:

@@ -209,8 +209,10 @@ class LibvirtHypervisor(LibvirtCalls):
                 raise self._refused(f"{instance} does not run there", "start it first")
             if depth is Depth.SAVED:
                 self._save(domain, instance)
-            elif domains.state(domain) != libvirt.VIR_DOMAIN_PAUSED or not census.is_asleep(domain):
+            elif not census.is_asleep(domain):
                 domains.set_asleep(domain, SLEEP_ELEMENT)
+                domain.suspend()
+            elif domains.state(domain) != libvirt.VIR_DOMAIN_PAUSED:
                 domain.suspend()
 
     def rouse(self, instance: str) -> None:
@@ -226,7 +228,8 @@ class LibvirtHypervisor(LibvirtCalls):
                 raise self._refused(f"{instance} does not sleep there", "start it")
             elif domains.state(domain) == libvirt.VIR_DOMAIN_PAUSED:
                 domain.resume()
-                domains.set_asleep(domain, None)
+                if self._xen:  # elsewhere it says no more than that it has slept, and costs a wake
+                    domains.set_asleep(domain, None)
 
     def migrate(self, guest: Guest, to: Hypervisor, tell: Tell) -> None:
         """Send a guest of ours, as it runs, to another host; return when it runs there."""
@@ -607,7 +610,8 @@ class LibvirtHypervisor(LibvirtCalls):
         """End a domain of ours; with `ask_first`, by its own hand if it does so soon."""
         try:
             with self._guests.ending_by_us(domain.UUIDString()):
-                if not (ask_first and domains.can_hear(domain) and domains.shut_down(domain)):
+                hears = ask_first and domains.can_hear(domain, xen=self._xen)
+                if not (hears and domains.shut_down(domain)):
                     domain.destroy()
         except libvirt.libvirtError as error:
             gone = {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID}
