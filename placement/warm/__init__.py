@@ -1,4 +1,4 @@
-"""Which idle instances rest where, and how warm? A pure library: a `WarmProblem` in, a `WarmPlan` out.
+"""Which idle instances rest where, and how warm? A `WarmProblem` in, a `WarmPlan` out.
 
 A service that nobody asks for may rest on a host cold, saved, paused or ready; each rung holds more
 and wakes faster. Beside that, a host may keep anonymous instances of a *boot recipe* (same image,

@@ -135,7 +135,9 @@ def compile_warm(problem: WarmProblem, mib_price: float = 0.0) -> Arrays:
 
 def _resources(problem: WarmProblem) -> tuple[str, ...]:
     """Return every resource that something holds."""
-    needs = [rest.needs for each in problem.services for some in each.rests.values() for rest in some]
+    needs = [
+        rest.needs for each in problem.services for some in each.rests.values() for rest in some
+    ]
     needs += [spare.needs for recipe in problem.recipes for spare in recipe.at.values()]
     return tuple(sorted({name for each in needs for name, amount in each.items() if amount > 0}))
 

@@ -5,6 +5,7 @@ alone; it shares no code with the exact model or the greedy one. `plan_warm` ask
 plan, and so should whoever reads a plan from a file.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 from placement.problem import Amounts
@@ -40,17 +41,25 @@ def _place(problem: WarmProblem, plan: WarmPlan, service: Sleeper, place: Place)
     if not rungs:
         yield "the host cannot run it"
     elif place.rung == POOLED:
-        if not service.recipe:
-            yield "it has no recipe to be made by"
-        elif not plan.pools.get(service.recipe, {}).get(place.host, 0) >= 1:
-            yield f"nothing of recipe {service.recipe} is kept there"
+        yield from _pooled(plan, service, place.host)
     elif place.rung not in rungs:
         yield f"it cannot rest {place.rung} there"
+    yield from _too_far(problem, service, place.host)
+
+
+def _pooled(plan: WarmPlan, service: Sleeper, host: str) -> Iterator[str]:
+    if not service.recipe:
+        yield "it has no recipe to be made by"
+    elif not plan.pools.get(service.recipe, {}).get(host, 0) >= 1:
+        yield f"nothing of recipe {service.recipe} is kept there"
+
+
+def _too_far(problem: WarmProblem, service: Sleeper, host: str) -> Iterator[str]:
     bound = service.latency_bound_ms
     for population, rate in service.rates.items():
         if bound is None or rate <= 0:
             continue
-        far = problem.latency_ms.get(population, {}).get(place.host)
+        far = problem.latency_ms.get(population, {}).get(host)
         if far is None:
             yield f"{population} has no path to it"
         elif far > bound:
@@ -72,24 +81,25 @@ def _pools(problem: WarmProblem, plan: WarmPlan) -> Iterator[str]:
 
 
 def _room(problem: WarmProblem, plan: WarmPlan) -> Iterator[str]:
-    held: dict[str, dict[str, float]] = {host.name: {} for host in problem.hosts}
-
-    def hold(host: str, needs: Amounts, count: int) -> None:
-        there = held.get(host, {})
+    held: Counter[tuple[str, str]] = Counter()
+    for where, needs, count in _holding(problem, plan):
         for resource, amount in needs.items():
-            there[resource] = there.get(resource, 0.0) + count * amount
-
-    for service in problem.services:
-        place = plan.places.get(service.name)
-        for rest in service.rests.get(place.host, ()) if place else ():
-            if place and rest.rung == place.rung:
-                hold(place.host, rest.needs, 1)
-    for recipe in problem.recipes:
-        for host, count in plan.pools.get(recipe.name, {}).items():
-            if host in recipe.at:
-                hold(host, recipe.at[host].needs, count)
+            held[where, resource] += count * amount  # type: ignore[assignment]
     for host in problem.hosts:
-        for resource, used in sorted(held[host.name].items()):
-            there = host.room.get(resource, 0.0)
+        for resource in sorted({resource for name, resource in held if name == host.name}):
+            used, there = held[host.name, resource], host.room.get(resource, 0.0)
             if used > there + TOLERANCE * max(1.0, there):
                 yield f"{host.name}: {used:g} {resource} held, {there:g} there"
+
+
+def _holding(problem: WarmProblem, plan: WarmPlan) -> Iterator[tuple[str, Amounts, int]]:
+    """Yield what holds something: its host, what each holds, and how many there are."""
+    for service in problem.services:
+        if (place := plan.places.get(service.name)) is not None:
+            for rest in service.rests.get(place.host, ()):
+                if rest.rung == place.rung:
+                    yield place.host, rest.needs, 1
+    for recipe in problem.recipes:
+        for where, count in plan.pools.get(recipe.name, {}).items():
+            if where in recipe.at:
+                yield where, recipe.at[where].needs, count

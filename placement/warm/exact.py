@@ -63,7 +63,9 @@ def exact(arrays: Arrays, options: WarmOptions, start: tuple[Ints, Ints] | None)
     for _ in range(ROUNDS):
         matrix = model.matrix()
         asked = perf_counter()
-        outcome = run(matrix, _options(options), clock, None if best is None else model.start(*best))
+        outcome = run(
+            matrix, _options(options), clock, None if best is None else model.start(*best)
+        )
         solve_s += perf_counter() - asked
         solver = outcome.solver
         if outcome.x is None:
@@ -164,10 +166,12 @@ class _Model:
         """Return the program with the tangents so far."""
         arrays, builder = self.arrays, Builder()
         builder.add_columns("x", arrays.pairs, 1.0, integer=True, s=arrays.service, h=arrays.host)
-        keys = {"p": self.of_count, "k": self.count}
-        builder.add_columns("z", len(self.count), 1.0, integer=True, **keys)
-        builder.add_columns("A", len(self.count), self.load_of_all[self.of_count], **keys)
-        builder.add_columns("o", len(arrays.sites), self.load_of_all, p=np.arange(len(arrays.sites)))
+        p, k = self.of_count, self.count
+        builder.add_columns("z", len(k), 1.0, integer=True, p=p, k=k)
+        builder.add_columns("A", len(k), self.load_of_all[p], p=p, k=k)
+        builder.add_columns(
+            "o", len(arrays.sites), self.load_of_all, p=np.arange(len(arrays.sites))
+        )
         self._add_choices(builder)
         self._add_capacity(builder)
         self._add_pools(builder)
@@ -237,8 +241,9 @@ class _Model:
             if len(self.count):
                 needs = self.count * arrays.spare_needs[self.of_count, r]
                 rows.add(at[self.of_count] * kinds + r, self.z, needs)
-        h, r = np.divmod(np.arange(hosts * kinds), max(1, kinds))
-        builder.add_rows("capacity", hosts * kinds, rows, upper=arrays.room.ravel(), h=h, r=r)
+        keys = np.divmod(np.arange(hosts * kinds), max(1, kinds))
+        room = arrays.room.ravel()
+        builder.add_rows("capacity", hosts * kinds, rows, upper=room, h=keys[0], r=keys[1])
 
     def _add_pools(self, builder: Builder) -> None:
         sites = len(self.arrays.sites)
@@ -255,8 +260,7 @@ class _Model:
         p = np.arange(sites)
         builder.add_rows("one", sites, one, upper=1.0, p=p)
         builder.add_rows("load", sites, load, lower=0.0, upper=0.0, p=p)
-        keys = {"p": self.of_count, "k": self.count}
-        builder.add_rows("link", len(self.count), link, upper=0.0, **keys)
+        builder.add_rows("link", len(self.count), link, upper=0.0, p=self.of_count, k=self.count)
         builder.add_rows("joined", len(self.pooled), joined, upper=0.0, i=self.pooled)
 
     def _add_misses(self, builder: Builder) -> None:

@@ -25,7 +25,7 @@ POPULARITY = 0.8  # exponent of Zipf's law, as measured of web requests (Breslau
 SIZES_MIB = (8, 16, 32, 64, 128, 256)  # from a unikernel to a small Linux
 COLD_S = (0.2, 4.0)  # uniform between; a unikernel, and a Linux (docs/measurements.md)
 SAVED_SHARE, PAUSED_S = 0.3, 0.01  # of the cold start; seconds
-DISK = "disk_mib"
+DISK, DISK_SHARE = "disk_mib", 4  # of the memory
 
 
 def warm_problem(
@@ -73,7 +73,7 @@ def warm_problem(
     room = [share * total_mib * each / sum(shares) for each in shares]
     return WarmProblem(
         hosts=tuple(
-            WarmHost(name, {MEMORY: mib, DISK: mib, CPU: mib / 1024})
+            WarmHost(name, {MEMORY: mib, DISK: DISK_SHARE * mib, CPU: mib / 1024})
             for name, mib in zip(names, room, strict=True)
         ),
         services=tuple(sleepers),

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.matrix import ROUNDING, Floats, Ints
+from placement.matrix import ROUNDING, Bools, Floats, Ints
 from placement.problem import Infeasible
 from placement.warm.arrays import Arrays, forced
 from placement.warm.formulas import overflow
 
 LEAST_GAIN = 1e-12  # waiting clients; below, a step is rounding
+PLENTY = 1e-3  # what the share of a resource counts of which there is enough for all
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,9 +57,11 @@ class _Search:
         self.erlangs = np.zeros(len(arrays.sites))
         self.chosen = self._begin()
         self._users: list[set[int]] = [set() for _ in arrays.sites]
-        self._of_site: list[Ints] = [np.flatnonzero(arrays.site == s) for s in range(len(self.kept))]
+        self._of_site: list[Ints] = [
+            np.flatnonzero(arrays.site == s) for s in range(len(self.kept))
+        ]
         with np.errstate(divide="ignore"):
-            self._scale = np.where(arrays.room > 0, 1.0 / arrays.room, 0.0)
+            self._scale = np.where(arrays.room > 0, _scarcity(arrays) / arrays.room, 0.0)
 
     def value(self) -> float:
         """Return what the plan is worth, as the evaluation has it."""
@@ -116,7 +119,9 @@ class _Search:
         gain = self._saved(service) - arrays.cost[span]
         hosts, needs = arrays.host[span], arrays.needs[span]
         now = self.chosen[service]
-        there = self.room[hosts] + np.where((hosts == arrays.host[now])[:, None], arrays.needs[now], 0)
+        there = self.room[hosts] + np.where(
+            (hosts == arrays.host[now])[:, None], arrays.needs[now], 0
+        )
         fits = (needs <= there + ROUNDING).all(axis=1) & (arrays.site[span] < 0)
         share = (needs * self._scale[hosts]).sum(axis=1)
         more = share - float((arrays.needs[now] * self._scale[arrays.host[now]]).sum())
@@ -175,10 +180,7 @@ class _Search:
         return cost + self._miss_cost(site, kept, load) - self._miss_cost(site, kept, left)
 
     def _joining(self, site: int) -> tuple[float, list[int]]:
-        """Return what one instance more saves, and the pairs of the services that join for it.
-
-        Only who holds nothing joins: a service that is warm already has its own instance.
-        """
+        """Return what one instance more saves, and the pairs of the services that join for it."""
         kept, load = int(self.kept[site]) + 1, float(self.erlangs[site])
         gain = self._miss_cost(site, kept - 1, load) - self._miss_cost(site, kept, load)
         gain -= float(self.arrays.spare_cost[site])
@@ -186,7 +188,6 @@ class _Search:
             (self._saved(service) - float(self.arrays.cost[pair]), pair)
             for pair in self._of_site[site].tolist()
             if (service := int(self.arrays.service[pair])) not in self._users[site]
-            and not self.arrays.needs[self.chosen[service]].any()
         ]
         joining = []
         for saved, pair in sorted(saves, reverse=True):
@@ -212,7 +213,9 @@ class _Search:
         plain = arrays.site < 0
         share = np.where(arrays.room > 0, arrays.room, math.inf)
         size: Floats = (arrays.needs / share[arrays.host]).sum(axis=1)
-        chosen = np.array([self._cheapest(s, plain & (size <= 0)) for s in range(len(arrays.first) - 1)])
+        chosen = np.array(
+            [self._cheapest(s, plain & (size <= 0)) for s in range(len(arrays.first) - 1)]
+        )
         must = np.flatnonzero(forced(arrays))
         largest = sorted(must.tolist(), key=lambda s: -float(size[arrays.of(s)].max()))
         stuck = {}
@@ -228,8 +231,16 @@ class _Search:
             raise Infeasible(stuck, proven=False)
         return chosen.astype(np.int64)
 
-    def _cheapest(self, service: int, may: np.ndarray) -> int:  # type: ignore[type-arg]
+    def _cheapest(self, service: int, may: Bools) -> int:
         span = self.arrays.of(service)
         cost = np.where(may[span], self.arrays.cost[span], math.inf)
         best = int(np.argmin(cost))
         return span.start + best if math.isfinite(cost[best]) else -1
+
+
+def _scarcity(arrays: Arrays) -> Floats:
+    """Return what the share of each resource counts: little, where all can have their most."""
+    if not arrays.pairs:
+        return np.ones(len(arrays.resources))
+    most = np.maximum.reduceat(arrays.needs, arrays.first[:-1], axis=0).sum(axis=0)
+    return np.where(most > arrays.room.sum(axis=0), 1.0, PLENTY)

@@ -1,4 +1,4 @@
-"""The question of warm instances and its answer: `WarmProblem` and `WarmOptions` in, `WarmPlan` out.
+"""A question of warm instances and its answer: `WarmProblem` and `WarmOptions`, `WarmPlan`.
 
 Units are those of `placement.problem`: amounts by resource (`memory_mib` in MiB, `cpu` in cores,
 any other in a unit of your own), rates in requests per second, latencies in milliseconds, one way.
@@ -6,7 +6,7 @@ Wake times are seconds.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from placement.problem import Amounts
 
@@ -98,6 +98,21 @@ class WarmProblem:
     recipes: tuple[Recipe, ...] = ()
     latency_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    def cold(self) -> "WarmProblem":
+        """Return the same where what may rest cold on a host must, for comparison."""
+        bare = (
+            replace(
+                service,
+                recipe="",
+                rests={
+                    host: tuple(rest for rest in rests if rest.rung == COLD) or rests
+                    for host, rests in service.rests.items()
+                },
+            )
+            for service in self.services
+        )
+        return replace(self, services=tuple(bare), recipes=())
+
 
 @dataclass(frozen=True, slots=True)
 class WarmOptions:
@@ -122,7 +137,7 @@ class WarmOptions:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the idle instance of a service rests, and how; POOLED: it is made there when it wakes."""
+    """Where the idle instance of a service rests, and how; POOLED: it is made when it wakes."""
 
     host: str
     rung: str

@@ -9,7 +9,7 @@ from placement.warm.arrays import Arrays, compile_warm
 from placement.warm.check import violations
 from placement.warm.evaluate import evaluate, worth
 from placement.warm.greedy import greedy
-from placement.warm.problem import COLD, WarmOptions, WarmPlan, WarmProblem
+from placement.warm.problem import WarmOptions, WarmPlan, WarmProblem
 from placement.warm.validate import check_options, validate
 
 EXACT_PAIRS = 20_000  # up to so many, `auto` is exact
@@ -76,29 +76,3 @@ def _greedy(arrays: Arrays, options: WarmOptions) -> WarmPlan:
     except SolverFailed:
         bound = 0.0  # no LP solver here: 0 is below every plan
     return replace(plan, bound=bound, solve_s=spent)
-
-
-def all_cold(problem: WarmProblem, options: WarmOptions | None = None) -> WarmPlan:
-    """Return the plan without any warm instance: what there is to compare with.
-
-    Each service that may rest cold does, where that is best; the others rest as best they can.
-    Raises `Infeasible` and `Malformed` as `plan_warm` does.
-    """
-    bare = replace(
-        problem,
-        services=tuple(
-            replace(
-                service,
-                recipe="",
-                rests={
-                    host: tuple(rest for rest in rests if rest.rung == COLD)
-                    for host, rests in service.rests.items()
-                }
-                if any(rest.rung == COLD for rests in service.rests.values() for rest in rests)
-                else service.rests,
-            )
-            for service in problem.services
-        ),
-        recipes=(),
-    )
-    return plan_warm(bare, options)

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from numbers import Integral, Real
+from numbers import Real
 
 from placement.problem import Malformed
 from placement.validate import LARGEST
@@ -71,7 +71,7 @@ def _recipe(path: str, recipe: Recipe) -> None:
             raise Malformed(
                 f"{path}.at.{host}.adopt_s", "is longer than miss_s: the pool would be in the way"
             )
-        if not isinstance(spare.most, Integral) or spare.most > MOST_KEPT:
+        if spare.most != int(spare.most) or spare.most > MOST_KEPT:
             raise Malformed(
                 f"{path}.at.{host}.most", f"must be a whole number, {MOST_KEPT} at most"
             )
