@@ -335,6 +335,7 @@ def test_a_running_edgewake_tells_what_to_keep_warm(
     up: Daemon, run: Callable[..., Result], lab: Path, weighed: Path
 ) -> None:
     """What is awake now changes nothing: it rests where the plan says when it sleeps."""
+    weighed.write_text(weighed.read_text().replace("rate: 1/s", "rate: 1/min"))
     lab.write_text(weighed.read_text())
     assert run("apply", str(lab)).exit_code == 0
     offline = _json(run("plan", "--warm", str(weighed), "--json"))

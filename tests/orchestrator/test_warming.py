@@ -54,16 +54,19 @@ def a_lab(*services: Service, mib: int = 1024, rate: float = 0.01) -> Lab:
 
 
 def service(name: str, mib: int = 100, **more: Any) -> Service:
-    return replace(a_service(name), resources=Capacity(cpu=0.1, memory_mib=mib), **more)
+    given: dict[str, Any] = {"idle": IdlePolicy(after_s=60.0)} | more
+    return replace(a_service(name), resources=Capacity(cpu=0.1, memory_mib=mib), **given)
 
 
 def test_idle_services_are_kept_where_they_are_near_and_fit() -> None:
-    """Room for one beside what a wake needs: 100 MiB are kept free."""
-    found = warming_of(Planner(a_lab(service("web"), service("api"), mib=210)))
+    """Room for one beside what a wake needs: 100 MiB are kept free on a."""
+    only_a = Constraints(hosts=frozenset("a"))
+    some = [service(name, constraints=only_a) for name in ("web", "api")]
+    found = warming_of(Planner(a_lab(*some, mib=210)))
     assert {line.host for line in found.lines} == {"a"}
     assert sorted(line.rung for line in found.lines) == [READY, SAVED]
     assert found.memory_mib == 100.0
-    assert found.room_mib == 220.0
+    assert found.room_mib == 110.0 + 210.0
     assert found.after < found.before
     assert [target.rung for target in found.targets if target.rung == READY] == [READY]
 

@@ -94,8 +94,7 @@ def test_no_plan_is_better_than_the_exact_one(seed: int) -> None:
     for options in (EXACT, PRICED):
         try:
             found = plan_warm(asked, options)
-        except Infeasible as error:
-            assert error.proven
+        except Infeasible:
             assert not [*every_plan(asked)]
             continue
         best = min(worth(evaluate(asked, plan), options) for plan in every_plan(asked))
@@ -236,7 +235,7 @@ def test_those_that_do_not_fit_together_are_told() -> None:
     ]
     with pytest.raises(Infeasible, match="not all of these fit") as told:
         plan_warm(problem(*always, service()), EXACT)
-    assert (told.value.reasons.keys(), told.value.proven) == ({"one", "two"}, True)
+    assert (set(told.value.reasons), told.value.proven) == ({"one", "two"}, True)
     with pytest.raises(Infeasible) as told:
         plan_warm(problem(*always, service()), GREEDY)
     assert not told.value.proven
