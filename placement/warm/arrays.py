@@ -8,7 +8,8 @@ depend on who else uses them.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 
@@ -34,7 +35,6 @@ class Arrays:
     `cost` is in waiting clients, the price of memory included; `needs` has a row for each pair and
     a column for each of `resources`, `room` a row for each host, `spare_needs` for each site.
     `site` is that of a pooled pair, else -1, and `erlangs` the load it puts on it.
-    `reach[s]` are the sites that service s can use.
     """
 
     problem: WarmProblem
@@ -60,6 +60,29 @@ class Arrays:
     def of(self, service: int) -> slice:
         """Return the pairs of a service."""
         return slice(int(self.first[service]), int(self.first[service + 1]))
+
+    def load_of_all(self) -> Floats:
+        """Return the load in erlangs on each site if all used it that could."""
+        pooled = self.site >= 0
+        found = np.bincount(
+            self.site[pooled], weights=self.erlangs[pooled], minlength=len(self.sites)
+        )
+        return found.astype(float)
+
+    def part(self, kept: Bools) -> "Arrays":
+        """Return the same with some of the pairs, at least one for each service."""
+        ends = np.concatenate(([0], np.cumsum(kept)))
+        return replace(
+            self,
+            first=ends[self.first],
+            service=self.service[kept],
+            host=self.host[kept],
+            rung=tuple(compress(self.rung, kept.tolist())),
+            cost=self.cost[kept],
+            needs=self.needs[kept],
+            site=self.site[kept],
+            erlangs=self.erlangs[kept],
+        )
 
     def plan(self, chosen: Ints, kept: Ints) -> WarmPlan:
         """Return the plan of one pair for each service and a count for each site."""

@@ -50,14 +50,20 @@ class Answer:
     solve_s: float
 
 
-def exact(arrays: Arrays, options: WarmOptions, start: tuple[Ints, Ints] | None) -> Answer:
+def exact(
+    arrays: Arrays,
+    options: WarmOptions,
+    start: tuple[Ints, Ints] | None,
+    load_of_all: Floats | None = None,
+) -> Answer:
     """Return the best plan found before the deadline, beginning from one if there is any.
 
-    Raises `Infeasible`: services that must hold something do not fit, or none was found in time.
+    `load_of_all` is that of a problem of which these are some of the pairs. Raises `Infeasible`:
+    services that must hold something do not fit, or none was found in time.
     """
     since = perf_counter()
     clock = Clock.of(options.deadline_s)
-    model = _Model(arrays)
+    model = Model(arrays, load_of_all)
     best, value = start, math.inf if start is None else true_value(arrays, *start)
     bound, solver, solve_s = -math.inf, "", 0.0
     for _ in range(ROUNDS):
@@ -89,7 +95,7 @@ def relaxed_bound(arrays: Arrays, options: WarmOptions) -> float:
     """Return the bound of the LP relaxation with its first tangents; 0 if it is not solved."""
     from placement.solvers.highs import relax  # noqa: PLC0415 - with the 40 MB of HiGHS
 
-    matrix = _Model(arrays).matrix()
+    matrix = Model(arrays).matrix()
     if not matrix.columns:
         return matrix.constant
     found = relax(matrix, Limits(options.deadline_s, 0.0, options.threads, options.seed))
@@ -137,19 +143,17 @@ def _none(arrays: Arrays, outcome: Outcome) -> Infeasible:
     return Infeasible(dict.fromkeys(names, why), clash)
 
 
-class _Model:
+class Model:
     """The program of one problem; `tighten` adds tangents to it."""
 
-    def __init__(self, arrays: Arrays) -> None:
+    def __init__(self, arrays: Arrays, load_of_all: Floats | None = None) -> None:
         self.arrays = arrays
         most = [site.spare.most for site in arrays.sites]
         self.of_count: Ints = np.repeat(np.arange(len(most)), most)
         self.count: Ints = np.concatenate([np.arange(1, m + 1) for m in most] or [_no_ints()])
         pooled = np.flatnonzero(arrays.site >= 0)
         self.pooled: Ints = pooled
-        self.load_of_all: Floats = np.bincount(
-            arrays.site[pooled], weights=arrays.erlangs[pooled], minlength=len(most)
-        ).astype(float)
+        self.load_of_all = arrays.load_of_all() if load_of_all is None else load_of_all
         self.tangents: list[tuple[int, float]] = [
             (p, share * load)
             for p, load in enumerate(self.load_of_all.tolist())

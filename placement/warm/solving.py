@@ -5,6 +5,7 @@ from time import perf_counter
 
 from placement.problem import Infeasible, SolverFailed
 from placement.warm import exact as exactly
+from placement.warm import pricing
 from placement.warm.arrays import Arrays, compile_warm
 from placement.warm.check import violations
 from placement.warm.evaluate import evaluate, worth
@@ -12,7 +13,7 @@ from placement.warm.greedy import greedy
 from placement.warm.problem import WarmOptions, WarmPlan, WarmProblem
 from placement.warm.validate import check_options, validate
 
-EXACT_PAIRS = 20_000  # up to so many, `auto` is exact
+EXACT_PAIRS = 500_000  # up to so many, `auto` is exact
 
 
 def plan_warm(problem: WarmProblem, options: WarmOptions | None = None) -> WarmPlan:
@@ -56,7 +57,8 @@ def _exact(arrays: Arrays, options: WarmOptions) -> WarmPlan:
         start = greedy(arrays)
     except Infeasible:  # the greedy way may miss what there is
         start = None
-    found = exactly.exact(arrays, options, start)
+    way = pricing.priced if arrays.pairs > pricing.PAIRS[-1] else exactly.exact
+    found = way(arrays, options, start)
     return replace(
         arrays.plan(found.chosen, found.kept),
         bound=found.bound,

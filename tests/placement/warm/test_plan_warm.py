@@ -27,6 +27,7 @@ from placement.warm import (
     WarmProblem,
     WarmTarget,
     plan_warm,
+    pricing,
 )
 from placement.warm.check import violations
 from placement.warm.evaluate import evaluate, worth
@@ -147,6 +148,23 @@ def test_more_memory_is_never_worse(seed: int) -> None:
     assert values == sorted(values, reverse=True) or values == pytest.approx(
         sorted(values, reverse=True), rel=1e-6
     )
+
+
+@pytest.mark.parametrize("recipes", [0, 2])
+def test_what_is_proven_of_the_pairs_that_are_worth_it_holds_for_all(
+    monkeypatch: pytest.MonkeyPatch, recipes: int
+) -> None:
+    """Few pairs are given to the exact way, as if the problem were large."""
+    asked = warm_problem(5, hosts=6, services=20, recipes=recipes)
+    best = plan_warm(asked, replace(EXACT, gap=0.001))
+    monkeypatch.setattr(pricing, "FIRST", 2)
+    monkeypatch.setattr(pricing, "MORE", 1)
+    for pairs in ((30, 60), (100, 400)):
+        monkeypatch.setattr(pricing, "PAIRS", pairs)
+        found = plan_warm(asked, replace(EXACT, gap=0.001, deadline_s=10.0))
+        assert found.bound <= best.value + 1e-9
+        assert best.bound <= found.value + 1e-9
+        assert found.bound > (0.0 if recipes else 0.5) * best.value
 
 
 def test_every_solver_finds_the_same() -> None:
