@@ -1,4 +1,4 @@
-"""Warm pools: what the exact and the greedy way save, how long they take, and how far apart they are.
+"""Warm pools: what the exact and the greedy way save, how long they take, how far apart they are.
 
 Instances are those of `placement.warm.generate`: hosts with room for 30 % of all services at once,
 four rungs on each, services as popular as Zipf's law has it. With recipes, every second service is

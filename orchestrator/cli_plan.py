@@ -213,12 +213,12 @@ def _warm(ctx: typer.Context, lab: Path | None, wish: dict[str, Any]) -> dict[st
         if lab is None:
             answer: dict[str, Any] = Client(ctx.obj.socket).post("/plans/warm", wish)
             return answer
-        from orchestrator.warming import Known, warming_of
+        from orchestrator.warming import LabFacts, warming_of
         from placement.warm import WarmOptions
         from web import wire
 
         planner, question = _question(ctx, lab)
-        known = Known(unfit=question.unfit)
+        known = LabFacts(unfit=question.unfit)
         return wire.warming(warming_of(planner, known, options=WarmOptions(**wish)))
 
 

@@ -57,7 +57,7 @@ from orchestrator.trace import Wakes, WakeTrace
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
 from orchestrator.waking import Waker
-from orchestrator.warming import Known, WakeCosts, Warming
+from orchestrator.warming import LabFacts, WakeCosts, Warming
 from placement.problem import Options, Ranking
 from placement.warm import WarmOptions
 
@@ -332,7 +332,7 @@ class Orchestrator:
         *,
         options: WarmOptions | None = None,
         costs: WakeCosts | None = None,
-        known: Known | None = None,
+        known: LabFacts | None = None,
     ) -> Warming:
         """Return what hosts should keep warm, by rates, memory and what wakes cost. Blocks.
 
@@ -341,7 +341,7 @@ class Orchestrator:
         """
         with self._replanner.alone():
             return self._replanner.warm(
-                options or WarmOptions(), costs or WakeCosts(), known or Known()
+                options or WarmOptions(), costs or WakeCosts(), known or LabFacts()
             )
 
     def drain(self, host: str, *, force: bool = False) -> DrainReport:

@@ -19,7 +19,7 @@ from orchestrator.library import Fit
 from orchestrator.model import Capacity, Instance, InstanceState, Migrate
 from orchestrator.moving import changes_for
 from orchestrator.planner import Front
-from orchestrator.warming import Known, WakeCosts, Warming, warming_of
+from orchestrator.warming import LabFacts, WakeCosts, Warming, warming_of
 from placement.problem import Options, Plan, Problem
 from placement.warm import WarmOptions
 
@@ -53,7 +53,7 @@ class Replanner:
         question = self._question(self.movable())
         return self._fleet.planner.front(question, terms, options, points=points)
 
-    def warm(self, options: WarmOptions, costs: WakeCosts, known: Known) -> Warming:
+    def warm(self, options: WarmOptions, costs: WakeCosts, known: LabFacts) -> Warming:
         """Return what hosts should keep warm. Raises `EdgewakeError` as `warming_of` does.
 
         Of `known`, the abilities of images count; the rest is found out here. An instance that is

@@ -65,7 +65,7 @@ class WakeCosts:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class LabFacts:
     """What is known of a lab beside its file; all may be empty.
 
     `unfit[service][host]` says why a host cannot run a service, `boots[service][host]` which image
@@ -125,7 +125,7 @@ class Warming:
 
 def warming_of(
     planner: Planner,
-    known: Known | None = None,
+    known: LabFacts | None = None,
     costs: WakeCosts | None = None,
     options: WarmOptions | None = None,
 ) -> Warming:
@@ -133,7 +133,7 @@ def warming_of(
 
     Raises `EdgewakeError` if some service can rest nowhere, and if the options make no sense.
     """
-    known, costs, options = known or Known(), costs or WakeCosts(), options or WarmOptions()
+    known, costs, options = known or LabFacts(), costs or WakeCosts(), options or WarmOptions()
     problem = warm_problem(planner, known, costs)
     try:
         plan = plan_warm(problem, options)
@@ -167,7 +167,7 @@ def warming_of(
 # --- our state to a question --------------------------------------------------------------------
 
 
-def warm_problem(planner: Planner, known: Known, costs: WakeCosts) -> WarmProblem:
+def warm_problem(planner: Planner, known: LabFacts, costs: WakeCosts) -> WarmProblem:
     """Return the question of warm instances of a lab.
 
     On each host as much memory is kept free as the largest service that may rest cold there needs,
@@ -196,7 +196,7 @@ def warm_problem(planner: Planner, known: Known, costs: WakeCosts) -> WarmProble
     )
 
 
-def _hosts(lab: Lab, service: Service, known: Known) -> tuple[Host, ...]:
+def _hosts(lab: Lab, service: Service, known: LabFacts) -> tuple[Host, ...]:
     """Return the hosts where a service may be, by its constraints and its images."""
     wish, unfit = service.constraints, known.unfit.get(service.name, {})
     return tuple(
@@ -209,7 +209,7 @@ def _hosts(lab: Lab, service: Service, known: Known) -> tuple[Host, ...]:
     )
 
 
-def _host(host: Host, lab: Lab, able: Mapping[str, Sequence[Host]], known: Known) -> WarmHost:
+def _host(host: Host, lab: Lab, able: Mapping[str, Sequence[Host]], known: LabFacts) -> WarmHost:
     room = known.room.get(host.name, host.usable)
     sleeping = [
         host.taken_by(service.resources).memory_mib
@@ -224,7 +224,7 @@ def _sleeper(
     service: Service,
     hosts: Sequence[Host],
     lab: Lab,
-    known: Known,
+    known: LabFacts,
     costs: WakeCosts,
     *,
     recipe: str,
@@ -249,7 +249,7 @@ def _sleeper(
     )
 
 
-def _rungs(service: Service, host: Host, known: Known) -> tuple[str, ...]:
+def _rungs(service: Service, host: Host, known: LabFacts) -> tuple[str, ...]:
     """Return the rungs a service may rest at; one that never sleeps is always ready.
 
     Cold and ready need no ability.
@@ -260,7 +260,7 @@ def _rungs(service: Service, host: Host, known: Known) -> tuple[str, ...]:
     return tuple(rung for rung in RUNGS if rung in able | {COLD, READY})
 
 
-def _rest(service: Service, host: Host, rung: str, known: Known, costs: WakeCosts) -> Rest:
+def _rest(service: Service, host: Host, rung: str, known: LabFacts, costs: WakeCosts) -> Rest:
     wake_s, _ = costs.of(service.name, known.image(service, host.name), host.name, rung)
     return Rest(rung, wake_s, _needs(service, host, rung))
 
@@ -272,7 +272,7 @@ def _needs(service: Service, host: Host, rung: str) -> Amounts:
     return memory if rung == PAUSED else {}
 
 
-def _recipe_name(service: Service, known: Known, hosts: Sequence[Host]) -> str:
+def _recipe_name(service: Service, known: LabFacts, hosts: Sequence[Host]) -> str:
     """Return a name for the image, arguments and size of a service; empty if it can have none."""
     images = {known.image(service, host.name) for host in hosts}
     if len(images) != 1 or not images <= known.late or service.idle.after_s is None:
@@ -281,7 +281,7 @@ def _recipe_name(service: Service, known: Known, hosts: Sequence[Host]) -> str:
     return f"{images.pop()}-{hashlib.sha256(told.encode()).hexdigest()[:6]}"
 
 
-def _spare(service: Service, host: Host, known: Known, costs: WakeCosts) -> Spare:
+def _spare(service: Service, host: Host, known: LabFacts, costs: WakeCosts) -> Spare:
     image = known.image(service, host.name)
     cold_s, _ = costs.of("", image, host.name, COLD)
     pooled_s, _ = costs.of("", image, host.name, POOLED)
@@ -305,7 +305,7 @@ class _Told:
     plan: WarmPlan
     before: Mapping[str, Delay]
     after: Mapping[str, Delay]
-    known: Known
+    known: LabFacts
     costs: WakeCosts
 
     def saved(self, service: Sleeper) -> float:

@@ -35,7 +35,8 @@ def plan_warm(problem: WarmProblem, options: WarmOptions | None = None) -> WarmP
     name = options.algorithm
     if name == "auto":
         name = "exact" if arrays.pairs <= EXACT_PAIRS else "greedy"
-    plan = _exact(arrays, options) if name == "exact" else _greedy(arrays, options)
+    left = replace(options, deadline_s=max(0.01, options.deadline_s - built))
+    plan = _exact(arrays, left) if name == "exact" else _greedy(arrays, left)
     if wrong := violations(problem, plan):
         raise SolverFailed(f"{name} gave a wrong warm plan: {'; '.join(wrong)}")
     terms = evaluate(problem, plan)
@@ -53,18 +54,21 @@ def plan_warm(problem: WarmProblem, options: WarmOptions | None = None) -> WarmP
 
 
 def _exact(arrays: Arrays, options: WarmOptions) -> WarmPlan:
+    since = perf_counter()
     try:
         start = greedy(arrays)
     except Infeasible:  # the greedy way may miss what there is
         start = None
     way = pricing.priced if arrays.pairs > pricing.PAIRS[-1] else exactly.exact
-    found = way(arrays, options, start)
+    begun = perf_counter() - since
+    left = max(0.01, options.deadline_s - begun)
+    found = way(arrays, replace(options, deadline_s=left), start)
     return replace(
         arrays.plan(found.chosen, found.kept),
         bound=found.bound,
         solver=found.solver,
         build_s=found.build_s,
-        solve_s=found.solve_s,
+        solve_s=found.solve_s + begun,
     )
 
 

@@ -20,7 +20,7 @@ from orchestrator.model import (
     Service,
 )
 from orchestrator.planner import Planner
-from orchestrator.warming import DEFAULTS, Known, WakeCosts, warm_problem, warming_of
+from orchestrator.warming import DEFAULTS, LabFacts, WakeCosts, warm_problem, warming_of
 from placement.warm import (
     COLD,
     PAUSED,
@@ -76,7 +76,7 @@ def test_measured_wakes_count_and_are_told() -> None:
     lab = a_lab(service("web"), mib=0)
     image = lab.services[0].images[0]
     costs = WakeCosts({(image, "a", SAVED): 9.0, (image, "a", COLD): 0.5, ("web", "a", COLD): 0.25})
-    (line,) = warming_of(Planner(lab), Known(), costs).lines
+    (line,) = warming_of(Planner(lab), LabFacts(), costs).lines
     assert (line.host, line.rung, line.measured) == ("a", COLD, True)
     assert line.before_s == line.after_s == pytest.approx(0.25 * 2.718281828**-0.6)  # idle for 60 s
     (line,) = warming_of(Planner(lab)).lines
@@ -86,7 +86,7 @@ def test_measured_wakes_count_and_are_told() -> None:
 def test_rungs_that_an_image_does_not_survive_are_left_out() -> None:
     lab = a_lab(service("web"))
     image = lab.services[0].images[0]
-    known = Known(rungs={(image, "a"): frozenset({COLD}), (image, "b"): frozenset({PAUSED})})
+    known = LabFacts(rungs={(image, "a"): frozenset({COLD}), (image, "b"): frozenset({PAUSED})})
     (web,) = warm_problem(Planner(lab), known, WakeCosts()).services
     assert {h: [rest.rung for rest in rests] for h, rests in web.rests.items()} == {
         "a": [COLD, READY],
@@ -100,7 +100,7 @@ def test_who_never_sleeps_is_ready_and_constraints_hold() -> None:
         service("web", constraints=Constraints(avoid_hosts=frozenset("a"))),
         service("api"),
     )
-    found = warming_of(Planner(lab), Known(unfit={"api": {"a": "its kernel is for Xen"}}))
+    found = warming_of(Planner(lab), LabFacts(unfit={"api": {"a": "its kernel is for Xen"}}))
     assert {(line.name, line.host) for line in found.lines} == {
         ("db", "b"),
         ("web", "b"),
@@ -114,8 +114,8 @@ def test_anonymous_instances_are_for_images_that_take_an_address_late() -> None:
     other = service("other", config=(("greeting", "hi"),))
     lab = a_lab(*some, other, mib=210, rate=0.002)
     planner = Planner(lab)
-    assert not warm_problem(planner, Known(), WakeCosts()).recipes
-    known = Known(late=frozenset({lab.services[0].images[0]}))
+    assert not warm_problem(planner, LabFacts(), WakeCosts()).recipes
+    known = LabFacts(late=frozenset({lab.services[0].images[0]}))
     assert [len(recipe.at) for recipe in warm_problem(planner, known, WakeCosts()).recipes] == [
         2,
         2,
@@ -132,7 +132,7 @@ def test_anonymous_instances_are_for_images_that_take_an_address_late() -> None:
 
 def test_room_is_what_is_left() -> None:
     lab = a_lab(service("web"))
-    known = Known(room={"a": Capacity(cpu=4.0, memory_mib=150)})
+    known = LabFacts(room={"a": Capacity(cpu=4.0, memory_mib=150)})
     hosts = warm_problem(Planner(lab), known, WakeCosts()).hosts
     assert [host.room["memory_mib"] for host in hosts] == [50.0, 924.0]
 
