@@ -36,10 +36,11 @@ def priced(arrays: Arrays, options: WarmOptions, start: tuple[Ints, Ints] | None
     """
     since = perf_counter()
     end = since + LP_SHARE * options.deadline_s
+    if start is None:  # some of the pairs could not prove that there is no plan
+        return exact(arrays, options, None)
     load = arrays.load_of_all()
     taken = _least(arrays, arrays.cost, FIRST)
-    if start is not None:
-        taken[start[0]] = True
+    taken[start[0]] = True
     bound, reduced = 0.0, np.zeros(arrays.pairs)
     for _ in range(ROUNDS):
         limits = Limits(max(0.01, end - perf_counter()), 0.0, options.threads, options.seed)
@@ -55,17 +56,15 @@ def priced(arrays: Arrays, options: WarmOptions, start: tuple[Ints, Ints] | None
         if found.bound - bound <= NEAR * found.bound or not missing.any():
             break
         taken |= missing & _least(arrays, np.where(taken, np.inf, prices), MORE)
-    best: tuple[Ints, Ints] | None = start
-    proven = bound
+    best, proven = start, bound
     for count, share in zip(PAIRS, SHARES, strict=True):
         few = _smallest(reduced, count)
-        if best is not None:
-            room = true_value(arrays, *best) - bound
-            few &= reduced <= room + WORTH_IT
-            few[best[0]] = True
+        room = true_value(arrays, *best) - bound
+        few &= reduced <= room + WORTH_IT
+        few[best[0]] = True
         left_out = float(reduced[~few].min(initial=np.inf))
         place = np.cumsum(few) - 1
-        begin = None if best is None else (place[best[0]], best[1])
+        begin = place[best[0]], best[1]
         answer = exact(arrays.part(few), _left(options, since, share), begin, load)
         chosen = np.flatnonzero(few)[answer.chosen]
         best = chosen, answer.kept
