@@ -64,7 +64,9 @@ from orchestrator.trace import Wakes, WakeTrace
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
 from orchestrator.waking import Waker
+from orchestrator.warming import LabFacts, WakeCosts, Warming
 from placement.problem import Options, Ranking
+from placement.warm import WarmOptions
 
 log = getLogger(__name__)
 
@@ -371,6 +373,23 @@ class Orchestrator:
         """
         with self._replanner.alone():
             return self._replanner.front(terms, options, points)
+
+    def warm(
+        self,
+        *,
+        options: WarmOptions | None = None,
+        costs: WakeCosts | None = None,
+        known: LabFacts | None = None,
+    ) -> Warming:
+        """Return what hosts should keep warm, by rates, memory and what wakes cost. Blocks.
+
+        Of `known`, the abilities of images count. Raises `EdgewakeError` if some service can rest
+        nowhere, if the options make no sense, and while another plan is being made.
+        """
+        with self._replanner.alone():
+            return self._replanner.warm(
+                options or WarmOptions(), costs or WakeCosts(), known or LabFacts()
+            )
 
     def drain(self, host: str, *, force: bool = False) -> DrainReport:
         """Begin to move everything off a host, and place nothing there; returns at once.

@@ -173,6 +173,35 @@ def print_abilities(found: list[dict[str, Any]]) -> None:
     console().print(table if found else "nothing has been tried yet: it is when a service sleeps")
 
 
+def print_warm(answer: dict[str, Any]) -> None:
+    """Print how each idle service rests, what is kept of each recipe, and what that is worth."""
+    from rich.table import Table
+
+    heads = ("host", "rests", "count", "MiB", "wait cold ms", "wait ms", "clients/GiB", "wake cost")
+    table = Table("service or recipe", *heads, box=None)
+    for line in answer["warm"]:
+        table.add_row(
+            _plain(line["name"]) + (" (recipe)" if line["anonymous"] else ""),
+            _plain(line["host"]),
+            _plain(line["rung"]),
+            str(line["count"]),
+            f"{line['memory_mib']:g}",
+            f"{round(line['before_s'] * 1000, 3):g}",
+            f"{round(line['after_s'] * 1000, 3):g}",
+            f"{line['value']:.3g}" if line["memory_mib"] else "",
+            "measured" if line["measured"] else "default",
+        )
+    out = console()
+    out.print(table)
+    before, after = round(answer["before"], 6), round(answer["after"], 6)
+    out.print(f"\nclients that wait for a wake, on average: {before:.4g} cold, {after:.4g} so")
+    out.print(f"memory held: {answer['memory_mib']:g} of {answer['room_mib']:g} MiB")
+    if not before:
+        out.print("nobody waits even with everything cold: do the lab's clients have a rate?")
+    out.print(f"no plan is better than {answer['bound']:.4g}, gap {answer['gap']:.2%}")
+    out.print(f"found by {answer['algorithm']} in {answer['seconds']:.3f} s")
+
+
 def print_choices(hosts: list[dict[str, Any]]) -> None:
     """Print hosts as places for one service."""
     from rich.table import Table

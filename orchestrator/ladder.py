@@ -19,7 +19,7 @@ REMEMBERED = 15  # wakes of one kind, of which the median counts
 GUESS_S = {Rung.READY: 0.0, Rung.PAUSED: 0.02, Rung.SAVED: 1.0, Rung.COLD: 3.0}
 
 
-class WakeCosts:
+class SeenWakes:
     """How long wakes took, by image, host and rung. Safe to use from many threads."""
 
     def __init__(self) -> None:
@@ -81,18 +81,12 @@ def below(rung: Rung, policy: IdlePolicy, prospects: Prospects) -> Rung | None:
     return None
 
 
-def value(saved_s: float, rate_s: float, memory_mib: float) -> float:
-    """Return what it is worth to leave an instance at its rung, to compare instances by.
-
-    It is the waiting that it saves its clients, per MiB: the wake cost saved (seconds) x the
-    rate of requests (1/s) / the memory it holds (MiB).
-    """
-    return saved_s * rate_s / max(memory_mib, 1.0)
-
-
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """An instance that could give memory back: how much (MiB), and what it is worth where it is."""
+    """An instance that could give memory back: how much (MiB), and what it is worth where it is.
+
+    Its value is that of `placement.warm.formulas.value`.
+    """
 
     instance: str
     memory_mib: int

@@ -27,10 +27,11 @@ from orchestrator.errors import (
 from orchestrator.fleet import Fleet
 from orchestrator.hypervisors.base import Depth
 from orchestrator.journal import Journal
-from orchestrator.ladder import Prospects, Rates, Victim, WakeCosts, below, sacrifice, value
+from orchestrator.ladder import Prospects, Rates, SeenWakes, Victim, below, sacrifice
 from orchestrator.model import ASLEEP, LADDER, Ability, Instance, InstanceState, Rung, Service
 from orchestrator.store.base import Store
 from orchestrator.trace import WakeTrace
+from placement.warm.formulas import value
 
 log = getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Sleeper:
         self._spare = spare
         self._put_down = put_down
         self._rates = rates
-        self._costs = WakeCosts()
+        self._costs = SeenWakes()
         self._abilities = {(each.image, each.host, each.rung): each for each in abilities}
         self._failures: Counter[tuple[str, str, Rung]] = Counter()
         self._since: dict[str, float] = {}  # monotonic, by instance: when it came to its rung

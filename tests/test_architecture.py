@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "orchestrator.summons",
         "orchestrator.trace",
     ),
-    "web": ("web", "orchestrator", "placement.problem"),
+    "web": ("web", "orchestrator", "placement.problem", "placement.warm"),
     "orchestrator.boot_report": EVERYTHING,
     "orchestrator.cli": EVERYTHING,
     "orchestrator.cli_drain": EVERYTHING,

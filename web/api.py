@@ -12,6 +12,7 @@
     GET  /wakes?service=&limit=     where the time of the last wakes went
     GET  /events?limit=             the last lines of the journal
     POST /plans                     {"apply": false} → a placement and the changes to it
+    POST /plans/warm                {"mib_price": 0} → what hosts should keep warm
     POST /fronts                    {"terms": ["latency_ms", "energy_w"]} → the Pareto front
     PUT  /lab?dry_run=1             a lab file → what had to end for it, or would
 
@@ -28,7 +29,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from flask import Blueprint, Response, abort, request
@@ -39,15 +40,18 @@ from orchestrator.model import LADDER, Client, Endpoint, Lab, Rung
 from orchestrator.planner import OPTIONS
 from orchestrator.trace import Wake, WakeTrace
 from placement.problem import Options
+from placement.warm import WarmOptions
 from web import wire
 
 LoadLab = Callable[[str, Path], Lab]
+Kinds = dict[str, tuple[type, ...]]
+Chosen = TypeVar("Chosen", Options, WarmOptions)
 
 GRACE_S = 2.0  # what a wake may end after its deadline: the undo of a boot that came too late
 MOST_LISTED = 1000  # wakes or events in one answer
 DEFAULT_LISTED = 20
 MOST_PLAN_S = 300  # below what `web.client` waits for an answer
-PLAN_OPTIONS: dict[str, tuple[type, ...]] = {
+PLAN_OPTIONS: Kinds = {
     "algorithm": (str,),
     "solver": (str,),
     "deadline_s": (float, int),
@@ -118,8 +122,16 @@ def _add_plans(api: Blueprint, orchestrator: Orchestrator) -> None:
     def plans() -> wire.Document:
         body = _json_object()
         apply = _flag(body.get("apply", False), "apply")
-        proposal = orchestrator.rebalance(dry_run=not apply, options=_options(body))
+        proposal = orchestrator.rebalance(
+            dry_run=not apply, options=_options(body, PLAN_OPTIONS, OPTIONS)
+        )
         return {**wire.proposal(proposal), "applied": apply}
+
+    @api.post("/plans/warm")
+    def warm() -> wire.Document:
+        body = _json_object()
+        options = _options(body, PLAN_OPTIONS | {"mib_price": (float, int)}, WarmOptions())
+        return wire.warming(orchestrator.warm(options=options))
 
     @api.post("/fronts")
     def fronts() -> wire.Document:
@@ -133,20 +145,23 @@ def _add_plans(api: Blueprint, orchestrator: Orchestrator) -> None:
             abort(HTTPStatus.BAD_REQUEST, "points are for fronts of two terms")
         if "algorithm" in body:
             abort(HTTPStatus.BAD_REQUEST, "a front has no algorithm to choose")
-        return wire.front(orchestrator.front(terms, options=_options(body), points=points))
+        return wire.front(
+            orchestrator.front(terms, options=_options(body, PLAN_OPTIONS, OPTIONS), points=points)
+        )
 
 
-def _options(body: dict[str, Any]) -> Options:
-    """Return the options of a plan that a request asks for; names are those of `Options`."""
-    given: dict[str, Any] = {key: body[key] for key in PLAN_OPTIONS if body.get(key) is not None}
+def _options(body: dict[str, Any], kinds: Kinds, otherwise: Chosen) -> Chosen:
+    """Return the options of a plan that a request asks for; names are those of its class."""
+    given: dict[str, Any] = {key: body[key] for key in kinds if body.get(key) is not None}
     for key, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, PLAN_OPTIONS[key]):
-            abort(HTTPStatus.BAD_REQUEST, f"{key} must be a {PLAN_OPTIONS[key][0].__name__}")
+        if isinstance(value, bool) or not isinstance(value, kinds[key]):
+            abort(HTTPStatus.BAD_REQUEST, f"{key} must be a {kinds[key][0].__name__}")
     if not 0 < given.get("deadline_s", 1) <= MOST_PLAN_S:
         abort(HTTPStatus.BAD_REQUEST, f"deadline_s must be above 0 and at most {MOST_PLAN_S}")
-    if not 0 <= given.get("gap", 0) <= sys.float_info.max:  # also of whole numbers beyond floats
-        abort(HTTPStatus.BAD_REQUEST, "gap must be finite and at least 0")
-    return replace(OPTIONS, **given)
+    for key in {"gap", "mib_price"} & given.keys():
+        if not 0 <= given[key] <= sys.float_info.max:  # also of whole numbers beyond floats
+            abort(HTTPStatus.BAD_REQUEST, f"{key} must be finite and at least 0")
+    return replace(otherwise, **given)
 
 
 def _add_services(api: Blueprint, orchestrator: Orchestrator) -> None:

@@ -318,6 +318,40 @@ def test_a_running_edgewake_has_the_same_front(
     assert run("plan", "--front", "energy_w,latency_ms").exit_code == 0
 
 
+def test_a_lab_file_tells_what_to_keep_warm(run: Callable[..., Result], weighed: Path) -> None:
+    weighed.write_text(weighed.read_text().replace("rate: 1/s", "rate: 1/min"))
+    result = run("plan", "--warm", str(weighed))
+    assert result.exit_code == 0, result.output
+    web = re.search(
+        r"web +near +(\w+) +1 +(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +default", result.stdout
+    )
+    assert web, result.stdout
+    rung, mib, before, after, value = web.groups()
+    assert (rung, mib, float(after)) == ("ready", "100", 0.0)
+    assert float(before) == pytest.approx(367.879)  # 1 s x exp(-60 s x 1/min)
+    assert float(value) == pytest.approx(1024 * 0.367879 / 60 / 100, rel=0.01)
+    assert "memory held: 100 of" in result.stdout
+    dear = _json(run("plan", "--warm", str(weighed), "--mib-price", "1", "--json"))
+    assert [(line["name"], line["rung"]) for line in dear["warm"]] == [("web", "saved")]
+    assert dear["memory_mib"] == 0
+
+
+def test_a_running_edgewake_tells_what_to_keep_warm(
+    up: Daemon, run: Callable[..., Result], lab: Path, weighed: Path
+) -> None:
+    """What is awake now changes nothing: it rests where the plan says when it sleeps."""
+    weighed.write_text(weighed.read_text().replace("rate: 1/s", "rate: 1/min"))
+    lab.write_text(weighed.read_text())
+    assert run("apply", str(lab)).exit_code == 0
+    offline = _json(run("plan", "--warm", str(weighed), "--json"))
+    assert run("wake", "web").exit_code == 0
+    online = _json(run("plan", "--warm", "--json"))
+    assert (online["warm"], online["targets"]) == (offline["warm"], offline["targets"])
+    assert online["targets"][0]["name"] == "web"
+    greedy = _json(run("plan", "--warm", "--algorithm", "greedy", "--gap", "0.1", "--json"))
+    assert (greedy["algorithm"], greedy["warm"]) == ("greedy", offline["warm"])
+
+
 def test_a_plan_is_made_as_it_is_asked_for(
     up: Daemon, run: Callable[..., Result], lab: Path, weighed: Path
 ) -> None:
@@ -343,6 +377,9 @@ def test_a_plan_is_made_as_it_is_asked_for(
         (["--front", "energy_w,wake_ms,hosts_on", "--points", "4"], "fronts of two terms"),
         (["--front", "energy_w,latency_ms", "--out", "gone/f.svg"], "there is no folder gone"),
         (["--algorithm", "magic"], "no placement algorithm named 'magic'; known: auto"),
+        (["--warm", "--front", "energy_w,latency_ms"], "--warm does not go with"),
+        (["--warm", "--algorithm", "tabu"], "no warm algorithm named 'tabu'; known: auto, exact"),
+        (["--mib-price", "1"], "--mib-price is for --warm"),
         (["--solver", "magic"], "--solver: no solver named 'magic'; known: auto, highs"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -22,8 +23,14 @@ from orchestrator.store.memory import MemoryStore
 from tests.world import World, a_host, a_service
 
 MakeWorld = Callable[..., World]
+BOOT_S = 0.05  # or a boot in memory would be no slower than anything else
 LADDER = IdlePolicy(after_s=0.05, min_up_s=0.0, paused_s=0.1, saved_s=0.1)
 STAYS = IdlePolicy(after_s=0.05, min_up_s=0.0, paused_s=None)
+
+
+@pytest.fixture
+def make_world(make_world: MakeWorld) -> MakeWorld:
+    return partial(make_world, boot_s=BOOT_S)
 
 
 def a_sleeper(name: str = "web", idle: IdlePolicy = LADDER, **changes: object) -> Service:
@@ -251,10 +258,7 @@ def test_what_is_paused_gives_way_to_a_boot(make_world: MakeWorld) -> None:
 
 def test_the_least_valuable_gives_way_first(make_world: MakeWorld) -> None:
     services = a_sleeper("often", STAYS), a_sleeper("rare", STAYS), a_sleeper("new", STAYS)
-    world = make_world(*services, hosts=[a_host("h", memory_mib=250)], start=False)
-    world.boot_s = 0.05
-    world.start()
-    asleep(world, "often", "rare")
+    world = asleep(make_world(*services, hosts=[a_host("h", memory_mib=250)]), "often", "rare")
     for _ in range(3):
         asleep(world, "often")
         world.control.expire()
