@@ -64,7 +64,7 @@ from orchestrator.trace import Wakes, WakeTrace
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
 from orchestrator.waking import Waker
-from orchestrator.warming import LabFacts, WakeCosts, Warming
+from orchestrator.warming import WakeCosts, Warming
 from placement.problem import Options, Ranking
 from placement.warm import WarmOptions
 
@@ -72,6 +72,7 @@ log = getLogger(__name__)
 
 Still = Callable[[Change, Instance | None], bool]  # of a change, and the instance it is to end
 
+WARM_OPTIONS = WarmOptions()
 ASK_AGAIN = "ask again: the plan is for what was"
 END_THREADS = 8
 DRAIN_THREADS = 4  # hosts that are drained at the same time; each moves one service at a time
@@ -374,22 +375,15 @@ class Orchestrator:
         with self._replanner.alone():
             return self._replanner.front(terms, options, points)
 
-    def warm(
-        self,
-        *,
-        options: WarmOptions | None = None,
-        costs: WakeCosts | None = None,
-        known: LabFacts | None = None,
-    ) -> Warming:
+    def warm(self, options: WarmOptions = WARM_OPTIONS) -> Warming:
         """Return what hosts should keep warm, by rates, memory and what wakes cost. Blocks.
 
-        Of `known`, the abilities of images count. Raises `EdgewakeError` if some service can rest
-        nowhere, if the options make no sense, and while another plan is being made.
+        Raises `EdgewakeError` if some service can rest nowhere, if the options make no sense, and
+        while another plan is being made.
         """
         with self._replanner.alone():
-            return self._replanner.warm(
-                options or WarmOptions(), costs or WakeCosts(), known or LabFacts()
-            )
+            costs = WakeCosts(measured=self._sleeper.wake_costs())
+            return self._replanner.warm(options, costs, self._sleeper.rungs())
 
     def drain(self, host: str, *, force: bool = False) -> DrainReport:
         """Begin to move everything off a host, and place nothing there; returns at once.

@@ -58,7 +58,9 @@ class Prospects:
         return ability.rouse_s if ability and ability.works else GUESS_S[rung]
 
     def why_not(self, rung: Rung, policy: IdlePolicy) -> str:
-        """Return why a rung of sleep is left out; empty if it is not."""
+        """Return why a rung is left out; empty if it is not, as ready and cold never are."""
+        if rung in {Rung.READY, Rung.COLD}:
+            return ""
         ability = self.abilities.get(rung)
         if policy.rests_s(rung) == 0:
             return "the policy leaves it out"
@@ -76,7 +78,7 @@ class Prospects:
 def below(rung: Rung, policy: IdlePolicy, prospects: Prospects) -> Rung | None:
     """Return the next rung down that is used; None if the policy allows no deeper sleep."""
     for each in LADDER[rung.depth + 1 : policy.deepest.depth + 1]:
-        if each is Rung.COLD or not prospects.why_not(each, policy):
+        if not prospects.why_not(each, policy):
             return each
     return None
 

@@ -53,12 +53,16 @@ class Replanner:
         question = self._question(self.movable())
         return self._fleet.planner.front(question, terms, options, points=points)
 
-    def warm(self, options: WarmOptions, costs: WakeCosts, known: LabFacts) -> Warming:
+    def warm(
+        self,
+        options: WarmOptions,
+        costs: WakeCosts,
+        rungs: Mapping[tuple[str, str], frozenset[str]],
+    ) -> Warming:
         """Return what hosts should keep warm. Raises `EdgewakeError` as `warming_of` does.
 
-        Of `known`, the abilities of images count; the rest is found out here. An instance that is
-        awake holds nothing beside what it will hold when it rests: then the plan does not depend on
-        who happens to be awake.
+        `rungs` are those of `LabFacts`. An instance that is awake holds nothing beside what it will
+        hold when it rests: then the plan does not depend on who happens to be awake.
         """
         unfit, boots = self._fits()
         beside = self._fleet.held_beside(self._fleet.instances())
@@ -69,7 +73,7 @@ class Replanner:
             )
             for host in self._fleet.lab.hosts
         }
-        found = replace(known, unfit=unfit, boots=boots, room=room)
+        found = LabFacts(unfit=unfit, boots=boots, room=room, rungs=rungs)
         return warming_of(self._fleet.planner, found, costs, options)
 
     def movable(self) -> tuple[Instance, ...]:

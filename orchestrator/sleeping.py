@@ -111,6 +111,29 @@ class Sleeper:
             costs={rung: cost for rung, cost in costs.items() if cost is not None},
         )
 
+    def wake_costs(self) -> dict[tuple[str, str, str], float]:
+        """Return what wakes took, or probes, by service, host and rung (seconds)."""
+        return {
+            (service.name, host.name, str(rung)): known.cost(rung)
+            for service in self._fleet.lab.services
+            for host in self._fleet.lab.hosts
+            for known in (self.prospects(service, host.name),)
+            for rung in LADDER[1:]
+            if rung in known.costs or (rung in known.abilities and known.abilities[rung].works)
+        }
+
+    def rungs(self) -> dict[tuple[str, str], frozenset[str]]:
+        """Return the rungs that may be used, as far as is known, by service and host."""
+        return {
+            (service.name, host.name): frozenset(
+                rung
+                for rung in LADDER
+                if not self.prospects(service, host.name).why_not(rung, service.idle)
+            )
+            for service in self._fleet.lab.services
+            for host in self._fleet.lab.hosts
+        }
+
     def below(self, instance: Instance, service: Service) -> Rung | None:
         """Return the next rung down for an instance; None if it may not sleep more deeply."""
         return below(instance.rung, service.idle, self.prospects(service, instance.host))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.errors import EdgewakeError
-from orchestrator.model import Capacity, Host, Lab, Service
+from orchestrator.model import LADDER, Capacity, Host, Lab, Rung, Service
 from orchestrator.planner import Planner
 from placement.problem import CPU, MEMORY, Amounts, Infeasible, Malformed, SolverFailed
 from placement.warm import (
@@ -70,9 +70,9 @@ class LabFacts:
 
     `unfit[service][host]` says why a host cannot run a service, `boots[service][host]` which image
     it would boot. `room[host]` is what is left there for idle instances (absent: all that guests
-    may use). `rungs[image, host]` are those that guests of an image are known to survive there;
-    where nothing is known, every rung is planned with. `late` are the images whose guests may be
-    given an address after they were booted: only of these there are anonymous instances.
+    may use). `rungs[service, host]` are those that its guests are known to survive there, or may
+    yet; where nothing is known, every rung is planned with. `late` are the images whose guests may
+    be given an address after they were booted: only of these there are anonymous instances.
     """
 
     unfit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -252,12 +252,14 @@ def _sleeper(
 def _rungs(service: Service, host: Host, known: LabFacts) -> tuple[str, ...]:
     """Return the rungs a service may rest at; one that never sleeps is always ready.
 
-    Cold and ready need no ability.
+    Cold and ready need no ability. Its policy may leave rungs out.
     """
     if service.idle.after_s is None:
         return (READY,)
-    able = known.rungs.get((known.image(service, host.name), host.name), EVERY_RUNG)
-    return tuple(rung for rung in RUNGS if rung in able | {COLD, READY})
+    able = known.rungs.get((service.name, host.name), EVERY_RUNG)
+    left_out = {rung for rung in (Rung.PAUSED, Rung.SAVED) if service.idle.rests_s(rung) == 0}
+    left_out |= set(LADDER[service.idle.deepest.depth + 1 :])
+    return tuple(rung for rung in RUNGS if rung in (able | {COLD, READY}) - left_out)
 
 
 def _rest(service: Service, host: Host, rung: str, known: LabFacts, costs: WakeCosts) -> Rest:

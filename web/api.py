@@ -131,7 +131,7 @@ def _add_plans(api: Blueprint, orchestrator: Orchestrator) -> None:
     def warm() -> wire.Document:
         body = _json_object()
         options = _options(body, PLAN_OPTIONS | {"mib_price": (float, int)}, WarmOptions())
-        return wire.warming(orchestrator.warm(options=options))
+        return wire.warming(orchestrator.warm(options))
 
     @api.post("/fronts")
     def fronts() -> wire.Document:

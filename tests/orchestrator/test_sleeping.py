@@ -528,3 +528,24 @@ def test_a_copy_that_sleeps_beside_enough_others_is_ended(make_world: MakeWorld)
     world.control.fleet.refuse(instance.host, "")
     world.control.expire()
     world.eventually(lambda: [e.name for e in world.control.fleet.of("web")] == [after.instance])
+
+
+# --- what is kept warm ----------------------------------------------------------------------------
+
+
+def test_a_warm_plan_is_told_what_was_measured_and_found_out(make_world: MakeWorld) -> None:
+    world = asleep(make_world(a_sleeper()), "web")
+    costs = world.control._sleeper.wake_costs()
+    assert costs["web", "a", "paused"] < costs["web", "a", "cold"]
+    assert "saved" in world.control._sleeper.rungs()["web", "a"], "nobody knows yet"
+
+    def refuse(_instance: str, _depth: Depth) -> None:
+        raise StartFailed("a", "it cannot sleep")
+
+    world.control.forget_abilities()
+    world.drivers["a"].sleep = refuse  # type: ignore[method-assign]
+    world.ask("web")
+    world.control.release("web")
+    assert world.control._sleeper.rungs()["web", "a"] == {"ready", "cold"}
+    (line,) = world.control.warm().lines
+    assert line.rung == "ready"
