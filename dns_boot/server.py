@@ -15,10 +15,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
+from dns_boot.arrivals import arrived_at, note_arrivals
 from dns_boot.resolver import Resolver, Respond, Source
 from orchestrator.errors import EdgewakeError
 
@@ -234,6 +236,7 @@ class _UdpDoor:
         self._thread = threading.Thread(target=self._run, name="dns-udp", daemon=True)
         self._receive: Callable[[], tuple[bytes, Peer]] = self._receive_plain
         self._send_to: Callable[[bytes, Peer], object] = udp.sendto
+        note_arrivals(udp)
         if ip_address(udp.getsockname()[0]).is_unspecified:
             _ask_for_packet_info(udp)
             self._receive, self._send_to = self._receive_with_info, self._send_with_info
@@ -270,7 +273,8 @@ class _UdpDoor:
             reply = self._lookup(packet)
             if reply is None:
                 address, port, *_ = peer[0] if isinstance(peer[0], tuple) else peer
-                self._enqueue(packet, Source(address, port), partial(self._send, peer))
+                source = Source(address, port, at=arrived_at(self._udp))
+                self._enqueue(packet, source, partial(self._send, peer))
             else:
                 self._send(peer, reply)
 
@@ -486,7 +490,8 @@ class _TcpDoor:
             connection.add(reply)
             return
         connection.pending += 1
-        self._enqueue(message, connection.source, partial(self._hand_in, connection))
+        source = replace(connection.source, at=time.monotonic())
+        self._enqueue(message, source, partial(self._hand_in, connection))
 
     def _hand_in(self, connection: _Connection, reply: bytes | None) -> None:
         """Take a reply from any thread."""

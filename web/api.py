@@ -8,6 +8,7 @@
     POST /hosts/NAME/drain          {"force": false} → how far it is; returns at once
     DELETE /hosts/NAME/drain        use the host again
     GET  /wakes?service=&limit=     where the time of the last wakes went
+    GET  /metrics                   counters and histograms, as Prometheus reads them
     GET  /events?limit=             the last lines of the journal
     POST /plans                     {"apply": false} → a placement and the changes to it
     POST /fronts                    {"terms": ["latency_ms", "energy_w"]} → the Pareto front
@@ -38,6 +39,7 @@ from orchestrator.planner import OPTIONS
 from orchestrator.trace import Wake, WakeTrace
 from placement.problem import Options
 from web import wire
+from web.metrics import CONTENT_TYPE
 
 LoadLab = Callable[[str, Path], Lab]
 
@@ -53,7 +55,7 @@ PLAN_OPTIONS: dict[str, tuple[type, ...]] = {
 }
 
 
-def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
+def create_api(orchestrator: Orchestrator, load: LoadLab, metrics: Callable[[], str]) -> Blueprint:
     """Return the blueprint of ``/api/v1``; `load` turns a lab file's text and path into a lab."""
     api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -77,6 +79,10 @@ def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
     @api.get("/wakes")
     def wakes() -> wire.Document:
         return {"wakes": [wire.wake(each) for each in _last_wakes(orchestrator)]}
+
+    @api.get("/metrics")
+    def prometheus() -> Response:
+        return Response(metrics(), content_type=CONTENT_TYPE)
 
     @api.get("/events")
     def events() -> wire.Document:

@@ -69,7 +69,7 @@ class FakeSummoner:
     traces: dict[str, WakeTrace] = field(default_factory=dict)
     error: Exception | None = None
 
-    def summon(self, service: str, client: Client) -> Summons:
+    def summon(self, service: str, client: Client, asked_at: float = 0.0) -> Summons:
         self.calls.append((service, client))
         if self.error is not None:
             raise self.error
