@@ -23,7 +23,7 @@ from images.bootspec import Image
 from orchestrator import cli, cli_trace, daemon, display
 from orchestrator.changes import Boot, Withdraw
 from orchestrator.cli import Exit, app, unseen
-from orchestrator.daemon import Daemon
+from orchestrator.daemon import Daemon, Tracing
 from orchestrator.errors import EdgewakeError, InstallationError, LabError, StoreError
 from orchestrator.hypervisors.memory import MemoryMachine
 from web import wire
@@ -290,6 +290,34 @@ def test_wakes_can_be_followed_until_interrupted(
     assert [each["id"] for each in csv.DictReader(result.stdout.splitlines())] == ["1", "2"]
     turns = iter(())
     assert "wake 2 of web" in run("trace", "-f", "--limit", "1").stdout
+
+
+def test_wakes_are_kept_in_a_file_over_restarts(
+    state: Path, lab: Path, machine: MemoryMachine, tmp_path: Path
+) -> None:
+    file = tmp_path / "wakes.csv"
+    for _ in range(2):
+        running = Daemon(state, lab, ephemeral=True, tracing=Tracing(csv=file))
+        running.start()
+        try:
+            assert ask(running.dns_address, "web.cli.test").rcode == "NOERROR"
+        finally:
+            running.stop()
+    with file.open(newline="") as lines:
+        wakes = list(csv.DictReader(lines))
+    assert [(wake["service"], wake["outcome"]) for wake in wakes] == [("web", "ready")] * 2
+    assert all(float(wake["reply_at_s"]) > float(wake["parsed_at_s"]) > 0 for wake in wakes)
+
+
+def test_traces_that_cannot_be_exported_are_told_at_the_start(
+    run: Callable[..., Result], lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = _error(run("up", str(lab), "--trace-csv", str(tmp_path)), Exit.FAILED)
+    assert f"{tmp_path}: the traces cannot be written there" in told
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    monkeypatch.delitem(sys.modules, "orchestrator.trace_otel", raising=False)
+    told = _error(run("up", str(lab), "--otel"), Exit.INSTALLATION)
+    assert "pip install 'edgewake[otel]'" in told
 
 
 def test_metrics_are_what_prometheus_reads(up: Daemon, run: Callable[..., Result]) -> None:
