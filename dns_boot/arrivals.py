@@ -18,7 +18,7 @@ MOST_S = 10.0  # no datagram waits for longer; it is the clock that was set
 
 
 def note_arrivals(sock: socket.socket) -> None:
-    """Have the kernel note when datagrams come; where it cannot, nothing happens."""
+    """Have the kernel note when datagrams come, from a moment later on, if it can."""
     with contextlib.suppress(OSError):  # the first call asks for it, and has no time to tell yet
         fcntl.ioctl(sock, _SIOCGSTAMPNS, bytes(_TIMESPEC.size))
 

@@ -272,13 +272,13 @@ class Frames:
         self._ears: dict[str, _Ear] = {}
         self._selector = selectors.DefaultSelector()
         self._bell, self._hand = socket.socketpair()
+        self._bell.setblocking(False)
+        self._hand.setblocking(False)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="edgewake-frames", daemon=True)
 
     def start(self) -> None:
         """Begin to listen for wakes."""
-        for end in (self._bell, self._hand):
-            end.setblocking(False)
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._thread.start()
 
