@@ -96,6 +96,7 @@ class DnsServer:
             self.bind()
         assert self._sockets is not None  # noqa: S101 - bound or raised
         udp, listener = self._sockets
+        note_arrivals(udp)
         with contextlib.ExitStack() as parts:
             parts.push(self._parts.pop_all())
             worker = threading.Thread(target=self._work, name="dns-worker", daemon=True)
@@ -117,7 +118,12 @@ class DnsServer:
         self._sockets = None
 
     def _enqueue(self, packet: bytes, source: Source, respond: Respond) -> None:
-        if not self._backlog.put((packet, source, respond), known=self._resolver.knows(packet)):
+        """Leave a query to the worker. Called by the thread that received it last."""
+        known = self._resolver.knows(packet)
+        if known and self._sockets is not None:  # it may wake: a trace begins when it came
+            came_at = arrived_at(self._sockets[0]) if source.udp else time.monotonic()
+            source = replace(source, at=came_at)
+        if not self._backlog.put((packet, source, respond), known=known):
             respond(None)
 
     def _work(self) -> None:
@@ -236,7 +242,6 @@ class _UdpDoor:
         self._thread = threading.Thread(target=self._run, name="dns-udp", daemon=True)
         self._receive: Callable[[], tuple[bytes, Peer]] = self._receive_plain
         self._send_to: Callable[[bytes, Peer], object] = udp.sendto
-        note_arrivals(udp)
         if ip_address(udp.getsockname()[0]).is_unspecified:
             _ask_for_packet_info(udp)
             self._receive, self._send_to = self._receive_with_info, self._send_with_info
@@ -273,8 +278,7 @@ class _UdpDoor:
             reply = self._lookup(packet)
             if reply is None:
                 address, port, *_ = peer[0] if isinstance(peer[0], tuple) else peer
-                source = Source(address, port, at=arrived_at(self._udp))
-                self._enqueue(packet, source, partial(self._send, peer))
+                self._enqueue(packet, Source(address, port), partial(self._send, peer))
             else:
                 self._send(peer, reply)
 
@@ -490,8 +494,7 @@ class _TcpDoor:
             connection.add(reply)
             return
         connection.pending += 1
-        source = replace(connection.source, at=time.monotonic())
-        self._enqueue(message, source, partial(self._hand_in, connection))
+        self._enqueue(message, connection.source, partial(self._hand_in, connection))
 
     def _hand_in(self, connection: _Connection, reply: bytes | None) -> None:
         """Take a reply from any thread."""
