@@ -7,11 +7,13 @@ table has the parts by themselves, and what they come to per wake.
 """
 
 import argparse
+import random
 import socket
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from unittest.mock import patch
@@ -31,6 +33,8 @@ from orchestrator.trace import STAGES, Wakes, WakeTrace
 
 STAMPS = 10  # of a cold wake by DNS, beside the two it begins with
 RUNS = 20_000
+RESAMPLES = 400
+SETTLE_S = 0.002  # what is done after the reply, such as a line of the journal
 SUBNET = IPv4Network("192.0.2.0/24")  # RFC 5737: nobody has it, as with hosts elsewhere
 
 
@@ -47,7 +51,7 @@ class Switch:
     def __init__(self, daemon: Daemon) -> None:
         self.on = True
         waker = daemon.orchestrator._waker  # a measurement, not a program
-        begin, watch, arrived = daemon.orchestrator.wakes.begin, waker._watch, server.arrived_at
+        begin, watch, arrived = daemon.orchestrator.wakes.begin, waker._watch, arrived_at
         self.patches = (
             patch.object(
                 daemon.orchestrator.wakes,
@@ -59,9 +63,17 @@ class Switch:
         )
 
 
-def wakes_in_turn(folder: Path, services: int) -> tuple[list[float], list[float]]:
-    """Return seconds at the client of wakes with tracing and without, every other one."""
-    took: dict[bool, list[float]] = {True: [], False: []}
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Seconds at the client of one wake, and of processor time in all threads of the process."""
+
+    wall: float
+    cpu: float
+
+
+def wakes_in_turn(folder: Path, services: int) -> tuple[list[Took], list[Took]]:
+    """Return what wakes took with tracing and without, every other one."""
+    took: dict[bool, list[Took]] = {True: [], False: []}
     with running(folder, "memory:///", services) as daemon:
         switch = Switch(daemon)
         for each in switch.patches:
@@ -69,12 +81,35 @@ def wakes_in_turn(folder: Path, services: int) -> tuple[list[float], list[float]
         try:
             for number in range(services):
                 switch.on = number % 4 in {0, 3}  # each goes first as often as second
+                before = time.process_time()
                 reply = ask(daemon.dns_address, f"s{number}.bench.test", timeout_s=35)
-                took[switch.on].append(reply.seconds)
+                time.sleep(SETTLE_S)
+                took[switch.on].append(Took(reply.seconds, time.process_time() - before))
         finally:
             for each in switch.patches:
                 each.stop()
     return took[True], took[False]
+
+
+def interval(traced: list[float], untraced: list[float]) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the ratio of the medians."""
+    chance = random.Random(1)  # noqa: S311 - no secret
+    ratios = sorted(
+        statistics.median(chance.choices(traced, k=len(traced)))
+        / statistics.median(chance.choices(untraced, k=len(untraced)))
+        for _ in range(RESAMPLES)
+    )
+    return ratios[RESAMPLES // 40], ratios[-RESAMPLES // 40 - 1]
+
+
+def compare(table: Table, what: str, traced: list[float], untraced: list[float]) -> None:
+    """Add a line for wakes with tracing and one for those without."""
+    base = statistics.median(untraced)
+    low, high = interval(traced, untraced)
+    for name, seconds in ((f"{what}, traced", traced), (f"{what}, not", untraced)):
+        p50, p95 = statistics.median(seconds), statistics.quantiles(seconds, n=20)[-1]
+        shown = f"{low:.3f} to {high:.3f}" if seconds is traced else ""
+        table.add_row(name, f"{p50 * 1e6:.0f}", f"{p95 * 1e6:.0f}", f"{p50 / base:.3f}", shown)
 
 
 def each_ns(work: Callable[[], object]) -> float:
@@ -99,7 +134,14 @@ def parts() -> dict[str, float]:
     address = IPv4Address("192.0.2.2")
     network = GuestNetwork("net", SUBNET, SUBNET[1], SUBNET[2], SUBNET[9])
     instance = Instance(
-        "ew", "web", "a", address, None, mac_of(address), InstanceState.BOOTING, 0.0
+        name="ew",
+        service="web",
+        host="a",
+        address=address,
+        address6=None,
+        mac=mac_of(address),
+        state=InstanceState.BOOTING,
+        created_at=0.0,
     )
     watcher._places[SUBNET] = "", time.monotonic() + 3600  # a host elsewhere
     with (
@@ -121,7 +163,7 @@ def parts() -> dict[str, float]:
         }
         watcher._places.clear()  # and now one that is to be watched
         found["a guest to be watched, handed over"] = each_ns(
-            lambda: (watcher.watch(network, instance, silent), watcher._new.clear())
+            lambda: _handed_over(watcher, network, instance, silent)
         )
     watcher.close()
     return found
@@ -133,6 +175,13 @@ def _counting(wakes: Wakes) -> Callable[[], object]:
     for stage in tuple(STAGES)[2 : 2 + STAMPS]:
         trace.stamp(stage)
     return lambda: metrics(trace.wake(1))
+
+
+def _handed_over(
+    watcher: Frames, network: GuestNetwork, instance: Instance, trace: WakeTrace
+) -> None:
+    watcher.watch(network, instance, trace)
+    watcher._new.clear()
 
 
 def _stamped(trace: WakeTrace) -> None:
@@ -159,14 +208,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="edgewake-bench-") as folder:
         rounds = [wakes_in_turn(Path(folder), chosen.services) for _ in range(chosen.rounds)]
     traced, untraced = (
-        [second for each in some for second in each] for some in zip(*rounds, strict=True)
+        [took for each in some for took in each] for some in zip(*rounds, strict=True)
     )
-    base = statistics.median(untraced)
-    table = Table("cold wakes in memory", "p50 µs", "p95 µs", "x without")
-    for name, seconds in (("with tracing", traced), ("without", untraced)):
-        p50, p95 = statistics.median(seconds), statistics.quantiles(seconds, n=20)[-1]
-        table.add_row(name, f"{p50 * 1e6:.0f}", f"{p95 * 1e6:.0f}", f"{p50 / base:.4f}")
+    table = Table("cold wakes in memory", "p50 µs", "p95 µs", "x without", "95 % interval of that")
+    walls = [each.wall for each in traced], [each.wall for each in untraced]
+    compare(table, "at the client", *walls)
+    compare(table, "processor time", [t.cpu for t in traced], [t.cpu for t in untraced])
     out.print(table)
+    base = statistics.median(walls[1])
     costs = parts()
     by_part = Table("part", "ns")
     for name, cost in costs.items():
