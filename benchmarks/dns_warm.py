@@ -79,9 +79,9 @@ class Awake:
     def __init__(self) -> None:
         self.asked: dict[str, float] = {}
 
-    def summon(self, service: str, client: Client) -> Summons:
+    def summon(self, service: str, client: Client, asked_at: float = 0.0) -> Summons:
         """Return the service's endpoint at once."""
-        del client
+        del client, asked_at
         ended: Future[tuple[Endpoint, ...]] = Future()
         ended.set_result((endpoint(service),))
         return Summons(ended)

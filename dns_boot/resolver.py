@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dnslib import CLASS, QTYPE
 
@@ -45,11 +45,12 @@ Respond = Callable[[bytes | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a packet came from; `udp` says how."""
+    """Where a packet came from; `udp` says how, and `at` when (monotonic; 0 if unknown)."""
 
     address: str
     port: int
     udp: bool = True
+    at: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +272,7 @@ class Resolver:
             asked.reply(self._pack(asked, answers.failure(full)))
             return
         client = self._clients.of(asked.source.address)
-        summons = self._summoner.summon(service.name, client)
+        summons = self._summoner.summon(service.name, client, asked.source.at)
         held = _Held(asked, route, summons.trace)
         if summons.endpoints.done():
             self._reply_wake(held, summons.endpoints)

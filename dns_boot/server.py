@@ -15,10 +15,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
+from dns_boot.arrivals import arrived_at, note_arrivals
 from dns_boot.resolver import Resolver, Respond, Source
 from orchestrator.errors import EdgewakeError
 
@@ -94,6 +96,7 @@ class DnsServer:
             self.bind()
         assert self._sockets is not None  # noqa: S101 - bound or raised
         udp, listener = self._sockets
+        note_arrivals(udp)
         with contextlib.ExitStack() as parts:
             parts.push(self._parts.pop_all())
             worker = threading.Thread(target=self._work, name="dns-worker", daemon=True)
@@ -115,7 +118,12 @@ class DnsServer:
         self._sockets = None
 
     def _enqueue(self, packet: bytes, source: Source, respond: Respond) -> None:
-        if not self._backlog.put((packet, source, respond), known=self._resolver.knows(packet)):
+        """Leave a query to the worker. Called by the thread that received it last."""
+        known = self._resolver.knows(packet)
+        if known and self._sockets is not None:  # it may wake: a trace begins when it came
+            came_at = arrived_at(self._sockets[0]) if source.udp else time.monotonic()
+            source = replace(source, at=came_at)
+        if not self._backlog.put((packet, source, respond), known=known):
             respond(None)
 
     def _work(self) -> None:

@@ -30,6 +30,7 @@ from orchestrator.errors import (
 )
 from orchestrator.expiring import Expirer
 from orchestrator.fleet import Fleet
+from orchestrator.frames import WatchGuest, watch_nobody
 from orchestrator.hosts import Hosts, OpenHost
 from orchestrator.idle import Usage
 from orchestrator.journal import Journal
@@ -99,6 +100,7 @@ class Orchestrator:
         owner: str,
         library: Library | None = None,
         settings: ControlSettings | None = None,
+        watch: WatchGuest = watch_nobody,
     ) -> None:
         self.settings = settings or ControlSettings()
         self.asked: dict[str, float] = {}
@@ -157,6 +159,7 @@ class Orchestrator:
             background=self._ender,
             sleeper=self._sleeper,
             locks=locks,
+            watch=watch,
         )
         self._retirer = Retirer(
             self.fleet,
@@ -319,7 +322,7 @@ class Orchestrator:
                     "left-behind", instance.service, f"{instance.name} on {instance.host}"
                 )
 
-    def summon(self, service: str, client: Client) -> Summons:
+    def summon(self, service: str, client: Client, asked_at: float = 0.0) -> Summons:
         """Ask for a service: at once if it is awake, else by the one wake in flight for it."""
         endpoints = self.fleet.endpoints(service, client.population)
         if endpoints:
@@ -328,7 +331,7 @@ class Orchestrator:
             return Summons(_failed(refusal))
         flight = self._flights.do(
             service,
-            about=lambda: self.wakes.begin(service),
+            about=lambda: self.wakes.begin(service, asked_at),
             start=lambda trace: self._pool.call(self._wake, service, client, trace),
         )
         flight.about.queries = flight.callers
@@ -508,6 +511,7 @@ class Orchestrator:
 
     def _wake(self, name: str, client: Client, trace: WakeTrace) -> tuple[Endpoint, ...]:
         """Carry one wake through; whatever goes wrong comes out as a `WakeError`."""
+        trace.stamp("taken")
         try:
             self._waker.wake(self.known(name), client.population, trace)
         except WakeError as error:

@@ -8,6 +8,7 @@ What is shown are the API's documents (`web.wire`). rich is imported by the func
 import csv
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -222,19 +223,35 @@ def print_wakes(wakes: list[dict[str, Any]]) -> None:
     print_wakes(console(), [wake_of(wake) for wake in wakes])
 
 
-def print_csv(wakes: list[dict[str, Any]]) -> None:
-    """Print one line per stage of each wake: long, tidy, for spreadsheets and data frames."""
-    from orchestrator.trace import OURS
+def print_csv(wakes: list[dict[str, Any]], *, header: bool = True) -> None:
+    """Print one line per wake, for spreadsheets and data frames."""
+    from orchestrator.timeline import wake_of
+    from orchestrator.trace_csv import COLUMNS, row
 
-    facts = ("id", "service", "started_at", "outcome", "host", "instance", "queries")
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*facts, "stage", "at_ms", "took_ms", "ours"])
-    for wake in wakes:
-        before_s = 0.0
-        for stage, at_s in wake["stamps"]:
-            times = f"{at_s * 1000:.3f}", f"{(at_s - before_s) * 1000:.3f}"
-            writer.writerow([*(wake[fact] for fact in facts), stage, *times, int(stage in OURS)])
-            before_s = at_s
+    if header:
+        writer.writerow(COLUMNS)
+    writer.writerows(row(wake_of(wake)) for wake in wakes)
+    sys.stdout.flush()
+
+
+def print_summary(wakes: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Print percentiles per service and stage."""
+    from rich.table import Table
+
+    from orchestrator.timeline import wake_of
+    from orchestrator.trace import words_of
+    from orchestrator.trace_summary import summary
+
+    lines = summary([wake_of(wake) for wake in wakes])
+    if as_json:
+        print_json({"summary": [asdict(line) for line in lines]})
+        return
+    table = Table("service", "wakes", "stage", "p50 ms", "p95 ms", "p99 ms", box=None)
+    for line in lines:
+        times = (f"{seconds * 1000:.2f}" for seconds in (line.p50_s, line.p95_s, line.p99_s))
+        table.add_row(_plain(line.service), str(line.count), words_of(line.stage), *times)
+    console().print(table)
 
 
 def print_check(out: "Console", check: "Check") -> None:

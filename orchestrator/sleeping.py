@@ -266,13 +266,15 @@ class Sleeper:
         `deadline` is monotonic.
         """
         rung, began = instance.rung, time.monotonic()
+        trace.stamp("decided")
         try:
-            rousing = self._with_room(instance)
+            rousing = self._with_room(instance, trace)
         except WakeError as error:
             self._journal.record("not-roused", service.name, f"{instance.name}: {error.message}")
             return None
-        trace.stamp("decided")
+        trace.stamp("claimed")
         trace.instance, trace.host, trace.rung = instance.name, instance.host, str(rung)
+        trace.decided_by = f"it was {rung} there"
         image = self._boots.image_of(service, instance.host)
         try:
             until = self._until(image, rousing, rung, deadline)
@@ -289,7 +291,7 @@ class Sleeper:
         self._costs.note(image, instance.host, rung, time.monotonic() - began)
         return ready
 
-    def _with_room(self, instance: Instance) -> Instance:
+    def _with_room(self, instance: Instance, trace: WakeTrace) -> Instance:
         """Hold what an instance needs to run again; others sink for it. Raises `NoCapacity`."""
         try:
             return self._fleet.rouse(instance)
@@ -297,6 +299,7 @@ class Sleeper:
             lacks = self._fleet.rouse_lacks_mib(instance)
             if not lacks or not self.make_room(instance.host, lacks):
                 raise
+            trace.stamp("room")
             return self._fleet.rouse(instance)
 
     def _until(self, image: str, instance: Instance, rung: Rung, deadline: float) -> float:

@@ -10,6 +10,7 @@
     POST /hosts/NAME/drain          {"force": false} → how far it is; returns at once
     DELETE /hosts/NAME/drain        use the host again
     GET  /wakes?service=&limit=     where the time of the last wakes went
+    GET  /metrics                   counters and histograms, as Prometheus reads them
     GET  /events?limit=             the last lines of the journal
     POST /plans                     {"apply": false} → a placement and the changes to it
     POST /plans/warm                {"mib_price": 0} → what hosts should keep warm
@@ -42,6 +43,7 @@ from orchestrator.trace import Wake, WakeTrace
 from placement.problem import Options
 from placement.warm import WarmOptions
 from web import wire
+from web.metrics import CONTENT_TYPE
 
 LoadLab = Callable[[str, Path], Lab]
 Kinds = dict[str, tuple[type, ...]]
@@ -59,7 +61,7 @@ PLAN_OPTIONS: Kinds = {
 }
 
 
-def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
+def create_api(orchestrator: Orchestrator, load: LoadLab, metrics: Callable[[], str]) -> Blueprint:
     """Return the blueprint of ``/api/v1``; `load` turns a lab file's text and path into a lab."""
     api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -92,6 +94,10 @@ def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
     @api.get("/wakes")
     def wakes() -> wire.Document:
         return {"wakes": [wire.wake(each) for each in _last_wakes(orchestrator)]}
+
+    @api.get("/metrics")
+    def prometheus() -> Response:
+        return Response(metrics(), content_type=CONTENT_TYPE)
 
     @api.get("/events")
     def events() -> wire.Document:

@@ -191,6 +191,7 @@ def wake(value: Wake) -> Document:
         "queries": value.queries,
         "text": value.text,
         "rung": value.rung,
+        "decided_by": value.decided_by,
         "total_s": value.total_s,
         "own_s": value.own_s,
         "stamps": [list(stamp) for stamp in value.stamps],

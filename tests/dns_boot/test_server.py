@@ -242,7 +242,7 @@ def test_a_slow_summoner_does_not_hold_up_warm_answers(
     ask_udp(server.address, lab.query())
     asked, go_on = threading.Event(), threading.Event()
 
-    def stuck(service: str, client: object) -> Any:
+    def stuck(service: str, client: object, asked_at: float) -> Any:
         asked.set()
         assert go_on.wait(PATIENCE_S)
         raise KeyError(service)

@@ -128,6 +128,11 @@ class Edgewake:
         services: list[dict[str, Any]] = self.client.get("/status")["services"]
         return next(each for each in services if each["name"] == service)
 
+    def stages(self, service: str) -> list[str]:
+        """Return the stages of a service's last wake."""
+        wakes = self.client.get(f"/wakes?service={service}")["wakes"]
+        return [stage for stage, _ in wakes[-1]["stamps"]]
+
     def wait_until(self, what: Callable[[], bool], timeout_s: float = 30.0) -> None:
         end = time.monotonic() + timeout_s
         while not what():

@@ -72,9 +72,11 @@ def test_then_it_is_warm_then_it_sleeps_then_it_wakes_again(edgewake: Edgewake) 
     assert cold.addresses == warm.addresses, "a service keeps its address over a sleep"
     assert "hello from a test" in get(cold)
     assert warm.seconds < cold.seconds / 10
-    wakes = edgewake.client.get("/wakes?service=web")["wakes"]
-    stages = [stage for stage, _ in wakes[-1]["stamps"]]
-    assert stages == ["query", "decided", "intent", "define", "start", "answer", "stored", "reply"]
+    edgewake.wait_until(lambda: "client" in edgewake.stages("web"))
+    assert edgewake.stages("web") == [
+        *("query", "parsed", "taken", "decided", "claimed", "intent", "asked"),
+        *("define", "start", "frame", "answer", "stored", "reply", "client"),
+    ]
 
 
 def test_a_service_sinks_from_rung_to_rung_and_comes_back_from_each(edgewake: Edgewake) -> None:

@@ -134,7 +134,7 @@ def test_a_wake_rouses_what_sleeps(make_world: MakeWorld, rung: Rung) -> None:
     wake = world.control.wakes.last("web")[-1]
     assert (wake.outcome, wake.rung) == ("ready", rung)
     stages = [stage for stage, _ in wake.stamps]
-    assert stages == ["query", "decided", "roused", "answer", "stored"]
+    assert stages == ["query", "taken", "decided", "claimed", "roused", "answer", "stored"]
     assert world.store.load().instances == (the_instance(world),)
     assert world.machines["a"].saved == {}
 
@@ -548,4 +548,4 @@ def test_a_warm_plan_is_told_what_was_measured_and_found_out(make_world: MakeWor
     world.control.release("web")
     assert world.control._sleeper.rungs()["web", "a"] == {"ready", "cold"}
     (line,) = world.control.warm().lines
-    assert line.rung == "ready"
+    assert line.rung in {"ready", "cold"}
