@@ -14,7 +14,9 @@ from dns_boot.resolver import Resolver
 from orchestrator.steering.base import Route
 
 
-def awake(lab: SimpleNamespace, resolver: Resolver) -> None:
+def awake(lab: SimpleNamespace, resolver: Resolver, *, forgotten: bool = False) -> None:
+    if forgotten:
+        resolver.set(())
     resolver.set(
         (
             Route(lab.WEB, (lab.endpoint("web"),)),
@@ -35,7 +37,6 @@ def test_a_packed_reply_is_the_reply_of_the_slow_path_byte_for_byte(
     asker: Callable[..., Any],
     data: st.DataObject,
 ) -> None:
-    awake(lab, resolver)
     name, qtype = data.draw(
         st.sampled_from(
             [("web.edge.test", 1), ("www.edge.test", 1), ("web.edge.test", 28)]
@@ -47,6 +48,7 @@ def test_a_packed_reply_is_the_reply_of_the_slow_path_byte_for_byte(
         "edns": data.draw(st.sampled_from((None, 0, 512, 1232, 4096))),
         "do": data.draw(st.booleans()),
     }
+    awake(lab, resolver, forgotten=True)
     first = lab.query(name, qtype, ident=1, **form)
     assert resolver.packed.reply(first) is None
     asker(resolver)(first)
@@ -59,7 +61,7 @@ def test_a_packed_reply_is_the_reply_of_the_slow_path_byte_for_byte(
     )
     fast = resolver.packed.reply(again)
     assert fast is not None
-    awake(lab, resolver)
+    awake(lab, resolver, forgotten=True)
     assert fast == asker(resolver)(again)
 
 
@@ -90,7 +92,8 @@ def test_a_packed_nodata_does_not_keep_a_service_awake(
         {"flags": 0x2900},  # opcode UPDATE
         {"flags": 0x0140},  # the Z bit
         {"edns": 1232, "version": 1},
-        {"edns": 1232, "options": b"\0\x0a\0\x08abcdefgh"},  # a cookie
+        {"edns": 1232, "options": b"\0\x0a\0\x08abcdefgh\0\x03\0\0"},  # a cookie and NSID
+        {"edns": 1232, "options": b"\0\x0a\0\x10abcdefghabcdefgh"},  # a cookie not of ours
         {"edns": 1232, "options": b"\0\0\0\0"},
         {"qclass": 3},
         {"qtype": 2},
@@ -149,7 +152,7 @@ def entry_for(lab: SimpleNamespace, name: str) -> tuple[Query, bytes]:
 
 def test_a_reply_from_older_routes_is_not_kept(lab: SimpleNamespace) -> None:
     packed = PackedAnswers({})
-    packed.clear(2)
+    packed.forget(2)
     query, reply = entry_for(lab, "web.edge.test")
     packed.add(1, query, reply)
     assert len(packed) == 0
