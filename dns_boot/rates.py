@@ -43,8 +43,9 @@ SEND, DROP, TRUNCATE = 0, 1, 2  # what becomes of a reply; no enum, which would 
 class Limiter:
     """Counts replies in seconds. Safe to use from several threads; then it may count one less.
 
-    A network that was over the rate begins its next second with half of what it had, so that a
-    flood that goes on is limited as a whole and not let through anew every second (as in NSD).
+    A network begins each second with half of what it had in the last one, and may come to twice the
+    rate: so it may send a short burst, and a flood that goes on is limited as a whole and not let
+    through anew every second (as in NSD).
 
     `per_second` is for a network and kind of answer, 0 for no limit; of the replies beyond it every
     `slip`-th is sent truncated, none if `slip` is 0. Loopback and `exempt` are not limited.
@@ -56,6 +57,7 @@ class Limiter:
         self.per_second = per_second
         self.slip = slip
         self.exempt = tuple(exempt)
+        self._most = 2 * per_second
         self._networks = _Networks((*LOOPBACK, *exempt))
         self._buckets: dict[str, bytes | None] = {}
         self._now: tuple[dict[bytes | int, int], ...] = _no_counts()
@@ -82,7 +84,7 @@ class Limiter:
             else:
                 count = self._before[kind].get(bucket, 0) >> 1
         counts[bucket] = count = count + 1
-        if count <= self.per_second:
+        if count <= self._most:
             return SEND
         return TRUNCATE if self.slip and count % self.slip == 0 else DROP
 
