@@ -19,6 +19,7 @@ import time
 from dns_boot import front_messages as messages
 from dns_boot.packed import PackedAnswers
 from dns_boot.udp import Peer, UdpDoor
+from dns_boot.udp_batch import door_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class FrontChild:
         self._packed = PackedAnswers(self._asked, cookies=cookies, limiter=limiter)
         self._control = control
         self._queries = queries
-        self._door = UdpDoor(udp, self._packed, self._hand)
+        self._door = door_of(udp, self._packed, self._hand)
         self._reported = 0.0
 
     def run(self) -> None:

@@ -20,6 +20,7 @@ from dns_boot.resolver import Resolver, Respond, Source
 from dns_boot.sockets import Bell, Sockets, bind
 from dns_boot.tcp import CONNECTIONS, IDLE_S, TcpDoor
 from dns_boot.udp import Peer, UdpDoor
+from dns_boot.udp_batch import door_of
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class DnsServer:
         self._sockets = self._fronts = None
 
     def _door(self, udp: socket.socket) -> UdpDoor:
-        return UdpDoor(udp, self._resolver.packed, self._hand)
+        return door_of(udp, self._resolver.packed, self._hand)
 
     def _hand(self, door: UdpDoor, packet: bytes, peer: Peer) -> None:
         self._enqueue(packet, Source(*door.sender(peer)), partial(door.reply, packet, peer))

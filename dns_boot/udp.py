@@ -1,5 +1,7 @@
 """DNS over UDP: one socket, drained; warm answers leave at once, the rest is handed on.
 
+The plain loop, one system call per datagram; `dns_boot.udp_batch` is the faster one.
+
 For `dns_boot.server`, and for each further process that shares its port (`dns_boot.front_child`).
 Who drains when, and what becomes of a query that is not packed, is up to them.
 """
