@@ -330,7 +330,8 @@ class NameTable:
         moved = set()
         for name, route in self._by_service.items():
             other = older._by_service[name]
-            if route.service != other.service or route.ipv6 != other.ipv6:
+            same = route.service is other.service or route.service == other.service
+            if not same or route.ipv6 != other.ipv6:
                 return None
             if route.endpoints != other.endpoints:
                 moved.add(name)
