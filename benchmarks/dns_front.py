@@ -47,6 +47,7 @@ from orchestrator.hypervisors.memory import MemoryHypervisor
 
 WAKES = 20
 BOOT_S = 0.3
+CLIENTS = 16  # sockets of dnsperf: the kernel spreads them over the processes of a port
 TICKS = os.sysconf("SC_CLK_TCK")
 TOOLS = {"dnsperf": "dnsperf", "knotd": "knot", "nsd": "nsd"}  # program: its Debian package
 COOKIE = "10:6162636465666768"  # an EDNS option as dnsperf wants it: code and hexadecimal data
@@ -172,9 +173,9 @@ class Bench:
         result.rates.append(figure(output, "Queries per second"))
         result.cpu[form].append(used_s / figure(output, "Queries completed"))
 
-    def steady(self, result: Result, port: int, rate: float, form: str) -> None:
+    def steady(self, result: Result, port: int, rate: float, form: str, *more: str) -> None:
         """Ask at a rate; note latencies and losses."""
-        options = ["-v", "-Q", f"{rate:.0f}", *FORMS[form]]
+        options = ["-v", "-Q", f"{rate:.0f}", *FORMS[form], *more]
         output = ask(dnsperf(port, self.names, self.seconds, *options), self.client_cpu)
         result.latencies += latencies(output)
         result.lost += int(figure(output, "Queries lost"))
@@ -245,7 +246,7 @@ def beside_wakes(
     result = Result()
     with running(command, port, bench.server_cpu if processes == 1 else None) as pid:
         with waking(port, cold) as took:
-            bench.steady(result, port, rate, "plain")
+            bench.steady(result, port, rate, "plain", "-c", str(CLIENTS))
         result.memory_mib = sum(memory_mib(each) for each in family(pid))
     return result, took
 

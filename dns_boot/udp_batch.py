@@ -16,6 +16,7 @@ from dns_boot.udp import DRAIN, MAX_QUERY_BYTES, Hand, Peer, UdpDoor
 
 logger = logging.getLogger(__name__)
 
+BATCHES = 4  # taken per wake-up before the caller looks at what else there is to do
 MAX_REMEMBERED = 16_384  # client addresses that are known as text
 
 _NAME_BYTES = 32  # room for a sockaddr_in6, of 28
@@ -47,7 +48,9 @@ def _calls() -> tuple[Any, Any] | None:
     """Return the C library's recvmmsg and sendmmsg; None where our layout does not hold."""
     if (_MESSAGE.size, _VECTOR.size) != (64, 16):
         return None
-    library = ctypes.CDLL(None, use_errno=True)
+    # PyDLL keeps the interpreter's lock: the calls do not wait, and whoever lets go of the lock
+    # beside busy threads gets it back only after the switch interval, up to three times per batch.
+    library = ctypes.PyDLL(None, use_errno=True)
     try:
         return library.recvmmsg, library.sendmmsg
     except AttributeError:
@@ -91,10 +94,15 @@ class BatchDoor(UdpDoor):
         self._out_at = _address(self._out)
 
     def drain(self) -> None:
-        """Serve what is there, up to `DRAIN` datagrams."""
-        count = self._receive_many(self._udp.fileno(), self._in_at, DRAIN, 0, None)
-        if count <= 0:
-            return
+        """Serve what is there, up to `BATCHES` times `DRAIN` datagrams."""
+        for _ in range(BATCHES):
+            count = self._receive_many(self._udp.fileno(), self._in_at, DRAIN, 0, None)
+            if count > 0:
+                self._serve_batch(count)
+            if count < DRAIN:
+                return
+
+    def _serve_batch(self, count: int) -> None:
         lookup, view, hosts = self._lookup, self._view, self._hosts
         lengths = _LENGTHS[count].unpack_from(self._in_messages)
         start = first = 0
