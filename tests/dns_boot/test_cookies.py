@@ -1,6 +1,7 @@
 """DNS Cookies: made, checked and renewed; on the slow path and in packed replies."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,10 @@ from dnslib import DNSRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dns_boot import answers
 from dns_boot import cookies as cookies_module
 from dns_boot.cookies import AHEAD_S, LIFE_S, RENEW_S, ROTATION_S, Cookies
+from dns_boot.names import Query, parse_query
 from dns_boot.resolver import Resolver
 from orchestrator.steering.base import Route
 
@@ -189,3 +192,33 @@ def test_where_they_are_required_a_bad_one_gets_a_good_one(
     assert rcode_of(ask(lab.query())) == 0
     assert rcode_of(ask(lab.query(edns=1232))) == 0
     assert rcode_of(asker(resolver, udp=False)(again)) == 0
+
+
+# --- replies of other servers -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theirs", [b"", b"\0\x03\0\x02id"])
+def test_a_forwarded_reply_carries_our_cookie(lab: SimpleNamespace, theirs: bytes) -> None:
+    query = parse_query(lab.query("example.org", edns=1232, options=option(CLIENT * 3)))
+    assert isinstance(query, Query)
+    reply = lab.query("example.org", flags=0x8180, edns=4096, options=theirs)
+    ours = answers.with_cookie(query, reply)
+    assert cookie_of(ours) == CLIENT * 3
+    assert theirs in ours
+    after = ours + lab.query()[12:] + bytes(6)  # something behind the OPT record stays where it is
+    assert answers.with_cookie(query, after[:11] + b"\2" + after[12:])[-6:] == bytes(6)
+
+
+@pytest.mark.parametrize("edns", [None, 1232])
+def test_a_forwarded_reply_is_left_alone_if_nothing_was_asked_for(
+    lab: SimpleNamespace, edns: int | None
+) -> None:
+    query = parse_query(lab.query("example.org", edns=edns))
+    assert isinstance(query, Query)
+    for reply in (
+        lab.query(flags=0x8180),
+        lab.query(flags=0x8180, edns=1232),
+        lab.query(flags=0x8180, edns=1232)[:-3],
+    ):
+        assert answers.with_cookie(query, reply) == reply
+        assert answers.with_cookie(replace(query, edns=None), reply) == reply
