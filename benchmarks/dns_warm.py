@@ -148,9 +148,9 @@ zone:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int, cpu: int) -> Iterator[int]:
-    """Run a server on one processor until the block ends; give its process id."""
-    with on_cpu(cpu):
+def running(command: list[str], port: int, cpu: int | None) -> Iterator[int]:
+    """Run a server on one processor, None for any, until the block ends; give its process id."""
+    with contextlib.nullcontext() if cpu is None else on_cpu(cpu):
         server = subprocess.Popen(command)
     try:
         wait_for_answer(port, server)

@@ -11,10 +11,19 @@ import fcntl
 import socket
 import struct
 import time
+from typing import Protocol
 
 _SIOCGSTAMPNS = 0x8907  # asm-generic/sockios.h
 _TIMESPEC = struct.Struct("@ll")
 MOST_S = 10.0  # no datagram waits for longer; it is the clock that was set
+
+
+class Descriptor(Protocol):
+    """Anything that has a socket's descriptor."""
+
+    def fileno(self) -> int:
+        """Return it."""
+        ...
 
 
 def note_arrivals(sock: socket.socket) -> None:
@@ -23,7 +32,7 @@ def note_arrivals(sock: socket.socket) -> None:
         fcntl.ioctl(sock, _SIOCGSTAMPNS, bytes(_TIMESPEC.size))
 
 
-def arrived_at(sock: socket.socket) -> float:
+def arrived_at(sock: Descriptor) -> float:
     """Return the monotonic time at which what a socket received last came; else the time of now."""
     now = time.monotonic()
     try:

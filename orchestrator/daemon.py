@@ -149,7 +149,8 @@ class Daemon:
             exporter.start()
             resolver = Resolver(wanted.lab.dns, lambda: orchestrator.lab.populations, orchestrator)
             undo.callback(resolver.close)
-            dns = DnsServer(resolver, wanted.lab.dns.listen, wanted.lab.dns.port)
+            front = wanted.lab.dns
+            dns = DnsServer(resolver, front.listen, front.port, processes=front.processes)
             load = partial(parse_lab, images_dir=state.images)
             undo.callback(dns.stop)
             dns.bind()
