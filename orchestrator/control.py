@@ -16,6 +16,7 @@ from logging import getLogger
 from images.inspect import Inspector
 from orchestrator.background import Background
 from orchestrator.boot import Boots
+from orchestrator.budget import Budgets
 from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
 from orchestrator.drain import Drainer, DrainReport
 from orchestrator.errors import (
@@ -177,6 +178,7 @@ class Orchestrator:
         )
         self._replanner = Replanner(self.fleet, self._boots)
         self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once()
+        self._budgets = Budgets(lab.dns.wake_budget)
         self._apply_lock = threading.Lock()
         self._stopping = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="edgewake-sweep", daemon=True)
@@ -274,17 +276,23 @@ class Orchestrator:
                 )
 
     def summon(self, service: str, client: Client) -> Summons:
-        """Ask for a service: at once if it is awake, else by the one wake in flight for it."""
+        """Ask for a service: at once if it is awake, else by the one wake in flight for it.
+
+        To begin a wake costs one of the client's budget, if it has an address.
+        """
         endpoints = self.fleet.endpoints(service, client.population)
         if endpoints:
             return Summons(_done(endpoints))
         if refusal := self._refusal(service):
             return Summons(_failed(refusal))
-        flight = self._flights.do(
-            service,
-            about=lambda: self.wakes.begin(service),
-            start=lambda trace: self._pool.call(self._wake, service, client, trace),
-        )
+        try:
+            flight = self._flights.do(
+                service,
+                about=lambda: self._begin(service, client),
+                start=lambda trace: self._pool.call(self._wake, service, client, trace),
+            )
+        except Overloaded as refusal:
+            return Summons(_failed(refusal))
         flight.about.queries = flight.callers
         return Summons(flight.future, flight.about)
 
@@ -359,6 +367,8 @@ class Orchestrator:
         self._retirer.tend()
         self._keeper.tend()
         self._drainer.tend()
+        if news := self._budgets.news(time.monotonic()):
+            self._journal.record("wake-budget", self.lab.name, news)
         return tuple(s.name for s in self.lab.services if self._expire_one(s))
 
     def status(self) -> Status:
@@ -437,6 +447,14 @@ class Orchestrator:
         if len(self._flights) >= self.settings.waiting_wakes:
             return Overloaded(service, "too many services are being woken", hint="ask again")
         return None
+
+    def _begin(self, service: str, client: Client) -> WakeTrace:
+        """Begin the trace of a wake, if its client may; raises `Overloaded`."""
+        if client.address is not None:
+            why = self._budgets.refusal(client.address, time.monotonic())
+            if why:
+                raise Overloaded(service, f"not woken: {why}", hint="ask again in a minute")
+        return self.wakes.begin(service)
 
     def _wake(self, name: str, client: Client, trace: WakeTrace) -> tuple[Endpoint, ...]:
         """Carry one wake through; whatever goes wrong comes out as a `WakeError`."""
