@@ -40,12 +40,14 @@ from dns_boot.names import (
     QR,
     RA,
     RD,
+    SUBNET_OPTION,
     TC,
     Malformed,
     Name,
     Query,
     name_of,
 )
+from dns_boot.subnet import ClientSubnet
 from orchestrator.errors import WakeError, WakeReason
 from orchestrator.model import DnsSettings, Endpoint, Service
 
@@ -84,7 +86,8 @@ EDE_OF_REASON: Mapping[WakeReason, Ede] = MappingProxyType(
 class Answer:
     """What to say, apart from the client's own details: rcode, sections and a reason for failure.
 
-    `ours` is true for what we say with authority over the zone.
+    `ours` is true for what we say with authority over the zone. `scope` is how many bits of the
+    client's address it depends on; 0 if everybody gets the same.
     """
 
     rcode: int = NOERROR
@@ -93,6 +96,7 @@ class Answer:
     additional: tuple[RR, ...] = ()
     ours: bool = False
     ede: tuple[Ede, str] | None = None
+    scope: int = 0
 
 
 NOT_OURS = Answer(REFUSED, ede=(Ede.NOT_AUTHORITATIVE, "not in a zone of this server"))
@@ -167,12 +171,18 @@ def _address(address: IPv4Address | IPv6Address) -> A | AAAA:
     return A(str(address)) if address.version == 4 else AAAA(str(address))
 
 
-def served(query: Query, service: Service, endpoints: Sequence[Endpoint]) -> Answer:
+def served(
+    query: Query, service: Service, endpoints: Sequence[Endpoint], *, waited: bool = False
+) -> Answer:
     """Return the answer that gives these endpoints, in this order, for A, AAAA, HTTPS or SVCB.
 
     The TTL is the shortest of the endpoints' own: all records of a set have one (RFC 2181, 5.2).
+    An answer that `waited` for a wake is short-lived: it names the first copy that answered, soon
+    there may be more and nearer ones, and what has just booted dies more often than what has stood.
     """
     ttl_s = min(endpoint.ttl_s for endpoint in endpoints)
+    if waited:
+        ttl_s = min(ttl_s, service.ttl_waking_s)
     rdatas: list[A | AAAA | HTTPS]
     if query.qtype == QTYPE.A:
         rdatas = [_address(endpoint.address) for endpoint in endpoints]
@@ -223,22 +233,33 @@ def late(service: Service) -> Answer:
     return Answer(SERVFAIL, ede=(Ede.NOT_READY, text))
 
 
-def pack(query: Query, answer: Answer, *, forwarding: bool, limit: int) -> bytes:
-    """Return the reply in at most `limit` bytes, without records and with TC if need be."""
-    reply = _pack(query, answer, forwarding=forwarding)
+def pack(
+    query: Query,
+    answer: Answer,
+    *,
+    forwarding: bool,
+    limit: int,
+    subnet: ClientSubnet | None = None,
+) -> bytes:
+    """Return the reply in at most `limit` bytes, without records and with TC if need be.
+
+    `subnet` is the client subnet of the query, if it is believed: it comes back with the scope.
+    """
+    flags = RA if forwarding else 0
+    reply = _pack(query, answer, subnet, flags)
     if len(reply) > limit and answer.additional:
-        reply = _pack(query, replace(answer, additional=()), forwarding=forwarding)
+        reply = _pack(query, replace(answer, additional=()), subnet, flags)
     if len(reply) > limit:
         empty = replace(answer, answers=(), authority=(), additional=(), ede=None)
-        reply = _pack(query, empty, forwarding=forwarding, flags=TC)
+        reply = _pack(query, empty, subnet, flags | TC)
     return reply
 
 
-def _pack(query: Query, answer: Answer, *, forwarding: bool, flags: int = 0) -> bytes:
+def _pack(query: Query, answer: Answer, subnet: ClientSubnet | None, flags: int) -> bytes:
     flags |= QR | query.flags & (RD | CD) | answer.rcode & 0xF
     flags |= AA if answer.ours else 0
-    flags |= RA if forwarding else 0
-    additional = [*answer.additional, *([_opt(query, answer)] if query.edns else [])]
+    opts = [_opt(query, answer, subnet)] if query.edns else []
+    additional = [*answer.additional, *opts]
     record = DNSRecord(
         DNSHeader(id=query.id, bitmap=flags),
         questions=[DNSQuestion(DNSLabel(query.name), query.qtype, query.qclass)],
@@ -253,12 +274,14 @@ def _pack(query: Query, answer: Answer, *, forwarding: bool, flags: int = 0) -> 
     return packed[:HEADER_BYTES] + query.question + packed[end:]
 
 
-def _opt(query: Query, answer: Answer) -> EDNS0:
+def _opt(query: Query, answer: Answer, subnet: ClientSubnet | None) -> EDNS0:
     options = []
     if answer.ede is not None:
         code, text = answer.ede
         data = int(code).to_bytes(2, "big") + _cut(text, EDE_TEXT_BYTES)
         options.append(EDNSOption(EDE_OPTION, data))
+    if subnet is not None:
+        options.append(EDNSOption(SUBNET_OPTION, subnet.option(answer.scope)))
     return EDNS0(
         ext_rcode=answer.rcode >> 4,
         flags="do" if query.edns and query.edns.do else "",
@@ -280,4 +303,4 @@ def bare(malformed: Malformed) -> bytes:
 
 def truncated(query: Query) -> bytes:
     """Return the reply that makes a client ask again over TCP."""
-    return _pack(query, Answer(), forwarding=True, flags=TC)
+    return _pack(query, Answer(), None, RA | TC)

@@ -29,6 +29,7 @@ QR, AA, TC, RD, RA, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0010
 OPCODE = 0x7800
 FORMERR, NOTIMP = 1, 4
 OPT = 41
+SUBNET_OPTION = 8  # RFC 7871, section 6
 DO = 0x8000
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
@@ -44,11 +45,15 @@ class FormatError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Edns:
-    """What the client said in its OPT record (RFC 6891); `size` is its UDP size in bytes."""
+    """What the client said in its OPT record (RFC 6891); `size` is its UDP size in bytes.
+
+    `subnet` is the data of its EDNS Client Subnet option, as it came; None for none.
+    """
 
     size: int
     version: int
     do: bool
+    subnet: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +158,13 @@ def _read_records(packet: bytes, offset: int, counts: Sequence[int]) -> Edns | N
         if rtype == OPT:
             if edns is not None or not is_root or index < answers + authorities:
                 raise FormatError("an OPT record where it must not be")
-            _check_options(packet, offset, offset + length)
-            edns = Edns(size=rclass, version=ttl >> 16 & 0xFF, do=bool(ttl & DO))
+            options = _read_options(packet, offset, offset + length)
+            edns = Edns(
+                size=rclass,
+                version=ttl >> 16 & 0xFF,
+                do=bool(ttl & DO),
+                subnet=options.get(SUBNET_OPTION),
+            )
         offset += length
     if offset != len(packet):
         raise FormatError("bytes after the last record")
@@ -172,12 +182,16 @@ def _skip_name(packet: bytes, offset: int) -> int:
     return offset + 1
 
 
-def _check_options(packet: bytes, offset: int, end: int) -> None:
+def _read_options(packet: bytes, offset: int, end: int) -> dict[int, bytes]:
+    """Return the first option of each code, with its data."""
+    options: dict[int, bytes] = {}
     while offset < end:
-        _, length = _unpack(_OPTION, packet, offset)
+        code, length = _unpack(_OPTION, packet, offset)
         offset += _OPTION.size + length
+        options.setdefault(code, packet[offset - length : offset])
     if offset != end:
         raise FormatError("an EDNS option longer than its record")
+    return options
 
 
 def _byte(packet: bytes, offset: int) -> int:

@@ -13,7 +13,8 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from dnslib import CLASS, QTYPE
 
@@ -21,10 +22,22 @@ from dns_boot import answers
 from dns_boot.answers import Answer, Zone
 from dns_boot.clients import Clients
 from dns_boot.forward import Forwarder
-from dns_boot.names import HEADER_BYTES, RD, Malformed, NameTable, Query, parse_query
+from dns_boot.names import (
+    CD,
+    FORMERR,
+    HEADER_BYTES,
+    RD,
+    FormatError,
+    Malformed,
+    NameTable,
+    Query,
+    parse_query,
+)
 from dns_boot.packed import PackedAnswers
+from dns_boot.subnet import ClientSubnet
+from dns_boot.subnet import parse as parse_subnet
 from orchestrator.errors import Overloaded, WakeError
-from orchestrator.model import DnsSettings, Endpoint, Population
+from orchestrator.model import AnswerOrder, Client, DnsSettings, Endpoint, Population
 from orchestrator.steering.base import Route
 from orchestrator.summons import Summoner
 from orchestrator.trace import WakeTrace
@@ -98,12 +111,20 @@ def wakes(qtype: int, route: Route) -> bool:
 class _Asked:
     """One query on its way to exactly one reply."""
 
-    __slots__ = ("_respond", "packet", "query", "source")
+    __slots__ = ("_respond", "packet", "query", "source", "subnet")
 
-    def __init__(self, packet: bytes, query: Query, source: Source, respond: Respond) -> None:
+    def __init__(
+        self,
+        packet: bytes,
+        query: Query,
+        source: Source,
+        respond: Respond,
+        subnet: ClientSubnet | None = None,
+    ) -> None:
         self.packet = packet
         self.query = query
         self.source = source
+        self.subnet = subnet
         self._respond: Respond | None = respond
 
     @property
@@ -148,6 +169,7 @@ class Resolver:
         grace_s: float = GRACE_S,
     ) -> None:
         self.packed = PackedAnswers(summoner.asked)
+        self._settings = settings
         self._zone = Zone(settings)
         self._table = NameTable(self._zone.apex, (), own=(self._zone.nameserver,))
         self._populations = populations
@@ -161,6 +183,7 @@ class Resolver:
         self._claiming = threading.Lock()
         self._alarm = _Alarm(self._expire)
         self._setting = threading.Lock()
+        self._latest = _Latest()
 
     # --- steering -----------------------------------------------------------------------------
 
@@ -213,7 +236,22 @@ class Resolver:
         elif isinstance(query, Malformed):
             respond(answers.bare(query))
         else:
-            self._resolve(_Asked(packet, query, source, respond))
+            try:
+                subnet = self._believed(query, source)
+            except FormatError:
+                respond(answers.bare(Malformed(query.id, query.flags, FORMERR)))
+            else:
+                self._resolve(_Asked(packet, query, source, respond, subnet))
+
+    def _believed(self, query: Query, source: Source) -> ClientSubnet | None:
+        """Return the client subnet that a query names, if its sender is to be believed."""
+        named = query.edns.subnet if query.edns else None
+        if named is None or not self._settings.client_subnet:
+            return None
+        trusted, sender = self._settings.client_subnet_from, self._clients.of(source.address)
+        if trusted and not any(_has(subnet, sender.address) for subnet in trusted):
+            return None
+        return parse_subnet(named)
 
     def _resolve(self, asked: _Asked) -> None:
         try:
@@ -234,7 +272,7 @@ class Resolver:
         reply = self._pack(asked, answer)
         query = asked.query
         common = query.qtype in COMMON_TYPES and table.covers(query.name)
-        if answer.rcode == answers.NOERROR and common:
+        if answer.rcode == answers.NOERROR and common and asked.subnet is None:
             self.packed.add(table.generation, query, reply)
         asked.reply(reply)
 
@@ -244,7 +282,9 @@ class Resolver:
 
     def _pack(self, asked: _Asked, answer: Answer) -> bytes:
         forwarding = self._forwarder is not None
-        return answers.pack(asked.query, answer, forwarding=forwarding, limit=asked.limit)
+        return answers.pack(
+            asked.query, answer, forwarding=forwarding, limit=asked.limit, subnet=asked.subnet
+        )
 
     # --- forwarding ---------------------------------------------------------------------------
 
@@ -270,13 +310,25 @@ class Resolver:
             full = Overloaded(service.name, f"{len(self._held)} queries are waiting already")
             asked.reply(self._pack(asked, answers.failure(full)))
             return
-        client = self._clients.of(asked.source.address)
+        client, _ = self._client(asked)
         summons = self._summoner.summon(service.name, client)
         held = _Held(asked, route, summons.trace)
         if summons.endpoints.done():
             self._reply_wake(held, summons.endpoints)
         else:
             self._hold(held, summons.endpoints)
+
+    def _client(self, asked: _Asked) -> tuple[Client, int]:
+        """Return who asks, and how many bits of a client subnet say so (0: none was believed).
+
+        The address stays that of the packet: it is who pays for a wake.
+        """
+        client = self._clients.of(asked.source.address)
+        network = asked.subnet.network if asked.subnet else None
+        if network is None:
+            return client, 0
+        population, scope = self._clients.within(network)
+        return replace(client, population=population), scope
 
     def _hold(self, held: _Held, endpoints: Future[tuple[Endpoint, ...]]) -> None:
         with self._claiming:
@@ -329,16 +381,20 @@ class Resolver:
         self._summoner.asked[held.route.service.name] = time.monotonic()
 
     def _served(self, held: _Held, endpoints: tuple[Endpoint, ...]) -> bytes:
-        asked, service = held.asked, held.route.service
-        reply = self.packed.reply(asked.packet)
-        if reply is not None:  # of many queries held for one wake, only the first is encoded
+        """Return the reply that names these endpoints; of many for one wake, one is encoded."""
+        asked, waited = held.asked, held.trace is not None
+        if waited and (reply := self._latest.like(asked, endpoints)) is not None:
             return reply
-        table = self._table
-        answer = answers.served(asked.query, service, endpoints)
+        service, table = held.route.service, self._table
+        answer = answers.served(asked.query, service, endpoints, waited=waited)
         if not answer.answers:
             answer = self._zone.nodata
+        elif len(endpoints) > 1 and service.answer is not AnswerOrder.ROTATED:
+            answer = replace(answer, scope=self._client(asked)[1])
         reply = self._pack(asked, answer)
-        if self._may_pack(table.route_of(service.name), endpoints):
+        if waited:
+            self._latest.keep(asked, endpoints, reply)
+        elif asked.subnet is None and self._may_pack(table.route_of(service.name), endpoints):
             self.packed.add(table.generation, asked.query, reply, service.name)
         return reply
 
@@ -346,12 +402,50 @@ class Resolver:
         """Say whether everybody is to get these endpoints for as long as the routes stay.
 
         They must be what the routes of now say: an answer that control made from newer or older
-        knowledge would outlive its truth. And with several endpoints and known client populations,
-        the order depends on who asks.
+        knowledge would outlive its truth. And with several endpoints, the order changes from one
+        answer to the next, or depends on who asks.
         """
         if route is None or set(route.endpoints) != set(endpoints):
             return False
-        return len(endpoints) == 1 or not self._known
+        return len(endpoints) == 1
+
+
+class _Latest:
+    """The replies to one wake, by all that they depend on but id and letter case.
+
+    A wake has the same endpoints for all who wait for it, and most of them ask alike.
+    """
+
+    def __init__(self) -> None:
+        self._of: tuple[tuple[Endpoint, ...], dict[Hashable, bytes]] = ((), {})
+
+    def like(self, asked: _Asked, endpoints: tuple[Endpoint, ...]) -> bytes | None:
+        """Return the reply to a query that waited for these very endpoints, if one is kept."""
+        known, replies = self._of
+        reply = replies.get(_likeness(asked)) if known is endpoints else None
+        if reply is None:
+            return None
+        question = asked.query.question
+        end = HEADER_BYTES + len(question)
+        return asked.query.id.to_bytes(2, "big") + reply[2:HEADER_BYTES] + question + reply[end:]
+
+    def keep(self, asked: _Asked, endpoints: tuple[Endpoint, ...], reply: bytes) -> None:
+        """Keep the reply to a query; those to an earlier wake go."""
+        known, replies = self._of
+        if known is not endpoints:
+            replies = {}
+            self._of = (endpoints, replies)
+        replies[_likeness(asked)] = reply
+
+
+def _likeness(asked: _Asked) -> Hashable:
+    query = asked.query
+    flags = query.flags & (RD | CD)
+    return query.name, query.qtype, flags, query.edns, asked.subnet, asked.limit
+
+
+def _has(subnet: IPv4Network | IPv6Network, address: IPv4Address | IPv6Address | None) -> bool:
+    return address is not None and address.version == subnet.version and address in subnet
 
 
 class _Alarm:

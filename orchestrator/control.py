@@ -280,7 +280,7 @@ class Orchestrator:
 
         To begin a wake costs one of the client's budget, if it has an address.
         """
-        endpoints = self.fleet.endpoints(service, client.population)
+        endpoints = self.fleet.answer(service, client.population)
         if endpoints:
             return Summons(_done(endpoints))
         if refusal := self._refusal(service):
@@ -468,7 +468,7 @@ class Orchestrator:
             log.exception("waking %s failed in a way we did not foresee", name)
             failure = WakeError(name, "internal error", hint="see edgewake's log, and report it")
         else:
-            if endpoints := self.fleet.endpoints(name, client.population):
+            if endpoints := self.fleet.answer(name, client.population):
                 return self._woken(name, endpoints, trace)
             failure = WakeError(name, "it ended just after it had answered")
         trace.ended(failure.reason, instance=trace.instance, host=trace.host, text=str(failure))

@@ -24,6 +24,7 @@ from orchestrator.model import (
     instance_name,
     mac_of,
 )
+from orchestrator.ordering import Copy, Turns
 from orchestrator.planner import Planner
 from orchestrator.steering.base import Route
 from orchestrator.store.base import Quarantine
@@ -55,6 +56,7 @@ class Fleet:
         self._draining: frozenset[str] = frozenset()
         self._counted: dict[str, frozenset[str]] = {}
         self._longest_ttl_s = {service.name: service.ttl_s for service in lab.services}
+        self._turns = Turns()
 
     # --- the lab ---
 
@@ -302,6 +304,19 @@ class Fleet:
                 found.sort(key=lambda end: self.planner.distance_ms(population, end.host))
             return tuple(found)
 
+    def answer(self, service: str, population: str = "") -> tuple[Endpoint, ...]:
+        """Return where a service answers now, in the order that the next answer is to name it.
+
+        Unlike `endpoints`, this takes a turn: the next answer may have another order.
+        """
+        with self._lock:
+            endpoints = self.endpoints(service)
+            known = self._services.get(service)
+            if known is None or len(endpoints) < 2:
+                return endpoints
+            copies = [self._copy(endpoint, population) for endpoint in endpoints]
+            return self._turns.order(service, known.answer, copies)
+
     def routes(self) -> tuple[Route, ...]:
         """Return the whole wanted list of routes, one per service of the lab."""
         with self._lock:
@@ -316,6 +331,16 @@ class Fleet:
             where=self._where(),
             unfit=unfit,
             population=population,
+        )
+
+    def _copy(self, endpoint: Endpoint, population: str) -> Copy:
+        name = endpoint.host
+        host = next((host for host in self.lab.hosts if host.name == name), None)
+        return Copy(
+            endpoint,
+            distance_ms=self.planner.distance_ms(population, name) if population else None,
+            free_cpu=host.usable.cpu - self._used.get(name, NOTHING).cpu if host else 0.0,
+            shut=host is None or name in self._lost or name in self._draining,
         )
 
     def _of(self, service: str) -> tuple[Instance, ...]:
