@@ -269,7 +269,7 @@ class Orchestrator:
         hosts = {host.name for host in self.lab.hosts}
         for instance in self.fleet.instances():
             if instance.host not in hosts:
-                rest = time.time() + self.fleet.longest_ttl_s(instance.service)
+                rest = self.fleet.rest_until(instance.service, time.time())
                 self._boots.forget(instance, rest_until=rest)
                 self._journal.record(
                     "left-behind", instance.service, f"{instance.name} on {instance.host}"

@@ -30,6 +30,7 @@ from orchestrator.steering.base import Route
 from orchestrator.store.base import Quarantine
 from placement.problem import Ranking
 
+IN_FLIGHT_S = 1.0  # for an answer that was made just before, to be sent and to arrive
 NOTHING = Capacity(cpu=0.0, memory_mib=0)
 NOWHERE: Mapping[str, str] = {}
 DRAINING = "is being drained"
@@ -79,6 +80,14 @@ class Fleet:
     def longest_ttl_s(self, service: str) -> int:
         """Return the longest TTL a service ever had in this run: caches may still hold by it."""
         return self._longest_ttl_s.get(service, 0)
+
+    def rest_until(self, service: str, now: float) -> float:
+        """Return until when an address of a service must rest that nobody is led to from `now` on.
+
+        By then no cache can name it any more, nor is an answer that does on its way (both
+        wall-clock seconds).
+        """
+        return now + self.longest_ttl_s(service) + IN_FLIGHT_S
 
     # --- hosts ---
 
