@@ -18,8 +18,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from dnslib import CLASS, QTYPE
 
-from dns_boot import answers
-from dns_boot.answers import Answer, Zone
+from dns_boot import answers, tsig
+from dns_boot.answers import Answer
 from dns_boot.clients import Clients
 from dns_boot.forward import Forwarder
 from dns_boot.names import (
@@ -27,17 +27,22 @@ from dns_boot.names import (
     FORMERR,
     HEADER_BYTES,
     RD,
+    TC,
     FormatError,
     Malformed,
     NameTable,
     Query,
+    name_of,
     parse_query,
 )
+from dns_boot.notify import Notifier
 from dns_boot.packed import PackedAnswers
+from dns_boot.serial import Serials
 from dns_boot.subnet import ClientSubnet
 from dns_boot.subnet import parse as parse_subnet
+from dns_boot.zone import Zone
 from orchestrator.errors import Overloaded, WakeError
-from orchestrator.model import AnswerOrder, Client, DnsSettings, Endpoint, Population
+from orchestrator.model import AnswerOrder, Client, DnsSettings, Endpoint, Population, Transfer
 from orchestrator.steering.base import Route
 from orchestrator.summons import Summoner
 from orchestrator.trace import WakeTrace
@@ -48,6 +53,8 @@ MAX_HELD = 20_000  # queries that wait for wakes; about 1.5 KB each
 GRACE_S = 1.0  # what control may be late by before a held query is answered without it
 TCP_BYTES = 65_535
 
+COPY_TYPES = frozenset({QTYPE.AXFR, QTYPE.IXFR})
+NO_TRANSFER = Transfer()
 META_TYPES = range(128, 256)  # ANY, AXFR, TKEY and other query and meta types (RFC 6895, 3.1)
 BINDINGS = frozenset({QTYPE.HTTPS, 64})  # 64 is SVCB, which dnslib does not name
 # Questions worth packing when the answer is that there is no such record.
@@ -91,13 +98,12 @@ def decide(
 
 
 def _decide_in_zone(query: Query, zone: Zone, table: NameTable) -> Answer | Wake:
-    if query.name == zone.apex and query.qtype in {QTYPE.SOA, QTYPE.NS}:
-        return zone.apex_records(query.qtype)
     route = table.route(query.name)
-    if route is not None:
-        return Wake(route) if wakes(query.qtype, route) else zone.nodata
-    if query.name == zone.nameserver:
-        return zone.nameserver_address(query.qtype)
+    if route is not None and wakes(query.qtype, route):
+        return Wake(route)
+    static = zone.find(query.name, query.qtype)
+    if static is not None:
+        return static
     return zone.nodata if table.exists(query.name) else zone.nxdomain
 
 
@@ -111,7 +117,7 @@ def wakes(qtype: int, route: Route) -> bool:
 class _Asked:
     """One query on its way to exactly one reply."""
 
-    __slots__ = ("_respond", "packet", "query", "source", "subnet")
+    __slots__ = ("_respond", "packet", "query", "signer", "source", "subnet")
 
     def __init__(
         self,
@@ -119,12 +125,15 @@ class _Asked:
         query: Query,
         source: Source,
         respond: Respond,
+        *,
         subnet: ClientSubnet | None = None,
+        signer: tsig.Signer | None = None,
     ) -> None:
         self.packet = packet
         self.query = query
         self.source = source
         self.subnet = subnet
+        self.signer = signer
         self._respond: Respond | None = respond
 
     @property
@@ -134,13 +143,14 @@ class _Asked:
 
     @property
     def limit(self) -> int:
-        return self.query.udp_limit if self.source.udp else TCP_BYTES
+        signature = self.signer.size if self.signer else 0
+        return (self.query.udp_limit if self.source.udp else TCP_BYTES) - signature
 
     def reply(self, reply: bytes | None) -> None:
         """Hand over the reply, or None for no reply; only the first call counts."""
         respond, self._respond = self._respond, None
         if respond is not None:
-            respond(reply)
+            respond(self.signer.sign(reply) if self.signer and reply else reply)
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -156,7 +166,8 @@ class Resolver:
     """Answers the queries of one zone. A `Steering` back end; safe to use from several threads.
 
     `populations` is asked for the lab's client populations whenever routes are set, which is also
-    after another lab was applied. Raises EdgewakeError if the zone's own names are no DNS names.
+    after another lab was applied. Raises EdgewakeError if the zone's own names are no DNS names, or
+    a key of it cannot be read.
     """
 
     def __init__(
@@ -167,16 +178,22 @@ class Resolver:
         *,
         held_limit: int = MAX_HELD,
         grace_s: float = GRACE_S,
+        serials: Serials | None = None,
     ) -> None:
         self.packed = PackedAnswers(summoner.asked)
         self._settings = settings
-        self._zone = Zone(settings)
-        self._table = NameTable(self._zone.apex, (), own=(self._zone.nameserver,))
+        self._keys = tsig.load_keys(settings.keys)
+        self._serials = serials or Serials()
+        self._zone = Zone(settings, serial_of=lambda _content: self._serials.last)
+        self._table = NameTable(self._zone.apex, (), own=self._zone.names)
         self._populations = populations
         self._known = populations()
         self._clients = Clients(self._known)
         self._summoner = summoner
         self._forwarder = Forwarder(settings.forward_to) if settings.forward_to else None
+        told = settings.transfer.notify
+        self._notifier = Notifier(self._zone.apex, told, self._keys) if told else None
+        self._told_serial: int | None = None
         self._held: dict[Hashable, _Held] = {}
         self._held_limit = held_limit
         self._grace_s = grace_s
@@ -194,18 +211,30 @@ class Resolver:
             table = NameTable(
                 self._zone.apex,
                 routes,
-                own=(self._zone.nameserver,),
+                own=self._zone.names,
                 generation=generation,
                 like=self._table,
             )
+            if table.wires is not self._table.wires or self._told_serial is None:
+                self._zone = Zone(self._settings, table.services, self._serials.of)
             # In this order: a reply made from the old table meanwhile is refused by `packed`.
             if (known := self._populations()) != self._known:
                 self._known, self._clients = known, Clients(known)
             self.packed.clear(generation)
             self._table = table
+            self._notify()
+
+    def _notify(self) -> None:
+        """Tell the secondaries of a zone that they were not told of, also at the start."""
+        if self._told_serial != self._zone.serial:
+            self._told_serial = self._zone.serial
+            if self._notifier is not None:
+                self._notifier.tell()
 
     def close(self) -> None:
         """Tell everybody who waits that nothing will come, and end our threads."""
+        if self._notifier is not None:
+            self._notifier.close()
         self._alarm.close()
         for held in tuple(self._held.values()):
             if self._claim(held):
@@ -238,10 +267,11 @@ class Resolver:
         else:
             try:
                 subnet = self._believed(query, source)
+                signer = tsig.check(packet, query.tsig_at, self._keys) if query.tsig_at else None
             except FormatError:
                 respond(answers.bare(Malformed(query.id, query.flags, FORMERR)))
             else:
-                self._resolve(_Asked(packet, query, source, respond, subnet))
+                self._resolve(_Asked(packet, query, source, respond, subnet=subnet, signer=signer))
 
     def _believed(self, query: Query, source: Source) -> ClientSubnet | None:
         """Return the client subnet that a query names, if its sender is to be believed."""
@@ -256,9 +286,7 @@ class Resolver:
     def _resolve(self, asked: _Asked) -> None:
         try:
             table = self._table
-            decision = decide(
-                asked.query, self._zone, table, forwarding=self._forwarder is not None
-            )
+            decision = self._decide(asked, table)
             if isinstance(decision, Wake):
                 self._wake(asked, decision.route)
             elif isinstance(decision, Forward):
@@ -267,6 +295,35 @@ class Resolver:
                 self._say(asked, decision, table)
         except Exception as error:  # noqa: BLE001 - a front door: one query must not end the loop
             self._fail(asked, error)
+
+    def _decide(self, asked: _Asked, table: NameTable) -> Answer | Wake | Forward:
+        query = asked.query
+        if asked.signer and asked.signer.error:
+            return answers.BADLY_SIGNED
+        wants_copy = query.qtype in COPY_TYPES and query.qclass == CLASS.IN
+        if wants_copy and self._settings.transfer != NO_TRANSFER and query.name == self._zone.apex:
+            return self._copy(asked)
+        return decide(query, self._zone, table, forwarding=self._forwarder is not None)
+
+    def _copy(self, asked: _Asked) -> Answer:
+        """Return the copy of the zone that a secondary asks for, if it may have one.
+
+        To one that asks for the changes since a serial, all is said anew (RFC 1995, section 4);
+        over UDP only the SOA record, which has it come again over TCP.
+        """
+        transfer, source = self._settings.transfer, self._clients.of(asked.source.address)
+        signed = asked.signer is not None and asked.signer.signature.key in {
+            name_of(key) for key in transfer.keys
+        }
+        if not signed and not any(_has(subnet, source.address) for subnet in transfer.allow):
+            return answers.PROHIBITED
+        if asked.source.udp:
+            soa = self._zone.find(self._zone.apex, QTYPE.SOA)
+            return soa if soa and asked.query.qtype == QTYPE.IXFR else answers.NOT_SUPPORTED
+        copy = self._zone.transfer()
+        reply = self._pack(asked, copy)
+        too_large = int.from_bytes(reply[2:4], "big") & TC
+        return answers.TOO_LARGE if too_large else copy
 
     def _say(self, asked: _Asked, answer: Answer, table: NameTable) -> None:
         reply = self._pack(asked, answer)

@@ -21,6 +21,7 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 from dns_boot.resolver import Resolver
+from dns_boot.serial import Serials
 from dns_boot.server import DnsServer
 from orchestrator.boot import HostParts
 from orchestrator.control import Orchestrator
@@ -113,7 +114,12 @@ class Daemon:
                 owner=state.owner,
                 library=library_of(state),
             )
-            resolver = Resolver(wanted.lab.dns, lambda: orchestrator.lab.populations, orchestrator)
+            resolver = Resolver(
+                wanted.lab.dns,
+                lambda: orchestrator.lab.populations,
+                orchestrator,
+                serials=Serials(state.path / "zone-serial.json"),
+            )
             undo.callback(resolver.close)
             dns = DnsServer(resolver, wanted.lab.dns.listen, wanted.lab.dns.port)
             load = partial(parse_lab, images_dir=state.images)
