@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
+from dns_boot.mdns import MdnsResponder
 from dns_boot.resolver import Resolver
 from dns_boot.serial import Serials
 from dns_boot.server import DnsServer
@@ -121,18 +122,23 @@ class Daemon:
                 serials=Serials(state.path / "zone-serial.json"),
             )
             undo.callback(resolver.close)
+            local = _local_names(wanted.lab, orchestrator)
+            if local is not None:
+                undo.callback(local.close)
             dns = DnsServer(resolver, wanted.lab.dns.listen, wanted.lab.dns.port)
             load = partial(parse_lab, images_dir=state.images)
             undo.callback(dns.stop)
             dns.bind()
             api = Server(create_app(orchestrator, load=load), state.socket)
             undo.callback(self._close, orchestrator)
-            orchestrator.start(resolver)
+            orchestrator.start(resolver, *((local,) if local else ()))
             orchestrator.apply(wanted.lab, text=wanted.text, path=str(wanted.path))
             undo.callback(api.stop)
             api.start()
             undo.callback(dns.stop)  # again: it must stop first
             dns.start()
+            if local is not None:
+                local.start()
             self._running = _Parts(state, store, orchestrator, dns)
             self._undo = undo.pop_all()
 
@@ -206,6 +212,13 @@ class Daemon:
             log.warning("the last lab cannot be read any more, so is not cleaned up: %s", error)
             return wanted
         return replace(old, name=wanted.name, dns=wanted.dns)
+
+
+def _local_names(lab: Lab, orchestrator: Orchestrator) -> MdnsResponder | None:
+    """Return what answers for local names, if the lab wants that."""
+    if not lab.dns.mdns:
+        return None
+    return MdnsResponder(lab.dns.mdns, lambda: orchestrator.lab.populations, orchestrator)
 
 
 def read_lab(path: Path, images_dir: Path) -> LabFile:
