@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 MAX_HELD = 20_000  # queries that wait for wakes; about 1.5 KB each
 GRACE_S = 1.0  # what control may be late by before a held query is answered without it
 TCP_BYTES = 65_535
+MAX_ENCODED = 2048  # replies; about 1 KB each
 
 COPY_TYPES = frozenset({QTYPE.AXFR, QTYPE.IXFR})
 NO_TRANSFER = Transfer()
@@ -200,7 +201,7 @@ class Resolver:
         self._claiming = threading.Lock()
         self._alarm = _Alarm(self._expire)
         self._setting = threading.Lock()
-        self._latest = _Latest()
+        self._encoded = _Encoded()
 
     # --- steering -----------------------------------------------------------------------------
 
@@ -438,21 +439,23 @@ class Resolver:
         self._summoner.asked[held.route.service.name] = time.monotonic()
 
     def _served(self, held: _Held, endpoints: tuple[Endpoint, ...]) -> bytes:
-        """Return the reply that names these endpoints; of many for one wake, one is encoded."""
+        """Return the reply that names these endpoints; of many that are alike, one is encoded."""
         asked, waited = held.asked, held.trace is not None
-        if waited and (reply := self._latest.like(asked, endpoints)) is not None:
-            return reply
         service, table = held.route.service, self._table
+        key = (table.generation, service, endpoints, waited, _likeness(asked))
+        if (reply := self._encoded.get(key)) is not None:
+            return _addressed(reply, asked.query)
         answer = answers.served(asked.query, service, endpoints, waited=waited)
         if not answer.answers:
             answer = self._zone.nodata
         elif len(endpoints) > 1 and service.answer is not AnswerOrder.ROTATED:
             answer = replace(answer, scope=self._client(asked)[1])
         reply = self._pack(asked, answer)
-        if waited:
-            self._latest.keep(asked, endpoints, reply)
-        elif asked.subnet is None and self._may_pack(table.route_of(service.name), endpoints):
+        may_be_packed = asked.subnet is None and not waited
+        if may_be_packed and self._may_pack(table.route_of(service.name), endpoints):
             self.packed.add(table.generation, asked.query, reply, service.name)
+        else:
+            self._encoded.put(key, reply)
         return reply
 
     def _may_pack(self, route: Route | None, endpoints: tuple[Endpoint, ...]) -> bool:
@@ -467,32 +470,31 @@ class Resolver:
         return len(endpoints) == 1
 
 
-class _Latest:
-    """The replies to one wake, by all that they depend on but id and letter case.
+class _Encoded:
+    """The last replies that were encoded, by all that they depend on but id and letter case.
 
-    A wake has the same endpoints for all who wait for it, and most of them ask alike.
+    Many who wait for one wake ask alike, and the orders in which copies are named come again.
     """
 
     def __init__(self) -> None:
-        self._of: tuple[tuple[Endpoint, ...], dict[Hashable, bytes]] = ((), {})
+        self._replies: dict[Hashable, bytes] = {}
 
-    def like(self, asked: _Asked, endpoints: tuple[Endpoint, ...]) -> bytes | None:
-        """Return the reply to a query that waited for these very endpoints, if one is kept."""
-        known, replies = self._of
-        reply = replies.get(_likeness(asked)) if known is endpoints else None
-        if reply is None:
-            return None
-        question = asked.query.question
-        end = HEADER_BYTES + len(question)
-        return asked.query.id.to_bytes(2, "big") + reply[2:HEADER_BYTES] + question + reply[end:]
+    def get(self, key: Hashable) -> bytes | None:
+        """Return a reply, if it is kept."""
+        return self._replies.get(key)
 
-    def keep(self, asked: _Asked, endpoints: tuple[Endpoint, ...], reply: bytes) -> None:
-        """Keep the reply to a query; those to an earlier wake go."""
-        known, replies = self._of
-        if known is not endpoints:
-            replies = {}
-            self._of = (endpoints, replies)
-        replies[_likeness(asked)] = reply
+    def put(self, key: Hashable, reply: bytes) -> None:
+        """Keep a reply."""
+        if len(self._replies) >= MAX_ENCODED:
+            self._replies = {}
+        self._replies[key] = reply
+
+
+def _addressed(reply: bytes, query: Query) -> bytes:
+    """Return the reply to another query as the one to this query, which is like it."""
+    end = HEADER_BYTES + len(query.question)
+    ident = query.id.to_bytes(2, "big")
+    return ident + reply[2:HEADER_BYTES] + query.question + reply[end:]
 
 
 def _likeness(asked: _Asked) -> Hashable:
