@@ -77,10 +77,10 @@ def test_an_answer_is_never_believed_where_another_would_be_given(
     name, scope = clients.within(asked)
     assert 0 <= scope <= 32
     if scope > asked.prefixlen:
-        others = [net for each in populations if each.name != name for net in each.subnets]
+        others = [net for n, net in enumerate(subnets) if f"p{n % 3}" != name]
         assert any(net.subnet_of(asked) and net != asked for net in others)
         return
-    scoped = ip_network((asked.network_address, scope), strict=False)
+    scoped = IPv4Network((asked.network_address, scope), strict=False)
     assert {clients.of(str(address)).population for address in _some(scoped)} == {name}
 
 

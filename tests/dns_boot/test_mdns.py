@@ -108,7 +108,7 @@ def test_answers_are_well_formed() -> None:
 
 def test_an_interface_that_is_not_there_is_named() -> None:
     with pytest.raises(EdgewakeError, match="multicast DNS on ewnone0") as caught:
-        MdnsResponder("ewnone0", lambda: (), SimpleNamespace())  # type: ignore[arg-type]
+        MdnsResponder("ewnone0", lambda: (), SimpleNamespace())
     assert "dns.mdns" in str(caught.value)
 
 
