@@ -24,7 +24,9 @@ from orchestrator.trace import Wake
 HEAD = """
 name: bench
 zone: bench.test
-dns: {{listen: 127.0.0.1:{port}}}
+dns:
+  listen: 127.0.0.1:{port}
+  wake_budget: {{burst: 10000, total_burst: 10000}}
 hosts:
   box:
     uri: {uri}

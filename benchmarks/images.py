@@ -40,7 +40,9 @@ HAND_ADDRESS = IPv4Address("10.213.74.9")  # outside the pool, for the guest sta
 HEAD = """
 name: images
 zone: images.test
-dns: {{listen: 127.0.0.1:{port}}}
+dns:
+  listen: 127.0.0.1:{port}
+  wake_budget: {{burst: 10000, total_burst: 10000}}
 hosts:
   box:
     uri: qemu:///system

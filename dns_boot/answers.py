@@ -7,22 +7,19 @@ are kept by `dns_boot.packed`. Whether to answer, wake or forward is up to `dns_
 # mypy: disable-error-code="no-untyped-call"
 # dnslib has no annotations; everything that leaves this module does.
 
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 
 from dnslib import (
     AAAA,
     EDNS0,
     HTTPS,
-    NS,
     QTYPE,
     RR,
-    SOA,
     A,
     DNSHeader,
     DNSQuestion,
@@ -42,22 +39,20 @@ from dns_boot.names import (
     QR,
     RA,
     RD,
+    SUBNET_OPTION,
     TC,
     Malformed,
-    Name,
     Query,
-    name_of,
     opt_of,
 )
+from dns_boot.subnet import ClientSubnet
 from orchestrator.errors import WakeError, WakeReason
-from orchestrator.model import DnsSettings, Endpoint, Service
+from orchestrator.model import Endpoint, Service
 
-NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
+NOERROR, SERVFAIL, NXDOMAIN, REFUSED, NOTAUTH = 0, 2, 3, 5, 9
 BADVERS = 16  # RFC 6891, section 6.1.3; the upper bits go to the OPT record
 BADCOOKIE = 23  # RFC 7873, section 8
 
-APEX_TTL_S = 3600  # of SOA and NS records asked for by type; they change with the lab file only
-SOA_TIMERS_S = (86_400, 7_200, 3_600_000)  # refresh, retry, expire: RIPE-203; nobody transfers
 EDE_TEXT_BYTES = 200  # leaves room for the longest question in 512 bytes
 EDE_OPTION = 15  # RFC 8914, section 2
 _COOKIE_HEAD = bytes((0, cookies.OPTION, 0, cookies.FULL_BYTES))
@@ -70,6 +65,7 @@ class Ede(IntEnum):
 
     OTHER = 0
     NOT_READY = 14
+    PROHIBITED = 18
     NOT_AUTHORITATIVE = 20
     NOT_SUPPORTED = 21
     NO_REACHABLE_AUTHORITY = 22
@@ -89,7 +85,8 @@ EDE_OF_REASON: Mapping[WakeReason, Ede] = MappingProxyType(
 class Answer:
     """What to say, apart from the client's own details: rcode, sections and a reason for failure.
 
-    `ours` is true for what we say with authority over the zone.
+    `ours` is true for what we say with authority over the zone. `scope` is how many bits of the
+    client's address it depends on; 0 if everybody gets the same.
     """
 
     rcode: int = NOERROR
@@ -98,10 +95,14 @@ class Answer:
     additional: tuple[RR, ...] = ()
     ours: bool = False
     ede: tuple[Ede, str] | None = None
+    scope: int = 0
 
 
 NOT_OURS = Answer(REFUSED, ede=(Ede.NOT_AUTHORITATIVE, "not in a zone of this server"))
 NOT_SUPPORTED = Answer(REFUSED, ede=(Ede.NOT_SUPPORTED, "no such class or query type here"))
+PROHIBITED = Answer(REFUSED, ede=(Ede.PROHIBITED, "the zone is copied to known servers only"))
+BADLY_SIGNED = Answer(NOTAUTH)
+TOO_LARGE = Answer(SERVFAIL, ede=(Ede.OTHER, "the zone's static part is more than one message"))
 NO_FORWARDER = Answer(
     SERVFAIL, ede=(Ede.NO_REACHABLE_AUTHORITY, "no resolver that queries are forwarded to answered")
 )
@@ -109,81 +110,28 @@ BAD_VERSION = Answer(BADVERS)
 BAD_COOKIE = Answer(BADCOOKIE)
 
 
-class Zone:
-    """The records that make our zone a zone: SOA, NS and the name server's own address."""
-
-    def __init__(self, settings: DnsSettings) -> None:
-        self.apex = name_of(settings.zone)
-        self.nameserver = name_of(settings.nameserver or f"ns.{settings.zone}")
-        self._soa = SOA(
-            DNSLabel(self.nameserver),
-            DNSLabel(_mailbox(settings.hostmaster or f"hostmaster.{settings.zone}")),
-            # The serial only has to grow from one start to the next: nobody transfers the zone.
-            (int(time.time()), *SOA_TIMERS_S, settings.negative_ttl_s),
-        )
-        negative = (self._record(self.apex, QTYPE.SOA, settings.negative_ttl_s, self._soa),)
-        self.nodata = Answer(NOERROR, authority=negative, ours=True)
-        self.nxdomain = Answer(NXDOMAIN, authority=negative, ours=True)
-        self._listen = _certain(settings.listen)
-
-    def apex_records(self, qtype: int) -> Answer:
-        """Return the answer to a question for the zone's own SOA or NS record."""
-        if qtype == QTYPE.SOA:
-            soa = self._record(self.apex, QTYPE.SOA, APEX_TTL_S, self._soa)
-            return Answer(answers=(soa,), ours=True)
-        ns = self._record(self.apex, QTYPE.NS, APEX_TTL_S, NS(DNSLabel(self.nameserver)))
-        in_zone = self.nameserver[-len(self.apex) :] == self.apex
-        glue = self._addresses(QTYPE.A) + self._addresses(QTYPE.AAAA) if in_zone else ()
-        return Answer(answers=(ns,), additional=glue, ours=True)
-
-    def nameserver_address(self, qtype: int) -> Answer:
-        """Return the answer to a question for the name server's own name."""
-        records = self._addresses(qtype)
-        return Answer(answers=records, ours=True) if records else self.nodata
-
-    def _addresses(self, qtype: int) -> tuple[RR, ...]:
-        if self._listen is None or qtype != _address_type(self._listen):
-            return ()
-        return (self._record(self.nameserver, qtype, APEX_TTL_S, _address(self._listen)),)
-
-    def _record(self, owner: Name, rtype: int, ttl_s: int, rdata: object) -> RR:
-        return RR(DNSLabel(owner), rtype, ttl=ttl_s, rdata=rdata)
-
-
-def _certain(listen: str) -> IPv4Address | IPv6Address | None:
-    """Return the address we listen on if it is one that clients can use; any other is a guess."""
-    try:
-        address = ip_address(listen)
-    except ValueError:
-        return None
-    return None if address.is_unspecified else address
-
-
-def _mailbox(hostmaster: str) -> Name:
-    """Return an address such as ``admin@edge.example`` the way a SOA wants it."""
-    local, at, domain = hostmaster.partition("@")
-    return (local.encode(), *name_of(domain)) if at else name_of(hostmaster)
-
-
-def _address_type(address: IPv4Address | IPv6Address) -> int:
-    return int(QTYPE.A if address.version == 4 else QTYPE.AAAA)
-
-
-def _address(address: IPv4Address | IPv6Address) -> A | AAAA:
+def address_rdata(address: IPv4Address | IPv6Address) -> A | AAAA:
+    """Return the data of an address record."""
     return A(str(address)) if address.version == 4 else AAAA(str(address))
 
 
-def served(query: Query, service: Service, endpoints: Sequence[Endpoint]) -> Answer:
+def served(
+    query: Query, service: Service, endpoints: Sequence[Endpoint], *, waited: bool = False
+) -> Answer:
     """Return the answer that gives these endpoints, in this order, for A, AAAA, HTTPS or SVCB.
 
     The TTL is the shortest of the endpoints' own: all records of a set have one (RFC 2181, 5.2).
+    An answer that `waited` for a wake is short-lived: it names the first copy that answered, soon
+    there may be more and nearer ones, and what has just booted dies more often than what has stood.
     """
     ttl_s = min(endpoint.ttl_s for endpoint in endpoints)
+    if waited:
+        ttl_s = min(ttl_s, service.ttl_waking_s)
     rdatas: list[A | AAAA | HTTPS]
     if query.qtype == QTYPE.A:
-        rdatas = [_address(endpoint.address) for endpoint in endpoints]
+        rdatas = [address_rdata(endpoint.address) for endpoint in endpoints]
     elif query.qtype == QTYPE.AAAA:
-        rdatas = [_address(endpoint.address6) for endpoint in endpoints if endpoint.address6]
+        rdatas = [address_rdata(endpoint.address6) for endpoint in endpoints if endpoint.address6]
     else:
         rdatas = [_binding(service, endpoints)]
     owner = DNSLabel(query.name)
@@ -229,22 +177,33 @@ def late(service: Service) -> Answer:
     return Answer(SERVFAIL, ede=(Ede.NOT_READY, text))
 
 
-def pack(query: Query, answer: Answer, *, forwarding: bool, limit: int) -> bytes:
-    """Return the reply in at most `limit` bytes, without records and with TC if need be."""
-    reply = _pack(query, answer, forwarding=forwarding)
+def pack(
+    query: Query,
+    answer: Answer,
+    *,
+    forwarding: bool,
+    limit: int,
+    subnet: ClientSubnet | None = None,
+) -> bytes:
+    """Return the reply in at most `limit` bytes, without records and with TC if need be.
+
+    `subnet` is the client subnet of the query, if it is believed: it comes back with the scope.
+    """
+    flags = RA if forwarding else 0
+    reply = _pack(query, answer, subnet, flags)
     if len(reply) > limit and answer.additional:
-        reply = _pack(query, replace(answer, additional=()), forwarding=forwarding)
+        reply = _pack(query, replace(answer, additional=()), subnet, flags)
     if len(reply) > limit:
         empty = replace(answer, answers=(), authority=(), additional=(), ede=None)
-        reply = _pack(query, empty, forwarding=forwarding, flags=TC)
+        reply = _pack(query, empty, subnet, flags | TC)
     return reply
 
 
-def _pack(query: Query, answer: Answer, *, forwarding: bool, flags: int = 0) -> bytes:
+def _pack(query: Query, answer: Answer, subnet: ClientSubnet | None, flags: int) -> bytes:
     flags |= QR | query.flags & (RD | CD) | answer.rcode & 0xF
     flags |= AA if answer.ours else 0
-    flags |= RA if forwarding else 0
-    additional = [*answer.additional, *([_opt(query, answer)] if query.edns else [])]
+    opts = [_opt(query, answer, subnet)] if query.edns else []
+    additional = [*answer.additional, *opts]
     record = DNSRecord(
         DNSHeader(id=query.id, bitmap=flags),
         questions=[DNSQuestion(DNSLabel(query.name), query.qtype, query.qclass)],
@@ -259,7 +218,7 @@ def _pack(query: Query, answer: Answer, *, forwarding: bool, flags: int = 0) -> 
     return packed[:HEADER_BYTES] + query.question + packed[end:]
 
 
-def _opt(query: Query, answer: Answer) -> EDNS0:
+def _opt(query: Query, answer: Answer, subnet: ClientSubnet | None) -> EDNS0:
     options = []
     if answer.ede is not None:
         code, text = answer.ede
@@ -267,6 +226,8 @@ def _opt(query: Query, answer: Answer) -> EDNS0:
         options.append(EDNSOption(EDE_OPTION, data))
     if query.edns and query.edns.cookie:
         options.append(EDNSOption(cookies.OPTION, query.edns.cookie))
+    if subnet is not None:
+        options.append(EDNSOption(SUBNET_OPTION, subnet.option(answer.scope)))
     return EDNS0(
         ext_rcode=answer.rcode >> 4,
         flags="do" if query.edns and query.edns.do else "",
@@ -301,4 +262,4 @@ def with_cookie(query: Query, reply: bytes) -> bytes:
 
 def truncated(query: Query) -> bytes:
     """Return the reply that makes a client ask again over TCP."""
-    return _pack(query, Answer(), forwarding=True, flags=TC)
+    return _pack(query, Answer(), None, RA | TC)

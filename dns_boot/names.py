@@ -32,8 +32,9 @@ EDNS_UDP_BYTES = 1232  # what we send and accept: no IPv6 path fragments it (DNS
 QR, AA, TC, RD, RA, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0010
 OPCODE = 0x7800
 FORMERR, NOTIMP = 1, 4
-OPT = 41
+OPT, TSIG = 41, 250
 OPT_BYTES = 11  # of an OPT record, before its options
+SUBNET_OPTION = 8  # RFC 7871, section 6
 DO = 0x8000
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
@@ -52,19 +53,22 @@ class Edns:
     """What the client said in its OPT record (RFC 6891); `size` is its UDP size in bytes.
 
     `cookie` is the data of its COOKIE option, later of the one for the reply; empty for none.
+    `subnet` is the data of its EDNS Client Subnet option, as it came; None for none.
     """
 
     size: int
     version: int
     do: bool
     cookie: bytes = b""
+    subnet: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
     """One well-formed question. `name` is lower case; `flags` is the header's second word.
 
-    `question` is the question section, byte for byte as the client wrote it.
+    `question` is the question section, byte for byte as the client wrote it. `tsig_at` is where the
+    TSIG record begins that ends the packet; 0 if it is not signed.
     """
 
     id: int
@@ -74,6 +78,7 @@ class Query:
     qtype: int
     qclass: int
     edns: Edns | None
+    tsig_at: int = 0
 
     @property
     def udp_limit(self) -> int:
@@ -119,7 +124,7 @@ def _read_query(
     labels, end = read_name(packet, HEADER_BYTES)
     qtype, qclass = _unpack(_TYPE_CLASS, packet, end)
     end += _TYPE_CLASS.size
-    edns = _read_records(packet, end, counts)
+    edns, tsig_at = _read_records(packet, end, counts)
     return Query(
         id=ident,
         flags=flags,
@@ -128,6 +133,7 @@ def _read_query(
         qtype=qtype,
         qclass=qclass,
         edns=edns,
+        tsig_at=tsig_at,
     )
 
 
@@ -148,12 +154,14 @@ def read_name(packet: bytes, offset: int) -> tuple[Name, int]:
     return tuple(labels), offset + 1
 
 
-def _read_records(packet: bytes, offset: int, counts: Sequence[int]) -> Edns | None:
-    """Walk over all records after the question; return the OPT record among the additional."""
+def _read_records(packet: bytes, offset: int, counts: Sequence[int]) -> tuple[Edns | None, int]:
+    """Walk over all records after the question; return OPT, and where a TSIG record begins."""
     answers, authorities, additionals = counts
-    edns = None
+    edns, tsig_at = None, 0
     for index in range(answers + authorities + additionals):
-        is_root = _byte(packet, offset) == 0
+        if tsig_at:
+            raise FormatError("a record after the signature")  # RFC 8945, section 5.1
+        start, is_root = offset, _byte(packet, offset) == 0
         offset = skip_name(packet, offset)
         rtype, rclass, ttl, length = _unpack(_RECORD, packet, offset)
         offset += _RECORD.size
@@ -162,12 +170,33 @@ def _read_records(packet: bytes, offset: int, counts: Sequence[int]) -> Edns | N
         if rtype == OPT:
             if edns is not None or not is_root or index < answers + authorities:
                 raise FormatError("an OPT record where it must not be")
-            cookie = _cookie(_read_options(packet, offset, offset + length))
-            edns = Edns(size=rclass, version=ttl >> 16 & 0xFF, do=bool(ttl & DO), cookie=cookie)
+            options = _read_options(packet, offset, offset + length)
+            edns = Edns(
+                size=rclass,
+                version=ttl >> 16 & 0xFF,
+                do=bool(ttl & DO),
+                cookie=_cookie(options),
+                subnet=options.get(SUBNET_OPTION),
+            )
+        elif rtype == TSIG:
+            if index < answers + authorities:
+                raise FormatError("a signature where it must not be")
+            tsig_at = start
         offset += length
     if offset != len(packet):
         raise FormatError("bytes after the last record")
-    return edns
+    return edns, tsig_at
+
+
+def tsig_in(message: bytes) -> int:
+    """Return where the TSIG record of a message with one question begins; 0 if it has none.
+
+    Raises FormatError.
+    """
+    _, _, questions, *counts = _unpack(_HEADER, message, 0)
+    if questions != 1:
+        raise FormatError(f"{questions} questions")
+    return _read_records(message, skip_name(message, HEADER_BYTES) + _TYPE_CLASS.size, counts)[1]
 
 
 def skip_name(packet: bytes, offset: int) -> int:
@@ -301,6 +330,11 @@ class NameTable:
     def _with_ancestors(self, name: Name) -> set[Name]:
         """Return the name and the (empty) non-terminals between it and the zone (RFC 8020)."""
         return {name[depth:] for depth in range(len(name) - len(self.zone))}
+
+    @property
+    def services(self) -> frozenset[Name]:
+        """The names that stand for services."""
+        return frozenset(self._services)
 
     def covers(self, name: Name) -> bool:
         """Say whether a name is in the zone."""

@@ -14,19 +14,37 @@ import weakref
 from collections.abc import Callable, Hashable, MutableMapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from dnslib import CLASS, QTYPE
 
-from dns_boot import answers
-from dns_boot.answers import Answer, Zone
+from dns_boot import answers, tsig
+from dns_boot.answers import Answer
 from dns_boot.clients import Clients
 from dns_boot.cookies import Cookies
 from dns_boot.forward import Forwarder
-from dns_boot.names import HEADER_BYTES, RD, Malformed, NameTable, Query, parse_query
+from dns_boot.names import (
+    CD,
+    FORMERR,
+    HEADER_BYTES,
+    RD,
+    TC,
+    FormatError,
+    Malformed,
+    NameTable,
+    Query,
+    name_of,
+    parse_query,
+)
+from dns_boot.notify import Notifier
 from dns_boot.packed import PackedAnswers
 from dns_boot.rates import Limiter
+from dns_boot.serial import Serials
+from dns_boot.subnet import ClientSubnet
+from dns_boot.subnet import parse as parse_subnet
+from dns_boot.zone import Zone
 from orchestrator.errors import Overloaded, WakeError
-from orchestrator.model import DnsSettings, Endpoint, Population
+from orchestrator.model import AnswerOrder, Client, DnsSettings, Endpoint, Population, Transfer
 from orchestrator.steering.base import Route
 from orchestrator.summons import Summoner
 from orchestrator.trace import WakeTrace
@@ -36,7 +54,10 @@ logger = logging.getLogger(__name__)
 MAX_HELD = 20_000  # queries that wait for wakes; about 1.5 KB each
 GRACE_S = 1.0  # what control may be late by before a held query is answered without it
 TCP_BYTES = 65_535
+MAX_ENCODED = 2048  # replies; about 1 KB each
 
+COPY_TYPES = frozenset({QTYPE.AXFR, QTYPE.IXFR})
+NO_TRANSFER = Transfer()
 META_TYPES = range(128, 256)  # ANY, AXFR, TKEY and other query and meta types (RFC 6895, 3.1)
 BINDINGS = frozenset({QTYPE.HTTPS, 64})  # 64 is SVCB, which dnslib does not name
 # Questions worth packing when the answer is that there is no such record.
@@ -85,13 +106,12 @@ def decide(
 
 
 def _decide_in_zone(query: Query, zone: Zone, table: NameTable) -> Answer | Wake:
-    if query.name == zone.apex and query.qtype in {QTYPE.SOA, QTYPE.NS}:
-        return zone.apex_records(query.qtype)
     route = table.route(query.name)
-    if route is not None:
-        return Wake(route) if wakes(query.qtype, route) else zone.nodata
-    if query.name == zone.nameserver:
-        return zone.nameserver_address(query.qtype)
+    if route is not None and wakes(query.qtype, route):
+        return Wake(route)
+    static = zone.find(query.name, query.qtype)
+    if static is not None:
+        return static
     return zone.nodata if table.exists(query.name) else zone.nxdomain
 
 
@@ -105,12 +125,23 @@ def wakes(qtype: int, route: Route) -> bool:
 class _Asked:
     """One query on its way to exactly one reply."""
 
-    __slots__ = ("_respond", "packet", "query", "source")
+    __slots__ = ("_respond", "packet", "query", "signer", "source", "subnet")
 
-    def __init__(self, packet: bytes, query: Query, source: Source, respond: Respond) -> None:
+    def __init__(
+        self,
+        packet: bytes,
+        query: Query,
+        source: Source,
+        respond: Respond,
+        *,
+        subnet: ClientSubnet | None = None,
+        signer: tsig.Signer | None = None,
+    ) -> None:
         self.packet = packet
         self.query = query
         self.source = source
+        self.subnet = subnet
+        self.signer = signer
         self._respond: Respond | None = respond
 
     @property
@@ -120,13 +151,14 @@ class _Asked:
 
     @property
     def limit(self) -> int:
-        return self.query.udp_limit if self.source.udp else TCP_BYTES
+        signature = self.signer.size if self.signer else 0
+        return (self.query.udp_limit if self.source.udp else TCP_BYTES) - signature
 
     def reply(self, reply: bytes | None) -> None:
         """Hand over the reply, or None for no reply; only the first call counts."""
         respond, self._respond = self._respond, None
         if respond is not None:
-            respond(reply)
+            respond(self.signer.sign(reply) if self.signer and reply else reply)
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -142,7 +174,8 @@ class Resolver:
     """Answers the queries of one zone. A `Steering` back end; safe to use from several threads.
 
     `populations` is asked for the lab's client populations whenever routes are set, which is also
-    after another lab was applied. Raises EdgewakeError if the zone's own names are no DNS names.
+    after another lab was applied. Raises EdgewakeError if the zone's own names are no DNS names, or
+    a key of it cannot be read.
     """
 
     def __init__(
@@ -153,6 +186,7 @@ class Resolver:
         *,
         held_limit: int = MAX_HELD,
         grace_s: float = GRACE_S,
+        serials: Serials | None = None,
     ) -> None:
         rates = settings.rate_limit
         self.packed = PackedAnswers(
@@ -160,19 +194,26 @@ class Resolver:
             cookies=Cookies(settings.cookies),
             limiter=Limiter(rates.per_second, rates.slip, rates.exempt),
         )
-        self._zone = Zone(settings)
-        self._table = NameTable(self._zone.apex, (), own=(self._zone.nameserver,))
+        self._settings = settings
+        self._keys = tsig.load_keys(settings.keys)
+        self._serials = serials or Serials()
+        self._zone = Zone(settings, serial_of=lambda _content: self._serials.last)
+        self._table = NameTable(self._zone.apex, (), own=self._zone.names)
         self._populations = populations
         self._known = populations()
         self._clients = Clients(self._known)
         self._summoner = summoner
         self._forwarder = Forwarder(settings.forward_to) if settings.forward_to else None
+        told = settings.transfer.notify
+        self._notifier = Notifier(self._zone.apex, told, self._keys) if told else None
+        self._told_serial: int | None = None
         self._held: dict[Hashable, _Held] = {}
         self._held_limit = held_limit
         self._grace_s = grace_s
         self._claiming = threading.Lock()
         self._alarm = _Alarm(self._expire)
         self._setting = threading.Lock()
+        self._encoded = _Encoded()
 
     @property
     def asked(self) -> MutableMapping[str, float]:
@@ -188,19 +229,31 @@ class Resolver:
             table = NameTable(
                 self._zone.apex,
                 routes,
-                own=(self._zone.nameserver,),
+                own=self._zone.names,
                 generation=generation,
                 like=self._table,
             )
+            if table.wires is not self._table.wires or self._told_serial is None:
+                self._zone = Zone(self._settings, table.services, self._serials.of)
             # In this order: a reply made from the old table meanwhile is refused by `packed`.
             moved = table.moved(self._table)
             if (known := self._populations()) != self._known:
                 self._known, self._clients, moved = known, Clients(known), None
             self.packed.forget(generation, moved)
             self._table = table
+            self._notify()
+
+    def _notify(self) -> None:
+        """Tell the secondaries of a zone that they were not told of, also at the start."""
+        if self._told_serial != self._zone.serial:
+            self._told_serial = self._zone.serial
+            if self._notifier is not None:
+                self._notifier.tell()
 
     def close(self) -> None:
         """Tell everybody who waits that nothing will come, and end our threads."""
+        if self._notifier is not None:
+            self._notifier.close()
         self._alarm.close()
         for held in tuple(self._held.values()):
             if self._claim(held):
@@ -232,7 +285,13 @@ class Resolver:
             respond(answers.bare(query))
         else:
             query, good = self._with_cookie(query, source)
-            asked = _Asked(packet, query, source, respond)
+            try:
+                subnet = self._believed(query, source)
+                signer = tsig.check(packet, query.tsig_at, self._keys) if query.tsig_at else None
+            except FormatError:
+                respond(answers.bare(Malformed(query.id, query.flags, FORMERR)))
+                return
+            asked = _Asked(packet, query, source, respond, subnet=subnet, signer=signer)
             if good or not source.udp:
                 self._resolve(asked)
             else:
@@ -249,12 +308,20 @@ class Resolver:
         query = replace(query, edns=replace(query.edns, cookie=cookie))
         return query, good or not cookies.required
 
+    def _believed(self, query: Query, source: Source) -> ClientSubnet | None:
+        """Return the client subnet that a query names, if its sender is to be believed."""
+        named = query.edns.subnet if query.edns else None
+        if named is None or not self._settings.client_subnet:
+            return None
+        trusted, sender = self._settings.client_subnet_from, self._clients.of(source.address)
+        if trusted and not any(_has(subnet, sender.address) for subnet in trusted):
+            return None
+        return parse_subnet(named)
+
     def _resolve(self, asked: _Asked) -> None:
         try:
             table = self._table
-            decision = decide(
-                asked.query, self._zone, table, forwarding=self._forwarder is not None
-            )
+            decision = self._decide(asked, table)
             if isinstance(decision, Wake):
                 self._wake(asked, decision.route)
             elif isinstance(decision, Forward):
@@ -264,11 +331,40 @@ class Resolver:
         except Exception as error:  # noqa: BLE001 - a front door: one query must not end the loop
             self._fail(asked, error)
 
+    def _decide(self, asked: _Asked, table: NameTable) -> Answer | Wake | Forward:
+        query = asked.query
+        if asked.signer and asked.signer.error:
+            return answers.BADLY_SIGNED
+        wants_copy = query.qtype in COPY_TYPES and query.qclass == CLASS.IN
+        if wants_copy and self._settings.transfer != NO_TRANSFER and query.name == self._zone.apex:
+            return self._copy(asked)
+        return decide(query, self._zone, table, forwarding=self._forwarder is not None)
+
+    def _copy(self, asked: _Asked) -> Answer:
+        """Return the copy of the zone that a secondary asks for, if it may have one.
+
+        To one that asks for the changes since a serial, all is said anew (RFC 1995, section 4);
+        over UDP only the SOA record, which has it come again over TCP.
+        """
+        transfer, source = self._settings.transfer, self._clients.of(asked.source.address)
+        signed = asked.signer is not None and asked.signer.signature.key in {
+            name_of(key) for key in transfer.keys
+        }
+        if not signed and not any(_has(subnet, source.address) for subnet in transfer.allow):
+            return answers.PROHIBITED
+        if asked.source.udp:
+            soa = self._zone.find(self._zone.apex, QTYPE.SOA)
+            return soa if soa and asked.query.qtype == QTYPE.IXFR else answers.NOT_SUPPORTED
+        copy = self._zone.transfer()
+        reply = self._pack(asked, copy)
+        too_large = int.from_bytes(reply[2:4], "big") & TC
+        return answers.TOO_LARGE if too_large else copy
+
     def _say(self, asked: _Asked, answer: Answer, table: NameTable) -> None:
         reply = self._pack(asked, answer)
         query = asked.query
         common = query.qtype in COMMON_TYPES and table.covers(query.name)
-        if answer.rcode == answers.NOERROR and common:
+        if answer.rcode == answers.NOERROR and common and asked.subnet is None:
             self.packed.add(table.generation, query, reply)
         asked.reply(reply)
 
@@ -278,7 +374,9 @@ class Resolver:
 
     def _pack(self, asked: _Asked, answer: Answer) -> bytes:
         forwarding = self._forwarder is not None
-        return answers.pack(asked.query, answer, forwarding=forwarding, limit=asked.limit)
+        return answers.pack(
+            asked.query, answer, forwarding=forwarding, limit=asked.limit, subnet=asked.subnet
+        )
 
     # --- forwarding ---------------------------------------------------------------------------
 
@@ -304,13 +402,25 @@ class Resolver:
             full = Overloaded(service.name, f"{len(self._held)} queries are waiting already")
             asked.reply(self._pack(asked, answers.failure(full)))
             return
-        client = self._clients.of(asked.source.address)
+        client, _ = self._client(asked)
         summons = self._summoner.summon(service.name, client, asked.source.at)
         held = _Held(asked, route, summons.trace)
         if summons.endpoints.done():
             self._reply_wake(held, summons.endpoints)
         else:
             self._hold(held, summons.endpoints)
+
+    def _client(self, asked: _Asked) -> tuple[Client, int]:
+        """Return who asks, and how many bits of a client subnet say so (0: none was believed).
+
+        The address stays that of the packet: it is who pays for a wake.
+        """
+        client = self._clients.of(asked.source.address)
+        network = asked.subnet.network if asked.subnet else None
+        if network is None:
+            return client, 0
+        population, scope = self._clients.within(network)
+        return replace(client, population=population), scope
 
     def _hold(self, held: _Held, endpoints: Future[tuple[Endpoint, ...]]) -> None:
         with self._claiming:
@@ -363,29 +473,72 @@ class Resolver:
         self._summoner.asked[held.route.service.name] = time.monotonic()
 
     def _served(self, held: _Held, endpoints: tuple[Endpoint, ...]) -> bytes:
-        asked, service = held.asked, held.route.service
-        reply = self.packed.reply(asked.packet, asked.source.address)
-        if reply is not None:  # of many queries held for one wake, only the first is encoded
-            return reply
-        table = self._table
-        answer = answers.served(asked.query, service, endpoints)
+        """Return the reply that names these endpoints; of many that are alike, one is encoded."""
+        asked, waited = held.asked, held.trace is not None
+        service, table = held.route.service, self._table
+        key = (table.generation, service, endpoints, waited, _likeness(asked))
+        if (reply := self._encoded.get(key)) is not None:
+            return _addressed(reply, asked.query)
+        answer = answers.served(asked.query, service, endpoints, waited=waited)
         if not answer.answers:
             answer = self._zone.nodata
+        elif len(endpoints) > 1 and service.answer is not AnswerOrder.ROTATED:
+            answer = replace(answer, scope=self._client(asked)[1])
         reply = self._pack(asked, answer)
-        if self._may_pack(table.route_of(service.name), endpoints):
+        may_be_packed = asked.subnet is None and not waited
+        if may_be_packed and self._may_pack(table.route_of(service.name), endpoints):
             self.packed.add(table.generation, asked.query, reply, service.name)
+        else:
+            self._encoded.put(key, reply)
         return reply
 
     def _may_pack(self, route: Route | None, endpoints: tuple[Endpoint, ...]) -> bool:
         """Say whether everybody is to get these endpoints for as long as the routes stay.
 
         They must be what the routes of now say: an answer that control made from newer or older
-        knowledge would outlive its truth. And with several endpoints and known client populations,
-        the order depends on who asks.
+        knowledge would outlive its truth. And with several endpoints, the order changes from one
+        answer to the next, or depends on who asks.
         """
         if route is None or set(route.endpoints) != set(endpoints):
             return False
-        return len(endpoints) == 1 or not self._known
+        return len(endpoints) == 1
+
+
+class _Encoded:
+    """The last replies that were encoded, by all that they depend on but id and letter case.
+
+    Many who wait for one wake ask alike, and the orders in which copies are named come again.
+    """
+
+    def __init__(self) -> None:
+        self._replies: dict[Hashable, bytes] = {}
+
+    def get(self, key: Hashable) -> bytes | None:
+        """Return a reply, if it is kept."""
+        return self._replies.get(key)
+
+    def put(self, key: Hashable, reply: bytes) -> None:
+        """Keep a reply."""
+        if len(self._replies) >= MAX_ENCODED:
+            self._replies = {}
+        self._replies[key] = reply
+
+
+def _addressed(reply: bytes, query: Query) -> bytes:
+    """Return the reply to another query as the one to this query, which is like it."""
+    end = HEADER_BYTES + len(query.question)
+    ident = query.id.to_bytes(2, "big")
+    return ident + reply[2:HEADER_BYTES] + query.question + reply[end:]
+
+
+def _likeness(asked: _Asked) -> Hashable:
+    query = asked.query
+    flags = query.flags & (RD | CD)
+    return query.name, query.qtype, flags, query.edns, asked.subnet, asked.limit
+
+
+def _has(subnet: IPv4Network | IPv6Network, address: IPv4Address | IPv6Address | None) -> bool:
+    return address is not None and address.version == subnet.version and address in subnet
 
 
 class _Alarm:

@@ -17,6 +17,7 @@ from logging import getLogger
 from images.inspect import Inspector
 from orchestrator.background import Background
 from orchestrator.boot import Boots
+from orchestrator.budget import Budgets
 from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
 from orchestrator.drain import Drainer, DrainReport
 from orchestrator.errors import (
@@ -211,6 +212,7 @@ class Orchestrator:
         )
         self._replanner = Replanner(self.fleet, self._boots)
         self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once()
+        self._budgets = Budgets(lab.dns.wake_budget)
         self._apply_lock = threading.Lock()
         self._stopping = threading.Event()
         self._expirer = Expirer(
@@ -316,24 +318,30 @@ class Orchestrator:
         hosts = {host.name for host in self.lab.hosts}
         for instance in self.fleet.instances():
             if instance.host not in hosts:
-                rest = time.time() + self.fleet.longest_ttl_s(instance.service)
+                rest = self.fleet.rest_until(instance.service, time.time())
                 self._boots.forget(instance, rest_until=rest)
                 self._journal.record(
                     "left-behind", instance.service, f"{instance.name} on {instance.host}"
                 )
 
     def summon(self, service: str, client: Client, asked_at: float = 0.0) -> Summons:
-        """Ask for a service: at once if it is awake, else by the one wake in flight for it."""
-        endpoints = self.fleet.endpoints(service, client.population)
+        """Ask for a service: at once if it is awake, else by the one wake in flight for it.
+
+        To begin a wake costs one of the client's budget, if it has an address.
+        """
+        endpoints = self.fleet.answer(service, client.population)
         if endpoints:
             return Summons(_done(endpoints))
         if refusal := self._refusal(service):
             return Summons(_failed(refusal))
-        flight = self._flights.do(
-            service,
-            about=lambda: self.wakes.begin(service, asked_at),
-            start=lambda trace: self._pool.call(self._wake, service, client, trace),
-        )
+        try:
+            flight = self._flights.do(
+                service,
+                about=lambda: self._begin(service, client, asked_at),
+                start=lambda trace: self._pool.call(self._wake, service, client, trace),
+            )
+        except Overloaded as refusal:
+            return Summons(_failed(refusal))
         flight.about.queries = flight.callers
         return Summons(flight.future, flight.about)
 
@@ -422,6 +430,8 @@ class Orchestrator:
         self._retirer.tend()
         self._keeper.tend()
         self._drainer.tend()
+        if news := self._budgets.news(time.monotonic()):
+            self._journal.record("wake-budget", self.lab.name, news)
         return self._expirer.expire()
 
     def status(self) -> Status:
@@ -509,6 +519,14 @@ class Orchestrator:
             return Overloaded(service, "too many services are being woken", hint="ask again")
         return None
 
+    def _begin(self, service: str, client: Client, asked_at: float) -> WakeTrace:
+        """Begin the trace of a wake, if its client may; raises `Overloaded`."""
+        if client.address is not None:
+            why = self._budgets.refusal(client.address, time.monotonic())
+            if why:
+                raise Overloaded(service, f"not woken: {why}", hint="ask again in a minute")
+        return self.wakes.begin(service, asked_at)
+
     def _wake(self, name: str, client: Client, trace: WakeTrace) -> tuple[Endpoint, ...]:
         """Carry one wake through; whatever goes wrong comes out as a `WakeError`."""
         trace.stamp("taken")
@@ -522,7 +540,7 @@ class Orchestrator:
             log.exception("waking %s failed in a way we did not foresee", name)
             failure = WakeError(name, "internal error", hint="see edgewake's log, and report it")
         else:
-            if endpoints := self.fleet.endpoints(name, client.population):
+            if endpoints := self.fleet.answer(name, client.population):
                 return self._woken(name, endpoints, trace)
             failure = WakeError(name, "it ended just after it had answered")
         trace.ended(failure.reason, instance=trace.instance, host=trace.host, text=str(failure))

@@ -20,7 +20,9 @@ from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
+from dns_boot.mdns import MdnsResponder
 from dns_boot.resolver import Resolver
+from dns_boot.serial import Serials
 from dns_boot.server import DnsServer
 from orchestrator.boot import HostParts
 from orchestrator.control import Orchestrator
@@ -147,8 +149,16 @@ class Daemon:
             exporter = Exporter(orchestrator.wakes, exports)
             undo.callback(exporter.close)
             exporter.start()
-            resolver = Resolver(wanted.lab.dns, lambda: orchestrator.lab.populations, orchestrator)
+            resolver = Resolver(
+                wanted.lab.dns,
+                lambda: orchestrator.lab.populations,
+                orchestrator,
+                serials=Serials(state.path / "zone-serial.json"),
+            )
             undo.callback(resolver.close)
+            local = _local_names(wanted.lab, orchestrator)
+            if local is not None:
+                undo.callback(local.close)
             front = wanted.lab.dns
             dns = DnsServer(resolver, front.listen, front.port, processes=front.processes)
             load = partial(parse_lab, images_dir=state.images)
@@ -157,12 +167,14 @@ class Daemon:
             view = partial(_metrics, orchestrator, metrics, resolver, dns)
             api = Server(create_app(orchestrator, load=load, metrics=view), state.socket)
             undo.callback(self._close, orchestrator)
-            orchestrator.start(resolver)
+            orchestrator.start(resolver, *((local,) if local else ()))
             orchestrator.apply(wanted.lab, text=wanted.text, path=str(wanted.path))
             undo.callback(api.stop)
             api.start()
             undo.callback(dns.stop)  # again: it must stop first
             dns.start()
+            if local is not None:
+                local.start()
             self._running = _Parts(state, store, orchestrator, dns)
             self._undo = undo.pop_all()
 
@@ -263,6 +275,13 @@ def _metrics(
     services = frozenset(service.name for service in orchestrator.lab.services)
     counts = DnsCounts(held=resolver.held, dropped=dns.dropped)
     return exposition(orchestrator.status(), wakes.counts(services), counts)
+
+
+def _local_names(lab: Lab, orchestrator: Orchestrator) -> MdnsResponder | None:
+    """Return what answers for local names, if the lab wants that."""
+    if not lab.dns.mdns:
+        return None
+    return MdnsResponder(lab.dns.mdns, lambda: orchestrator.lab.populations, orchestrator)
 
 
 def read_lab(path: Path, images_dir: Path) -> LabFile:

@@ -26,11 +26,13 @@ from orchestrator.model import (
     instance_name,
     mac_of,
 )
+from orchestrator.ordering import Copy, Turns
 from orchestrator.planner import Planner
 from orchestrator.steering.base import Route
 from orchestrator.store.base import Quarantine
 from placement.problem import Ranking
 
+IN_FLIGHT_S = 1.0  # for an answer that was made just before, to be sent and to arrive
 NOTHING = Capacity(cpu=0.0, memory_mib=0)
 NOWHERE: Mapping[str, str] = {}
 NOTHING_USED: Mapping[str, Capacity] = {}
@@ -58,6 +60,7 @@ class Fleet:
         self._draining: frozenset[str] = frozenset()
         self._counted: dict[str, frozenset[str]] = {}
         self._longest_ttl_s = {service.name: service.ttl_s for service in lab.services}
+        self._turns = Turns()
 
     # --- the lab ---
 
@@ -85,6 +88,14 @@ class Fleet:
     def longest_ttl_s(self, service: str) -> int:
         """Return the longest TTL a service ever had in this run: caches may still hold by it."""
         return self._longest_ttl_s.get(service, 0)
+
+    def rest_until(self, service: str, now: float) -> float:
+        """Return until when an address of a service must rest that nobody is led to from `now` on.
+
+        By then no cache can name it any more, nor is an answer that does on its way (both
+        wall-clock seconds).
+        """
+        return now + self.longest_ttl_s(service) + IN_FLIGHT_S
 
     # --- hosts ---
 
@@ -385,6 +396,19 @@ class Fleet:
                 found.sort(key=lambda end: self.planner.distance_ms(population, end.host))
             return tuple(found)
 
+    def answer(self, service: str, population: str = "") -> tuple[Endpoint, ...]:
+        """Return where a service answers now, in the order that the next answer is to name it.
+
+        Unlike `endpoints`, this takes a turn: the next answer may have another order.
+        """
+        with self._lock:
+            endpoints = self.endpoints(service)
+            known = self._services.get(service)
+            if known is None or len(endpoints) < 2:
+                return endpoints
+            copies = [self._copy(endpoint, population) for endpoint in endpoints]
+            return self._turns.order(service, known.answer, copies)
+
     def routes(self) -> tuple[Route, ...]:
         """Return the whole wanted list of routes, one per service of the lab."""
         with self._lock:
@@ -417,6 +441,16 @@ class Fleet:
             where=self._where(),
             unfit=unfit,
             population=population,
+        )
+
+    def _copy(self, endpoint: Endpoint, population: str) -> Copy:
+        name = endpoint.host
+        host = next((host for host in self.lab.hosts if host.name == name), None)
+        return Copy(
+            endpoint,
+            distance_ms=self.planner.distance_ms(population, name) if population else None,
+            free_cpu=host.usable.cpu - self._used.get(name, NOTHING).cpu if host else 0.0,
+            shut=host is None or name in self._lost or name in self._draining,
         )
 
     def _of(self, service: str) -> tuple[Instance, ...]:

@@ -25,6 +25,7 @@ TROUBLE = frozenset(
         "not-migrated",
         "replica-failed",
         "stop-failed",
+        "wake-budget",
         "wake-failed",
         "withdrawn",
     }

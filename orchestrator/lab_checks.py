@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from images.families import family
+from orchestrator.lab_dns_checks import check_dns, key_references
 from orchestrator.lab_report import Report, Where
 from orchestrator.lab_schema import LabEntry
 from orchestrator.lab_values import LONGEST_DNS_NAME, suggestion
@@ -35,6 +36,7 @@ def check_references(entry: LabEntry, report: Report) -> set[str]:
         "router or host": [*entry.routers, *entry.hosts],
         "image": list(entry.images),
         "service": list(entry.services),
+        "key": list(entry.dns.keys),
     }
     broken = set()
     for where, name, noun in _references(entry):
@@ -80,6 +82,7 @@ def _references(entry: LabEntry) -> Iterator[tuple[Where, str, str]]:
     for index, link in enumerate(entry.links):
         for end, name in enumerate(link.between):
             yield ("links", index, "between", end), name, "router or host"
+    yield from key_references(entry.dns)
     for name, clients in entry.clients.items():
         yield ("clients", name, "router"), clients.router, "router"
     for name, service in entry.services.items():
@@ -107,6 +110,7 @@ def check(lab: Lab, broken: set[str], report: Report) -> None:
     _check_shared_networks(lab.hosts, report)
     _check_graph(lab, report)
     _check_names(lab, report)
+    check_dns(lab, report)
     whole = [service for service in lab.services if service.name not in broken]
     for service in whole:
         _check_service(service, lab, report)

@@ -11,18 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from images.bootspec import Disk, Image
 from images.facts import Architecture
+from orchestrator.lab_dns import (
+    KeyEntry,
+    RateLimitEntry,
+    RecordEntry,
+    TransferEntry,
+    WakeBudgetEntry,
+)
+from orchestrator.lab_entry import Entry
 from orchestrator.lab_values import (
     BUILT,
     NEVER,
+    Address,
     Address4,
     After,
     Alpn,
+    AnswerRule,
     Arch,
     Bandwidth,
     BridgeName,
@@ -59,12 +69,10 @@ from orchestrator.lab_values import (
     ProcessCount,
     Rate,
     Replicas,
-    ReplyRate,
     RestartWhen,
     Seconds,
     ServiceName,
     SleepRung,
-    Slip,
     Socket,
     SomeCores,
     SomeLatency,
@@ -80,6 +88,7 @@ from orchestrator.lab_values import (
     XenstoreKey,
 )
 from orchestrator.model import (
+    AnswerOrder,
     Capacity,
     Constraints,
     DnsSettings,
@@ -95,31 +104,10 @@ from orchestrator.model import (
     Price,
     Probe,
     ProbeKind,
-    RateLimit,
     Restart,
     Rung,
     Service,
 )
-
-
-class Entry(BaseModel):
-    """A mapping of the lab file; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RateLimitEntry(Entry):
-    """How many replies a network of clients gets over UDP."""
-
-    per_second: ReplyRate = Field(
-        default=200, description="Replies per second and kind of answer; 0: no limit."
-    )
-    slip: Slip = Field(default=2, description="Which of those beyond are sent truncated; 0: none.")
-    exempt: list[Subnet] = Field(default=[], description="Networks that are not limited.")
-
-    def noun(self) -> RateLimit:
-        """Return the rate limit."""
-        return RateLimit(self.per_second, self.slip, tuple(self.exempt))
 
 
 class DnsEntry(Entry):
@@ -149,11 +137,36 @@ class DnsEntry(Entry):
     processes: ProcessCount = Field(
         default=1, description="Processes that answer over UDP; one per core is enough."
     )
+    wake_budget: WakeBudgetEntry = Field(
+        default=WakeBudgetEntry(), description="Wakes that clients may begin: each, and in all."
+    )
+    client_subnet: Flag = Field(
+        default=False, description="Believe resolvers that say whom they ask for (RFC 7871)."
+    )
+    client_subnet_from: list[Subnet] = Field(
+        default=[], description="Subnets of resolvers that are believed; none: all."
+    )
+    nameserver_address: list[Address] = Field(
+        default=[], max_length=8, description="Addresses of `nameserver`; default: `listen`."
+    )
+    records: list[RecordEntry] = Field(
+        default=[], max_length=500, description="Records that have nothing to do with services."
+    )
+    keys: dict[Key, KeyEntry] = Field(
+        default={}, description="Secrets shared with other name servers (TSIG), by name."
+    )
+    transfer: TransferEntry = Field(
+        default=TransferEntry(), description="Name servers that may copy the static part."
+    )
+    mdns: BridgeName | None = Field(
+        default=None, description="Interface on which NAME.local is answered; default: none."
+    )
 
-    def noun(self, zone: str) -> DnsSettings:
-        """Return the settings for a zone."""
+    def noun(self, zone: str, folder: Path) -> DnsSettings:
+        """Return the settings for a zone, of a file in a folder."""
+        zone = zone.removesuffix(".")
         return DnsSettings(
-            zone=zone.removesuffix("."),
+            zone=zone,
             listen=self.listen[0],
             port=self.listen[1],
             nameserver=(self.nameserver or "").removesuffix("."),
@@ -163,6 +176,14 @@ class DnsEntry(Entry):
             cookies=self.cookies,
             rate_limit=self.rate_limit.noun(),
             processes=self.processes,
+            wake_budget=self.wake_budget.noun(),
+            client_subnet=self.client_subnet,
+            client_subnet_from=tuple(self.client_subnet_from),
+            nameserver_addresses=tuple(self.nameserver_address),
+            records=tuple(record.noun(zone) for record in self.records),
+            keys=tuple(key.noun(name, folder) for name, key in self.keys.items()),
+            transfer=self.transfer.noun(),
+            mdns=self.mdns or "",
         )
 
 
@@ -613,6 +634,15 @@ class ServiceDefaults(Entry):
         description="How it leaves a host that is drained: `boot` a copy elsewhere; `live`, as it "
         "runs, where that is possible; `live-only`, or not at all.",
     )
+    ttl_waking: Ttl = Field(
+        default=2,
+        description="How long clients may keep an answer that waited for it to wake, if less.",
+    )
+    answer: AnswerRule = Field(
+        default=AnswerOrder.ORDERED,
+        description="Which copy is named first: the nearest (`ordered`), by free processors "
+        "(`weighted`), or each in turn (`rotated`).",
+    )
 
 
 def _nothing_required(schema: dict[str, Any]) -> None:
@@ -656,6 +686,8 @@ class ServiceEntry(ServiceDefaults):
             on_host_loss=OnHostLoss(self.on_host_loss),
             on_crash=OnCrash(self.on_crash),
             migrate=Migrate(self.migrate),
+            ttl_waking_s=self.ttl_waking,
+            answer=AnswerOrder(self.answer),
         )
 
 

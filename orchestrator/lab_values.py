@@ -28,7 +28,16 @@ from images.facts import Architecture
 from images.families import known_families
 from images.families.template import parse
 from orchestrator import console_pattern
-from orchestrator.model import LADDER, Migrate, OnCrash, OnHostLoss, Port, Restart, cpu_ranges
+from orchestrator.model import (
+    LADDER,
+    AnswerOrder,
+    Migrate,
+    OnCrash,
+    OnHostLoss,
+    Port,
+    Restart,
+    cpu_ranges,
+)
 from orchestrator.units import BANDWIDTH, MEMORY, MILLISECONDS, POWER, RATE, SECONDS, Dimension
 
 LEAST_CAP = 0.01  # cores: Xen counts in these, and 1 ms of 100 ms is the least for the kernel
@@ -229,6 +238,13 @@ def _address4(text: str) -> IPv4Address:
         raise ValueError(f"{shown(text)} is not an IPv4 address") from None
 
 
+def _address(text: str) -> IPv4Address | IPv6Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise ValueError(f"{shown(text)} is not an IP address") from None
+
+
 def _pool(text: str) -> tuple[IPv4Address, IPv4Address]:
     first, dash, last = text.partition("-")
     if not dash:
@@ -281,7 +297,16 @@ def _image_file(text: str) -> str:
     return text
 
 
-def _dns_name(text: str) -> str:
+def _record_name(text: str) -> str:
+    """Return the owner of a record: `@`, or a DNS name that may have underscores in it."""
+    if text == "@":
+        return text
+    dns_name(text.replace("_", "x"))
+    return text.lower()
+
+
+def dns_name(text: str) -> str:
+    """Return a DNS name in lower case; ValueError if it is none."""
     name = text.lower()
     for label in name.removesuffix(".").split("."):
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", label):
@@ -298,7 +323,7 @@ def _mail_address(text: str) -> str:
     local, at, domain = text.rpartition("@")
     if not at or not re.fullmatch(r"[A-Za-z0-9._+-]{1,63}", local):  # it becomes one DNS label
         raise ValueError(f"{shown(text)} is not right: write a mail address, admin@example.org")
-    return f"{local}@{_dns_name(domain).removesuffix('.')}"
+    return f"{local}@{dns_name(domain).removesuffix('.')}"
 
 
 _MACHINE_RULE = "write a machine's name or address without a port, such as 10.0.0.2 or fd00::2"
@@ -391,9 +416,13 @@ CrashRule = Annotated[str, _one_of(tuple(OnCrash), "rule")]
 MigrateRule = Annotated[str, _one_of(tuple(Migrate), "way to move")]
 SleepRung = Annotated[str, _one_of(LADDER[1:], "rung")]
 HostLossRule = Annotated[str, _one_of(tuple(OnHostLoss), "rule")]
+AnswerRule = Annotated[str, _one_of(tuple(AnswerOrder), "order")]
+TsigAlgorithm = Annotated[str, _one_of(("hmac-sha256", "hmac-sha512"), "algorithm")]
+RecordType = Annotated[str, _one_of(("A", "AAAA", "CNAME", "MX", "NS", "TXT"), "type")]
 Flag = Annotated[bool, Written(_flag, {"type": "boolean"}, bool)]
 PortNumber = Annotated[int, _whole(1, 65535)]
 HttpStatus = Annotated[int, _whole(100, 599)]
+Burst = Annotated[int, _whole(1, 1_000_000)]
 Replicas = Annotated[int, _whole(1, 1000)]
 Cores = Annotated[float, _number("a number of cores such as 2 or 0.5", above_zero=False)]
 SomeCores = Annotated[float, _number("a number of cores such as 2 or 0.5", above_zero=True)]
@@ -421,6 +450,7 @@ Power = Annotated[float, _quantity(POWER)]
 Subnet = Annotated[IPv4Network | IPv6Network, Written(_subnet, _TEXT)]
 Subnet4 = Annotated[IPv4Network, Written(_subnet4, _TEXT)]
 Subnet6 = Annotated[IPv6Network, Written(_subnet6, _TEXT)]
+Address = Annotated[IPv4Address | IPv6Address, Written(_address, _TEXT)]
 Address4 = Annotated[IPv4Address, Written(_address4, {"type": "string", "format": "ipv4"})]
 Pool = Annotated[tuple[IPv4Address, IPv4Address], Written(_pool, _TEXT)]
 Socket = Annotated[tuple[str, int], Written(_socket, _TEXT, _written_socket)]
@@ -436,11 +466,17 @@ XenstoreKey = Annotated[
 ]
 ImageFile = Annotated[str, Written(_image_file, _TEXT)]
 MailAddress = Annotated[str, Written(_mail_address, {"type": "string", "format": "email"})]
-DnsName = Annotated[str, Written(_dns_name, _DNS_NAME)]
+DnsName = Annotated[str, Written(dns_name, _DNS_NAME)]
 CookieMode = Annotated[str, _one_of(("off", "on", "required"), "way with cookies")]
 ProcessCount = Annotated[int, _whole(1, 64)]
 ReplyRate = Annotated[int, _whole(0, 1_000_000)]
 Slip = Annotated[int, _whole(0, 10)]
 ServiceName = Annotated[
-    str, Written(lambda text: text if text == "@" else _dns_name(text), _SERVICE_NAME)
+    str, Written(lambda text: text if text == "@" else dns_name(text), _SERVICE_NAME)
+]
+RecordName = Annotated[
+    str,
+    Written(
+        _record_name, {"type": "string", "pattern": r"^(@|[A-Za-z0-9_.-]+)$", "maxLength": 254}
+    ),
 ]

@@ -250,7 +250,7 @@ def _nouns(entry: LabEntry, places: ImagePlaces) -> Lab:
     zone = entry.zone
     return Lab(
         name=entry.name or "",
-        dns=entry.dns.noun(zone),
+        dns=entry.dns.noun(zone, places.folder),
         hosts=tuple(host.noun(name) for name, host in entry.hosts.items()),
         routers=tuple(Router(name, router.site) for name, router in entry.routers.items()),
         links=tuple(link.noun() for link in entry.links),

@@ -19,6 +19,7 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
+from pathlib import Path
 from uuid import UUID
 
 from images.bootspec import BootSpec, GuestAddress, Image
@@ -332,6 +333,14 @@ def apart(a: Host, b: Host) -> str:
     return ""
 
 
+class AnswerOrder(StrEnum):
+    """In which order an answer names the copies of a service."""
+
+    ORDERED = "ordered"  # nearest to the client first
+    WEIGHTED = "weighted"  # first each as often as its host has processors free
+    ROTATED = "rotated"  # each in turn
+
+
 class Migrate(StrEnum):
     """How an instance leaves a host that is being drained."""
 
@@ -350,6 +359,7 @@ class Service:
     answers. `ttl_s` is the TTL of an answer; `deadline_s` bounds the time a query is held.
     `alpn` non-empty means that HTTPS/SVCB queries are answered (and wake) with these protocols.
     `cpu_cap` is the most processor time an instance ever gets, in cores; None does not limit it.
+    `ttl_waking_s` is the TTL of an answer that waited for a wake, if that is less than `ttl_s`.
     """
 
     name: str
@@ -371,6 +381,63 @@ class Service:
     on_host_loss: OnHostLoss = OnHostLoss.WAKE_ELSEWHERE
     on_crash: OnCrash = OnCrash.DESTROY
     migrate: Migrate = Migrate.BOOT
+    ttl_waking_s: int = 2
+    answer: AnswerOrder = AnswerOrder.ORDERED
+
+
+@dataclass(frozen=True, slots=True)
+class WakeBudget:
+    """How many wakes DNS clients may begin: each of them, and all together.
+
+    Rates are wakes per second, bursts wakes at once. Clients in `exempt` (our own resolvers, which
+    many people stand behind) count in the total only.
+    """
+
+    client_rate_s: float = 1.0
+    client_burst: int = 20
+    total_rate_s: float = 5.0
+    total_burst: int = 100
+    exempt: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRecord:
+    """A record of the zone that no service decides: absolute name, type, value as it is written.
+
+    Only `A`, `AAAA`, `CNAME`, `MX`, `NS` and `TXT` occur; names in values are absolute.
+    """
+
+    name: str
+    type: str
+    value: str
+    ttl_s: int = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class TsigKey:
+    """A secret shared with another name server (RFC 8945); `file` has it in base64."""
+
+    name: str
+    algorithm: str
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Secondary:
+    """A name server to tell that the zone has changed; `key` signs that, unless empty."""
+
+    address: str
+    port: int
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Who may have a copy of the zone's static part: with these keys, or without from `allow`."""
+
+    keys: tuple[str, ...] = ()
+    allow: tuple[IPNetwork, ...] = ()
+    notify: tuple[Secondary, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +458,8 @@ class DnsSettings:
     """What we answer for. `zone` is lower case without the final dot; `forward_to` may be empty.
 
     `cookies` is ``off``, ``on`` or ``required`` (RFC 7873); `processes` share the UDP port.
+    With `client_subnet`, resolvers in `client_subnet_from` (none: all) are believed whom they ask
+    for. `nameserver_addresses` empty means the address of `listen`. `mdns` names an interface.
     """
 
     zone: str
@@ -403,6 +472,14 @@ class DnsSettings:
     cookies: str = "on"
     rate_limit: RateLimit = RateLimit()
     processes: int = 1
+    wake_budget: WakeBudget = WakeBudget()
+    client_subnet: bool = False
+    client_subnet_from: tuple[IPNetwork, ...] = ()
+    nameserver_addresses: tuple[IPv4Address | IPv6Address, ...] = ()
+    records: tuple[StaticRecord, ...] = ()
+    keys: tuple[TsigKey, ...] = ()
+    transfer: Transfer = Transfer()
+    mdns: str = ""
 
 
 @dataclass(frozen=True, slots=True)

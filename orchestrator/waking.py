@@ -228,9 +228,9 @@ class Waker:
         Its address rests for as long as an answer that named it may live. The caller holds the
         service's lock. Returns whether it is gone; if not, `not_ended` tells why.
         """
-        ttl_s = self._fleet.longest_ttl_s(instance.service)
+        rest_until = self._fleet.rest_until(instance.service, time.time())
         try:
-            self._boots.stop(instance, rest_until=time.time() + ttl_s)
+            self._boots.stop(instance, rest_until=rest_until)
         except HostUnreachable as error:
             self._lose(error.host, error.message)
             return False

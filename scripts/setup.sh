@@ -16,11 +16,11 @@ BASE=(
     dnsutils iproute2
     dnsmasq-base # for guest networks with DHCP
     libxml2-utils tcpdump minisign skopeo # for tests: virt-xml-validate, captures, catalogues
+    knot knot-dnsutils nsd dnsdist unbound # for tests: secondaries, and servers in front of ours
     libvirt-dev pkg-config gcc python3-dev python3-venv # libvirt-python is compiled here
     make git openssh-client curl
 )
-SERVERS=(knot nsd) # name servers; we want their programs only
-BENCH=(dnsperf "${SERVERS[@]}")
+BENCH=(dnsperf)
 KERNEL=/var/lib/edgewake/kernel # images/build/linux_microvm.py looks there, too
 
 say() { echo "==> $*"; }
@@ -69,11 +69,13 @@ install_debian_packages() {
     let_servers_rest "${packages[@]}"
 }
 
-# We want the programs of knot and nsd, not name servers on port 53 of this machine. Debian's packages
-# start them when they are installed, unless the unit is masked; a mask in /run is gone after a
-# reboot, even if we are killed half-way. Only what *we* install is treated so: one that was here is
-# in use.
+# We want these programs, not name servers on port 53 of this machine. Debian's packages start one when
+# they are installed, unless the unit is masked; a mask in /run is gone after a reboot, even if we are
+# killed half-way. Only what *we* install is treated so: a server that was here is in use.
+SERVERS=(knot nsd dnsdist unbound)
+
 hold_servers_back() {
+    local server
     [[ -d /run/systemd/system ]] || return 0
     for server in "${SERVERS[@]}"; do
         [[ " $* " != *" $server "* ]] || as_root systemctl mask --runtime --quiet "$server.service"
@@ -81,12 +83,13 @@ hold_servers_back() {
 }
 
 let_servers_rest() {
+    local server
     for server in "${SERVERS[@]}"; do
         [[ " $* " == *" $server "* ]] || continue
         if [[ -d /run/systemd/system ]]; then
             as_root systemctl unmask --runtime --quiet "$server.service"
             as_root systemctl disable --quiet "$server.service"
-        else
+        elif [[ -x /etc/init.d/$server ]]; then
             as_root update-rc.d "$server" disable
             as_root "/etc/init.d/$server" stop || say "$server was not running"
         fi

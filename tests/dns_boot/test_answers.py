@@ -7,8 +7,9 @@ import pytest
 from dnslib import DNSRecord
 
 from dns_boot import answers
-from dns_boot.answers import Answer, Zone
+from dns_boot.answers import Answer
 from dns_boot.names import Malformed, Query, name_of, parse_query
+from dns_boot.zone import Zone
 from orchestrator import errors
 from orchestrator.model import DnsSettings
 
@@ -136,8 +137,8 @@ def test_the_size_of_a_udp_reply(lab: SimpleNamespace, edns: int | None, limit: 
 
 
 def test_additional_records_go_before_answers_do(lab: SimpleNamespace) -> None:
-    zone = Zone(DnsSettings("edge.test"))
-    answer = zone.apex_records(2)
+    answer = Zone(DnsSettings("edge.test")).find(name_of("edge.test"), 2)
+    assert answer is not None
     query = parsed(lab, "edge.test", 2)
     whole = answers.pack(query, answer, forwarding=False, limit=512)
     reply = packed(query, answer, limit=len(whole) - 1)
@@ -181,17 +182,20 @@ def test_the_name_server_has_the_address_we_listen_on_if_that_is_certain(
     lab: SimpleNamespace, listen: str, qtype: int, address: str | None
 ) -> None:
     zone = Zone(DnsSettings("edge.test", listen=listen))
-    reply = packed(parsed(lab, "ns.edge.test", qtype), zone.nameserver_address(qtype))
-    assert [str(rr.rdata) for rr in reply.rr] == ([address] if address else [])
-    assert bool(reply.auth) is (address is None)
-    glue = [str(rr.rdata) for rr in packed(parsed(lab, "edge.test", 2), zone.apex_records(2)).ar]
+    found = zone.find(name_of("ns.edge.test"), qtype)
+    assert [str(rr.rdata) for rr in found.answers] == [address] if found else address is None
+    ns = zone.find(zone.apex, 2)
+    assert ns is not None
+    glue = [str(rr.rdata) for rr in packed(parsed(lab, "edge.test", 2), ns).ar]
     assert glue == ([] if listen in {"0.0.0.0", "::", "localhost"} else [listen])
 
 
 def test_a_name_server_elsewhere_gets_no_glue(lab: SimpleNamespace) -> None:
     zone = Zone(DnsSettings("edge.test", listen="192.0.2.53", nameserver="ns.elsewhere.test"))
     assert zone.nameserver == name_of("ns.elsewhere.test")
-    assert not packed(parsed(lab, "edge.test", 2), zone.apex_records(2)).ar
+    ns = zone.find(zone.apex, 2)
+    assert ns is not None
+    assert not ns.additional
 
 
 def test_a_zone_that_is_no_name_is_refused() -> None:

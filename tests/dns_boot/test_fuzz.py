@@ -1,6 +1,8 @@
 """Packets nobody should send: no exception, and a reply that is well-formed or none at all."""
 
+import base64
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dns_boot import cookies as cookies_module
+from dns_boot import tsig
 from dns_boot.names import opt_of
 from dns_boot.resolver import Resolver
+from orchestrator.model import Population, Transfer, TsigKey
 from orchestrator.steering.base import Route
 
 CORPUS = Path(__file__).parent / "corpus" / "packets.txt"
@@ -165,3 +169,59 @@ def test_any_message_is_looked_through_for_its_opt_record(message: bytes) -> Non
     header = bytes(4) + b"\0\1\0\1\0\1\0\2"
     span = opt_of(header + message)
     assert span is None or 12 <= span[0] < span[1] <= 12 + len(message)
+
+
+@pytest.fixture
+def all_on(
+    lab: SimpleNamespace, make_resolver: Callable[..., Resolver], tmp_path: Path
+) -> Resolver:
+    """Return a resolver that reads everything that can be read in a query."""
+    file = tmp_path / "copy.key"
+    file.write_text(base64.b64encode(bytes(32)).decode())
+    file.chmod(0o600)
+    resolver = make_resolver(
+        client_subnet=True,
+        keys=(TsigKey("copy", "hmac-sha256", file),),
+        transfer=Transfer(keys=("copy",), allow=(ip_network("192.0.2.0/24"),)),
+        populations=(Population("campus", (ip_network("10.1.0.0/16"),), "r1"),),
+    )
+    resolver.set((Route(lab.WEB, (lab.endpoint("web"),)), Route(lab.SIX, ipv6=True)))
+    return resolver
+
+
+@given(
+    name=st.sampled_from(("web.edge.test", "edge.test", "no.edge.test")),
+    qtype=st.sampled_from((1, 6, 28, 251, 252)),
+    option=st.binary(max_size=24),
+    signed=st.booleans(),
+    cut=st.integers(0, 30),
+    udp=st.booleans(),
+)
+@FUZZ
+def test_client_subnets_and_signatures_of_any_bytes(
+    *,
+    lab: SimpleNamespace,
+    all_on: Resolver,
+    asker: Callable[..., Any],
+    name: str,
+    qtype: int,
+    option: bytes,
+    signed: bool,
+    cut: int,
+    udp: bool,
+) -> None:
+    data = b"\0\x08" + len(option).to_bytes(2, "big") + option
+    packet = lab.query(name, qtype, edns=1232, options=data)
+    if signed:
+        key = tsig.Key((b"copy",), (b"hmac-sha256",), bytes(32))
+        packet = tsig.sign_request(packet, key)[0]
+        packet = packet[: len(packet) - cut]
+    assert all_on.packed.reply(packet) is None
+    reply = asker(all_on, udp=udp)(packet)
+    said = check(packet, reply)
+    assert said in {0, 1, 3, 5, 9}
+    if said == 0 and signed and not cut:
+        assert reply is not None
+        assert b"\x0bhmac-sha256" in reply
+    plain = all_on.packed.reply(lab.query(name, 1, edns=1232))
+    assert plain is None or b"\0\x08" not in plain[-15:]

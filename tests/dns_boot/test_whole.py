@@ -16,12 +16,13 @@ from dnslib import DNSRecord
 
 from dns_boot.resolver import Resolver
 from dns_boot.server import DnsServer
-from orchestrator.model import DnsSettings, IdlePolicy, Lab, Service
+from orchestrator.model import DnsSettings, IdlePolicy, Lab, Service, WakeBudget
 from orchestrator.store.sql import SqlStore
 from tests.world import World, a_host, a_service, an_image, straight_to_cold
 
 PATIENCE_S = 60.0
-SETTINGS = DnsSettings("edge.test")
+AS_MANY = WakeBudget(client_rate_s=1e6, client_burst=10**6, total_rate_s=1e6, total_burst=10**6)
+SETTINGS = DnsSettings("edge.test", wake_budget=AS_MANY)
 AT_ONCE = 10_000
 Query = Callable[..., bytes]
 

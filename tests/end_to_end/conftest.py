@@ -23,7 +23,9 @@ from web.client import Client
 LAB = """
 name: e2e
 zone: e2e.test
-dns: {{listen: 127.0.0.1:{port}}}
+dns:
+  listen: 127.0.0.1:{port}
+  wake_budget: {{burst: 10000, total_burst: 10000}}
 hosts:
   box:
     uri: qemu:///system

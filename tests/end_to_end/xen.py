@@ -29,7 +29,9 @@ WAKE_S = 90.0  # to wait for a reply: longer than the lab's deadline
 LAB = """
 name: e2e
 zone: e2e.test
-dns: {{listen: 127.0.0.1:{port}}}
+dns:
+  listen: 127.0.0.1:{port}
+  wake_budget: {{burst: 10000, total_burst: 10000}}
 hosts:
   xen1:
     uri: {uri}

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,9 +15,11 @@ from images.bootspec import Disk, Image
 from images.facts import Architecture
 from images.families.linux import LINUX
 from orchestrator.errors import LabError
-from orchestrator.lab_schema import Entry, LabEntry, ServiceDefaults
+from orchestrator.lab_entry import Entry
+from orchestrator.lab_schema import LabEntry, ServiceDefaults
 from orchestrator.labfile import LARGEST_FILE, lab_schema, load_lab, parse_lab
 from orchestrator.model import (
+    AnswerOrder,
     Capacity,
     Constraints,
     DnsSettings,
@@ -35,7 +37,12 @@ from orchestrator.model import (
     ProbeKind,
     RateLimit,
     Router,
+    Secondary,
     Service,
+    StaticRecord,
+    Transfer,
+    TsigKey,
+    WakeBudget,
     apart,
 )
 
@@ -49,7 +56,13 @@ name: full
 zone: Lab.Test.
 dns:
   {listen: "[::1]:5300", forward: ["9.9.9.9:53"], negative_ttl: 1 min, nameserver: ns.lab.test.,
-  hostmaster: the.admin@Example.org, cookies: required, processes: 2, rate_limit: {slip: 1}}
+  hostmaster: the.admin@Example.org, cookies: required, processes: 2, rate_limit: {slip: 1},
+  wake_budget: {per_client: 30/min, burst: 5, total: 2/s, total_burst: 9, exempt: [10.0.0.0/24]},
+  client_subnet: true, client_subnet_from: [10.0.0.9/32], nameserver_address: [192.0.2.1],
+  keys: {copy: {algorithm: hmac-sha512, file: copy.key}}, mdns: br0,
+  transfer: {keys: [copy], allow: ["::1/128"], notify: [{address: "192.0.2.9:53", key: copy}]},
+  records: [{name: "@", type: MX, value: 10 mail.example.org., ttl: 1 h},
+    {name: _acme.web, type: TXT, value: hello}]}
 hosts:
   pc1:
     uri: xen+ssh://root@pc1/system
@@ -102,6 +115,8 @@ services:
     replicas: 2
     latency_bound: 20 ms
     alpn: [h2]
+    ttl_waking: 1 s
+    answer: rotated
     constraints: {apart_from: [db]}
   db:
     image: other
@@ -147,6 +162,19 @@ def test_everything_about_hosts_and_the_graph_becomes_nouns() -> None:
         cookies="required",
         rate_limit=RateLimit(slip=1),
         processes=2,
+        wake_budget=WakeBudget(0.5, 5, 2.0, 9, exempt=(ip_network("10.0.0.0/24"),)),
+        client_subnet=True,
+        client_subnet_from=(ip_network("10.0.0.9/32"),),
+        nameserver_addresses=(ip_address("192.0.2.1"),),
+        records=(
+            StaticRecord("lab.test", "MX", "10 mail.example.org.", 3600),
+            StaticRecord("_acme.web.lab.test", "TXT", "hello"),
+        ),
+        keys=(TsigKey("copy", "hmac-sha512", Path("/labs/copy.key")),),
+        transfer=Transfer(
+            ("copy",), (ip_network("::1/128"),), (Secondary("192.0.2.9", 53, key="copy"),)
+        ),
+        mdns="br0",
     )
     assert lab.host("pc1") == Host(
         name="pc1",
@@ -216,6 +244,8 @@ def test_everything_about_services_becomes_nouns() -> None:
         latency_bound_ms=20.0,
         alpn=("h2",),
         constraints=Constraints(apart_from=frozenset({"db"})),
+        ttl_waking_s=1,
+        answer=AnswerOrder.ROTATED,
     )
     assert lab.service("db") == Service(
         name="db",
@@ -331,11 +361,11 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("[r1, r2]", "[r1]", "links.0.between", "at least 2"),
     ("[r1, r2]", "[r1, r1]", "links.0.between", "to itself"),
     ("[r1, r2]", "[r1, r3]", "links.0.between.1", "unknown router or host 'r3'"),
-    ("[pc2, r2]", "[r2, r1]", "links.1.between", "joined already, in line 30"),
+    ("[pc2, r2]", "[r2, r1]", "links.1.between", "joined already, in line 36"),
     ("latency: 6 ms", "latency: 6", "links.0.latency", "units: us, ms, s, min, h"),
     ("bandwidth: 1 Gbit/s", "bandwidth: 1 Gbps", "links.0.bandwidth", "units: kbit/s, Mbit/s"),
     ("bandwidth: 1 Gbit/s", "bandwidth: 0 Gbit/s", "links.0.bandwidth", "greater than 0"),
-    ("r2: {}}", "r2: {}, pc1: {}}", "hosts.pc1", "also the name of a router (line 28)"),
+    ("r2: {}}", "r2: {}, pc1: {}}", "hosts.pc1", "also the name of a router (line 34)"),
     ("[192.0.2.0/24]", "[]", "clients.yard.subnets", "at least 1"),
     ("[192.0.2.0/24]", "192.0.2.0/24", "clients.yard.subnets", "must be a list"),
     ("[192.0.2.0/24]", "[127.0.0.0/8]", "clients.yard.subnets.0", "already belongs to 'desk'"),
@@ -346,7 +376,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("    image: other", "    image: oter", "services.db.image", "did you mean 'other'?"),
     ("names: [\"@\", WWW", "names: [\"@\", w_w", "services.web.names.1", "not a DNS name"),
     ("web.lab.test.]", "web.example.org.]", "services.web.names.2", "not in the zone lab.test"),
-    ("web.lab.test.]", "db]", "services.db.names.0", "already a name of 'web', in line 49"),
+    ("web.lab.test.]", "db]", "services.db.names.0", "already a name of 'web', in line 55"),
     ("ports: [80/tcp", "ports: [80", "services.web.ports.0", "such as 80/tcp"),
     ("443/udp]", "80/tcp]", "services.web.ports", "has a port twice"),
     ("port: 8080,", "port: 0,", "services.web.ready.http.port", "from 1 to 65535"),
@@ -405,13 +435,48 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("site: cellar\n", "site:\n", "hosts.pc1.site", "has no value"),
     ("site: cellar\n", "site: [a]\n", "hosts.pc1.site", "a single value, not a list"),
     ("site: cellar\n", 'site: "\\uD800"\n', "hosts.pc1.site", "not text"),
-    ("site: cellar\n", "uri: x:y\n", "hosts.pc1.uri", "is written twice; the first is in line 8"),
+    ("site: cellar\n", "uri: x:y\n", "hosts.pc1.uri", "is written twice; the first is in line 14"),
     ("listen: \"[::1]:5300\"", "listen: \"localhost:53\"", "dns.listen", "an IP address"),
     ("the.admin@", "the.admin.", "dns.hostmaster", "write a mail address"),
     ("cookies: required", "cookies: yes", "dns.cookies", "known: off, on, required"),
     ("processes: 2", "processes: 0", "dns.processes", "a whole number from 1 to 64"),
     ("slip: 1", "slip: 11", "dns.rate_limit.slip", "a whole number from 0 to 10"),
     ("slip: 1", "exempt: [10.0.0.1/8]", "dns.rate_limit.exempt.0", "has host bits set"),
+    ("30/min, burst", "30, burst", "dns.wake_budget.per_client", "units: /h, /min, /s"),
+    ("burst: 5", "burst: 0", "dns.wake_budget.burst", "from 1 to 1000000"),
+    ("client_subnet: true", "client_subnet: on", "dns.client_subnet", "must be true or false"),
+    ("[192.0.2.1]", "[ns]", "dns.nameserver_address.0", "not an IP address"),
+    ("ns.lab.test.", "ns.example.org", "dns.nameserver_address", "outside of the zone lab.test"),
+    ("hmac-sha512", "hmac-md5", "dns.keys.copy.algorithm", "known: hmac-sha256, hmac-sha512"),
+    ("keys: [copy]", "keys: [kopy]", "dns.transfer.keys.0", "did you mean 'copy'?"),
+    ("key: copy}]", "key: no}]", "dns.transfer.notify.0.key", "unknown key 'no'"),
+    ("type: MX", "type: SPF", "dns.records.0.type", "unknown type 'SPF'"),
+    ("10 mail.", "mail.", "dns.records.0", "such as '10 mail.example.org'"),
+    ("10 mail.", "70000 mail.", "dns.records.0", "at most 65535"),
+    ("10 mail.example.org.", "10 m_x.", "dns.records.0", "not a DNS name"),
+    ("type: MX, value: 10", "type: CNAME, value:", "dns.records.0", "cannot have a CNAME"),
+    ("type: MX, value: 10 mail.", "type: A, value: ", "dns.records.0", "A record is wrong"),
+    ("@\", type: MX, value: 10", "x\", type: NS, value:", "dns.records.0", "only the zone itself"),
+    ("type: TXT, value: hello", "type: TXT, value: ''", "dns.records.1", "1 to 1024 bytes"),
+    ("_acme.web, t", "_acme.example.org., t", "dns.records.1", "not in the zone lab.test"),
+    (
+        "_acme.web, type: TXT, value: hello",
+        "web, type: A, value: 192.0.2.5",
+        "dns.records.1",
+        "belongs to service 'web'",
+    ),
+    (
+        "_acme.web, type: TXT, value: hello",
+        "ns, type: A, value: 192.0.2.5",
+        "dns.records.1",
+        "'nameserver_address'",
+    ),
+    (
+        "_acme.web, type: TXT, value: hello",
+        "alias, type: CNAME, value: web.lab.test",
+        "dns.records.1",
+        "to the names of that service",
+    ),
     ("listen: \"[::1]:5300\"", "listen: 127.0.0.1:0", "dns.listen", "an IP address"),
 ]  # fmt: skip
 
@@ -491,7 +556,7 @@ def test_addresses_are_in_one_pool_only() -> None:
         )
     )
     assert error.field == "hosts.pc2.network.pool"
-    assert "overlaps the pool of host 'pc1', 10.1.0.10-10.1.0.20 in line 20" in str(error)
+    assert "overlaps the pool of host 'pc1', 10.1.0.10-10.1.0.20 in line 26" in str(error)
 
 
 def test_one_libvirt_network_is_described_in_one_way() -> None:
@@ -542,11 +607,11 @@ def test_all_mistakes_are_reported_together_in_the_order_of_the_file() -> None:
     text = LAB.replace("router: r1\n", "router: r9\n").replace("  image: micro", "  image: macro")
     error = refused(text.replace("busy: 0.025 kW", "busy: 1 W"))
     assert [line.split(": ")[:2] for line in str(error).splitlines()] == [
-        ["/labs/lab.yaml:10", "hosts.pc1.router"],
-        ["/labs/lab.yaml:14", "hosts.pc1.energy.busy"],
-        ["/labs/lab.yaml:43", "defaults.image"],
+        ["/labs/lab.yaml:16", "hosts.pc1.router"],
+        ["/labs/lab.yaml:20", "hosts.pc1.energy.busy"],
+        ["/labs/lab.yaml:49", "defaults.image"],
     ]
-    assert (error.line, error.field) == (10, "hosts.pc1.router")
+    assert (error.line, error.field) == (16, "hosts.pc1.router")
 
 
 def test_a_mistake_in_the_defaults_is_reported_once() -> None:
