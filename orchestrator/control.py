@@ -18,6 +18,7 @@ from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
 from orchestrator.drain import Drainer, DrainReport
+from orchestrator.early import EARLY_TTL_S, EarlyReplies
 from orchestrator.errors import (
     EdgewakeError,
     ImageUnusable,
@@ -28,6 +29,7 @@ from orchestrator.errors import (
     WakeError,
 )
 from orchestrator.fleet import Fleet
+from orchestrator.guards.base import Asked
 from orchestrator.hosts import Hosts, OpenHost
 from orchestrator.idle import Usage, Verdict, verdict
 from orchestrator.journal import Journal
@@ -41,6 +43,7 @@ from orchestrator.model import (
     Instance,
     InstanceState,
     Lab,
+    Reply,
     Service,
 )
 from orchestrator.once import Once
@@ -54,9 +57,10 @@ from orchestrator.steering.fanout import Fanout
 from orchestrator.store.base import Store
 from orchestrator.summons import Summons
 from orchestrator.trace import Wakes, WakeTrace
+from orchestrator.traffic import Traffic
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
-from orchestrator.waking import Waker
+from orchestrator.waking import There, Waker
 from placement.problem import Options, Ranking
 
 log = getLogger(__name__)
@@ -108,13 +112,17 @@ class Orchestrator:
             self.fleet,
             library or Library(Inspector()),
             end_later=lambda ended: self._waker.end_later(ended),  # noqa: PLW0108 - made below
+            device=lambda host: self._traffic.device(host),  # noqa: PLW0108 - made below
         )
+        self._traffic = Traffic(self.fleet, self._boots.hosts, self._journal, self._wake_there)
+        self._early = EarlyReplies()
         self._hosts = Hosts(
             self.fleet,
             self._boots.hosts,
             open_host,
             self._journal,
             take_in=lambda news: self._settler.take_in(news),  # noqa: PLW0108 - made below
+            network_is_right=self._traffic.open,
         )
         self._waker = Waker(
             self.fleet,
@@ -127,6 +135,7 @@ class Orchestrator:
             leaving=lambda instance: self._retirer.holds(instance),  # noqa: PLW0108 - made below
             resolve=lambda instance: self._migrator.resolve(instance),  # noqa: PLW0108 - made below
             background=self._ender,
+            reserved=self._reserved,
         )
         self._retirer = Retirer(
             self.fleet,
@@ -204,6 +213,7 @@ class Orchestrator:
         self._steering.use(*steering)
         self._hosts.open(self.lab.hosts)
         self._steering.steer()
+        self._traffic.sync()
         self._sweeper.start()
 
     def close(self, *, end_guests: bool = False) -> None:
@@ -222,6 +232,7 @@ class Orchestrator:
             for _ in range(2):  # a full disk stops the first round half-way, but not the second
                 for instance in self.fleet.instances():
                     self._waker.end_in_turn(instance)
+        self._traffic.close()
         self._hosts.close(remove_networks=end_guests)
         self._journal.close()
         self._steering.close()
@@ -248,6 +259,7 @@ class Orchestrator:
             self.fleet.use(lab)  # from here on nothing is placed as of old; end what was meanwhile
             self._carry_out(lab_changes(old, lab, self.fleet.instances()), still_ends)
             for host in gone:
+                self._traffic.let_go(host.name)
                 self._hosts.let_go(host)
             self._drainer.keep_only(frozenset(host.name for host in lab.hosts))
             self._leave_behind()
@@ -259,6 +271,7 @@ class Orchestrator:
                 self._store.save_lab(text, path)
             self._journal.record("applied", lab.name, f"{len(changes)} changes")
             self._steering.steer()
+            self._traffic.sync()
             self._ender.do(self._boots.keep_files, lab)
             return changes
 
@@ -278,7 +291,7 @@ class Orchestrator:
         endpoints = self.fleet.endpoints(service, client.population)
         if endpoints:
             return Summons(_done(endpoints))
-        if refusal := self._refusal(service):
+        if refusal := self._refusal(service) or self._early.broken(service):
             return Summons(_failed(refusal))
         flight = self._flights.do(
             service,
@@ -286,6 +299,8 @@ class Orchestrator:
             start=lambda trace: self._pool.call(self._wake, service, client, trace),
         )
         flight.about.queries = flight.callers
+        if self.known(service).reply is Reply.EARLY:
+            return Summons(self._early.future(flight.about, flight.future), flight.about)
         return Summons(flight.future, flight.about)
 
     def release(self, service: str) -> tuple[str, ...]:
@@ -359,7 +374,9 @@ class Orchestrator:
         self._retirer.tend()
         self._keeper.tend()
         self._drainer.tend()
-        return tuple(s.name for s in self.lab.services if self._expire_one(s))
+        slept = tuple(s.name for s in self.lab.services if self._expire_one(s))
+        self._traffic.sync()
+        return slept
 
     def status(self) -> Status:
         """Return everything at a glance; asks no host."""
@@ -374,6 +391,7 @@ class Orchestrator:
                     lost=lost.get(host.name, ""),
                     refused=self.fleet.refusal(host.name),
                     drain=self._drainer.report(host.name),
+                    guard=self._traffic.told(host.name),
                 )
                 for host in self.lab.hosts
             ),
@@ -438,10 +456,33 @@ class Orchestrator:
             return Overloaded(service, "too many services are being woken", hint="ask again")
         return None
 
-    def _wake(self, name: str, client: Client, trace: WakeTrace) -> tuple[Endpoint, ...]:
+    def _wake_there(self, host: str, asked: Asked) -> Future[tuple[Endpoint, ...]]:
+        """Wake a service where somebody sends packets to it; returns at once."""
+        service, there = asked.guarded.service, There(host, asked.guarded.address)
+        if refusal := self._refusal(service):
+            return _failed(refusal)
+        flight = self._flights.do(
+            service,
+            about=lambda: self.wakes.begin(service, at=asked.at, by=f"traffic: {asked.client}"),
+            start=lambda trace: self._pool.call(self._wake, service, Client(), trace, there),
+        )
+        flight.about.queries = flight.callers
+        return flight.future
+
+    def _reserved(self, instance: Instance, trace: WakeTrace) -> None:
+        """Tell clients of a service that is answered early where it will be, if that is guarded."""
+        service = self.fleet.service(instance.service)
+        if service is None or service.reply is not Reply.EARLY:
+            return
+        if self._traffic.guards(instance):
+            self._early.promise(trace, self.fleet.promise(instance, EARLY_TTL_S))
+
+    def _wake(
+        self, name: str, client: Client, trace: WakeTrace, there: There | None = None
+    ) -> tuple[Endpoint, ...]:
         """Carry one wake through; whatever goes wrong comes out as a `WakeError`."""
         try:
-            self._waker.wake(self.known(name), client.population, trace)
+            self._waker.wake(self.known(name), client.population, trace, there)
         except WakeError as error:
             failure = error
         except EdgewakeError as error:
@@ -469,6 +510,7 @@ class Orchestrator:
 
     def _announce(self, ready: Instance) -> None:
         self.fleet.put(ready)
+        self._traffic.ready(ready)
         self._usage.woke(ready.service, time.monotonic())
         self._steering.steer()
 
@@ -526,6 +568,7 @@ class Orchestrator:
         self._keeper.forget(service)
         ended = tuple(instance.name for instance in instances if self._waker.end(instance))
         self._usage.slept(service, time.monotonic())
+        self._traffic.sync()
         if ended:
             self._journal.record("slept", service, reason)
         return ended

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 from itertools import count
 
-from orchestrator.addresses import AddressPools, PoolExhausted
+from orchestrator.addresses import AddressPools, NoAddress
 from orchestrator.errors import NoCapacity, NoHostReachable
+from orchestrator.guards.base import Guarded
 from orchestrator.model import (
     AWAKE,
     Capacity,
@@ -20,6 +21,7 @@ from orchestrator.model import (
     Instance,
     InstanceState,
     Lab,
+    Reply,
     Service,
     instance_name,
     mac_of,
@@ -54,6 +56,7 @@ class Fleet:
         self._refused: dict[str, str] = {}
         self._draining: frozenset[str] = frozenset()
         self._counted: dict[str, frozenset[str]] = {}
+        self._told: set[str] = set()  # instances whose address was told before they answered
         self._longest_ttl_s = {service.name: service.ttl_s for service in lab.services}
 
     # --- the lab ---
@@ -161,13 +164,14 @@ class Fleet:
         unfit: Mapping[str, str] = NOWHERE,
         without: frozenset[str] = frozenset(),
         only: str = "",
+        address: IPv4Address | None = None,
         now: float | None = None,
     ) -> Instance:
         """Choose a host and an address for one more instance, and hold what it needs.
 
         `unfit` are hosts that cannot run it, with why, `without` hosts not to try again; `only`
-        asks for one host. Raises `NoCapacity` saying
-        why each host is out, or `NoHostReachable` if that is the only obstacle.
+        asks for one host, and `address` for one that the service had there. Raises `NoCapacity`
+        saying why each host is out, or `NoHostReachable` if that is the only obstacle.
         """
         now = time.time() if now is None else now
         with self._lock:
@@ -181,11 +185,11 @@ class Fleet:
                     continue
                 host = self.lab.host(name)
                 try:
-                    address = self._pools.take(host, service, now)
-                except PoolExhausted as error:
+                    given = self._take(host, service, address, now)
+                except NoAddress as error:
                     reasons[name] = str(error)
                     continue
-                instance = self._new(service, host, address, now)
+                instance = self._new(service, host, given, now)
                 self._keep(instance)
                 return instance
         raise self._no_place(service, shut, reasons)
@@ -233,8 +237,23 @@ class Fleet:
             self._hidden.discard(instance.name)
             self._let_go(known)
             del self._held[instance.name]
+            rest_until = self.rests_until(instance, rest_until)
+            self._told.discard(instance.name)
             self._pools.give_back(instance.address, instance.service, rest_until)
             self._reroute(instance.service)
+
+    def promise(self, instance: Instance, ttl_s: int) -> Endpoint:
+        """Return where an instance will answer, to be told now; then its address must rest."""
+        with self._lock:
+            self._told.add(instance.name)
+            return _endpoint(instance, min(ttl_s, self._ttl_s(instance.service)))
+
+    def rests_until(self, instance: Instance, until: float) -> float:
+        """Return until when the address of an instance must rest: longer if it was told early."""
+        with self._lock:
+            if instance.name not in self._told:
+                return until
+            return max(until, time.time() + self.longest_ttl_s(instance.service))
 
     def get(self, name: str) -> Instance | None:
         """Return an instance by name, or None."""
@@ -307,7 +326,43 @@ class Fleet:
         with self._lock:
             return tuple(self._routes.values())
 
+    # --- what sleeps, and may be woken by traffic ---
+
+    def guarded(self, host: str) -> tuple[Guarded, ...]:
+        """Return the addresses on a host at which somebody may want what does not answer there.
+
+        They are those that services without any instance had last, as long as nobody else has them,
+        and those of instances that are being booted. None on a host where nothing is placed now.
+        """
+        known = next((each for each in self.lab.hosts if each.name == host), None)
+        with self._lock:
+            if known is None or host in self.closed():
+                return ()
+            asleep = [
+                _guarded(service, known, address)
+                for name, address in self._pools.last_had(known).items()
+                if (service := self._services.get(name)) and not self._by_service.get(name)
+                if service.wake_on_traffic
+            ]
+            booting = [
+                _guarded(service, known, instance.address)
+                for instance in self._instances.values()
+                if instance.host == host and instance.state is InstanceState.BOOTING
+                if (service := self._services.get(instance.service))
+                if service.wake_on_traffic or service.reply is Reply.EARLY
+                if instance.name not in self._hidden
+            ]
+        return (*asleep, *booting)
+
     # --- inside ---
+
+    def _take(
+        self, host: Host, service: str, address: IPv4Address | None, now: float
+    ) -> IPv4Address:
+        if address is None:
+            return self._pools.take(host, service, now)
+        self._pools.take_back(host, service, address)
+        return address
 
     def _rank(self, service: str, population: str, unfit: Mapping[str, str]) -> Ranking:
         return self.planner.rank(
@@ -433,6 +488,16 @@ def _plus(a: Capacity, b: Capacity) -> Capacity:
 def _minus(a: Capacity, b: Capacity) -> Capacity:
     cpu = round(a.cpu - b.cpu, 9)  # sums of fractions are not exact, and show
     return Capacity(cpu=cpu, memory_mib=a.memory_mib - b.memory_mib)
+
+
+def _guarded(service: Service, host: Host, address: IPv4Address) -> Guarded:
+    return Guarded(
+        service=service.name,
+        address=address,
+        mac=mac_of(address),
+        address6=host.network.address6(address),
+        ports=service.ports,
+    )
 
 
 def _endpoint(instance: Instance, ttl_s: int) -> Endpoint:

@@ -18,13 +18,16 @@ TROUBLE = frozenset(
     {
         "backing-off",
         "boot-failed",
+        "client-lost",
         "drain-stuck",
         "host-lost",
         "left-behind",
         "network-refused",
+        "not-guarded",
         "not-migrated",
         "replica-failed",
         "stop-failed",
+        "traffic-over-budget",
         "wake-failed",
         "withdrawn",
     }

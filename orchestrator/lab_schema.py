@@ -57,6 +57,7 @@ from orchestrator.lab_values import (
     Power,
     Rate,
     Replicas,
+    ReplyWhen,
     RestartWhen,
     Seconds,
     ServiceName,
@@ -90,8 +91,10 @@ from orchestrator.model import (
     Price,
     Probe,
     ProbeKind,
+    Reply,
     Restart,
     Service,
+    TrafficSettings,
 )
 
 
@@ -554,6 +557,14 @@ class ServiceDefaults(Entry):
         description="How it leaves a host that is drained: `boot` a copy elsewhere; `live`, as it "
         "runs, where that is possible; `live-only`, or not at all.",
     )
+    wake_on_traffic: Flag = Field(
+        default=True, description="Whether a packet to its last address wakes it, too."
+    )
+    reply: ReplyWhen = Field(
+        default=Reply.HELD,
+        description="When a question for it is answered while it sleeps: `held` until it answers, "
+        "or `early` with its address; the first connection waits then.",
+    )
 
 
 def _nothing_required(schema: dict[str, Any]) -> None:
@@ -597,6 +608,8 @@ class ServiceEntry(ServiceDefaults):
             on_host_loss=OnHostLoss(self.on_host_loss),
             on_crash=OnCrash(self.on_crash),
             migrate=Migrate(self.migrate),
+            wake_on_traffic=self.wake_on_traffic,
+            reply=Reply(self.reply),
         )
 
 
@@ -606,6 +619,17 @@ def absolute(written: str, zone: str) -> str:
     if written == "@":
         return zone
     return written.removesuffix(".") if written.endswith(".") else f"{written}.{zone}"
+
+
+class TrafficEntry(Entry):
+    """How many wakes by traffic alone may begin; more are dropped, and told."""
+
+    wakes_per_host: Rate = Field(default=5.0, description="Rate of wakes on one host.")
+    wakes: Rate = Field(default=20.0, description="Rate of wakes on all hosts together.")
+
+    def noun(self) -> TrafficSettings:
+        """Return the settings."""
+        return TrafficSettings(self.wakes_per_host, self.wakes)
 
 
 class LabEntry(Entry):
@@ -624,6 +648,9 @@ class LabEntry(Entry):
     services: dict[Key, ServiceEntry] = Field(default={}, description="Services, by name.")
     defaults: ServiceDefaults = Field(
         default=ServiceDefaults(), description="Keys for every service that does not have its own."
+    )
+    traffic: TrafficEntry = Field(
+        default=TrafficEntry(), description="Wakes by traffic, without a question."
     )
 
 

@@ -28,7 +28,7 @@ from images.facts import Architecture
 from images.families import known_families
 from images.families.template import parse
 from orchestrator import console_pattern
-from orchestrator.model import Migrate, OnCrash, OnHostLoss, Port, Restart, cpu_ranges
+from orchestrator.model import Migrate, OnCrash, OnHostLoss, Port, Reply, Restart, cpu_ranges
 from orchestrator.units import BANDWIDTH, MEMORY, MILLISECONDS, POWER, RATE, SECONDS, Dimension
 
 LEAST_CAP = 0.01  # cores: Xen counts in these, and 1 ms of 100 ms is the least for the kernel
@@ -390,6 +390,7 @@ RestartWhen = Annotated[str, _one_of(tuple(Restart), "time to restart")]
 CrashRule = Annotated[str, _one_of(tuple(OnCrash), "rule")]
 MigrateRule = Annotated[str, _one_of(tuple(Migrate), "way to move")]
 HostLossRule = Annotated[str, _one_of(tuple(OnHostLoss), "rule")]
+ReplyWhen = Annotated[str, _one_of(tuple(Reply), "time to reply")]
 Flag = Annotated[bool, Written(_flag, {"type": "boolean"}, bool)]
 PortNumber = Annotated[int, _whole(1, 65535)]
 HttpStatus = Annotated[int, _whole(100, 599)]

@@ -36,6 +36,7 @@ def wake_of(data: Mapping[str, Any]) -> Wake:
         host=data["host"],
         queries=data["queries"],
         text=data["text"],
+        by=data.get("by", ""),
     )
 
 

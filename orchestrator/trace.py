@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 
 STAGES = (
-    "query",  # the first query was received
+    "query",  # the first query, or packet, was received
     "decided",  # a host was chosen and its resources reserved
     "intent",  # the intent was stored
     "define",  # the hypervisor built the guest
@@ -30,7 +30,7 @@ class Wake:
     """One wake. `stamps` are (stage, seconds since the query), in order of time.
 
     `outcome` is ``waking``, ``ready`` or a `WakeReason`; `queries` counts the callers that waited
-    for it; `text` says more about a failure.
+    for it; `text` says more about a failure. `by` says who asked, if it was not a question.
     """
 
     id: int
@@ -42,6 +42,7 @@ class Wake:
     host: str = ""
     queries: int = 1
     text: str = ""
+    by: str = ""
 
     @property
     def total_s(self) -> float:
@@ -62,10 +63,12 @@ class Wake:
 class WakeTrace:
     """Collects the stamps and the outcome of one wake. Safe to use from several threads."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, *, at: float | None = None, by: str = "") -> None:
         self.service = service
-        self.started_at = time.time()
-        self._zero = time.monotonic()
+        self.by = by
+        now = time.monotonic()
+        self._zero = now if at is None else at
+        self.started_at = time.time() - (now - self._zero)
         self._stamps: list[tuple[str, float]] = [("query", 0.0)]
         self._replied = False
         self.queries = 1
@@ -105,6 +108,7 @@ class WakeTrace:
             host=self.host,
             queries=self.queries,
             text=self.text,
+            by=self.by,
         )
 
 
@@ -116,9 +120,9 @@ class Wakes:
         self._lock = threading.Lock()
         self._next = 1
 
-    def begin(self, service: str) -> WakeTrace:
-        """Start the trace of a wake that was asked for now."""
-        trace = WakeTrace(service)
+    def begin(self, service: str, *, at: float | None = None, by: str = "") -> WakeTrace:
+        """Start the trace of a wake that was asked for now, or at that monotonic time."""
+        trace = WakeTrace(service, at=at, by=by)
         with self._lock:
             self._traces.append((self._next, trace))
             self._next += 1

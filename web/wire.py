@@ -77,6 +77,7 @@ def host_status(value: HostStatus) -> Document:
         "lost": value.lost,
         "refused": value.refused,
         "drain": None if value.drain is None else drain(value.drain),
+        "guard": value.guard,
     }
 
 
@@ -182,6 +183,7 @@ def wake(value: Wake) -> Document:
         "host": value.host,
         "queries": value.queries,
         "text": value.text,
+        "by": value.by,
         "total_s": value.total_s,
         "own_s": value.own_s,
         "stamps": [list(stamp) for stamp in value.stamps],
