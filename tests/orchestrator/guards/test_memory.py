@@ -6,10 +6,10 @@ from ipaddress import IPv4Address
 from orchestrator.guards.base import Asked, Guard, Guarded
 from orchestrator.guards.memory import MemoryGuard
 from orchestrator.model import mac_of
-from tests.contracts.guard import GuardContract
+from tests.contracts.guard import HoldingGuardContract
 
 
-class TestMemory(GuardContract):
+class TestMemory(HoldingGuardContract):
     def make(self, listener: Callable[[Asked], None]) -> Guard:
         return MemoryGuard(listener)
 

@@ -17,8 +17,8 @@ from orchestrator.guards.base import Asked, Guard, Guarded
 from orchestrator.guards.routed import RoutedGuard
 from orchestrator.model import Port, Probe, ProbeKind
 from orchestrator.readiness import Target, wait
-from tests.contracts.guard import GuardContract, eventually
-from tests.orchestrator.guards.wires import Wires, get, ip, serve, wired, within
+from tests.contracts.guard import HoldingGuardContract, eventually
+from tests.orchestrator.guards.wires import Server, Wires, get, ip, wired, within
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
@@ -80,7 +80,7 @@ class Datagrams:
         self._socket.close()
 
 
-class TestRouted(GuardContract):
+class TestRouted(HoldingGuardContract):
     """The contract, with a guest that is there all the time and datagrams of this machine."""
 
     @pytest.fixture(autouse=True)
@@ -128,7 +128,6 @@ def test_a_tcp_client_waits_for_the_boot_and_is_served(
 ) -> None:
     """The guest's network is up before its service, it announces itself, and we probe it."""
     woken: Future[float] = Future()
-    stop = threading.Event()
 
     def boot(asked: Asked) -> None:
         woken.set_result(asked.at)
@@ -141,9 +140,7 @@ def test_a_tcp_client_waits_for_the_boot_and_is_served(
         assert woken.result(2) - began < 1
         wires.up()
         within(wires.guest, lambda: send(str(wires.gateway)))  # so the host learns where it is
-        served = within(
-            wires.guest, lambda: serve(80, stop, before=lambda: stop.wait(0.4) and None)
-        )
+        server = Server(wires.guest, opens_after=0.4)
         wait(
             Probe(ProbeKind.TCP, port=80),
             Target(thing.address, thing.address6, thing.mac, bytes, device=guard.device),
@@ -154,8 +151,7 @@ def test_a_tcp_client_waits_for_the_boot_and_is_served(
         guard.release(thing.address)
         assert page.result(5) == b"hello"
         assert time.monotonic() - ready < 0.9, "it came by the client's sending again after 1 s"
-        stop.set()
-        assert served.result(5) >= 1
+        assert server.stop() >= 1
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -148,18 +148,38 @@ def get(address: str, port: int = 80, timeout_s: float = 10.0) -> bytes:
         return connection.recv(100)
 
 
-def serve(port: int, stop: threading.Event, *, before: Callable[[], object] = lambda: None) -> int:
-    """Say hello to each TCP client until told to stop; return how many there were."""
-    before()
-    served = 0
-    with socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True) as server:
-        server.settimeout(0.02)
-        while not stop.is_set():
-            try:
-                connection, _ = server.accept()
-            except TimeoutError:
-                continue
-            with connection:
-                connection.sendall(b"hello")
-            served += 1
-    return served
+class Server:
+    """Says hello to each TCP client of a namespace, from `opens_after` seconds on until `stop`."""
+
+    def __init__(self, namespace: str, *, opens_after: float = 0.0, port: int = 80) -> None:
+        self._stop = threading.Event()
+        self._listens = threading.Event()
+        self._port = port
+        self._served = within(namespace, lambda: self._run(opens_after))
+
+    def wait_open(self) -> None:
+        """Return when clients are taken."""
+        assert self._listens.wait(10), "the server did not open"
+
+    def stop(self) -> int:
+        """End it, and return how many clients there were."""
+        self._stop.set()
+        return self._served.result(5)
+
+    def _run(self, opens_after: float) -> int:
+        served = 0
+        self._stop.wait(opens_after)
+        with socket.create_server(
+            ("::", self._port), family=socket.AF_INET6, dualstack_ipv6=True
+        ) as server:
+            server.settimeout(0.02)
+            self._listens.set()
+            while not self._stop.is_set():
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    connection.sendall(b"hello")
+                served += 1
+        return served
