@@ -56,6 +56,8 @@ class Fleet:
         self._refused: dict[str, str] = {}
         self._draining: frozenset[str] = frozenset()
         self._counted: dict[str, frozenset[str]] = {}
+        self._revision = 0  # of what is guarded
+        self._guarded: dict[str, tuple[int, tuple[Guarded, ...]]] = {}  # by host, and as of when
         self._told: set[str] = set()  # instances whose address was told before they answered
         self._longest_ttl_s = {service.name: service.ttl_s for service in lab.services}
 
@@ -72,6 +74,8 @@ class Fleet:
                 before = self._longest_ttl_s.get(service.name, 0)
                 self._longest_ttl_s[service.name] = max(before, service.ttl_s)
             self._routes = {name: self._route(name) for name in self._services}
+            self._revision += 1
+            self._guarded.clear()
 
     def service(self, name: str) -> Service | None:
         """Return the lab's service of that name, or None."""
@@ -334,27 +338,36 @@ class Fleet:
         They are those that services without any instance had last, as long as nobody else has them,
         and those of instances that are being booted. None on a host where nothing is placed now.
         """
-        known = next((each for each in self.lab.hosts if each.name == host), None)
         with self._lock:
+            known = next((each for each in self.lab.hosts if each.name == host), None)
             if known is None or host in self.closed():
                 return ()
-            asleep = [
-                _guarded(service, known, address)
-                for name, address in self._pools.last_had(known).items()
-                if (service := self._services.get(name)) and not self._by_service.get(name)
-                if service.wake_on_traffic
-            ]
-            booting = [
-                _guarded(service, known, instance.address)
-                for instance in self._instances.values()
-                if instance.host == host and instance.state is InstanceState.BOOTING
-                if (service := self._services.get(instance.service))
-                if service.wake_on_traffic or service.reply is Reply.EARLY
-                if instance.name not in self._hidden
-            ]
-        return (*asleep, *booting)
+            revision, guarded = self._guarded.get(host, (-1, ()))
+            if revision != self._revision:
+                guarded = self._what_to_guard(known)
+                self._guarded[host] = self._revision, guarded
+            return guarded
 
     # --- inside ---
+
+    def _what_to_guard(self, host: Host) -> tuple[Guarded, ...]:
+        """Return what a host is to guard. The caller holds the lock."""
+        before = {each.address: each for each in self._guarded.get(host.name, (0, ()))[1]}
+        asleep = [
+            _guarded(service, host, address, before)
+            for name, address in self._pools.last_had(host).items()
+            if (service := self._services.get(name)) and not self._by_service.get(name)
+            if service.wake_on_traffic
+        ]
+        booting = [
+            _guarded(service, host, instance.address, before)
+            for instance in self._instances.values()
+            if instance.host == host.name and instance.state is InstanceState.BOOTING
+            if (service := self._services.get(instance.service))
+            if service.wake_on_traffic or service.reply is Reply.EARLY
+            if instance.name not in self._hidden
+        ]
+        return (*asleep, *booting)
 
     def _take(
         self, host: Host, service: str, address: IPv4Address | None, now: float
@@ -417,6 +430,7 @@ class Fleet:
 
     def _reroute(self, service: str) -> None:
         """Bring the route of a service up to date; the others are as they were."""
+        self._revision += 1
         if service in self._services:
             self._routes[service] = self._route(service)
 
@@ -490,7 +504,13 @@ def _minus(a: Capacity, b: Capacity) -> Capacity:
     return Capacity(cpu=cpu, memory_mib=a.memory_mib - b.memory_mib)
 
 
-def _guarded(service: Service, host: Host, address: IPv4Address) -> Guarded:
+def _guarded(
+    service: Service, host: Host, address: IPv4Address, before: Mapping[IPv4Address, Guarded]
+) -> Guarded:
+    """Return what is guarded for a service at an address, as it was before if it still is that."""
+    was = before.get(address)
+    if was and (was.service, was.ports) == (service.name, service.ports):
+        return was
     return Guarded(
         service=service.name,
         address=address,

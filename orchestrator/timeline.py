@@ -79,6 +79,8 @@ def _summary(wake: Wake) -> str:
     )
     if any(stage == "answer" for stage, _ in wake.stamps):
         text += f": our overhead is {own / theirs:.2%} of their time"
+    if wake.by:
+        text += f"; asked for by {wake.by}"
     if wake.queries > 1:
         text += f"; {wake.queries} queries waited for it"
     return f"{text}\n  {wake.text}" if wake.text else text

@@ -119,13 +119,14 @@ class Traffic:
             watch = self._watches.get(host)
             if watch is None:
                 return
-            wanted = {each.address: each for each in self._fleet.guarded(host)}
+            guarded = self._fleet.guarded(host)
+            wanted = {each.address: each for each in guarded}
             for address in watch.guarded.keys() - wanted.keys():
                 if self._answers(host, watch.guarded[address]):
                     watch.guard.release(address)
             watch.guarded = wanted
             try:
-                watch.guard.set(tuple(wanted.values()))
+                watch.guard.set(guarded)
             except CannotGuard as error:
                 self._cannot(host, str(error))
             else:

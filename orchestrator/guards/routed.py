@@ -58,6 +58,7 @@ class RoutedGuard:
         self._lock = threading.RLock()
         self._guarded: dict[Address, Guarded] = {}
         self._routed: set[Address] = set()
+        self._as_told: Sequence[Guarded] | None = None  # the list that all of this is true for
         self._pending: set[IPv4Address] = set()
         self._released: dict[Address, float] = {}
         self._held = HeldPackets()
@@ -104,9 +105,12 @@ class RoutedGuard:
             ) from error
 
     def _set(self, guarded: Sequence[Guarded]) -> None:
+        """Guard exactly these; the same list as the last time costs nothing."""
         if self._network_is_new():
             self._routed.clear()
             self._loosen()
+        elif guarded is self._as_told:
+            return
         wanted = {address: each for each in guarded for address in each.addresses}
         for address in self._routed - wanted.keys():
             self._unroute(address)
@@ -116,6 +120,7 @@ class RoutedGuard:
         self._guarded = wanted
         for address in wanted.keys() - self._routed:
             self._route(address)
+        self._as_told = guarded
 
     def release(self, address: IPv4Address) -> None:
         """Let packets for an address go their way again, first those that were held."""
@@ -124,6 +129,7 @@ class RoutedGuard:
             guarded = self._guarded.get(address)
             if guarded is None:
                 return
+            self._as_told = None
             now = time.monotonic()
             self._released = {each: at for each, at in self._released.items() if at > now}
             for each in guarded.addresses:

@@ -154,6 +154,26 @@ def test_a_tcp_client_waits_for_the_boot_and_is_served(
         assert server.stop() >= 1
 
 
+@pytest.mark.parametrize("kind", [ProbeKind.ARP, ProbeKind.ICMP, ProbeKind.HTTP])
+def test_a_guarded_guest_is_probed_past_the_guard(wires: Wires, kind: ProbeKind) -> None:
+    """Our own probes neither are held nor wake; and what answers them is not ready otherwise."""
+    asked: list[Asked] = []
+    thing = wires.guarded()
+    target = Target(thing.address, thing.address6, thing.mac, bytes, device=wires.name)
+    wires.up()
+    server = Server(wires.guest, page=b"HTTP/1.1 204 \r\n\r\n")
+    server.wait_open()
+    with guarding(wires, asked.append, thing):
+        wait(
+            Probe(kind, port=80, status=204),
+            target,
+            deadline=time.monotonic() + 5,
+            cancelled=lambda: None,
+        )
+    assert not asked
+    server.stop()
+
+
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("whence", ["client", "here"])
 def test_the_first_datagrams_are_delivered_in_order(

@@ -151,10 +151,10 @@ def get(address: str, port: int = 80, timeout_s: float = 10.0) -> bytes:
 class Server:
     """Says hello to each TCP client of a namespace, from `opens_after` seconds on until `stop`."""
 
-    def __init__(self, namespace: str, *, opens_after: float = 0.0, port: int = 80) -> None:
+    def __init__(self, namespace: str, *, opens_after: float = 0.0, page: bytes = b"hello") -> None:
         self._stop = threading.Event()
         self._listens = threading.Event()
-        self._port = port
+        self._page = page
         self._served = within(namespace, lambda: self._run(opens_after))
 
     def wait_open(self) -> None:
@@ -170,7 +170,7 @@ class Server:
         served = 0
         self._stop.wait(opens_after)
         with socket.create_server(
-            ("::", self._port), family=socket.AF_INET6, dualstack_ipv6=True
+            ("::", 80), family=socket.AF_INET6, dualstack_ipv6=True
         ) as server:
             server.settimeout(0.02)
             self._listens.set()
@@ -180,6 +180,6 @@ class Server:
                 except TimeoutError:
                     continue
                 with connection:
-                    connection.sendall(b"hello")
+                    connection.sendall(self._page)
                 served += 1
         return served
