@@ -18,19 +18,25 @@ from orchestrator.errors import CannotGuard
 from orchestrator.fleet import Fleet
 from orchestrator.guards.base import Asked, Guard, Guarded
 from orchestrator.journal import Journal
-from orchestrator.model import AWAKE, Endpoint, Instance, TrafficSettings
+from orchestrator.model import AWAKE, Endpoint, Instance, InstanceState, TrafficSettings
 
 Wake = Callable[[str, Asked], Future[tuple[Endpoint, ...]]]  # on that host, as was asked
 
-TOLD_AGAIN_S = 10.0  # how often it is told that the budget is used up, or a guard cannot be opened
+TOLD_AGAIN_S = 10.0  # how often it is told that the budget is used up
+OPEN_AGAIN_S = 30.0  # how often a guard that cannot be opened is tried
 FAILED_REST_S = 5.0  # after a wake that failed, packets for it are dropped for so long
 
 
 @dataclass(slots=True)
 class _Watch:
-    """The guard of one host, and what it was last told."""
+    """The guard of one host, and what it was last told.
+
+    `probed` are addresses of guests that were being probed when it was opened: as they are not
+    probed past the guard, they cannot be guarded.
+    """
 
     guard: Guard
+    probed: frozenset[IPv4Address]
     guarded: dict[IPv4Address, Guarded] = field(default_factory=dict)
 
 
@@ -52,14 +58,18 @@ class Traffic:
         self._why_not: dict[str, str] = {}
         self._resting: dict[tuple[str, IPv4Address], float] = {}
         self._told_at: dict[str, float] = {}
+        self._tried_at: dict[str, float] = {}
         self._settings: TrafficSettings | None = None
         self._per_host = self._in_all = TokenBuckets(0, 0)
         self._closed = False
 
     # --- hosts --------------------------------------------------------------------------------
 
-    def open(self, host: str) -> None:
-        """Guard a host whose network is right, unless that is done; tell once if it cannot be."""
+    def open(self, host: str, *, late: bool = False) -> None:
+        """Guard a host whose network is right, unless that is done; tell once if it cannot be.
+
+        `late` says that guests may be booting there already.
+        """
         with self._lock:
             known = next((each for each in self._fleet.lab.hosts if each.name == host), None)
             parts = self._parts.get(host)
@@ -67,18 +77,21 @@ class Traffic:
                 return
             if host in self._watches:
                 return
+            self._tried_at[host] = time.monotonic()
             try:
                 guard = parts.guard(lambda asked: self._asked(host, asked))
             except CannotGuard as error:
                 self._cannot(host, str(error))
                 return
-            self._watches[host] = _Watch(guard)
+            self._why_not.pop(host, None)
+            self._watches[host] = _Watch(guard, self._booting(host) if late else frozenset())
 
     def let_go(self, host: str) -> None:
         """Guard a host no more."""
         with self._lock:
             watch = self._watches.pop(host, None)
             self._why_not.pop(host, None)
+            self._tried_at.pop(host, None)
         if watch:
             watch.guard.close()
 
@@ -110,7 +123,9 @@ class Traffic:
 
     def sync(self) -> None:
         """Have every host guard what sleeps there now."""
-        for host in tuple(self._watches):
+        for host, tried_at in tuple(self._tried_at.items()):
+            if host not in self._watches and time.monotonic() - tried_at > OPEN_AGAIN_S:
+                self.open(host, late=True)
             self.sync_host(host)
 
     def sync_host(self, host: str) -> None:
@@ -120,6 +135,9 @@ class Traffic:
             if watch is None:
                 return
             guarded = self._fleet.guarded(host)
+            if watch.probed:
+                watch.probed &= self._booting(host)
+                guarded = tuple(each for each in guarded if each.address not in watch.probed)
             wanted = {each.address: each for each in guarded}
             for address in watch.guarded.keys() - wanted.keys():
                 if self._answers(host, watch.guarded[address]):
@@ -138,6 +156,10 @@ class Traffic:
             if watch := self._watches.get(instance.host):
                 watch.guarded.pop(instance.address, None)
                 watch.guard.release(instance.address)
+
+    def _booting(self, host: str) -> frozenset[IPv4Address]:
+        booting = InstanceState.BOOTING
+        return frozenset(each.address for each in self._fleet.on(host) if each.state is booting)
 
     def _answers(self, host: str, guarded: Guarded) -> bool:
         return any(

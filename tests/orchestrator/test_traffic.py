@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from orchestrator import traffic
 from orchestrator.errors import WakeError
 from orchestrator.model import (
     Capacity,
@@ -204,6 +205,42 @@ def test_a_host_that_cannot_be_guarded_says_why_once(make_world: MakeWorld) -> N
     assert kinds(world).count("not-guarded") == 1
     (host,) = world.control.status().hosts
     assert host.guard == "a: no rights"
+
+
+def test_a_guard_that_could_not_be_opened_is_tried_again(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(start=False)
+    world.cannot_guard = "a: no rights"
+    world.start()
+    address = slept(world)
+    world.cannot_guard = ""
+    world.control.expire()
+    assert not world.guards, "not at once"
+    monkeypatch.setattr(traffic, "OPEN_AGAIN_S", 0.0)
+    world.control.expire()
+    assert [each.address for each in world.guards["a"].guarded] == [address]
+    assert world.control.status().hosts[0].guard == "memory"
+
+
+def test_a_guest_that_boots_when_its_guard_is_opened_is_left_alone(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its probe goes by the routes, so a guard would keep the probe from it."""
+    monkeypatch.setattr(traffic, "OPEN_AGAIN_S", 0.0)
+    world = make_world(start=False)
+    world.cannot_guard = "a: no rights"
+    world.start()
+    address = slept(world)
+    world.answer_s["web"] = 0.4
+    asked = world.summon("web")
+    world.eventually(lambda: bool(world.control.fleet.of("web")))
+    world.cannot_guard = ""
+    world.control._traffic.sync()
+    assert world.guards["a"].guarded == ()
+    asked.result(5)
+    world.control.release("web")
+    assert [each.address for each in world.guards["a"].guarded] == [address]
 
 
 def test_a_host_that_is_guarded_says_how(make_world: MakeWorld) -> None:
