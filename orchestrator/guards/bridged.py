@@ -139,15 +139,14 @@ class BridgedGuard:
             guarded = self._guarded.get(address)
             if guarded is None:
                 return
+            asked = self._drain()
             for each in guarded.addresses:
                 self._guarded.pop(each, None)
-            wanted = self._wanted.get(address)
-            if wanted is None:
-                return
-            self._drain()
-            self._answer(wanted)
+            if wanted := self._wanted.get(address):
+                self._answer(wanted)
             for frame in self._forget(address):
                 self._send(frame)
+        self._tell(asked)
 
     def refuse(self, address: IPv4Address) -> None:
         """Drop what is held, and go on guarding."""

@@ -28,7 +28,7 @@ from orchestrator.errors import CannotGuard
 from orchestrator.guards import packets
 from orchestrator.guards.base import Asked, Guarded, Listener
 from orchestrator.guards.held import HeldPackets
-from orchestrator.guards.netlink import Address, add_route, hint, remove_route, way_to
+from orchestrator.guards.netlink import Address, Way, add_route, hint, remove_route, way_to
 from orchestrator.guards.tun import Tun
 from orchestrator.model import Host
 
@@ -75,17 +75,17 @@ class RoutedGuard:
             mtu = int(Path(f"/sys/class/net/{self.device}/mtu").read_text())
             self._tun = Tun(mtu, f"edgewake: guests of {self._host} that sleep")
             self._undo.callback(self._tun.close)
-            self._out = {version: self._raw(version) for version in (4, 6)}
+            self._out = {version: self._raw(version) for version in self._source}
             self._ended, self._end = os.pipe()
             self._undo.callback(os.close, self._ended)
             self._undo.callback(os.close, self._end)
+            self._loosen()
         except OSError as error:
             raise CannotGuard(
                 f"{self._host}: traffic to its guests that sleep cannot be noticed: "
                 f"{error.strerror or error}",
                 hint="edgewake needs CAP_NET_ADMIN and CAP_NET_RAW, and /dev/net/tun",
             ) from error
-        self._loosen()
         self._thread = threading.Thread(
             target=self._run, name=f"edgewake-guard-{self._host}", daemon=True
         )
@@ -169,8 +169,11 @@ class RoutedGuard:
 
         Raises `CannotGuard` if this machine has no address there, so is not the guests' router.
         """
-        way = way_to(self._probe4)
-        if way.gateway is not None or way.source is None:
+        try:
+            way: Way | None = way_to(self._probe4)
+        except OSError:
+            way = None
+        if way is None or way.gateway is not None or way.source is None:
             raise CannotGuard(
                 f"{self._host}: this machine has no address on its guests' network, so their "
                 "traffic does not pass through it",
@@ -189,6 +192,8 @@ class RoutedGuard:
         if (device, index, sources) == (self.device, self._index, self._source):
             return False
         self.device, self._index, self._source = device, index, sources
+        for version in sources.keys() - self._out.keys():
+            self._out[version] = self._raw(version)
         return True
 
     def _loosen(self) -> None:
@@ -265,6 +270,8 @@ class RoutedGuard:
     def _send_on(self, raw: bytes) -> None:
         """Send a packet as it came; the kernel finds the way, which is the network's by now."""
         version = raw[0] >> 4
+        if version not in self._out:
+            return
         to = IPv4Address(raw[16:20]) if version == 4 else IPv6Address(raw[24:40])
         try:
             self._out[version].sendto(raw, (str(to), 0))

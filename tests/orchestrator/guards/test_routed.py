@@ -1,5 +1,6 @@
 """Guests behind this machine as their router: real packets, TCP and UDP, IPv4 and IPv6."""
 
+import os
 import socket
 import subprocess
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import CannotGuard
+from orchestrator.guards import routed
 from orchestrator.guards.base import Asked, Guard, Guarded
 from orchestrator.guards.routed import RoutedGuard
 from orchestrator.model import Port, Probe, ProbeKind
@@ -250,6 +252,20 @@ def test_a_bridge_that_is_made_anew_is_guarded_again(wires: Wires) -> None:
         guard.set([thing])
         send(str(thing.address))
         eventually(lambda: len(asked) == 1)
+
+
+def test_without_the_rights_it_says_what_it_needs(
+    wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted", "/dev/net/tun")
+
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are all that is wanted
+    monkeypatch.setattr(routed, "Tun", refuse)
+    with pytest.raises(CannotGuard, match=r"not permitted.*CAP_NET_ADMIN") as caught:
+        RoutedGuard(wires.host, lambda _: None)
+    assert caught.value.message.startswith("box: ")
+    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
 def test_a_machine_that_is_not_the_router_says_so() -> None:
