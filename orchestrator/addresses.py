@@ -3,7 +3,9 @@
 A DNS answer lives on in caches until its TTL is over, so an address must never lead to one service
 while a cache may still say that it is another's. An address that is given back therefore *rests*:
 until then only the service that had it may have it again. Within that rule a service keeps its
-address if it can, which keeps neighbour caches, firewalls and people content.
+address if it can, which keeps neighbour caches, firewalls and people content. Others are given it
+last: after all that nobody ever had, and after those that have rested longer. Until then clients
+that remember it still wake the service by it (`last_had`).
 
 This is pure bookkeeping for `orchestrator.fleet`: no I/O and no clock of its own, all times are
 wall-clock seconds that the caller hands in. Each host's pool is a range of its own, and no two
@@ -37,7 +39,11 @@ class PoolUsage:
     next_free_at: float | None
 
 
-class PoolExhausted(Exception):  # noqa: N818 - reads as a sentence where it is raised
+class NoAddress(Exception):  # noqa: N818 - reads as a sentence where it is raised
+    """No address can be given; the text says why."""
+
+
+class PoolExhausted(NoAddress):
     """No address of a host's pool may be given to the service now; the text says why."""
 
     def __init__(self, host: Host, usage: PoolUsage, now: float) -> None:
@@ -51,6 +57,10 @@ class PoolExhausted(Exception):  # noqa: N818 - reads as a sentence where it is 
         )
         self.host = host.name
         self.usage = usage
+
+
+class AddressGone(NoAddress):
+    """The address that was asked for is not the service's own any more."""
 
 
 class AddressPools:
@@ -81,6 +91,22 @@ class AddressPools:
                 raise PoolExhausted(host, pool.usage(now), now)
             self._book.hold(address, service)
             return IPv4Address(address)
+
+    def take_back(self, host: Host, service: str, address: IPv4Address) -> None:
+        """Hold the address that a service had last and nobody has now, or raise `AddressGone`."""
+        with self._lock:
+            pool = self._pool(host.name)
+            pool.use(host.network)
+            if not pool.is_own(service, int(address)):
+                raise AddressGone(f"{address} is not {service}'s any more")
+            self._book.hold(int(address), service)
+
+    def last_had(self, host: Host) -> dict[str, IPv4Address]:
+        """Return which address of the host's pool each service would get back now."""
+        with self._lock:
+            pool = self._pool(host.name)
+            pool.use(host.network)
+            return {name: IPv4Address(address) for name, address in pool.own().items()}
 
     def adopt(self, instance: Instance) -> None:
         """Hold the address of an instance that exists already, wherever that address lies.
@@ -215,6 +241,15 @@ class _Pool:
             resting=len(resting),
             next_free_at=min(resting, default=None),
         )
+
+    def is_own(self, service: str, address: int) -> bool:
+        """Return whether the service had this address last, and nobody has it now."""
+        return self._usable(address) and address in self._book.of_service.get(service, {})
+
+    def own(self) -> dict[str, int]:
+        """Return which address each service would get back."""
+        found = ((service, self._own(service)) for service in self._book.of_service)
+        return {service: address for service, address in found if address is not None}
 
     def _own(self, service: str) -> int | None:
         had = self._book.of_service.get(service, {})

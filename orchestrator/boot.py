@@ -25,6 +25,7 @@ from orchestrator.errors import (
     WakeError,
 )
 from orchestrator.fleet import Fleet
+from orchestrator.guards.base import OpenGuard
 from orchestrator.hypervisors.base import Hypervisor, Stamp
 from orchestrator.library import Fit, Library, Place
 from orchestrator.model import Guest, Instance, InstanceState, Lab, Probe, Service
@@ -61,13 +62,15 @@ class HostParts:
     """What control needs to work with one host.
 
     Who runs its guests, how to wait for them, what it can start, and a way to tell it which files
-    of images it may be asked to boot, so that it can remove others that were sent there.
+    of images it may be asked to boot, so that it can remove others that were sent there. `guard`
+    opens what notices traffic to its guests that sleep; None where there are no packets at all.
     """
 
     hypervisor: Hypervisor
     wait: Wait
     traits: HostTraits
     keep: KeepFiles = _sent_nothing
+    guard: OpenGuard | None = None
 
 
 class Boots:
@@ -81,8 +84,10 @@ class Boots:
         library: Library,
         *,
         end_later: Callable[[Instance], None],
+        device: Callable[[str], str] = lambda _host: "",
     ) -> None:
         self.owner = owner
+        self.device = device  # by which a host's guests are probed, if not as the routes say
         self._library = library
         self._end_later = end_later
         self.hosts: dict[str, HostParts] = {}
@@ -171,6 +176,7 @@ class Boots:
             console=lambda: parts.hypervisor.console(instance.name),
             watch_key=lambda key: parts.hypervisor.watch_key(instance.name, key),
             moved=moved,
+            device=self.device(instance.host),
         )
         where = f"{instance.name} on {instance.host}"
         hint = f"see 'edgewake logs {service.name}'"
@@ -285,6 +291,7 @@ class Boots:
 
     def forget(self, instance: Instance, *, rest_until: float) -> None:
         """Remove every record of an instance whose guest is known to be gone."""
+        rest_until = self._fleet.rests_until(instance, rest_until)
         self._end_patterns.pop(instance.name, None)
         self._library.release(instance.name)
         self._store.remove(instance, rest_until=rest_until)
@@ -296,7 +303,7 @@ class Boots:
         self._end_later(instance)
 
     def _abandon(self, instance: Instance) -> None:
-        """Undo a start that failed. No answer ever named its address, so that need not rest."""
+        """Undo a start that failed. If no answer named its address, that need not rest."""
         try:
             self.stop(instance, rest_until=time.time())
         except HypervisorError as error:

@@ -24,11 +24,12 @@ KEPT_REFUSED = 1024  # clients counted apart until the next event; the rest in o
 class TokenBuckets:
     """A token bucket per key: `rate_s` tokens a second come in, `burst` at most are kept.
 
-    Every call takes O(1) time. At most `limit` keys are kept: beyond that, the one that was used
-    longest ago is forgotten, which fills its bucket. A full bucket needs no memory.
+    Every call takes O(1) time, and is for one thread at a time. At most `limit` keys are kept:
+    beyond that, the one that was used longest ago is forgotten, which fills its bucket. A full
+    bucket needs no memory.
     """
 
-    def __init__(self, rate_s: float, burst: int, *, limit: int = KEPT_CLIENTS) -> None:
+    def __init__(self, rate_s: float, burst: float, *, limit: int = KEPT_CLIENTS) -> None:
         self._rate_s = rate_s
         self._burst = float(burst)
         self._limit = limit

@@ -20,6 +20,7 @@ from orchestrator.boot import Boots
 from orchestrator.budget import Budgets
 from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
 from orchestrator.drain import Drainer, DrainReport
+from orchestrator.early import EARLY_TTL_S, EarlyReplies
 from orchestrator.errors import (
     EdgewakeError,
     ImageUnusable,
@@ -32,6 +33,7 @@ from orchestrator.errors import (
 from orchestrator.expiring import Expirer
 from orchestrator.fleet import Fleet
 from orchestrator.frames import WatchGuest, watch_nobody
+from orchestrator.guards.base import Asked
 from orchestrator.hosts import Hosts, OpenHost
 from orchestrator.idle import Usage
 from orchestrator.journal import Journal
@@ -48,6 +50,7 @@ from orchestrator.model import (
     Event,
     Instance,
     Lab,
+    Reply,
     Rung,
     Service,
 )
@@ -63,9 +66,10 @@ from orchestrator.steering.fanout import Fanout
 from orchestrator.store.base import Store
 from orchestrator.summons import Summons
 from orchestrator.trace import Wakes, WakeTrace
+from orchestrator.traffic import Traffic
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
-from orchestrator.waking import Waker
+from orchestrator.waking import There, Waker
 from orchestrator.warming import WakeCosts, Warming
 from placement.problem import Options, Ranking
 from placement.warm import WarmOptions
@@ -122,13 +126,17 @@ class Orchestrator:
             self.fleet,
             library or Library(Inspector()),
             end_later=lambda ended: self._waker.end_later(ended),  # noqa: PLW0108 - made below
+            device=lambda host: self._traffic.device(host),  # noqa: PLW0108 - made below
         )
+        self._traffic = Traffic(self.fleet, self._boots.hosts, self._journal, self._wake_there)
+        self._early = EarlyReplies()
         self._hosts = Hosts(
             self.fleet,
             self._boots.hosts,
             open_host,
             self._journal,
             take_in=lambda news: self._settler.take_in(news),  # noqa: PLW0108 - made below
+            network_is_right=self._traffic.open,
         )
         locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         rates = Rates(self.fleet.expected_rate)
@@ -145,6 +153,7 @@ class Orchestrator:
             wanted=lambda service: service in self._flights,
             spare=lambda service: self._expirer.spare(service),  # noqa: PLW0108 - made below
             put_down=lambda service, why: self._expirer.put_down(service, why),  # noqa: PLW0108
+            guard=lambda host: self._traffic.sync_host(host),  # noqa: PLW0108 - made below
             rates=rates,
         )
         self._waker = Waker(
@@ -161,6 +170,7 @@ class Orchestrator:
             sleeper=self._sleeper,
             locks=locks,
             watch=watch,
+            reserved=self._reserved,
         )
         self._retirer = Retirer(
             self.fleet,
@@ -227,6 +237,7 @@ class Orchestrator:
             steer=self._steering.steer,
             poll=self._hosts.poll,
             slept=self._keeper.forget,
+            guard=lambda: self._traffic.sync(),  # noqa: PLW0108 - made below
             stopping=self._stopping,
             background=self._ender,
         )
@@ -255,6 +266,7 @@ class Orchestrator:
         self._steering.use(*steering)
         self._hosts.open(self.lab.hosts)
         self._steering.steer()
+        self._traffic.sync()
         self._sweeper.start()
 
     def close(self, *, end_guests: bool = False) -> None:
@@ -273,6 +285,7 @@ class Orchestrator:
             for _ in range(2):  # a full disk stops the first round half-way, but not the second
                 for instance in self.fleet.instances():
                     self._waker.end_in_turn(instance)
+        self._traffic.close()
         self._hosts.close(remove_networks=end_guests)
         self._journal.close()
         self._steering.close()
@@ -299,6 +312,7 @@ class Orchestrator:
             self.fleet.use(lab)  # from here on nothing is placed as of old; end what was meanwhile
             self._carry_out(lab_changes(old, lab, self.fleet.instances()), still_ends)
             for host in gone:
+                self._traffic.let_go(host.name)
                 self._hosts.let_go(host)
             self._drainer.keep_only(frozenset(host.name for host in lab.hosts))
             self._leave_behind()
@@ -310,6 +324,7 @@ class Orchestrator:
                 self._store.save_lab(text, path)
             self._journal.record("applied", lab.name, f"{len(changes)} changes")
             self._steering.steer()
+            self._traffic.sync()
             self._ender.do(self._boots.keep_files, lab)
             return changes
 
@@ -332,7 +347,7 @@ class Orchestrator:
         endpoints = self.fleet.answer(service, client.population)
         if endpoints:
             return Summons(_done(endpoints))
-        if refusal := self._refusal(service):
+        if refusal := self._refusal(service) or self._early.broken(service):
             return Summons(_failed(refusal))
         try:
             flight = self._flights.do(
@@ -343,6 +358,8 @@ class Orchestrator:
         except Overloaded as refusal:
             return Summons(_failed(refusal))
         flight.about.queries = flight.callers
+        if self.known(service).reply is Reply.EARLY:
+            return Summons(self._early.future(flight.about, flight.future), flight.about)
         return Summons(flight.future, flight.about)
 
     def release(self, service: str, rung: Rung | None = None) -> tuple[str, ...]:
@@ -432,7 +449,9 @@ class Orchestrator:
         self._drainer.tend()
         if news := self._budgets.news(time.monotonic()):
             self._journal.record("wake-budget", self.lab.name, news)
-        return self._expirer.expire()
+        slept = self._expirer.expire()
+        self._traffic.sync()
+        return slept
 
     def status(self) -> Status:
         """Return everything at a glance; asks no host."""
@@ -447,6 +466,7 @@ class Orchestrator:
                     lost=lost.get(host.name, ""),
                     refused=self.fleet.refusal(host.name),
                     drain=self._drainer.report(host.name),
+                    guard=self._traffic.told(host.name),
                 )
                 for host in self.lab.hosts
             ),
@@ -527,11 +547,34 @@ class Orchestrator:
                 raise Overloaded(service, f"not woken: {why}", hint="ask again in a minute")
         return self.wakes.begin(service, asked_at)
 
-    def _wake(self, name: str, client: Client, trace: WakeTrace) -> tuple[Endpoint, ...]:
+    def _wake_there(self, host: str, asked: Asked) -> Future[tuple[Endpoint, ...]]:
+        """Wake a service where somebody sends packets to it; returns at once."""
+        service, there = asked.guarded.service, There(host, asked.guarded.address)
+        if refusal := self._refusal(service):
+            return _failed(refusal)
+        flight = self._flights.do(
+            service,
+            about=lambda: self.wakes.begin(service, asked.at, by=f"traffic: {asked.client}"),
+            start=lambda trace: self._pool.call(self._wake, service, Client(), trace, there),
+        )
+        flight.about.queries = flight.callers
+        return flight.future
+
+    def _reserved(self, instance: Instance, trace: WakeTrace) -> None:
+        """Tell clients of a service that is answered early where it will be, if that is guarded."""
+        service = self.fleet.service(instance.service)
+        if service is None or service.reply is not Reply.EARLY:
+            return
+        if self._traffic.guards(instance):
+            self._early.promise(trace, self.fleet.promise(instance, EARLY_TTL_S))
+
+    def _wake(
+        self, name: str, client: Client, trace: WakeTrace, there: There | None = None
+    ) -> tuple[Endpoint, ...]:
         """Carry one wake through; whatever goes wrong comes out as a `WakeError`."""
         trace.stamp("taken")
         try:
-            self._waker.wake(self.known(name), client.population, trace)
+            self._waker.wake(self.known(name), client.population, trace, there)
         except WakeError as error:
             failure = error
         except EdgewakeError as error:
@@ -559,6 +602,7 @@ class Orchestrator:
 
     def _announce(self, ready: Instance) -> None:
         self.fleet.put(ready)
+        self._traffic.ready(ready)
         self._usage.woke(ready.service, time.monotonic())
         self._steering.steer()
 

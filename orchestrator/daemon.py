@@ -27,8 +27,10 @@ from dns_boot.server import DnsServer
 from orchestrator.boot import HostParts
 from orchestrator.control import Orchestrator
 from orchestrator.doctor import probe_kernel
-from orchestrator.errors import EdgewakeError, LabError
+from orchestrator.errors import CannotGuard, EdgewakeError, LabError
 from orchestrator.frames import Frames
+from orchestrator.guards.base import Guard, Listener
+from orchestrator.guards.ladder import open_guard
 from orchestrator.hypervisors.depot import Digests
 from orchestrator.hypervisors.domain_xml import Virt
 from orchestrator.hypervisors.kvm import cached_verdict
@@ -309,6 +311,7 @@ class HostOpener:
         """Return what control needs to work with a host; connects to nothing yet."""
         if urlsplit(host.uri).scheme == MEMORY_SCHEME:
             return HostParts(self._remembering(host), wait_in_memory, traits_of(host))
+        guard = partial(guard_of, host)
         if urlsplit(host.uri).scheme == SPT_SCHEME:
             tenders = SptHypervisor(
                 host,
@@ -316,13 +319,17 @@ class HostOpener:
                 folder=self._state.path / "spt",
                 console_dir=self._state.consoles,
             )
-            return HostParts(tenders, wait, traits_of(host))
+            return HostParts(tenders, wait, traits_of(host), guard=guard)
         virt = self._virt_of(host)
         hypervisor = LibvirtHypervisor(
             host, self._owner, console_dir=self._state.consoles, virt=virt, digests=self._digests
         )
         return HostParts(
-            hypervisor, wait, traits_of(host, kvm=virt == "kvm"), keep=hypervisor.collect
+            hypervisor,
+            wait,
+            traits_of(host, kvm=virt == "kvm"),
+            keep=hypervisor.collect,
+            guard=guard,
         )
 
     def _remembering(self, host: Host) -> MemoryHypervisor:
@@ -351,6 +358,16 @@ class HostOpener:
         else:
             log.info("guests run under TCG: KVM boots none here (see 'edgewake doctor')")
         return "kvm" if verdict.usable else "qemu"
+
+
+def guard_of(host: Host, listener: Listener) -> Guard:
+    """Open the guard of a host; raises `CannotGuard`, also for a host that is another machine."""
+    if urlsplit(host.uri).hostname:
+        raise CannotGuard(
+            f"{host.name}: on another machine, traffic to guests that sleep is not noticed",
+            hint="run an edgewake there, or let its services be woken by DNS alone",
+        )
+    return open_guard(host, listener)
 
 
 def wait_in_memory(

@@ -90,7 +90,8 @@ def print_status(answer: dict[str, Any]) -> None:
     """Print hosts and services."""
     from rich.table import Table
 
-    hosts = Table("host", "state", "cpu used", "memory used", "host says free", box=None)
+    heads = ("host", "state", "cpu used", "memory used", "host says free", "wakes on traffic")
+    hosts = Table(*heads, box=None)
     for host in answer["hosts"]:
         used, usable, free = host["used"], host["usable"], host["free"]
         hosts.add_row(
@@ -99,6 +100,7 @@ def print_status(answer: dict[str, Any]) -> None:
             f"{used['cpu']:g} of {usable['cpu']:g}",
             f"{used['memory_mib']} of {usable['memory_mib']} MiB",
             f"{free['memory_mib']} MiB" if free else "?",
+            _plain(host.get("guard", "")) or "no",
         )
     services = Table("service", "state", "where", "address", "remark", box=None)
     for service in answer["services"]:

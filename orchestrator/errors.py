@@ -7,6 +7,7 @@ EdgewakeError                 has a message (what and where) and a hint (what to
 ├── UnknownHost               no host of that name in the lab
 ├── TopologyError             a question about the graph that has no answer (unknown node, no path)
 ├── UnsafeChanges             a list of changes was refused; nothing was changed
+├── CannotGuard               traffic to guests that sleep cannot be noticed on a host
 ├── HypervisorError           a hypervisor said no
 │   ├── HostUnreachable       the connection to a host cannot be made or was lost
 │   └── StartFailed           the host is there, but the guest could not be started
@@ -83,6 +84,10 @@ class TopologyError(EdgewakeError):
 
 class UnsafeChanges(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
     """A list of changes was refused before any of them was carried out."""
+
+
+class CannotGuard(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """Traffic to guests of a host that sleep cannot be noticed; DNS wakes them as ever."""
 
 
 class HypervisorError(EdgewakeError):

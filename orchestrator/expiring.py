@@ -27,7 +27,8 @@ class Expirer:
     """Says who may sleep, and sees to it.
 
     `asked` is `Orchestrator.asked`; `steer` tells all steering; `poll` asks hosts what runs there;
-    `slept` is told of each service that was put to sleep; `stopping` is set when edgewake ends.
+    `slept` is told of each service that was put to sleep; `guard` has all hosts guard what sleeps;
+    `stopping` is set when edgewake ends.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Expirer:
         steer: Callable[[], None],
         poll: Callable[[frozenset[str]], None],
         slept: Callable[[str], None],
+        guard: Callable[[], None],
         stopping: Flag,
         background: Background,
     ) -> None:
@@ -58,6 +60,7 @@ class Expirer:
         self._steer = steer
         self._poll = poll
         self._slept = slept
+        self._guard = guard
         self._stopping = stopping
         self._background = background
         self._sinking: set[str] = set()
@@ -159,6 +162,7 @@ class Expirer:
                     if reached := self._sleeper.lower(instance, service, rung):
                         text = f"{instance.name} on {instance.host} is {reached}"
                         self._journal.record("sank", service.name, text, host=instance.host)
+                self._guard()
             finally:
                 lock.release()
         finally:
@@ -194,6 +198,7 @@ class Expirer:
             return ()
         self._slept(service.name)
         reached = {each.name: self._put_down(each, service, rung_of) for each in instances}
+        self._guard()
         down = {name: rung for name, rung in reached.items() if rung is not None}
         if down:
             self._usage.slept(service.name, time.monotonic())

@@ -11,8 +11,9 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import count
 
-from orchestrator.addresses import AddressPools, PoolExhausted
+from orchestrator.addresses import AddressPools, NoAddress
 from orchestrator.errors import NoCapacity, NoHostReachable
+from orchestrator.guards.base import Guarded
 from orchestrator.model import (
     ASLEEP,
     AWAKE,
@@ -22,6 +23,7 @@ from orchestrator.model import (
     Instance,
     InstanceState,
     Lab,
+    Reply,
     Service,
     instance_name,
     mac_of,
@@ -37,6 +39,7 @@ NOTHING = Capacity(cpu=0.0, memory_mib=0)
 NOWHERE: Mapping[str, str] = {}
 NOTHING_USED: Mapping[str, Capacity] = {}
 DRAINING = "is being drained"
+RESTING = ASLEEP | {InstanceState.ROUSING}  # its guest is there, and remembers
 
 
 class Fleet:
@@ -48,6 +51,7 @@ class Fleet:
         self._lock = threading.RLock()
         self._pools = AddressPools(quarantines)
         self._hidden: set[str] = set()
+        self._sinking: set[str] = set()
         self._instances: dict[str, Instance] = {}
         self._by_service: dict[str, dict[str, Instance]] = {}
         self._held: dict[str, dict[str, Capacity]] = {}  # by instance and host
@@ -59,6 +63,9 @@ class Fleet:
         self._refused: dict[str, str] = {}
         self._draining: frozenset[str] = frozenset()
         self._counted: dict[str, frozenset[str]] = {}
+        self._revision = 0  # of what is guarded
+        self._guarded: dict[str, tuple[int, tuple[Guarded, ...]]] = {}  # by host, and as of when
+        self._told: set[str] = set()  # instances whose address was told before they answered
         self._longest_ttl_s = {service.name: service.ttl_s for service in lab.services}
         self._turns = Turns()
 
@@ -75,6 +82,8 @@ class Fleet:
                 before = self._longest_ttl_s.get(service.name, 0)
                 self._longest_ttl_s[service.name] = max(before, service.ttl_s)
             self._routes = {name: self._route(name) for name in self._services}
+            self._revision += 1
+            self._guarded.clear()
 
     def service(self, name: str) -> Service | None:
         """Return the lab's service of that name, or None."""
@@ -180,13 +189,14 @@ class Fleet:
         unfit: Mapping[str, str] = NOWHERE,
         without: frozenset[str] = frozenset(),
         only: str = "",
+        address: IPv4Address | None = None,
         now: float | None = None,
         stamp: Callable[[str], None] = lambda _stage: None,
     ) -> Instance:
         """Choose a host and an address for one more instance, and hold what it needs.
 
         `unfit` are hosts that cannot run it, with why, `without` hosts not to try again; `only`
-        asks for one host. Calls
+        asks for one host, and `address` for one that the service had there. Calls
         `stamp("decided")` when the order of the hosts is known. Raises `NoCapacity` saying why
         each host is out, or `NoHostReachable` if that is the only obstacle.
         """
@@ -203,11 +213,11 @@ class Fleet:
                     continue
                 host = self.lab.host(name)
                 try:
-                    address = self._pools.take(host, service, now)
-                except PoolExhausted as error:
+                    given = self._take(host, service, address, now)
+                except NoAddress as error:
                     reasons[name] = str(error)
                     continue
-                instance = self._new(service, host, address, now)
+                instance = self._new(service, host, given, now)
                 self._keep(instance)
                 return instance
         raise self._no_place(service, shut, reasons)
@@ -248,7 +258,21 @@ class Fleet:
                 self._pools.adopt(instance)
             if instance.state in ASLEEP:
                 self._hidden.discard(instance.name)
+                self._sinking.discard(instance.name)
             self._keep(instance)
+
+    def sink(self, instance: Instance, *, wanted: bool = True) -> None:
+        """Note that an instance is about to sleep, or end: from now on it answers nobody."""
+        with self._lock:
+            if wanted:
+                self._sinking.add(instance.name)
+            else:
+                self._sinking.discard(instance.name)
+            self._revision += 1
+
+    def sinks(self, instance: str) -> bool:
+        """Return whether an instance is on its way to sleep, or to its end."""
+        return instance in self._sinking
 
     def rouse(self, instance: Instance) -> Instance:
         """Hold what an instance that sleeps needs to run again; return it as ROUSING.
@@ -325,10 +349,26 @@ class Fleet:
                 return
             del self._by_service[instance.service][instance.name]
             self._hidden.discard(instance.name)
+            self._sinking.discard(instance.name)
             self._let_go(known)
             del self._held[instance.name]
+            rest_until = self.rests_until(instance, rest_until)
+            self._told.discard(instance.name)
             self._pools.give_back(instance.address, instance.service, rest_until)
             self._reroute(instance.service)
+
+    def promise(self, instance: Instance, ttl_s: int) -> Endpoint:
+        """Return where an instance will answer, to be told now; then its address must rest."""
+        with self._lock:
+            self._told.add(instance.name)
+            return _endpoint(instance, min(ttl_s, self._ttl_s(instance.service)))
+
+    def rests_until(self, instance: Instance, until: float) -> float:
+        """Return until when the address of an instance must rest: longer if it was told early."""
+        with self._lock:
+            if instance.name not in self._told:
+                return until
+            return max(until, time.time() + self.longest_ttl_s(instance.service))
 
     def get(self, name: str) -> Instance | None:
         """Return an instance by name, or None."""
@@ -414,7 +454,60 @@ class Fleet:
         with self._lock:
             return tuple(self._routes.values())
 
+    # --- what sleeps, and may be woken by traffic ---
+
+    def guarded(self, host: str) -> tuple[Guarded, ...]:
+        """Return the addresses on a host at which somebody may want what does not answer there.
+
+        They are those that services without any instance had last, as long as nobody else has them,
+        and those of instances that sleep, are being put to sleep, roused or booted. None on a host
+        where nothing is placed now.
+        """
+        with self._lock:
+            known = next((each for each in self.lab.hosts if each.name == host), None)
+            if known is None or host in self.closed():
+                return ()
+            revision, guarded = self._guarded.get(host, (-1, ()))
+            if revision != self._revision:
+                guarded = self._what_to_guard(known)
+                self._guarded[host] = self._revision, guarded
+            return guarded
+
     # --- inside ---
+
+    def _what_to_guard(self, host: Host) -> tuple[Guarded, ...]:
+        """Return what a host is to guard. The caller holds the lock."""
+        before = {each.address: each for each in self._guarded.get(host.name, (0, ()))[1]}
+        asleep = [
+            _guarded(service, host, address, before)
+            for name, address in self._pools.last_had(host).items()
+            if (service := self._services.get(name)) and not self._by_service.get(name)
+            if service.wake_on_traffic
+        ]
+        resting = [
+            _guarded(service, host, instance.address, before, remembers=True)
+            for instance in self._instances.values()
+            if instance.host == host.name
+            if instance.state in RESTING or instance.name in self._sinking
+            if (service := self._services.get(instance.service)) and service.wake_on_traffic
+        ]
+        booting = [
+            _guarded(service, host, instance.address, before)
+            for instance in self._instances.values()
+            if instance.host == host.name and instance.state is InstanceState.BOOTING
+            if (service := self._services.get(instance.service))
+            if service.wake_on_traffic or service.reply is Reply.EARLY
+            if instance.name not in self._hidden
+        ]
+        return (*asleep, *resting, *booting)
+
+    def _take(
+        self, host: Host, service: str, address: IPv4Address | None, now: float
+    ) -> IPv4Address:
+        if address is None:
+            return self._pools.take(host, service, now)
+        self._pools.take_back(host, service, address)
+        return address
 
     def _wants(self, instance: Instance) -> tuple[Capacity, Capacity]:
         """Return what an instance that sleeps takes more when it runs, and what its host has."""
@@ -499,6 +592,7 @@ class Fleet:
 
     def _reroute(self, service: str) -> None:
         """Bring the route of a service up to date; the others are as they were."""
+        self._revision += 1
         if service in self._services:
             self._routes[service] = self._route(service)
 
@@ -570,6 +664,28 @@ def _plus(a: Capacity, b: Capacity) -> Capacity:
 def _minus(a: Capacity, b: Capacity) -> Capacity:
     cpu = round(a.cpu - b.cpu, 9)  # sums of fractions are not exact, and show
     return Capacity(cpu=cpu, memory_mib=a.memory_mib - b.memory_mib)
+
+
+def _guarded(
+    service: Service,
+    host: Host,
+    address: IPv4Address,
+    before: Mapping[IPv4Address, Guarded],
+    *,
+    remembers: bool = False,
+) -> Guarded:
+    """Return what is guarded for a service at an address, as it was before if it still is that."""
+    was = before.get(address)
+    if was and (was.service, was.ports, was.remembers) == (service.name, service.ports, remembers):
+        return was
+    return Guarded(
+        service=service.name,
+        address=address,
+        mac=mac_of(address),
+        address6=host.network.address6(address),
+        ports=service.ports,
+        remembers=remembers,
+    )
 
 
 def _endpoint(instance: Instance, ttl_s: int) -> Endpoint:

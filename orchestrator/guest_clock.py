@@ -5,7 +5,9 @@ answer (RFC 9110, section 6.6.1); of guests that are not asked by HTTP, or send 
 known.
 """
 
+import contextlib
 import http.client
+import socket
 from email.utils import parsedate_to_datetime
 
 from orchestrator.model import Instance, Probe, ProbeKind
@@ -13,12 +15,17 @@ from orchestrator.model import Instance, Probe, ProbeKind
 PATIENCE_S = 2.0
 
 
-def read(instance: Instance, probe: Probe) -> float | None:
-    """Return a guest's time in seconds since the epoch, to the second; None if it does not tell."""
+def read(instance: Instance, probe: Probe, device: str = "") -> float | None:
+    """Return a guest's time in seconds since the epoch, to the second; None if it does not tell.
+
+    `device`, unless empty, is the interface to ask by, whatever the routes say.
+    """
     if probe.kind is not ProbeKind.HTTP:
         return None
-    connection = http.client.HTTPConnection(str(instance.address), probe.port, timeout=PATIENCE_S)
+    to = str(instance.address)
+    connection = http.client.HTTPConnection(to, probe.port)
     try:
+        connection.sock = _connected((to, probe.port), device)
         connection.request("GET", probe.path)
         date = connection.getresponse().getheader("Date")
         return parsedate_to_datetime(date).timestamp() if date else None
@@ -26,3 +33,14 @@ def read(instance: Instance, probe: Probe) -> float | None:
         return None
     finally:
         connection.close()
+
+
+def _connected(to: tuple[str, int], device: str) -> socket.socket:
+    with contextlib.ExitStack() as undo:
+        sock = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        sock.settimeout(PATIENCE_S)
+        if device:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        sock.connect(to)
+        undo.pop_all()
+        return sock

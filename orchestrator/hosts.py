@@ -64,7 +64,10 @@ class Hosts:
         open_host: OpenHost,
         journal: Journal,
         take_in: Callable[[News], None],
+        *,
+        network_is_right: Callable[[str], None] = lambda _host: None,
     ) -> None:
+        self._network_is_right = network_is_right
         self._fleet = fleet
         self._parts = parts
         self._open_host = open_host
@@ -140,6 +143,8 @@ class Hosts:
                 self._journal.record("network-refused", host.name, str(error))
         else:
             self._fleet.refuse(host.name, "")
+            if wanted:
+                self._network_is_right(host.name)
 
     def _on_event(self, event: HostEvent) -> None:
         """Take in an event; called on the back end's own thread, so nothing here may block."""

@@ -18,14 +18,17 @@ TROUBLE = frozenset(
     {
         "backing-off",
         "boot-failed",
+        "client-lost",
         "drain-stuck",
         "host-lost",
         "left-behind",
         "network-refused",
+        "not-guarded",
         "not-migrated",
         "replica-failed",
         "stop-failed",
         "wake-budget",
+        "traffic-over-budget",
         "wake-failed",
         "withdrawn",
     }

@@ -69,6 +69,7 @@ from orchestrator.lab_values import (
     ProcessCount,
     Rate,
     Replicas,
+    ReplyWhen,
     RestartWhen,
     Seconds,
     ServiceName,
@@ -104,9 +105,11 @@ from orchestrator.model import (
     Price,
     Probe,
     ProbeKind,
+    Reply,
     Restart,
     Rung,
     Service,
+    TrafficSettings,
 )
 
 
@@ -643,6 +646,14 @@ class ServiceDefaults(Entry):
         description="Which copy is named first: the nearest (`ordered`), by free processors "
         "(`weighted`), or each in turn (`rotated`).",
     )
+    wake_on_traffic: Flag = Field(
+        default=True, description="Whether a packet to its last address wakes it, too."
+    )
+    reply: ReplyWhen = Field(
+        default=Reply.HELD,
+        description="When a question for it is answered while it sleeps: `held` until it answers, "
+        "or `early` with its address; the first connection waits then.",
+    )
 
 
 def _nothing_required(schema: dict[str, Any]) -> None:
@@ -688,6 +699,8 @@ class ServiceEntry(ServiceDefaults):
             migrate=Migrate(self.migrate),
             ttl_waking_s=self.ttl_waking,
             answer=AnswerOrder(self.answer),
+            wake_on_traffic=self.wake_on_traffic,
+            reply=Reply(self.reply),
         )
 
 
@@ -697,6 +710,17 @@ def absolute(written: str, zone: str) -> str:
     if written == "@":
         return zone
     return written.removesuffix(".") if written.endswith(".") else f"{written}.{zone}"
+
+
+class TrafficEntry(Entry):
+    """How many wakes by traffic alone may begin; more are dropped, and told."""
+
+    wakes_per_host: Rate = Field(default=5.0, description="Rate of wakes on one host.")
+    wakes: Rate = Field(default=20.0, description="Rate of wakes on all hosts together.")
+
+    def noun(self) -> TrafficSettings:
+        """Return the settings."""
+        return TrafficSettings(self.wakes_per_host, self.wakes)
 
 
 class LabEntry(Entry):
@@ -715,6 +739,9 @@ class LabEntry(Entry):
     services: dict[Key, ServiceEntry] = Field(default={}, description="Services, by name.")
     defaults: ServiceDefaults = Field(
         default=ServiceDefaults(), description="Keys for every service that does not have its own."
+    )
+    traffic: TrafficEntry = Field(
+        default=TrafficEntry(), description="Wakes by traffic, without a question."
     )
 
 

@@ -35,6 +35,7 @@ from orchestrator.model import (
     OnCrash,
     OnHostLoss,
     Port,
+    Reply,
     Restart,
     cpu_ranges,
 )
@@ -419,6 +420,7 @@ HostLossRule = Annotated[str, _one_of(tuple(OnHostLoss), "rule")]
 AnswerRule = Annotated[str, _one_of(tuple(AnswerOrder), "order")]
 TsigAlgorithm = Annotated[str, _one_of(("hmac-sha256", "hmac-sha512"), "algorithm")]
 RecordType = Annotated[str, _one_of(("A", "AAAA", "CNAME", "MX", "NS", "TXT"), "type")]
+ReplyWhen = Annotated[str, _one_of(tuple(Reply), "time to reply")]
 Flag = Annotated[bool, Written(_flag, {"type": "boolean"}, bool)]
 PortNumber = Annotated[int, _whole(1, 65535)]
 HttpStatus = Annotated[int, _whole(100, 599)]

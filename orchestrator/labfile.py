@@ -260,4 +260,5 @@ def _nouns(entry: LabEntry, places: ImagePlaces) -> Lab:
             service.noun(name, zone, default_memory_mib(entry, name))
             for name, service in entry.services.items()
         ),
+        traffic=entry.traffic.noun(),
     )

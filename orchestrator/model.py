@@ -349,6 +349,13 @@ class Migrate(StrEnum):
     LIVE_ONLY = "live-only"  # as it runs, or not at all: what it has in memory is nowhere else
 
 
+class Reply(StrEnum):
+    """When a question for a service that sleeps is answered."""
+
+    HELD = "held"  # when the guest answers
+    EARLY = "early"  # at once, with the address it will have; the first connection waits instead
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """A service that exists only while somebody needs it.
@@ -360,6 +367,7 @@ class Service:
     `alpn` non-empty means that HTTPS/SVCB queries are answered (and wake) with these protocols.
     `cpu_cap` is the most processor time an instance ever gets, in cores; None does not limit it.
     `ttl_waking_s` is the TTL of an answer that waited for a wake, if that is less than `ttl_s`.
+    With `wake_on_traffic`, a packet to the address it had last wakes it like a question does.
     """
 
     name: str
@@ -383,6 +391,8 @@ class Service:
     migrate: Migrate = Migrate.BOOT
     ttl_waking_s: int = 2
     answer: AnswerOrder = AnswerOrder.ORDERED
+    wake_on_traffic: bool = True
+    reply: Reply = Reply.HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,6 +493,14 @@ class DnsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TrafficSettings:
+    """How many wakes by traffic alone may begin each second: on one host, and in all."""
+
+    wakes_per_host_s: float = 5.0
+    wakes_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
 class Lab:
     """Everything a lab file says; names within each tuple are unique and references resolve."""
 
@@ -494,6 +512,7 @@ class Lab:
     populations: tuple[Population, ...] = ()
     images: tuple[Image, ...] = ()
     services: tuple[Service, ...] = ()
+    traffic: TrafficSettings = TrafficSettings()
 
     def host(self, name: str) -> Host:
         """Return the host of that name; KeyError if there is none."""

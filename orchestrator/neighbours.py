@@ -28,13 +28,13 @@ _ARP_HEAD = (_ARPHRD_ETHER, 0x0800, 6, 4)
 _REQUEST = 1
 
 
-def hint(address: IPv4Address, mac: str) -> bool:
+def hint(address: IPv4Address, mac: str, device: str = "") -> bool:
     """Note which MAC an address on a local network has; return whether that was possible.
 
-    The network is found by the kernel's routes. Calling it again, also for an entry whose check
-    has failed meanwhile, makes the entry usable again.
+    The network is found by the kernel's routes, unless its interface is named. Calling it again,
+    also for an entry whose check has failed meanwhile, makes the entry usable again.
     """
-    return _ioctl(_SIOCSARP, address, bytes.fromhex(mac.replace(":", "")), _ATF_COM)
+    return _ioctl(_SIOCSARP, address, bytes.fromhex(mac.replace(":", "")), _ATF_COM, device)
 
 
 def call(address: IPv4Address) -> bool:
@@ -114,8 +114,10 @@ def arp_sender(packet: bytes) -> IPv4Address | None:
     return IPv4Address(sender) if tuple(head) == _ARP_HEAD else None
 
 
-def _ioctl(request: int, address: IPv4Address, mac: bytes, flags: int) -> bool:
-    entry = _ARPREQ.pack(socket.AF_INET, address.packed, _ARPHRD_ETHER, mac, flags, b"", b"")
+def _ioctl(request: int, address: IPv4Address, mac: bytes, flags: int, device: str = "") -> bool:
+    entry = _ARPREQ.pack(
+        socket.AF_INET, address.packed, _ARPHRD_ETHER, mac, flags, b"", device.encode()
+    )
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             fcntl.ioctl(any_socket, request, entry)

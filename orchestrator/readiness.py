@@ -63,7 +63,8 @@ class Target:
 
     `console` returns what the guest has printed so far; `watch_key` is `Hypervisor.watch_key` of
     this guest. `moved` says that it may be at another place of its network than it was: it is asked
-    for by broadcast, and its answer shows bridges on the way where it is now.
+    for by broadcast, and its answer shows bridges on the way where it is now. `device`, unless
+    empty, is the interface to ask by, whatever the routes say (`orchestrator.guards`).
     """
 
     address: IPv4Address
@@ -72,6 +73,7 @@ class Target:
     console: Callable[[], bytes]
     watch_key: Callable[[str], KeyWatch] = _no_keys
     moved: bool = False
+    device: str = ""
 
 
 def interval(waited: float) -> float:
@@ -120,7 +122,7 @@ def wait(
             if reason := cancelled():
                 raise Cancelled(reason)
             if now >= next_hint and probe.kind not in _OFF_NETWORK:
-                neighbours.hint(target.address, target.mac)
+                neighbours.hint(target.address, target.mac, target.device)
                 next_hint = now + HINT_S
                 if target.moved and neighbours.call(target.address):
                     next_hint = now + CALL_S
@@ -151,11 +153,11 @@ def _prober(
 ) -> _Prober:
     match probe.kind:
         case ProbeKind.TCP:
-            return _Connections(selector, (str(target.address), probe.port))
+            return _Connections(selector, target, probe)
         case ProbeKind.HTTP:
-            return _Requests(selector, (str(target.address), probe.port), probe.path, probe.status)
+            return _Requests(selector, target, probe)
         case ProbeKind.ICMP:
-            return _Pings(selector, target.address)
+            return _Pings(selector, target)
         case ProbeKind.ARP:
             return _ArpRequests(selector, target.address)
         case ProbeKind.CONSOLE:
@@ -178,10 +180,11 @@ class _Attempt:
 class _Connections:
     """TCP: the guest has answered when one of many overlapping connections is made."""
 
-    def __init__(self, selector: selectors.BaseSelector, to: tuple[str, int]) -> None:
+    def __init__(self, selector: selectors.BaseSelector, target: Target, probe: Probe) -> None:
         self.last = "no answer to SYN"
         self._selector = selector
-        self._to = to
+        self._to = (str(target.address), probe.port)
+        self._device = target.device
         self.due = 0.0
         self._started = 0
 
@@ -204,6 +207,7 @@ class _Connections:
         life = LONG_S if self._started % LONG_EACH == 1 else SHORT_S
         try:
             attempt = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            _bind(attempt, self._device)
         except OSError as none_left:
             self.last = in_words(none_left.errno or 0)
             self._again(NO_ROUTE_S)
@@ -234,15 +238,14 @@ class _Requests(_Connections):
     guest which thinks about its first answer is not flooded.
     """
 
-    def __init__(
-        self, selector: selectors.BaseSelector, to: tuple[str, int], path: str, status: int
-    ) -> None:
-        super().__init__(selector, to)
-        self._status = status
+    def __init__(self, selector: selectors.BaseSelector, target: Target, probe: Probe) -> None:
+        super().__init__(selector, target, probe)
+        self._status = probe.status
         self._patience = PATIENCE_S
         self._heard = False  # what it said once tells more than that it says nothing just now
         self._request = (
-            f"GET {path} HTTP/1.1\r\nHost: {to[0]}\r\nConnection: close\r\n\r\n".encode()
+            f"GET {probe.path} HTTP/1.1\r\nHost: {target.address}\r\n"
+            "Connection: close\r\n\r\n".encode()
         )
 
     def answered(self, key: selectors.SelectorKey) -> bool:
@@ -302,13 +305,17 @@ def status_of(reply: bytes) -> int | None:
 class _Pings:
     """ICMP: the guest has answered when an echo reply to us comes from its address."""
 
-    def __init__(self, selector: selectors.BaseSelector, to: IPv4Address) -> None:
+    def __init__(self, selector: selectors.BaseSelector, target: Target) -> None:
         self.last = "no echo reply"
-        self._to = str(to)
+        self._to = str(target.address)
         self.due = 0.0
         self._sequence = 0
         self._number = int.from_bytes(os.urandom(2))
         self._socket = _icmp_socket()
+        try:
+            _bind(self._socket, target.device)
+        except OSError as error:
+            raise NotAnswering(in_words(error.errno or 0)) from error
         selector.register(self._socket, selectors.EVENT_READ)
 
     def launch(self, now: float, pace: float) -> bool:
@@ -478,6 +485,16 @@ _REFUSALS = {ECONNREFUSED: "connection refused", ECONNRESET: "connection reset"}
 def in_words(error: int) -> str:
     """Return an errno as an operator would say it."""
     return _REFUSALS.get(error) or os.strerror(error).lower()
+
+
+def _bind(asking: socket.socket, device: str) -> None:
+    """Have a socket send and hear by one interface, if one is named; else by any."""
+    if device:
+        try:
+            asking.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        except OSError:
+            asking.close()
+            raise
 
 
 def _socket(key: selectors.SelectorKey) -> socket.socket:

@@ -47,7 +47,8 @@ class Sleeper:
     `end` ends an instance and says whether it is gone; `lose` is told of hosts that cannot be
     reached; `ask` asks a host again what is free; `wanted` says of a service whether somebody waits
     for it, `spare` whether it is awake and could sleep at once, because nobody uses it; `put_down`
-    has such a service sleep without any memory and says whether it does.
+    has such a service sleep without any memory and says whether it does; `guard` has a host guard
+    the addresses of all that cannot answer just now.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Sleeper:
         wanted: Callable[[str], bool],
         spare: Callable[[Service], bool],
         put_down: Callable[[Service, str], bool],
+        guard: Callable[[str], None],
         rates: Rates,
     ) -> None:
         self._fleet = fleet
@@ -78,6 +80,7 @@ class Sleeper:
         self._wanted = wanted
         self._spare = spare
         self._put_down = put_down
+        self._guard = guard
         self._rates = rates
         self._costs = SeenWakes()
         self._abilities = {(each.image, each.host, each.rung): each for each in abilities}
@@ -195,15 +198,28 @@ class Sleeper:
                 self._stay(present)
                 return None
             rung, present = further, self._fleet.get(instance.name)
+        if present is not None:
+            self._turn_away(present)
         return Rung.COLD if present is None or self._end(present) else None
 
     def _sleep(self, instance: Instance, rung: Rung) -> None:
         hypervisor = self._boots.hosts[instance.host].hypervisor
-        hypervisor.sleep(instance.name, Depth(rung))
+        self._turn_away(instance)
+        try:
+            hypervisor.sleep(instance.name, Depth(rung))
+        except HypervisorError:
+            self._fleet.sink(instance, wanted=False)
+            self._guard(instance.host)
+            raise
         self._since[instance.name] = time.monotonic()
         slept = instance.step(InstanceState(rung))
         self._fleet.put(slept)
         self._store.save(slept)
+
+    def _turn_away(self, instance: Instance) -> None:
+        """Have packets for an instance held from now on: it is about to hear nothing."""
+        self._fleet.sink(instance)
+        self._guard(instance.host)
 
     def _stay(self, instance: Instance) -> None:
         """Bring an instance that slept, and was tried to sink deeper, back to where it was."""
@@ -231,7 +247,9 @@ class Sleeper:
             Depth(rung),
             lambda: self._boots.answers(instance, service, PROBE_PATIENCE_S),
             PROBE_PATIENCE_S,
-            clock=lambda: guest_clock.read(instance, service.probe),
+            clock=lambda: guest_clock.read(
+                instance, service.probe, self._boots.device(instance.host)
+            ),
             wanted=lambda: self._wanted(service.name),
         )
         ability = Ability(

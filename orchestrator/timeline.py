@@ -35,6 +35,7 @@ def wake_of(data: Mapping[str, Any]) -> Wake:
         text=data["text"],
         rung=data["rung"],
         decided_by=data["decided_by"],
+        by=data["by"],
     )
 
 
@@ -79,6 +80,8 @@ def _summary(wake: Wake) -> str:
     )
     if theirs and any(stage == "answer" for stage, _ in wake.stamps):
         text += f": our overhead is {spent[Owner.OURS] / theirs:.2%} of their time"
+    if wake.by:
+        text += f"; asked for by {wake.by}"
     if wake.queries > 1:
         text += f"; {wake.queries} queries waited for it"
     said = (_theirs(spent), _chosen(wake), wake.text)

@@ -34,7 +34,7 @@ class Stage:
 
 
 _STAGES = (
-    Stage("query", Owner.OURS, "query received"),  # by the kernel, where it tells
+    Stage("query", Owner.OURS, "query, or packet, received"),  # by the kernel, where it tells
     Stage("parsed", Owner.OURS, "query understood, wake begun"),
     Stage("taken", Owner.OURS, "a thread took it up"),
     Stage("turn", Owner.HYPERVISOR, "service stopped or moved until then"),
@@ -94,8 +94,8 @@ class Wake:
 
     `started_at` is seconds since the epoch. `outcome` is ``waking``, ``ready`` or a `WakeReason`;
     `rung` is where the instance stood, such as ``cold`` (empty: nothing had to be started);
-    `decided_by` says who chose the host; `queries` counts the callers that waited for it; `text`
-    says more about a failure.
+    `decided_by` says who chose the host, `by` who asked if it was no question; `queries` counts the
+    callers that waited for it; `text` says more about a failure.
     """
 
     id: int
@@ -109,6 +109,7 @@ class Wake:
     text: str = ""
     rung: str = ""
     decided_by: str = ""
+    by: str = ""
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -134,11 +135,13 @@ class Wake:
 class WakeTrace:
     """Collects the stamps and the outcome of one wake. Safe to use from several threads.
 
-    `asked_at` is the monotonic time of the query, if that was before now.
+    `asked_at` is the monotonic time of the query, if that was before now; `by` says who asked if it
+    was no question.
     """
 
-    def __init__(self, service: str, asked_at: float = 0.0) -> None:
+    def __init__(self, service: str, asked_at: float = 0.0, *, by: str = "") -> None:
         self.service = service
+        self.by = by
         now = time.monotonic()
         self._zero = min(asked_at, now) if asked_at else now
         self.started_at = time.time() - (now - self._zero)
@@ -196,6 +199,7 @@ class WakeTrace:
             text=self.text,
             rung=self.rung,
             decided_by=self.decided_by,
+            by=self.by,
         )
 
 
@@ -216,9 +220,9 @@ class Wakes:
         self._lock = threading.Lock()
         self._next = 1
 
-    def begin(self, service: str, asked_at: float = 0.0) -> WakeTrace:
+    def begin(self, service: str, asked_at: float = 0.0, *, by: str = "") -> WakeTrace:
         """Start the trace of a wake that was asked for now, or at a monotonic time before."""
-        trace = WakeTrace(service, asked_at)
+        trace = WakeTrace(service, asked_at, by=by)
         with self._lock:
             entry = self._next, trace
             self._next += 1

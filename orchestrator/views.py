@@ -13,7 +13,8 @@ class HostStatus:
     """A host as seen now; `free` is None and `lost` says why while it cannot be reached.
 
     `refused` says why nothing is placed there although it can be reached: its network is not right.
-    `drain` is None unless the host is being drained, or has been.
+    `drain` is None unless the host is being drained, or has been. `guard` is how traffic to its
+    guests that sleep is noticed, or why it is not.
     """
 
     host: Host
@@ -22,6 +23,7 @@ class HostStatus:
     lost: str = ""
     refused: str = ""
     drain: DrainReport | None = None
+    guard: str = ""
 
 
 @dataclass(frozen=True, slots=True)

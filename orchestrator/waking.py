@@ -7,6 +7,8 @@ ends instances of the service, so a wake, a sleep and a move of one service neve
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
 from logging import getLogger
 from threading import Event as Flag
 from threading import Lock
@@ -39,12 +41,21 @@ TURN_S = 0.2  # how long one thread waits to end an instance, before it ends oth
 log = getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class There:
+    """Where a client is held: the host, and the address that its guest must have."""
+
+    host: str
+    address: IPv4Address
+
+
 class Waker:
     """Boots instances where they fit best, and ends them.
 
     `recall` leads clients to a copy of a service that was being retired, if there is one; `leaving`
     says of an instance whether it is being retired; `resolve` finds out where one is that was being
-    migrated when that was cut off; `watch` has the packets of a guest that is booted looked at.
+    migrated when that was cut off; `watch` has the packets of a guest that is booted looked at;
+    `reserved` is told of each instance before it boots.
     """
 
     def __init__(
@@ -63,9 +74,11 @@ class Waker:
         sleeper: Sleeper,
         locks: defaultdict[str, Lock],
         watch: WatchGuest = watch_nobody,
+        reserved: Callable[[Instance, WakeTrace], None] = lambda _instance, _trace: None,
     ) -> None:
         self.locks = locks
         self._sleeper = sleeper
+        self._reserved = reserved
         self._fleet = fleet
         self._boots = boots
         self._journal = journal
@@ -81,10 +94,13 @@ class Waker:
         self._not_ended: dict[tuple[str, float], str] = {}
         self._stopping = Flag()
 
-    def wake(self, service: Service, population: str, trace: WakeTrace) -> None:
+    def wake(
+        self, service: Service, population: str, trace: WakeTrace, there: There | None = None
+    ) -> None:
         """Make the service answer, unless it does already. Takes the service's lock.
 
-        Raises `WakeError`; the time runs from the trace's first query.
+        `there` is where a client is held for it: only that host will do, unless it cannot and
+        others have asked meanwhile. Raises `WakeError`; the time runs from the trace's first query.
         """
         deadline = trace.zero + service.deadline_s
         lock = self.locks[service.name]
@@ -101,9 +117,23 @@ class Waker:
             if self._clear_hidden(service.name):
                 trace.stamp("cleared")
             self._refuse_second_copy(service)
-            self.bring(service, population, deadline, trace)
+            self.bring(service, population, deadline, trace, there)
         finally:
             lock.release()
+
+    def _boot_there(
+        self, service: Service, deadline: float, trace: WakeTrace, there: There
+    ) -> bool:
+        """Boot where a client is held; False if that failed and somebody else has asked, too."""
+        try:
+            self.boot(service, "", deadline, trace, only=there.host, address=there.address)
+        except WakeError as error:
+            why = f"whoever is held for {there.address} on {there.host} is not served: {error}"
+            self._journal.record("client-lost", service.name, why)
+            if trace.queries == 1 or time.monotonic() >= deadline:
+                raise
+            return False
+        return True
 
     def grow(self, service: Service) -> str:
         """Boot the copies that an awake service is missing. Takes the service's lock.
@@ -145,10 +175,18 @@ class Waker:
         lost = self._fleet.lost()
         return tuple(e for e in self._fleet.of(service.name) if lost.keys() & set(e.hosts))
 
-    def bring(self, service: Service, population: str, deadline: float, trace: WakeTrace) -> None:
+    def bring(
+        self,
+        service: Service,
+        population: str,
+        deadline: float,
+        trace: WakeTrace,
+        there: There | None = None,
+    ) -> None:
         """Have one more instance answer, by the shortest way: one that sleeps, else a new one.
 
-        The caller holds the service's lock. Raises as `boot` does.
+        `there` is where a client is held. The caller holds the service's lock. Raises as `boot`
+        does.
         """
         asleep = [each for each in self._fleet.of(service.name) if each.state in ASLEEP]
         for instance in sorted(asleep, key=lambda each: each.rung.depth):
@@ -157,15 +195,24 @@ class Waker:
                 self._announce(ready)
                 trace.stamp("stored")
                 return
-        self.boot(service, population, deadline, trace)
+        if there is None or not self._boot_there(service, deadline, trace, there):
+            self.boot(service, population, deadline, trace)
 
     def boot(
-        self, service: Service, population: str, deadline: float, trace: WakeTrace, only: str = ""
+        self,
+        service: Service,
+        population: str,
+        deadline: float,
+        trace: WakeTrace,
+        *,
+        only: str = "",
+        address: IPv4Address | None = None,
     ) -> None:
         """Boot one instance on the best host, or the next best while the deadline allows.
 
-        `only` names the one host that will do. The caller holds the service's lock. Raises
-        `WakeError` that tells what happened on each host that was tried.
+        `only` names the one host that will do, `address` the one that the service had there. The
+        caller holds the service's lock. Raises `WakeError` that tells what happened on each host
+        that was tried.
         """
         unfit = self._boots.unfit(service)
         if unfit and len(unfit) == len(self._fleet.lab.hosts):
@@ -182,6 +229,7 @@ class Waker:
                     without=frozenset(tried),
                     only=only,
                     stamp=trace.stamp,
+                    address=address,
                 )
             except (NoCapacity, NoHostReachable) as error:
                 if isinstance(error, NoCapacity) and self._made_room(service, unfit, tried, only):
@@ -195,6 +243,7 @@ class Waker:
             trace.decided_by = self._decided_by(instance, unfit, tried, only)
             self._watch(self._fleet.lab.host(instance.host).network, instance, trace)
             began = time.monotonic()
+            self._reserved(instance, trace)
             try:
                 ready = self._boots.boot(instance, service, deadline, trace.stamp)
             except (HypervisorError, WakeError) as error:

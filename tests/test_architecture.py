@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "images.facts",
         "images.qcow2_header",
     ),
+    "orchestrator.guards": (*NOUNS, "orchestrator.guards"),
     "orchestrator.routers": (*NOUNS, "orchestrator.routers"),
     "orchestrator.steering": (*NOUNS, "orchestrator.steering"),
     "orchestrator.store": (*NOUNS, "orchestrator.store"),
@@ -72,7 +73,12 @@ WIRING = (
     "orchestrator.host_networks",
     "orchestrator.cli_hosts",
 )
-BACK_ENDS = ("orchestrator.hypervisors", "orchestrator.routers", "orchestrator.store")
+BACK_ENDS = (
+    "orchestrator.guards",
+    "orchestrator.hypervisors",
+    "orchestrator.routers",
+    "orchestrator.store",
+)
 TOP = (*WIRING, "orchestrator.__main__")
 
 SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {

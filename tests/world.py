@@ -11,6 +11,9 @@ from images.bootspec import Image
 from images.build import cpio
 from orchestrator.boot import HostParts
 from orchestrator.control import ControlSettings, Orchestrator
+from orchestrator.errors import CannotGuard
+from orchestrator.guards.base import Listener
+from orchestrator.guards.memory import MemoryGuard
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
 from orchestrator.library import Library, traits_of
 from orchestrator.model import (
@@ -54,7 +57,8 @@ class Seen:
 class World:
     """Hosts in memory, a store, and one edgewake over them that can be killed and started again.
 
-    `answer_s` says how long after its start a guest answers (None: never), by service.
+    `answer_s` says how long after its start a guest answers (None: never), by service. `guards`
+    are those of hosts; `cannot_guard` says why there are none, if so.
     """
 
     lab: Lab
@@ -66,6 +70,8 @@ class World:
     seen: Seen = field(default_factory=Seen)
     library: Library | None = None
     settings: ControlSettings = field(default_factory=lambda: ControlSettings(sweep_s=3600))
+    guards: dict[str, MemoryGuard] = field(default_factory=dict)
+    cannot_guard: str = ""
     control: Orchestrator = field(init=False)
 
     def open_host(self, host: Host) -> HostParts:
@@ -92,7 +98,15 @@ class World:
                     raise NotAnswering("connection refused")
                 time.sleep(0.002)
 
-        return HostParts(driver, wait, traits_of(host))
+        return HostParts(
+            driver, wait, traits_of(host), guard=lambda listener: self.guard(host, listener)
+        )
+
+    def guard(self, host: Host, listener: Listener) -> MemoryGuard:
+        if self.cannot_guard:
+            raise CannotGuard(self.cannot_guard)
+        guard = self.guards[host.name] = MemoryGuard(listener)
+        return guard
 
     def service_at(self, address: IPv4Address) -> str:
         for machine in self.machines.values():

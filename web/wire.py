@@ -78,6 +78,7 @@ def host_status(value: HostStatus) -> Document:
         "lost": value.lost,
         "refused": value.refused,
         "drain": None if value.drain is None else drain(value.drain),
+        "guard": value.guard,
     }
 
 
@@ -192,6 +193,7 @@ def wake(value: Wake) -> Document:
         "text": value.text,
         "rung": value.rung,
         "decided_by": value.decided_by,
+        "by": value.by,
         "total_s": value.total_s,
         "own_s": value.own_s,
         "stamps": [list(stamp) for stamp in value.stamps],

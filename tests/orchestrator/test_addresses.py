@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from orchestrator.addresses import AddressPools, PoolExhausted, PoolUsage
+from orchestrator.addresses import AddressGone, AddressPools, PoolExhausted, PoolUsage
 from orchestrator.model import Capacity, GuestNetwork, Host, Instance, InstanceState, mac_of
 from orchestrator.store.base import Quarantine
 
@@ -78,6 +78,35 @@ def test_never_used_addresses_go_before_rested_ones() -> None:
     others = {pools.take(FOUR, name, 10.0) for name in "bcd"}
     assert others == ALL_FOUR - {had}
     assert pools.take(FOUR, "e", 10.0) == had
+
+
+def test_a_service_may_take_back_the_address_it_had_and_no_other() -> None:
+    pools = AddressPools()
+    had = pools.take(FOUR, "web", 0.0)
+    with pytest.raises(AddressGone, match=f"{had} is not web's any more"):
+        pools.take_back(FOUR, "web", had)
+    pools.give_back(had, "web", 50.0)
+    assert pools.last_had(FOUR) == {"web": had}
+    with pytest.raises(AddressGone):
+        pools.take_back(FOUR, "other", had)
+    pools.take_back(FOUR, "web", had)
+    assert pools.last_had(FOUR) == {}
+    with pytest.raises(AddressGone):
+        pools.take_back(FOUR, "web", had)
+
+
+def test_an_address_that_another_got_is_not_the_last_one_any_more() -> None:
+    one = host_of("10.0.0.10", "10.0.0.10")
+    pools = AddressPools()
+    had = pools.take(one, "web", 0.0)
+    pools.give_back(had, "web", 1.0)
+    assert pools.last_had(host_of("10.0.0.11", "10.0.0.12")) == {}
+    assert pools.last_had(one) == {"web": had}
+    pools.take(one, "other", 2.0)
+    pools.give_back(had, "other", 3.0)
+    assert pools.last_had(one) == {"other": had}
+    with pytest.raises(AddressGone):
+        pools.take_back(one, "web", had)
 
 
 def test_the_one_that_rested_longest_goes_first() -> None:

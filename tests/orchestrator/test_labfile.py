@@ -36,10 +36,12 @@ from orchestrator.model import (
     Probe,
     ProbeKind,
     RateLimit,
+    Reply,
     Router,
     Secondary,
     Service,
     StaticRecord,
+    TrafficSettings,
     Transfer,
     TsigKey,
     WakeBudget,
@@ -221,6 +223,19 @@ def test_a_service_may_want_a_core_dump() -> None:
     assert lab.service("web").on_crash is OnCrash.DESTROY
 
 
+def test_a_service_may_sleep_through_traffic_or_be_answered_early() -> None:
+    more = "    idle: never\n    wake_on_traffic: false\n    reply: early\n"
+    lab = parsed(LAB.replace("    idle: never\n", more))
+    assert (lab.service("db").wake_on_traffic, lab.service("db").reply) == (False, Reply.EARLY)
+    assert (lab.service("web").wake_on_traffic, lab.service("web").reply) == (True, Reply.HELD)
+
+
+def test_wakes_by_traffic_have_a_budget() -> None:
+    assert parsed(LAB).traffic == TrafficSettings(5.0, 20.0)
+    lab = parsed(LAB + "traffic: {wakes_per_host: 60/min, wakes: 0/s}\n")
+    assert lab.traffic == TrafficSettings(1.0, 0.0)
+
+
 def test_a_service_may_be_capped() -> None:
     lab = parsed(LAB.replace("{cpu: 2, mem", "{cpu_cap: 2.5, cpu: 2, mem"))
     assert lab.service("db").cpu_cap == 2.5
@@ -328,6 +343,12 @@ MISTAKES: list[tuple[str, str, str, str]] = [
         "    on_crash: core",
         "services.db.on_crash",
         "did you mean 'coredump'? known: destroy, coredump",
+    ),
+    (
+        "    idle: never",
+        "    reply: soon",
+        "services.db.reply",
+        "unknown time to reply 'soon'",
     ),
     ("create: true", "create: yes", "hosts.pc1.network.create", "must be true or false"),
     ("    site: cellar", "    arch: sparc", "hosts.pc1.arch", "unknown architecture 'sparc'"),

@@ -549,3 +549,44 @@ def test_a_warm_plan_is_told_what_was_measured_and_found_out(make_world: MakeWor
     assert world.control._sleeper.rungs()["web", "a"] == {"ready", "cold"}
     (line,) = world.control.warm().lines
     assert line.rung in {"ready", "cold"}
+
+
+# --- traffic --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rung", [Rung.PAUSED, Rung.SAVED, Rung.COLD])
+def test_a_packet_wakes_what_sleeps_at_any_rung_and_is_delivered(
+    make_world: MakeWorld, rung: Rung
+) -> None:
+    world = make_world(a_sleeper())
+    (before,) = world.ask("web")
+    world.control.release("web", rung)
+    (guarded,) = world.guards["a"].guarded
+    assert (guarded.address, guarded.remembers) == (before.address, rung is not Rung.COLD)
+    world.guards["a"].send(before.address, b"hello")
+    world.eventually(lambda: world.guards["a"].delivered.get(before.address) == [b"hello"])
+    assert the_instance(world).address == before.address
+    assert len(world.drivers["a"].starts) == (2 if rung is Rung.COLD else 1)
+    assert world.control.wakes.last("web")[-1].by.startswith("traffic")
+
+
+@pytest.mark.parametrize("rung", [Rung.PAUSED, Rung.SAVED, Rung.COLD])
+def test_a_packet_in_the_moment_of_falling_asleep_is_not_lost(
+    make_world: MakeWorld, rung: Rung
+) -> None:
+    world = make_world(a_sleeper())
+    (before,) = world.ask("web")
+    world.control.release("web")
+    world.ask("web")  # what it survives is known from here on
+    driver = world.drivers["a"]
+    name = "stop" if rung is Rung.COLD else "sleep"
+    falls_asleep = getattr(driver, name)
+
+    def sleep(*args: object) -> None:
+        world.guards["a"].send(before.address, b"late")
+        falls_asleep(*args)
+
+    setattr(driver, name, sleep)
+    world.control.release("web", rung)
+    world.eventually(lambda: world.guards["a"].delivered.get(before.address) == [b"late"])
+    assert the_instance(world).address == before.address
