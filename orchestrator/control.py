@@ -31,7 +31,7 @@ from orchestrator.errors import (
 from orchestrator.expiring import Expirer
 from orchestrator.fleet import Fleet
 from orchestrator.hosts import Hosts, OpenHost
-from orchestrator.idle import Usage
+from orchestrator.idle import Usage, kept_up
 from orchestrator.journal import Journal
 from orchestrator.ladder import Rates
 from orchestrator.library import Fit, Library
@@ -54,6 +54,7 @@ from orchestrator.planner import OPTIONS, Front
 from orchestrator.reconcile import changed_hosts, ends, lab_changes
 from orchestrator.replanning import Replanner
 from orchestrator.retiring import Retirer
+from orchestrator.scaler import Scaler
 from orchestrator.settler import Settler
 from orchestrator.sleeping import Sleeper
 from orchestrator.steering.base import Steering
@@ -148,7 +149,7 @@ class Orchestrator:
             announce=self._announce,
             lose=self._hosts.lose,
             mend=self._hosts.mend,
-            recall=lambda service: self._retirer.recall(service),  # noqa: PLW0108 - made below
+            recall=self._recall,
             leaving=lambda instance: self._retirer.holds(instance),  # noqa: PLW0108 - made below
             resolve=lambda instance: self._migrator.resolve(instance),  # noqa: PLW0108 - made below
             background=self._ender,
@@ -168,7 +169,7 @@ class Orchestrator:
             self._waker,
             self._retirer,
             self._journal,
-            summon=lambda service: self.summon(service, Client()).endpoints,
+            summon=lambda service, by: self.summon(service, Client(), by=by).endpoints,
             in_use=lambda service: not self._expirer.unused(service).sleep,
             in_hand=self._is_in_hand,
             background=self._pool,
@@ -187,6 +188,7 @@ class Orchestrator:
             backing_off=self._keeper.backing_off,
             background=self._draining,
         )
+        self._scaler = Scaler(self.fleet, self._journal, places=self._places)
         self._settler = Settler(
             fleet=self.fleet,
             store=store,
@@ -201,6 +203,7 @@ class Orchestrator:
             resolve=self._migrator.resolve,
             runs=self._migrator.runs,
             in_hand=self._sleeper.in_hand,
+            count=self._scaler.count,
             background=self._ender,
         )
         self._replanner = Replanner(self.fleet, self._boots)
@@ -316,8 +319,11 @@ class Orchestrator:
                     "left-behind", instance.service, f"{instance.name} on {instance.host}"
                 )
 
-    def summon(self, service: str, client: Client) -> Summons:
-        """Ask for a service: at once if it is awake, else by the one wake in flight for it."""
+    def summon(self, service: str, client: Client, *, by: str = "query") -> Summons:
+        """Ask for a service: at once if it is awake, else by the one wake in flight for it.
+
+        `by` says who asks, for the wake's trace.
+        """
         endpoints = self.fleet.endpoints(service, client.population)
         if endpoints:
             return Summons(_done(endpoints))
@@ -325,7 +331,7 @@ class Orchestrator:
             return Summons(_failed(refusal))
         flight = self._flights.do(
             service,
-            about=lambda: self.wakes.begin(service),
+            about=lambda: self.wakes.begin(service, by),
             start=lambda trace: self._pool.call(self._wake, service, client, trace),
         )
         flight.about.queries = flight.callers
@@ -335,8 +341,12 @@ class Orchestrator:
         """Put a service to sleep now, used or not; return the instances that went to sleep. Blocks.
 
         They go down one rung, or to the one that is named, further if they cannot rest there.
+        Raises `EdgewakeError` if it has to be awake by its policy, and would be woken at once.
         """
         known = self.known(service)
+        if kept := kept_up(known.idle, time.time()):
+            hint = f"change `idle` of {service!r} in the lab file"
+            raise EdgewakeError(f"{service}: it would be woken at once: {kept.reason}", hint=hint)
         with self._waker.locks[service]:
             to = None if rung is None else (lambda _instance, _service: rung)
             return self._expirer.put_to_sleep(known, "asked to", to=to)
@@ -404,6 +414,7 @@ class Orchestrator:
             ):
                 self._waker.end_if_same(instance)
         self._retirer.tend()
+        self._scaler.look()
         self._keeper.tend()
         self._drainer.tend()
         return self._expirer.expire()
@@ -517,10 +528,19 @@ class Orchestrator:
     ) -> tuple[Endpoint, ...]:
         first, service = endpoints[0], self.fleet.service(name)
         trace.ended("ready", instance=first.instance, host=first.host)
-        self._journal.record("woke", name, f"{first.instance} on {first.host}")
-        if service is not None and len(endpoints) < service.replicas:
+        self._journal.record("woke", name, f"{first.instance} on {first.host}", by=trace.by)
+        if service is not None and len(endpoints) < self.fleet.wanted(service):
             self._keeper.grow(service)
         return endpoints
+
+    def _recall(self, service: str, *, staying: bool = False) -> bool:
+        return self._retirer.recall(service, staying=staying)
+
+    def _places(self, service: Service) -> int:
+        """Return on how many hosts there is, or could be made, room for one more copy."""
+        unfit = self._boots.unfit(service)
+        hosts = set(self.fleet.ranking(service.name, "", unfit).hosts)
+        return len(hosts | self.fleet.needed_mib(service.name, self._sleeper.gains(), unfit).keys())
 
     def _announce(self, ready: Instance) -> None:
         self.fleet.put(ready)
@@ -625,8 +645,16 @@ class Orchestrator:
         )
         losses = "; ".join(filter(None, (*not_ended, self._keeper.trouble(service.name))))
         if states & AWAKE:
-            why = self._expirer.idle(service).reason
-            return ServiceStatus(service, "awake", instances, why, losses)
+            return ServiceStatus(
+                service,
+                "awake",
+                instances,
+                self._expirer.idle(service).reason,
+                losses,
+                wanted=self.fleet.wanted(service),
+                has=len(self.fleet.serving(service.name)),
+                scale=self._scaler.why(service.name),
+            )
         if states & COMING:
             return ServiceStatus(service, "waking", instances, trouble=losses)
         state = "asleep" if states <= ASLEEP else "stopping"

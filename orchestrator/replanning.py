@@ -119,4 +119,5 @@ class Replanner:
             for service in services
             if len(service.images) > 1
         }
-        return self._fleet.planner.question(movable, unfit, boots)
+        copies = {each.name: self._fleet.wanted(each) for each in services if each.scale}
+        return self._fleet.planner.question(movable, unfit, boots, copies)

@@ -26,6 +26,7 @@ from orchestrator.errors import (
 )
 from orchestrator.fleet import Fleet
 from orchestrator.hypervisors.base import Depth
+from orchestrator.idle import kept_up
 from orchestrator.journal import Journal
 from orchestrator.ladder import Prospects, Rates, Victim, WakeCosts, below, sacrifice, value
 from orchestrator.model import ASLEEP, LADDER, Ability, Instance, InstanceState, Rung, Service
@@ -321,6 +322,8 @@ class Sleeper:
                 continue
             if instance.state is not InstanceState.PAUSED and not self._spare(service):
                 continue
+            if not self._fleet.serving(service.name) and kept_up(service.idle, time.time()):
+                continue  # it is about to be woken
             if (rung := self.without_memory(instance, service)) is None:
                 continue
             costs = self.prospects(service, host)

@@ -38,6 +38,7 @@ def wake_of(data: Mapping[str, Any]) -> Wake:
         queries=data["queries"],
         text=data["text"],
         rung=data["rung"],
+        by=data["by"],
     )
 
 
@@ -50,8 +51,9 @@ def print_wakes(out: Console, wakes: Iterable[Wake]) -> None:
 
 def _table(wake: Wake) -> Table:
     where = f"{wake.instance} on {wake.host}" if wake.instance else "no host"
+    was = f"was {wake.rung}{_by(wake)}"
     table = Table(
-        title=f"wake {wake.id} of {wake.service}: {wake.outcome}, {where}, was {wake.rung}",
+        title=f"wake {wake.id} of {wake.service}: {wake.outcome}, {where}, {was}",
         title_justify="left",
         box=None,
         pad_edge=True,
@@ -70,6 +72,10 @@ def _table(wake: Wake) -> Table:
             f"{at * 1000:.1f}", f"{took * 1000:.2f}", WORDS.get(stage, stage), f"[{colour}]{bar}[/]"
         )
     return table
+
+
+def _by(wake: Wake) -> str:
+    return "" if wake.by == "query" else f", by {wake.by}"
 
 
 def _summary(wake: Wake) -> str:

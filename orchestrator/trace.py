@@ -31,7 +31,8 @@ class Wake:
     """One wake. `stamps` are (stage, seconds since the query), in order of time.
 
     `outcome` is ``waking``, ``ready`` or a `WakeReason`; `rung` is where the instance slept;
-    `queries` counts the callers that waited for it; `text` says more about a failure.
+    `queries` counts the callers that waited for it; `text` says more about a failure. `by` is who
+    asked first: ``query``, or ``pin``, ``keep-warm`` or ``restart``, when nobody had to.
     """
 
     id: int
@@ -44,6 +45,7 @@ class Wake:
     queries: int = 1
     text: str = ""
     rung: str = "cold"
+    by: str = "query"
 
     @property
     def total_s(self) -> float:
@@ -64,8 +66,9 @@ class Wake:
 class WakeTrace:
     """Collects the stamps and the outcome of one wake. Safe to use from several threads."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, by: str = "query") -> None:
         self.service = service
+        self.by = by
         self.started_at = time.time()
         self._zero = time.monotonic()
         self._stamps: list[tuple[str, float]] = [("query", 0.0)]
@@ -109,6 +112,7 @@ class WakeTrace:
             queries=self.queries,
             text=self.text,
             rung=self.rung,
+            by=self.by,
         )
 
 
@@ -120,9 +124,9 @@ class Wakes:
         self._lock = threading.Lock()
         self._next = 1
 
-    def begin(self, service: str) -> WakeTrace:
+    def begin(self, service: str, by: str = "query") -> WakeTrace:
         """Start the trace of a wake that was asked for now."""
-        trace = WakeTrace(service)
+        trace = WakeTrace(service, by)
         with self._lock:
             self._traces.append((self._next, trace))
             self._next += 1

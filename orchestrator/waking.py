@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from logging import getLogger
 from threading import Event as Flag
 from threading import Lock
+from typing import Protocol
 
 from orchestrator.background import Background
 from orchestrator.boot import Boots
@@ -36,12 +37,19 @@ TURN_S = 0.2  # how long one thread waits to end an instance, before it ends oth
 log = getLogger(__name__)
 
 
+class Recall(Protocol):
+    """`Retirer.recall`: leads clients again to a copy that was being retired."""
+
+    def __call__(self, service: str, *, staying: bool = False) -> bool:
+        """Return whether there is one; `staying` leaves out those on hosts that are drained."""
+        ...
+
+
 class Waker:
     """Boots instances where they fit best, and ends them.
 
-    `recall` leads clients to a copy of a service that was being retired, if there is one; `leaving`
-    says of an instance whether it is being retired; `resolve` finds out where one is that was being
-    migrated when that was cut off.
+    `leaving` says of an instance whether it is being retired; `resolve` finds out where one is that
+    was being migrated when that was cut off.
     """
 
     def __init__(
@@ -53,7 +61,7 @@ class Waker:
         announce: Callable[[Instance], None],
         lose: Callable[[str, str], None],
         mend: Callable[[str], None],
-        recall: Callable[[str], bool],
+        recall: Recall,
         leaving: Callable[[str], bool],
         resolve: Callable[[Instance], Instance | None],
         background: Background,
@@ -105,8 +113,10 @@ class Waker:
         """
         with self.locks[service.name]:
             while not self._stopping.is_set() and (led := self._fleet.serving(service.name)):
-                if len(led) + len(self.coming(service)) >= service.replicas:
+                if len(led) + len(self.coming(service)) >= self._fleet.wanted(service):
                     break
+                if self._recall(service.name, staying=True):
+                    continue
                 trace = WakeTrace(service.name)
                 try:
                     self._clear_hidden(service.name)
@@ -246,6 +256,13 @@ class Waker:
             self._to_end[instance.name] = why
             self._background.do(self.end_in_turn, instance)
 
+    def rest_later(self, instance: Instance) -> None:
+        """Have an instance sleep beside others that answer, off the caller's path.
+
+        One that may not sleep ends.
+        """
+        self._background.do(self._rest, instance)
+
     def will_end(self, instance: str) -> bool:
         """Return whether `end_later` was asked to end an instance, and it waits for its turn."""
         return instance in self._to_end
@@ -268,6 +285,16 @@ class Waker:
         finally:
             lock.release()
             self._to_end.pop(instance.name, None)
+
+    def _rest(self, instance: Instance) -> None:
+        with self.locks[instance.service]:
+            service = self._fleet.service(instance.service)
+            there = self._fleet.get(instance.name) is instance
+            if not there or not self._fleet.hidden(instance.name):
+                return  # somebody else ended it, or leads clients there again
+            rung = self._sleeper.below(instance, service) if service else None
+            if service is None or rung is None or not self._sleeper.lower(instance, service, rung):
+                self.end(instance)
 
     def resting(self, service: str) -> bool:
         """Return whether no wake, sleep or move of the service is under way."""

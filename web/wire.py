@@ -111,7 +111,10 @@ def migration(value: Migration) -> Document:
 
 
 def service_status(value: ServiceStatus) -> Document:
-    """Return a service; asleep is a healthy state, `trouble` is how its last wake failed."""
+    """Return a service; asleep is a healthy state, `trouble` is how its last wake failed.
+
+    `copies` says how many it should have now, how many answer, and why so many.
+    """
     return {
         "name": value.service.name,
         "names": list(value.service.names),
@@ -120,6 +123,7 @@ def service_status(value: ServiceStatus) -> Document:
         "rung": str(value.rung),
         "idle": value.idle,
         "trouble": value.trouble,
+        "copies": {"wanted": value.wanted, "has": value.has, "why": value.scale},
         "instances": [instance(each) for each in value.instances],
     }
 
@@ -190,6 +194,7 @@ def wake(value: Wake) -> Document:
         "queries": value.queries,
         "text": value.text,
         "rung": value.rung,
+        "by": value.by,
         "total_s": value.total_s,
         "own_s": value.own_s,
         "stamps": [list(stamp) for stamp in value.stamps],

@@ -272,9 +272,7 @@ class LibvirtHypervisor(LibvirtCalls):
             [(one.domain.UUIDString(), one.mark) for one in present],
             {(domain.UUIDString(), domain.ID()) for domain in there},
         )
-        return tuple(
-            RunningGuest(one.mark, one.rx_bytes, one.tx_bytes, one.state) for one in present
-        )
+        return tuple(one.told() for one in present)
 
     def free(self) -> Capacity:
         """Return what the host itself says is free now: memory, and its number of cores."""

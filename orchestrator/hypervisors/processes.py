@@ -21,6 +21,7 @@ from pathlib import Path
 
 PROC = Path("/proc")
 _START_TIME = 22 - 3  # proc(5): field 22 of stat; the first after the name is field 3
+_CPU_TIMES = (14 - 3, 15 - 3)
 _TICK_S = 1.0  # how often `Watch` lets its owner look after what ends cannot tell
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,18 @@ class Process:
             stat = (PROC / str(self.identity.pid) / "stat").read_text()
             return stat.rpartition(")")[2].split()[0] == "T"
         return False
+
+    def cpu_s(self) -> float | None:
+        """Return the processor time it has used (seconds), in its own code and in the kernel's.
+
+        None if it has ended (proc_pid_stat(5): utime and stime, in clock ticks).
+        """
+        with suppress(OSError):
+            stat = (PROC / str(self.identity.pid) / "stat").read_text()
+            fields = stat.rpartition(")")[2].split()
+            ticks = sum(int(fields[field]) for field in _CPU_TIMES)
+            return ticks / os.sysconf("SC_CLK_TCK")
+        return None
 
     def end(self, *, grace_s: float, patience_s: float) -> bool:
         """Ask it to end (SIGTERM), after `grace_s` kill it; False if it outlives `patience_s`."""
