@@ -289,11 +289,13 @@ class Waker:
     def _rest(self, instance: Instance) -> None:
         with self.locks[instance.service]:
             service = self._fleet.service(instance.service)
-            there = self._fleet.get(instance.name) is instance
-            if not there or not self._fleet.hidden(instance.name):
-                return  # somebody else ended it, or leads clients there again
+            if self._fleet.get(instance.name) is not instance or self._stopping.is_set():
+                return
+            if not self._fleet.hidden(instance.name):
+                return  # clients are led there again
             rung = self._sleeper.below(instance, service) if service else None
-            if service is None or rung is None or not self._sleeper.lower(instance, service, rung):
+            slept = service and rung and self._sleeper.lower(instance, service, rung)
+            if not slept and not self._stopping.is_set():
                 self.end(instance)
 
     def resting(self, service: str) -> bool:

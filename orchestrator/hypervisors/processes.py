@@ -21,7 +21,6 @@ from pathlib import Path
 
 PROC = Path("/proc")
 _START_TIME = 22 - 3  # proc(5): field 22 of stat; the first after the name is field 3
-_CPU_TIMES = (14 - 3, 15 - 3)
 _TICK_S = 1.0  # how often `Watch` lets its owner look after what ends cannot tell
 
 log = logging.getLogger(__name__)
@@ -78,15 +77,14 @@ class Process:
         return False
 
     def cpu_s(self) -> float | None:
-        """Return the processor time it has used (seconds), in its own code and in the kernel's.
+        """Return the processor time that its first thread has used (seconds); None if it ended.
 
-        None if it has ended (proc_pid_stat(5): utime and stime, in clock ticks).
+        In nanoseconds, where `stat` has ticks (Linux, Documentation/scheduler/sched-stats.rst:
+        the first field of /proc/PID/schedstat).
         """
         with suppress(OSError):
-            stat = (PROC / str(self.identity.pid) / "stat").read_text()
-            fields = stat.rpartition(")")[2].split()
-            ticks = sum(int(fields[field]) for field in _CPU_TIMES)
-            return ticks / os.sysconf("SC_CLK_TCK")
+            told = (PROC / str(self.identity.pid) / "schedstat").read_text()
+            return int(told.split()[0]) / 1e9
         return None
 
     def end(self, *, grace_s: float, patience_s: float) -> bool:

@@ -1,12 +1,14 @@
 """Services that are awake though nobody asks: pinned ones, and those in their warm hours."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 
+from orchestrator import idle
 from orchestrator.errors import EdgewakeError
 from orchestrator.hours import Hours
+from orchestrator.idle import KeptUp
 from orchestrator.model import IdlePolicy, Service
 from tests.orchestrator.test_sleeping import events
 from tests.world import World, a_host, a_service
@@ -27,18 +29,16 @@ MONDAY_7, MONDAY_8, MONDAY_18 = (
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Return what sets the wall clock that policies are looked up on."""
     shown = [MONDAY_7]
-    real = kept = __import__("orchestrator.idle", fromlist=["kept_up"]).kept_up
 
-    def kept_up(policy: IdlePolicy, _now: float) -> object:
-        return real(policy, shown[0])
+    def kept_up(policy: IdlePolicy, _now: float) -> KeptUp | None:
+        return idle.kept_up(policy, shown[0])
 
     for module in ("upkeep", "expiring", "sleeping", "control"):
         monkeypatch.setattr(f"orchestrator.{module}.kept_up", kept_up)
-    yield lambda now: shown.__setitem__(0, now)
-    assert kept is real
+    return lambda now: shown.__setitem__(0, now)
 
 
 @pytest.fixture(name="make_world")

@@ -13,8 +13,8 @@ from orchestrator.model import (
     IdlePolicy,
     InstanceState,
     Mark,
-    RunningGuest,
     Rung,
+    RunningGuest,
     Scale,
     Service,
 )
