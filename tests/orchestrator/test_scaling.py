@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -196,7 +197,8 @@ def sweep(world: World, cores: float, what: Callable[[], bool]) -> None:
         spent, at = (time.monotonic() - at) * cores, time.monotonic()
         serving = world.control.fleet.serving("web")
         for each in serving:
-            world.drivers[each.host].work(each.name, spent / len(serving))
+            with suppress(KeyError):  # a host that was cut off
+                world.drivers[each.host].work(each.name, spent / len(serving))
         world.control.expire()
         return what()
 
@@ -346,6 +348,25 @@ def test_a_lost_copy_is_replaced_up_to_what_is_wanted(make_world: MakeWorld) -> 
     world.drivers[died.host].kill(died.name)
     sweep(world, 0.12, lambda: len(led(world)) == 3 and len(world.guests()) == 3)
     assert not events(world, "scaled-in")
+
+
+def test_a_copy_that_a_lost_host_brings_back_is_welcome_if_it_is_wanted(
+    make_world: MakeWorld,
+) -> None:
+    world = scaled(make_world, replicas=1)
+    lost = world.control.fleet.serving("web")[1]
+    guests = dict(world.machines[lost.host].guests)
+    others = {each.host for each in world.control.fleet.serving("web")} - {lost.host}
+    for name in {"a", "b", "c", "d"} - others - {lost.host}:
+        world.drivers[name].unreachable("switched off")  # so that it is replaced nowhere
+    world.drivers[lost.host].unreachable("power cut")
+    world.machines[lost.host].guests.clear()
+    world.answer_s[""] = None
+    sweep(world, 0.12, lambda: set(led(world)) == others)
+    world.machines[lost.host].guests.update(guests)
+    world.drivers[lost.host].reachable()
+    sweep(world, 0.12, lambda: len(led(world)) == 3)
+    assert not events(world, "retired")
 
 
 def test_what_is_not_scaled_is_left_alone(make_world: MakeWorld) -> None:
