@@ -1,7 +1,7 @@
 """What runs on a host, as libvirt tells it: which domains, in what state, with what counters.
 
 QEMU's driver answers all of it in one call. Xen's (libxl) has no such call: it takes one for all
-domains, one for those that are paused, and two per domain of ours and one per network card of it.
+domains, one for those that are paused, one per domain of ours and one per network card of it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -66,6 +66,8 @@ class Seen:
         )
 
 
+Run = tuple[str, int]  # a domain's UUID, and its number in this run of it
+Cards = dict[Run, tuple[str, ...]]
 Census = tuple[list[Seen], list[libvirt.virDomain]]
 
 
@@ -81,8 +83,8 @@ def qemu_census(conn: libvirt.virConnect, mark_of: MarkOf) -> Census:
     return [_told_apart(one) for one in seen], [domain for domain, _ in domains]
 
 
-def xen_census(conn: libvirt.virConnect, mark_of: MarkOf, busy: set[str]) -> Census:
-    """Return our domains, and all.
+def xen_census(conn: libvirt.virConnect, mark_of: MarkOf, busy: set[str], cards: Cards) -> Census:
+    """Return our domains, and all. `cards` remembers their network cards, which never change.
 
     Nothing that would have to wait is asked of those whose UUID is in `busy`: their counters are 0.
     One that libvirt itself has kept waiting for is added: 30 s are too long to wait again.
@@ -94,8 +96,14 @@ def xen_census(conn: libvirt.virConnect, mark_of: MarkOf, busy: set[str]) -> Cen
     for domain, mark in marked:
         resting = domain.UUIDString() in paused
         state = GuestState.PAUSED if resting else GuestState.RUNNING
-        seen.append(Seen(domain, mark, state, _xen_counters(domain, busy)))
+        seen.append(Seen(domain, mark, state, _xen_counters(domain, busy, cards)))
+    for gone in set(cards) - {_run(one.domain) for one in seen}:
+        cards.pop(gone, None)
     return [_told_apart(one) for one in seen], domains
+
+
+def _run(domain: libvirt.virDomain) -> Run:
+    return domain.UUIDString(), domain.ID()
 
 
 def _paused(conn: libvirt.virConnect) -> frozenset[str]:
@@ -158,7 +166,7 @@ def _cards_total(stats: Mapping[str, Any], counter: str) -> int:
     return sum(stats.get(f"net.{card}.{counter}", 0) for card in cards)
 
 
-def _xen_counters(domain: libvirt.virDomain, busy: set[str]) -> Counters:
+def _xen_counters(domain: libvirt.virDomain, busy: set[str], cards: Cards) -> Counters:
     """Return a domain's counters; 0, or None, if it has just ended."""
     received = sent = packets = 0
     cpu_s = None
@@ -166,7 +174,7 @@ def _xen_counters(domain: libvirt.virDomain, busy: set[str]) -> Counters:
         if domain.UUIDString() not in busy:
             info: Any = domain.info()
             cpu_s = info[4] / 1e9
-            for card in _cards(domain):
+            for card in cards.get(_run(domain)) or _cards(domain, cards):
                 counters: Any = domain.interfaceStats(card)
                 received, sent = received + counters[0], sent + counters[4]
                 packets += counters[1]
@@ -176,7 +184,8 @@ def _xen_counters(domain: libvirt.virDomain, busy: set[str]) -> Counters:
     return Counters(received, sent, packets, cpu_s)
 
 
-def _cards(domain: libvirt.virDomain) -> list[str]:
+def _cards(domain: libvirt.virDomain, cards: Cards) -> tuple[str, ...]:
     root = ET.fromstring(domain.XMLDesc())  # noqa: S314 - written by libvirt, without a DTD
     names = (target.get("dev") for target in root.iterfind("devices/interface/target"))
-    return [name for name in names if name]
+    found = cards[_run(domain)] = tuple(name for name in names if name)
+    return found
