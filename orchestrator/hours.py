@@ -63,7 +63,7 @@ class Field:
         return int(text)
 
     def _wrong(self, text: str, why: str) -> ValueError:
-        return ValueError(f"{text[:20]!r} is not a {self.noun}: {why}")
+        return ValueError(f"{text[:20]!r} is no {self.noun}: {why}")
 
 
 FIELDS = (

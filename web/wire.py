@@ -181,8 +181,8 @@ def ability(value: Ability) -> Document:
 def wake(value: Wake) -> Document:
     """Return a wake; `stamps` are pairs of a stage and the seconds from the query to it.
 
-    `rung` is where the instance slept; `own_s` is what our own code took of `total_s`, both in
-    seconds.
+    `rung` is where the instance slept, `by` who asked first (query, pin, keep-warm or restart);
+    `own_s` is what our own code took of `total_s`, both in seconds.
     """
     return {
         "id": value.id,

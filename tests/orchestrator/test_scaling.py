@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.display import print_status
 from orchestrator.drain import Step, step_of
 from orchestrator.model import (
     IdlePolicy,
@@ -22,6 +23,7 @@ from orchestrator.model import (
 from orchestrator.scaling import STALE_S, Load, LoadMeter, Steadied, opinion, total
 from tests.orchestrator.test_sleeping import events
 from tests.world import World, a_host, a_service
+from web import wire
 
 MakeWorld = Callable[..., World]
 
@@ -218,7 +220,9 @@ def scaled(make_world: MakeWorld, cores: float = 0.12, **changes: object) -> Wor
     return world
 
 
-def test_load_boots_copies_and_the_answer_has_them_all(make_world: MakeWorld) -> None:
+def test_load_boots_copies_and_the_answer_has_them_all(
+    make_world: MakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
     world = scaled(make_world)
     assert len({end.address for end in world.ask("web")}) == 3
     (event,) = events(world, "scaled-out")[-1:]
@@ -226,6 +230,8 @@ def test_load_boots_copies_and_the_answer_has_them_all(make_world: MakeWorld) ->
     (status,) = world.control.status().services
     assert (status.wanted, status.has) == (3, 3)
     assert "is promised, 50% is meant" in status.scale
+    print_status(wire.status(world.control.status()))
+    assert "3 of 3 copies: cpu " in capsys.readouterr().out
 
 
 def test_calm_takes_copies_away_and_they_sleep_for_the_next_time(make_world: MakeWorld) -> None:
