@@ -41,7 +41,8 @@ docs: setup ## check the documentation: links, commands, examples
 
 bench: setup libvirtd ## measure; prints tables
 	@scripts/setup.sh bench
-	@set -e; for name in cold_path images dns_warm memory xen placement_scale; do \
+	@set -e; for name in cold_path tracing images dns_warm dns_front memory xen placement_scale \
+		placement_warm; do \
 		echo "==> benchmarks/$$name.py"; $(AS_ROOT) $(BIN)/python -m benchmarks.$$name; done
 
 setup: ## install what is missing: Debian packages, a virtual environment

@@ -82,7 +82,7 @@ def in_memory(folder: Path, services: int) -> Table:
     table = Table("memory hypervisor", "p50 ms", "p95 ms", "x warm", title=f"{services} cold wakes")
     row(table, "query to reply, at the client", [reply.seconds for reply in cold], base)
     row(table, "our own stages, from the trace", [wake.own_s for wake in wakes], base)
-    row(table, "query to the hypervisor's start", [until(wake, "intent") for wake in wakes], base)
+    row(table, "query to the hypervisor's start", [until(wake, "asked") for wake in wakes], base)
     row(table, "warm query, at the client", warm, base)
     return table
 
@@ -98,7 +98,7 @@ def with_qemu(folder: Path, services: int) -> Table:
     theirs = statistics.median(wake.total_s - wake.own_s for wake in wakes)
     table = Table("libvirt, QEMU", "p50 ms", "p95 ms", "x theirs", title=f"{services} cold wakes")
     row(table, "query to reply, at the client", [reply.seconds for reply in replies], theirs)
-    row(table, "hypervisor: define and start", [span(w, "intent", "start") for w in wakes], theirs)
+    row(table, "hypervisor: define and start", [span(w, "asked", "start") for w in wakes], theirs)
     row(table, "guest: start to first answer", [span(w, "start", "answer") for w in wakes], theirs)
     row(table, "our own stages", [wake.own_s for wake in wakes], theirs)
     return table

@@ -79,9 +79,9 @@ class Awake:
     def __init__(self) -> None:
         self.asked: dict[str, float] = {}
 
-    def summon(self, service: str, client: Client) -> Summons:
+    def summon(self, service: str, client: Client, asked_at: float = 0.0) -> Summons:
         """Return the service's endpoint at once."""
-        del client
+        del client, asked_at
         ended: Future[tuple[Endpoint, ...]] = Future()
         ended.set_result((endpoint(service),))
         return Summons(ended)
@@ -148,9 +148,9 @@ zone:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int, cpu: int) -> Iterator[int]:
-    """Run a server on one processor until the block ends; give its process id."""
-    with on_cpu(cpu):
+def running(command: list[str], port: int, cpu: int | None) -> Iterator[int]:
+    """Run a server on one processor, None for any, until the block ends; give its process id."""
+    with contextlib.nullcontext() if cpu is None else on_cpu(cpu):
         server = subprocess.Popen(command)
     try:
         wait_for_answer(port, server)

@@ -31,12 +31,14 @@ from dnslib import (
 )
 from dnslib.label import DNSLabel
 
+from dns_boot import cookies
 from dns_boot.names import (
     AA,
     CD,
     EDNS_UDP_BYTES,
     HEADER_BYTES,
     OPCODE,
+    OPT_BYTES,
     QR,
     RA,
     RD,
@@ -45,17 +47,20 @@ from dns_boot.names import (
     Name,
     Query,
     name_of,
+    opt_of,
 )
 from orchestrator.errors import WakeError, WakeReason
 from orchestrator.model import DnsSettings, Endpoint, Service
 
 NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
 BADVERS = 16  # RFC 6891, section 6.1.3; the upper bits go to the OPT record
+BADCOOKIE = 23  # RFC 7873, section 8
 
 APEX_TTL_S = 3600  # of SOA and NS records asked for by type; they change with the lab file only
 SOA_TIMERS_S = (86_400, 7_200, 3_600_000)  # refresh, retry, expire: RIPE-203; nobody transfers
 EDE_TEXT_BYTES = 200  # leaves room for the longest question in 512 bytes
 EDE_OPTION = 15  # RFC 8914, section 2
+_COOKIE_HEAD = bytes((0, cookies.OPTION, 0, cookies.FULL_BYTES))
 ALPN_KEY, PORT_KEY, IPV4HINT_KEY, IPV6HINT_KEY = 1, 3, 4, 6  # RFC 9460, section 14.3.2
 HTTPS_PORT = 443
 
@@ -101,6 +106,7 @@ NO_FORWARDER = Answer(
     SERVFAIL, ede=(Ede.NO_REACHABLE_AUTHORITY, "no resolver that queries are forwarded to answered")
 )
 BAD_VERSION = Answer(BADVERS)
+BAD_COOKIE = Answer(BADCOOKIE)
 
 
 class Zone:
@@ -259,6 +265,8 @@ def _opt(query: Query, answer: Answer) -> EDNS0:
         code, text = answer.ede
         data = int(code).to_bytes(2, "big") + _cut(text, EDE_TEXT_BYTES)
         options.append(EDNSOption(EDE_OPTION, data))
+    if query.edns and query.edns.cookie:
+        options.append(EDNSOption(cookies.OPTION, query.edns.cookie))
     return EDNS0(
         ext_rcode=answer.rcode >> 4,
         flags="do" if query.edns and query.edns.do else "",
@@ -276,6 +284,19 @@ def bare(malformed: Malformed) -> bytes:
     """Return the reply to a packet that could not be read: a header and nothing else."""
     flags = QR | malformed.flags & (OPCODE | RD | CD) | malformed.rcode
     return malformed.id.to_bytes(2, "big") + flags.to_bytes(2, "big") + bytes(8)
+
+
+def with_cookie(query: Query, reply: bytes) -> bytes:
+    """Return a reply of another server with the cookie that one of ours would carry."""
+    if query.edns is None or not query.edns.cookie:
+        return reply
+    span = opt_of(reply)
+    if span is None:
+        return reply
+    start, end = span
+    options = reply[start + OPT_BYTES : end] + _COOKIE_HEAD + query.edns.cookie
+    length = len(options).to_bytes(2, "big")
+    return reply[: start + OPT_BYTES - 2] + length + options + reply[end:]
 
 
 def truncated(query: Query) -> bytes:

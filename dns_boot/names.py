@@ -8,11 +8,15 @@ itself. What to answer is left to `dns_boot.resolver` and `dns_boot.answers`.
 import logging
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from dns_boot import cookies
 from orchestrator.errors import EdgewakeError
-from orchestrator.steering.base import Route
+
+if TYPE_CHECKING:  # the further DNS processes do without all that the nouns need
+    from orchestrator.steering.base import Route
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +33,7 @@ QR, AA, TC, RD, RA, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0010
 OPCODE = 0x7800
 FORMERR, NOTIMP = 1, 4
 OPT = 41
+OPT_BYTES = 11  # of an OPT record, before its options
 DO = 0x8000
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
@@ -44,11 +49,15 @@ class FormatError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Edns:
-    """What the client said in its OPT record (RFC 6891); `size` is its UDP size in bytes."""
+    """What the client said in its OPT record (RFC 6891); `size` is its UDP size in bytes.
+
+    `cookie` is the data of its COOKIE option, later of the one for the reply; empty for none.
+    """
 
     size: int
     version: int
     do: bool
+    cookie: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +154,7 @@ def _read_records(packet: bytes, offset: int, counts: Sequence[int]) -> Edns | N
     edns = None
     for index in range(answers + authorities + additionals):
         is_root = _byte(packet, offset) == 0
-        offset = _skip_name(packet, offset)
+        offset = skip_name(packet, offset)
         rtype, rclass, ttl, length = _unpack(_RECORD, packet, offset)
         offset += _RECORD.size
         if offset + length > len(packet):
@@ -153,15 +162,15 @@ def _read_records(packet: bytes, offset: int, counts: Sequence[int]) -> Edns | N
         if rtype == OPT:
             if edns is not None or not is_root or index < answers + authorities:
                 raise FormatError("an OPT record where it must not be")
-            _check_options(packet, offset, offset + length)
-            edns = Edns(size=rclass, version=ttl >> 16 & 0xFF, do=bool(ttl & DO))
+            cookie = _cookie(_read_options(packet, offset, offset + length))
+            edns = Edns(size=rclass, version=ttl >> 16 & 0xFF, do=bool(ttl & DO), cookie=cookie)
         offset += length
     if offset != len(packet):
         raise FormatError("bytes after the last record")
     return edns
 
 
-def _skip_name(packet: bytes, offset: int) -> int:
+def skip_name(packet: bytes, offset: int) -> int:
     """Return where a name ends. Pointers are stepped over and never followed: no loop."""
     while length := _byte(packet, offset):
         if length >= 0xC0:
@@ -172,12 +181,41 @@ def _skip_name(packet: bytes, offset: int) -> int:
     return offset + 1
 
 
-def _check_options(packet: bytes, offset: int, end: int) -> None:
+def _read_options(packet: bytes, offset: int, end: int) -> dict[int, bytes]:
+    """Return the first option of each code, with its data."""
+    options: dict[int, bytes] = {}
     while offset < end:
-        _, length = _unpack(_OPTION, packet, offset)
+        code, length = _unpack(_OPTION, packet, offset)
         offset += _OPTION.size + length
+        options.setdefault(code, packet[offset - length : offset])
     if offset != end:
         raise FormatError("an EDNS option longer than its record")
+    return options
+
+
+def _cookie(options: Mapping[int, bytes]) -> bytes:
+    cookie = options.get(cookies.OPTION)
+    if cookie is not None and len(cookie) not in cookies.LENGTHS:
+        raise FormatError("a cookie of a wrong length")  # RFC 7873, section 5.2.2
+    return cookie or b""
+
+
+def opt_of(message: bytes) -> tuple[int, int] | None:
+    """Return where the OPT record of a message begins and ends; None without one that is whole."""
+    questions, *counts = _HEADER.unpack_from(message)[2:]
+    offset = HEADER_BYTES
+    try:
+        for _ in range(questions):
+            offset = skip_name(message, offset) + _TYPE_CLASS.size
+        for _ in range(sum(counts)):
+            start, offset = offset, skip_name(message, offset)
+            rtype, _, _, length = _unpack(_RECORD, message, offset)
+            offset += _RECORD.size + length
+            if rtype == OPT:
+                return (start, offset) if offset <= len(message) else None
+    except FormatError:
+        return None
+    return None
 
 
 def _byte(packet: bytes, offset: int) -> int:
@@ -225,7 +263,7 @@ class NameTable:
     def __init__(
         self,
         zone: Name,
-        routes: Iterable[Route],
+        routes: "Iterable[Route]",
         *,
         own: Iterable[Name] = (),
         generation: int = 0,
@@ -273,11 +311,28 @@ class NameTable:
         """Say whether a name of the zone exists, be it only because something is below it."""
         return name in self._existing
 
-    def route(self, name: Name) -> Route | None:
+    def route(self, name: Name) -> "Route | None":
         """Return the route of the service that a name stands for."""
         service = self._services.get(name)
         return None if service is None else self._by_service[service]
 
-    def route_of(self, service: str) -> Route | None:
+    def route_of(self, service: str) -> "Route | None":
         """Return the route of the service of this name (the lab's name for it)."""
         return self._by_service.get(service)
+
+    def moved(self, older: "NameTable") -> frozenset[str] | None:
+        """Return the services whose endpoints are others than in an older table.
+
+        None if more than endpoints differs: names, or what a service is.
+        """
+        if self._by_service.keys() != older._by_service.keys():
+            return None
+        moved = set()
+        for name, route in self._by_service.items():
+            other = older._by_service[name]
+            same = route.service is other.service or route.service == other.service
+            if not same or route.ipv6 != other.ipv6:
+                return None
+            if route.endpoints != other.endpoints:
+                moved.add(name)
+        return frozenset(moved)

@@ -11,18 +11,20 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, MutableMapping, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from dnslib import CLASS, QTYPE
 
 from dns_boot import answers
 from dns_boot.answers import Answer, Zone
 from dns_boot.clients import Clients
+from dns_boot.cookies import Cookies
 from dns_boot.forward import Forwarder
 from dns_boot.names import HEADER_BYTES, RD, Malformed, NameTable, Query, parse_query
 from dns_boot.packed import PackedAnswers
+from dns_boot.rates import Limiter
 from orchestrator.errors import Overloaded, WakeError
 from orchestrator.model import DnsSettings, Endpoint, Population
 from orchestrator.steering.base import Route
@@ -45,11 +47,16 @@ Respond = Callable[[bytes | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a packet came from; `udp` says how."""
+    """Where a packet came from; `udp` says how, and `at` when (monotonic; 0 if unknown)."""
 
     address: str
     port: int
     udp: bool = True
+    at: float = field(default=0.0, compare=False)
+
+
+Enqueue = Callable[[bytes, Source, Respond], None]
+"""Takes a packet that somebody else is to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +154,12 @@ class Resolver:
         held_limit: int = MAX_HELD,
         grace_s: float = GRACE_S,
     ) -> None:
-        self.packed = PackedAnswers(summoner.asked)
+        rates = settings.rate_limit
+        self.packed = PackedAnswers(
+            summoner.asked,
+            cookies=Cookies(settings.cookies),
+            limiter=Limiter(rates.per_second, rates.slip, rates.exempt),
+        )
         self._zone = Zone(settings)
         self._table = NameTable(self._zone.apex, (), own=(self._zone.nameserver,))
         self._populations = populations
@@ -161,6 +173,11 @@ class Resolver:
         self._claiming = threading.Lock()
         self._alarm = _Alarm(self._expire)
         self._setting = threading.Lock()
+
+    @property
+    def asked(self) -> MutableMapping[str, float]:
+        """When each service was last asked for, for whoever answers from the packed replies."""
+        return self._summoner.asked
 
     # --- steering -----------------------------------------------------------------------------
 
@@ -176,9 +193,10 @@ class Resolver:
                 like=self._table,
             )
             # In this order: a reply made from the old table meanwhile is refused by `packed`.
+            moved = table.moved(self._table)
             if (known := self._populations()) != self._known:
-                self._known, self._clients = known, Clients(known)
-            self.packed.clear(generation)
+                self._known, self._clients, moved = known, Clients(known), None
+            self.packed.forget(generation, moved)
             self._table = table
 
     def close(self) -> None:
@@ -213,7 +231,23 @@ class Resolver:
         elif isinstance(query, Malformed):
             respond(answers.bare(query))
         else:
-            self._resolve(_Asked(packet, query, source, respond))
+            query, good = self._with_cookie(query, source)
+            asked = _Asked(packet, query, source, respond)
+            if good or not source.udp:
+                self._resolve(asked)
+            else:
+                asked.reply(self._pack(asked, answers.BAD_COOKIE))
+
+    def _with_cookie(self, query: Query, source: Source) -> tuple[Query, bool]:
+        """Return a query with the cookie that its reply is to carry; and whether it is let in."""
+        cookies = self.packed.cookies
+        if query.edns is None or not query.edns.cookie:
+            return query, True
+        if not cookies.on:
+            return replace(query, edns=replace(query.edns, cookie=b"")), True
+        cookie, good = cookies.answer(query.edns.cookie, source.address)
+        query = replace(query, edns=replace(query.edns, cookie=cookie))
+        return query, good or not cookies.required
 
     def _resolve(self, asked: _Asked) -> None:
         try:
@@ -255,7 +289,7 @@ class Resolver:
     def _forwarded(self, asked: _Asked, reply: bytes | None) -> None:
         if reply is None:
             reply = self._pack(asked, answers.NO_FORWARDER)
-        elif len(reply) > asked.limit:
+        elif len(reply := answers.with_cookie(asked.query, reply)) > asked.limit:
             reply = answers.truncated(asked.query)
         asked.reply(reply)
 
@@ -271,7 +305,7 @@ class Resolver:
             asked.reply(self._pack(asked, answers.failure(full)))
             return
         client = self._clients.of(asked.source.address)
-        summons = self._summoner.summon(service.name, client)
+        summons = self._summoner.summon(service.name, client, asked.source.at)
         held = _Held(asked, route, summons.trace)
         if summons.endpoints.done():
             self._reply_wake(held, summons.endpoints)
@@ -330,7 +364,7 @@ class Resolver:
 
     def _served(self, held: _Held, endpoints: tuple[Endpoint, ...]) -> bytes:
         asked, service = held.asked, held.route.service
-        reply = self.packed.reply(asked.packet)
+        reply = self.packed.reply(asked.packet, asked.source.address)
         if reply is not None:  # of many queries held for one wake, only the first is encoded
             return reply
         table = self._table

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import typer
 from typer.core import TyperGroup
 
-from orchestrator import cli_plan, cli_study, display
+from orchestrator import cli_plan, cli_study, cli_trace, display
 from orchestrator.cli_hosts import hosts_app
 from orchestrator.cli_images import images_app
 from orchestrator.errors import EdgewakeError, InstallationError, LabError
@@ -146,6 +146,16 @@ def up(
         bool,
         typer.Option("--while-stdin", help="End when standard input does, as with its starter."),
     ] = False,
+    trace_csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append a line of CSV for each wake that is over."),
+    ] = None,
+    otel: Annotated[
+        bool,
+        typer.Option(
+            "--otel", help="Send each wake to OpenTelemetry, as OTEL_* variables say where."
+        ),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -155,13 +165,14 @@ def up(
     it in order; guests go on running, and the next start finds them. SIGHUP reads the lab file
     again. Logs go to standard error.
     """
-    from orchestrator.daemon import run
+    from orchestrator.daemon import Tracing, run
 
     run(
         ctx.obj.path,
         lab,
         ephemeral=ephemeral,
         while_stdin=while_stdin,
+        tracing=Tracing(csv=trace_csv and trace_csv.absolute(), otel=otel),
         as_json=as_json,
         verbose=verbose,
     )
@@ -331,31 +342,7 @@ def logs(
         typer.echo(unseen(before, text), nl=False)
 
 
-@app.command(epilog="Example: edgewake trace web --limit 3")
-def trace(
-    ctx: typer.Context,
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A service; none for all.", show_default=False)
-    ] = "",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many wakes.")] = 10,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per stage.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Show where the time of the last wakes went.
-
-    Each stage has a bar, and each wake the ratio of our own time to the hypervisor's and guest's.
-    """
-    if as_csv and as_json:
-        raise typer.BadParameter("--csv and --json do not go together")
-    answer = _client(ctx).get(f"/wakes?service={quote(name, safe='')}&limit={limit}")
-    if as_json:
-        display.print_json(answer)
-    elif as_csv:
-        display.print_csv(answer["wakes"])
-    elif answer["wakes"]:
-        display.print_wakes(answer["wakes"])
-    else:
-        typer.echo("no wakes yet")
+cli_trace.register(app)
 
 
 # --- alone ------------------------------------------------------------------------------------

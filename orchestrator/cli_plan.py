@@ -46,6 +46,15 @@ def plan(  # noqa: PLR0917 - typer declares options as arguments
         Path | None,
         typer.Option(metavar="FILE", help="Draw the front to FILE (.svg, .png or .pdf)."),
     ] = None,
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Show which idle instances to keep warm, and where.")
+    ] = False,
+    mib_price: Annotated[
+        float | None,
+        typer.Option(
+            metavar="CLIENTS", min=0.0, help="With --warm: waiting clients a MiB must save."
+        ),
+    ] = None,
     algorithm: Annotated[
         str, typer.Option(metavar="NAME", help="A placement algorithm; default: auto.")
     ] = "",
@@ -66,25 +75,26 @@ def plan(  # noqa: PLR0917 - typer declares options as arguments
 
     With LAB, nothing has to run. Without, it is the running edgewake that plans, and shows what
     would have to change, in order; nothing changes without --apply. With --front it shows the
-    placements between which two terms have to be weighed, such as latency_ms,energy_w.
+    placements between which two terms have to be weighed, such as latency_ms,energy_w. With --warm
+    it shows how each idle service should rest: cold, saved, paused or ready.
     """
     terms = tuple(front.split(",")) if front else ()
-    _check(lab, terms, points, out, do_apply=do_apply, algorithm=algorithm)
-    if solver not in {"", "auto"}:
-        with _malformed_options():
-            from placement.solvers import check_name
-
-            check_name(solver)
+    if warm:
+        _check_warm(algorithm, other=bool(do_apply or terms or points or out))
+    else:
+        _check(lab, terms, points, out, do_apply=do_apply, algorithm=algorithm)
+    _check_rest(solver, None if warm else mib_price)
     given = {"algorithm": algorithm, "solver": solver, "deadline_s": deadline_s, "gap": gap}
+    given["mib_price"] = mib_price
     wish = {key: value for key, value in given.items() if value not in {None, ""}}
+    if warm:
+        _show(_warm(ctx, lab, wish), display.print_warm, as_json=as_json)
+        return
     if terms:
         answer = _front(ctx, lab, terms, points, wish)
         if out is not None:
             _draw(answer, out)
-        if as_json:
-            display.print_json(answer)
-        else:
-            display.print_front(answer)
+        _show(answer, display.print_front, as_json=as_json)
         return
     with _waiting("planning ..."):
         if lab is None:
@@ -134,6 +144,32 @@ def _check(
         _check_out(out, terms)
 
 
+def _show(answer: dict[str, Any], show: Callable[[dict[str, Any]], None], *, as_json: bool) -> None:
+    (display.print_json if as_json else show)(answer)
+
+
+def _check_rest(solver: str, mib_price: float | None) -> None:
+    """Refuse a solver that there is not, and a price that nothing is asked at."""
+    if mib_price is not None:
+        raise typer.BadParameter("--mib-price is for --warm")
+    if solver not in {"", "auto"}:
+        with _malformed_options():
+            from placement.solvers import check_name
+
+            check_name(solver)
+
+
+def _check_warm(algorithm: str, *, other: bool) -> None:
+    """Refuse what does not go with ``--warm``."""
+    if other:
+        raise typer.BadParameter("--warm does not go with --apply, --front, --points or --out")
+    with _malformed_options():
+        from placement.warm import WarmOptions
+        from placement.warm.validate import check_options
+
+        check_options(WarmOptions(algorithm=algorithm or "auto"))
+
+
 def _check_out(out: Path, terms: tuple[str, ...]) -> None:
     if len(terms) != 2 or out.suffix not in SUFFIXES:
         many = ", ".join(SUFFIXES)
@@ -172,6 +208,20 @@ def _plan_offline(ctx: typer.Context, lab: Path, wish: dict[str, Any]) -> dict[s
     return {"plan": wire.plan(made), "changes": [], "left": [], "applied": False}
 
 
+def _warm(ctx: typer.Context, lab: Path | None, wish: dict[str, Any]) -> dict[str, Any]:
+    with _waiting("planning what to keep warm ..."):
+        if lab is None:
+            answer: dict[str, Any] = Client(ctx.obj.socket).post("/plans/warm", wish)
+            return answer
+        from orchestrator.warming import LabFacts, warming_of
+        from placement.warm import WarmOptions
+        from web import wire
+
+        planner, question = _question(ctx, lab)
+        known = LabFacts(unfit=question.unfit)
+        return wire.warming(warming_of(planner, known, options=WarmOptions(**wish)))
+
+
 def _front(
     ctx: typer.Context,
     lab: Path | None,
@@ -196,10 +246,17 @@ def _offline(
     ctx: typer.Context, lab: Path, wish: dict[str, Any]
 ) -> "tuple[Planner, Problem, Options]":
     """Return a planner of a lab file, the question with nothing running, and the options."""
+    from orchestrator.planner import OPTIONS
+
+    return *_question(ctx, lab), replace(OPTIONS, **wish)
+
+
+def _question(ctx: typer.Context, lab: Path) -> "tuple[Planner, Problem]":
+    """Return a planner of a lab file, and the question with nothing running."""
     from orchestrator.labfile import load_lab
     from orchestrator.library import Place, traits_of
     from orchestrator.local import kvm_known, library_of
-    from orchestrator.planner import OPTIONS, Planner
+    from orchestrator.planner import Planner
 
     wanted = load_lab(lab, images_dir=ctx.obj.images)
     kvm = kvm_known(ctx.obj)
@@ -207,7 +264,7 @@ def _offline(
     library = library_of(ctx.obj)
     unfit = {service.name: library.unfit(wanted, service, hosts) for service in wanted.services}
     planner = Planner(wanted)
-    return planner, planner.question([], unfit), replace(OPTIONS, **wish)
+    return planner, planner.question([], unfit)
 
 
 def _draw(answer: dict[str, Any], out: Path) -> None:

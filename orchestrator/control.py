@@ -30,6 +30,7 @@ from orchestrator.errors import (
 )
 from orchestrator.expiring import Expirer
 from orchestrator.fleet import Fleet
+from orchestrator.frames import WatchGuest, watch_nobody
 from orchestrator.hosts import Hosts, OpenHost
 from orchestrator.idle import Usage, kept_up
 from orchestrator.journal import Journal
@@ -65,12 +66,15 @@ from orchestrator.trace import Wakes, WakeTrace
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
 from orchestrator.waking import Waker
+from orchestrator.warming import WakeCosts, Warming
 from placement.problem import Options, Ranking
+from placement.warm import WarmOptions
 
 log = getLogger(__name__)
 
 Still = Callable[[Change, Instance | None], bool]  # of a change, and the instance it is to end
 
+WARM_OPTIONS = WarmOptions()
 ASK_AGAIN = "ask again: the plan is for what was"
 END_THREADS = 8
 DRAIN_THREADS = 4  # hosts that are drained at the same time; each moves one service at a time
@@ -97,6 +101,7 @@ class Orchestrator:
         owner: str,
         library: Library | None = None,
         settings: ControlSettings | None = None,
+        watch: WatchGuest = watch_nobody,
     ) -> None:
         self.settings = settings or ControlSettings()
         self.asked: dict[str, float] = {}
@@ -155,6 +160,7 @@ class Orchestrator:
             background=self._ender,
             sleeper=self._sleeper,
             locks=locks,
+            watch=watch,
         )
         self._retirer = Retirer(
             self.fleet,
@@ -319,7 +325,9 @@ class Orchestrator:
                     "left-behind", instance.service, f"{instance.name} on {instance.host}"
                 )
 
-    def summon(self, service: str, client: Client, *, by: str = "query") -> Summons:
+    def summon(
+        self, service: str, client: Client, asked_at: float = 0.0, *, by: str = "query"
+    ) -> Summons:
         """Ask for a service: at once if it is awake, else by the one wake in flight for it.
 
         `by` says who asks, for the wake's trace.
@@ -331,7 +339,7 @@ class Orchestrator:
             return Summons(_failed(refusal))
         flight = self._flights.do(
             service,
-            about=lambda: self.wakes.begin(service, by),
+            about=lambda: self.wakes.begin(service, asked_at, by),
             start=lambda trace: self._pool.call(self._wake, service, client, trace),
         )
         flight.about.queries = flight.callers
@@ -381,6 +389,16 @@ class Orchestrator:
         """
         with self._replanner.alone():
             return self._replanner.front(terms, options, points)
+
+    def warm(self, options: WarmOptions = WARM_OPTIONS) -> Warming:
+        """Return what hosts should keep warm, by rates, memory and what wakes cost. Blocks.
+
+        Raises `EdgewakeError` if some service can rest nowhere, if the options make no sense, and
+        while another plan is being made.
+        """
+        with self._replanner.alone():
+            costs = WakeCosts(measured=self._sleeper.wake_costs())
+            return self._replanner.warm(options, costs, self._sleeper.rungs())
 
     def drain(self, host: str, *, force: bool = False) -> DrainReport:
         """Begin to move everything off a host, and place nothing there; returns at once.
@@ -506,6 +524,7 @@ class Orchestrator:
 
     def _wake(self, name: str, client: Client, trace: WakeTrace) -> tuple[Endpoint, ...]:
         """Carry one wake through; whatever goes wrong comes out as a `WakeError`."""
+        trace.stamp("taken")
         try:
             self._waker.wake(self.known(name), client.population, trace)
         except WakeError as error:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +26,7 @@ from orchestrator.boot import HostParts
 from orchestrator.control import Orchestrator
 from orchestrator.doctor import probe_kernel
 from orchestrator.errors import EdgewakeError, LabError
+from orchestrator.frames import Frames
 from orchestrator.hypervisors.depot import Digests
 from orchestrator.hypervisors.domain_xml import Virt
 from orchestrator.hypervisors.kvm import cached_verdict
@@ -36,12 +37,16 @@ from orchestrator.installation import check_installation
 from orchestrator.labfile import parse_lab, read_text
 from orchestrator.library import traits_of
 from orchestrator.local import is_local_qemu, library_of
+from orchestrator.metrics import DnsCounts, WakeMetrics
 from orchestrator.model import Host, Lab, Probe
 from orchestrator.readiness import Cancelled, Target, wait
 from orchestrator.state_dir import StateDir
 from orchestrator.store.base import Store, Stored
 from orchestrator.store.sql import SqlStore
+from orchestrator.trace_csv import CsvFile
+from orchestrator.trace_export import Export, Exporter
 from web.app import create_app
+from web.metrics import exposition
 from web.server import Server
 
 log = logging.getLogger(__name__)
@@ -65,6 +70,14 @@ class LabFile:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """Where wakes are told to when they are over: a CSV file, OpenTelemetry."""
+
+    csv: Path | None = None
+    otel: bool = False
+
+
 @dataclass(slots=True)
 class _Parts:
     """What exists only while the daemon runs."""
@@ -75,6 +88,9 @@ class _Parts:
     dns: DnsServer
 
 
+NO_TRACING = Tracing()
+
+
 class Daemon:
     """One running edgewake. Start it once; stop it once or more.
 
@@ -83,8 +99,16 @@ class Daemon:
     finds them.
     """
 
-    def __init__(self, state: Path, lab_path: Path | None = None, *, ephemeral: bool = False):
+    def __init__(
+        self,
+        state: Path,
+        lab_path: Path | None = None,
+        *,
+        ephemeral: bool = False,
+        tracing: Tracing = NO_TRACING,
+    ) -> None:
         self.ephemeral = ephemeral
+        self._tracing = tracing
         self._path = state
         self._lab_path = lab_path
         self._running: _Parts | None = None
@@ -96,8 +120,9 @@ class Daemon:
         """Start everything; DNS answers only once every host was asked what runs there.
 
         Raises `EdgewakeError`: the installation is broken (`InstallationError`), the lab file is
-        wrong (`LabError`), the state directory is in use (`StoreError`), or a socket cannot be
-        bound. Then nothing of it runs; guests of an earlier run are as they were.
+        wrong (`LabError`), the state directory is in use (`StoreError`), traces cannot be exported
+        as wanted, or a socket cannot be bound. Then nothing of it runs; guests of an earlier run
+        are as they were.
         """
         check_installation()
         with ExitStack() as undo:
@@ -106,20 +131,31 @@ class Daemon:
             undo.callback(store.close)
             stored = store.load()
             wanted = self._wanted(stored, state)
+            frames = Frames()
+            undo.callback(frames.close)
+            metrics = WakeMetrics()
+            exports: list[Export] = [metrics, *open_exports(self._tracing, undo)]
             orchestrator = Orchestrator(
                 self._lab_to_start_with(wanted.lab, stored, state),
                 store=store,
                 open_host=HostOpener(state),
                 owner=state.owner,
                 library=library_of(state),
+                watch=frames.watch,
             )
+            frames.start()
+            exporter = Exporter(orchestrator.wakes, exports)
+            undo.callback(exporter.close)
+            exporter.start()
             resolver = Resolver(wanted.lab.dns, lambda: orchestrator.lab.populations, orchestrator)
             undo.callback(resolver.close)
-            dns = DnsServer(resolver, wanted.lab.dns.listen, wanted.lab.dns.port)
+            front = wanted.lab.dns
+            dns = DnsServer(resolver, front.listen, front.port, processes=front.processes)
             load = partial(parse_lab, images_dir=state.images)
             undo.callback(dns.stop)
             dns.bind()
-            api = Server(create_app(orchestrator, load=load), state.socket)
+            view = partial(_metrics, orchestrator, metrics, resolver, dns)
+            api = Server(create_app(orchestrator, load=load, metrics=view), state.socket)
             undo.callback(self._close, orchestrator)
             orchestrator.start(resolver)
             orchestrator.apply(wanted.lab, text=wanted.text, path=str(wanted.path))
@@ -200,6 +236,33 @@ class Daemon:
             log.warning("the last lab cannot be read any more, so is not cleaned up: %s", error)
             return wanted
         return replace(old, name=wanted.name, dns=wanted.dns)
+
+
+def open_exports(tracing: Tracing, undo: ExitStack) -> Iterator[Export]:
+    """Open what wakes are exported to; `undo` closes it.
+
+    Raises EdgewakeError: the file cannot be written, or is another one; InstallationError: the
+    packages for OpenTelemetry are not there.
+    """
+    if tracing.csv is not None:
+        file = CsvFile(tracing.csv)
+        undo.callback(file.close)
+        yield file
+    if tracing.otel:
+        from orchestrator.trace_otel import OtelExport  # noqa: PLC0415 - needs an extra
+
+        export = OtelExport()
+        undo.callback(export.close)
+        yield export
+
+
+def _metrics(
+    orchestrator: Orchestrator, wakes: WakeMetrics, resolver: Resolver, dns: DnsServer
+) -> str:
+    """Return what Prometheus is told."""
+    services = frozenset(service.name for service in orchestrator.lab.services)
+    counts = DnsCounts(held=resolver.held, dropped=dns.dropped)
+    return exposition(orchestrator.status(), wakes.counts(services), counts)
 
 
 def read_lab(path: Path, images_dir: Path) -> LabFile:
@@ -292,6 +355,7 @@ def run(
     *,
     ephemeral: bool = False,
     while_stdin: bool = False,
+    tracing: Tracing = NO_TRACING,
     as_json: bool = False,
     verbose: bool = False,
 ) -> None:
@@ -303,7 +367,7 @@ def run(
     """
     _set_up_logging(verbose=verbose)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    daemon = Daemon(state, lab_path, ephemeral=ephemeral)
+    daemon = Daemon(state, lab_path, ephemeral=ephemeral, tracing=tracing)
     with Orders() as orders:
         if while_stdin:
             threading.Thread(target=_end_with_stdin, args=(orders,), daemon=True).start()

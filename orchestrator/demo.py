@@ -57,7 +57,7 @@ class Demo:
     def play(self) -> None:
         """Wake, use, wake again, let sleep, wake once more, and tell where the time went."""
         name, patience_s = self.service.names[0], self.service.deadline_s + 2.0
-        self.client.post(f"/services/{self.service.name}/sleep")  # of a demo that was killed
+        self.sleep("cold")  # of a demo that was killed
         self.title(f"{name} is asleep. Asking for it over DNS ...")
         with self.progress("query sent; the machine is being booted"):
             first = self.query(name, patience_s)
@@ -68,8 +68,12 @@ class Demo:
         self.show(self.query(name, patience_s))
         self.title("Nobody uses it any more: waiting for it to go to sleep")
         self.wait_for_sleep()
-        self.title("And once more, from cold")
-        with self.progress("query sent; the machine is being booted"):
+        self.title("And once more: it only has to run on")
+        self.show(self.query(name, patience_s))
+        self.title("Now from its host's disk, where it holds no memory")
+        with self.progress("its memory is being written"):
+            self.sleep("saved")
+        with self.progress("query sent; its memory is being read"):
             again = self.query(name, patience_s)
         self.show(again)
         self.fetch(again)
@@ -105,7 +109,11 @@ class Demo:
             while (now := self.seen())["state"] != "asleep":
                 status.update(f"{self.service.name} is {now['state']}: {now['idle'] or '...'}")
                 time.sleep(0.2)
-        self.out.print(f"  {self.service.name} is asleep; its machine is gone")
+        self.out.print(f"  {self.service.name} is asleep: its machine is {now['rung']}")
+
+    def sleep(self, rung: str) -> None:
+        """Put the service to sleep at a rung of the ladder."""
+        self.client.post(f"/services/{self.service.name}/sleep", {"to": rung})
 
     def seen(self) -> dict[str, str]:
         """Return the service's state as the running edgewake sees it."""

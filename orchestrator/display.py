@@ -8,6 +8,7 @@ What is shown are the API's documents (`web.wire`). rich is imported by the func
 import csv
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -175,6 +176,35 @@ def print_abilities(found: list[dict[str, Any]]) -> None:
     console().print(table if found else "nothing has been tried yet: it is when a service sleeps")
 
 
+def print_warm(answer: dict[str, Any]) -> None:
+    """Print how each idle service rests, what is kept of each recipe, and what that is worth."""
+    from rich.table import Table
+
+    heads = ("host", "rests", "count", "MiB", "wait cold ms", "wait ms", "clients/GiB", "wake cost")
+    table = Table("service or recipe", *heads, box=None)
+    for line in answer["warm"]:
+        table.add_row(
+            _plain(line["name"]) + (" (recipe)" if line["anonymous"] else ""),
+            _plain(line["host"]),
+            _plain(line["rung"]),
+            str(line["count"]),
+            f"{line['memory_mib']:g}",
+            f"{round(line['before_s'] * 1000, 3):g}",
+            f"{round(line['after_s'] * 1000, 3):g}",
+            f"{line['value']:.3g}" if line["memory_mib"] else "",
+            "measured" if line["measured"] else "default",
+        )
+    out = console()
+    out.print(table)
+    before, after = round(answer["before"], 6), round(answer["after"], 6)
+    out.print(f"\nclients that wait for a wake, on average: {before:.4g} cold, {after:.4g} so")
+    out.print(f"memory held: {answer['memory_mib']:g} of {answer['room_mib']:g} MiB")
+    if not before:
+        out.print("nobody waits even with everything cold: do the lab's clients have a rate?")
+    out.print(f"no plan is better than {answer['bound']:.4g}, gap {answer['gap']:.2%}")
+    out.print(f"found by {answer['algorithm']} in {answer['seconds']:.3f} s")
+
+
 def print_choices(hosts: list[dict[str, Any]]) -> None:
     """Print hosts as places for one service."""
     from rich.table import Table
@@ -195,19 +225,35 @@ def print_wakes(wakes: list[dict[str, Any]]) -> None:
     print_wakes(console(), [wake_of(wake) for wake in wakes])
 
 
-def print_csv(wakes: list[dict[str, Any]]) -> None:
-    """Print one line per stage of each wake: long, tidy, for spreadsheets and data frames."""
-    from orchestrator.trace import OURS
+def print_csv(wakes: list[dict[str, Any]], *, header: bool = True) -> None:
+    """Print one line per wake, for spreadsheets and data frames."""
+    from orchestrator.timeline import wake_of
+    from orchestrator.trace_csv import COLUMNS, row
 
-    facts = ("id", "service", "started_at", "outcome", "host", "instance", "queries")
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*facts, "stage", "at_ms", "took_ms", "ours"])
-    for wake in wakes:
-        before_s = 0.0
-        for stage, at_s in wake["stamps"]:
-            times = f"{at_s * 1000:.3f}", f"{(at_s - before_s) * 1000:.3f}"
-            writer.writerow([*(wake[fact] for fact in facts), stage, *times, int(stage in OURS)])
-            before_s = at_s
+    if header:
+        writer.writerow(COLUMNS)
+    writer.writerows(row(wake_of(wake)) for wake in wakes)
+    sys.stdout.flush()
+
+
+def print_summary(wakes: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Print percentiles per service and stage."""
+    from rich.table import Table
+
+    from orchestrator.timeline import wake_of
+    from orchestrator.trace import words_of
+    from orchestrator.trace_summary import summary
+
+    lines = summary([wake_of(wake) for wake in wakes])
+    if as_json:
+        print_json({"summary": [asdict(line) for line in lines]})
+        return
+    table = Table("service", "wakes", "stage", "p50 ms", "p95 ms", "p99 ms", box=None)
+    for line in lines:
+        times = (f"{seconds * 1000:.2f}" for seconds in (line.p50_s, line.p95_s, line.p99_s))
+        table.add_row(_plain(line.service), str(line.count), words_of(line.stage), *times)
+    console().print(table)
 
 
 def print_check(out: "Console", check: "Check") -> None:

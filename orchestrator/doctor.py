@@ -239,6 +239,16 @@ def _bridging(_patient: Patient) -> Check:
     return Check("bridges", Verdict.OK, bridges or "none yet; edgewake makes those it is to make")
 
 
+def _packets(_patient: Patient) -> Check:
+    """Find out whether traces will have guests' first packets (`orchestrator.frames`)."""
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
+    except OSError as error:
+        what = f"wakes are traced without guests' first packets: {error.strerror or error}"
+        return Check("packets", Verdict.WARN, what, "run as root, or grant CAP_NET_RAW")
+    return Check("packets", Verdict.OK, "guests' first packets can be seen on networks of ours")
+
+
 def _gcc(_patient: Patient) -> Check:
     found = shutil.which("gcc")
     if found is None:
@@ -270,6 +280,7 @@ CHECKS: tuple[Callable[[Patient], Check], ...] = (
     _xen,
     _virtlogd,
     _bridging,
+    _packets,
     _dnsmasq,
     _gcc,
     _dig,

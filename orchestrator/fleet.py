@@ -6,7 +6,7 @@ reservation is atomic: twenty wakes at once can never hand out the same memory o
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import count
@@ -190,12 +190,14 @@ class Fleet:
         without: frozenset[str] = frozenset(),
         only: str = "",
         now: float | None = None,
+        stamp: Callable[[str], None] = lambda _stage: None,
     ) -> Instance:
         """Choose a host and an address for one more instance, and hold what it needs.
 
         `unfit` are hosts that cannot run it, with why, `without` hosts not to try again; `only`
-        asks for one host. Raises `NoCapacity` saying
-        why each host is out, or `NoHostReachable` if that is the only obstacle.
+        asks for one host. Calls
+        `stamp("decided")` when the order of the hosts is known. Raises `NoCapacity` saying why
+        each host is out, or `NoHostReachable` if that is the only obstacle.
         """
         now = time.time() if now is None else now
         with self._lock:
@@ -203,6 +205,7 @@ class Fleet:
             if only:
                 shut |= {host.name for host in self.lab.hosts} - {only}
             ranking = self._rank(service, population, unfit)
+            stamp("decided")
             reasons = dict(ranking.reasons)
             for name in ranking.hosts:
                 if name in shut:

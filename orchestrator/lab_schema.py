@@ -29,6 +29,7 @@ from orchestrator.lab_values import (
     CatalogName,
     ConfigText,
     ConsolePattern,
+    CookieMode,
     CoreCap,
     Cores,
     Cpus,
@@ -56,12 +57,15 @@ from orchestrator.lab_values import (
     PortNumber,
     PortText,
     Power,
+    ProcessCount,
     Rate,
     Replicas,
+    ReplyRate,
     RestartWhen,
     Seconds,
     ServiceName,
     SleepRung,
+    Slip,
     Socket,
     SomeCores,
     SomeLatency,
@@ -95,6 +99,7 @@ from orchestrator.model import (
     Price,
     Probe,
     ProbeKind,
+    RateLimit,
     Restart,
     Rung,
     Scale,
@@ -106,6 +111,20 @@ class Entry(BaseModel):
     """A mapping of the lab file; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RateLimitEntry(Entry):
+    """How many replies a network of clients gets over UDP."""
+
+    per_second: ReplyRate = Field(
+        default=200, description="Replies per second and kind of answer; 0: no limit."
+    )
+    slip: Slip = Field(default=2, description="Which of those beyond are sent truncated; 0: none.")
+    exempt: list[Subnet] = Field(default=[], description="Networks that are not limited.")
+
+    def noun(self) -> RateLimit:
+        """Return the rate limit."""
+        return RateLimit(self.per_second, self.slip, tuple(self.exempt))
 
 
 class DnsEntry(Entry):
@@ -126,6 +145,15 @@ class DnsEntry(Entry):
     hostmaster: MailAddress | None = Field(
         default=None, description="Mail address for the SOA record."
     )
+    cookies: CookieMode = Field(
+        default="on", description="DNS Cookies: off, on, or required of who sends one."
+    )
+    rate_limit: RateLimitEntry = Field(
+        default=RateLimitEntry(), description="Limit of replies over UDP."
+    )
+    processes: ProcessCount = Field(
+        default=1, description="Processes that answer over UDP; one per core is enough."
+    )
 
     def noun(self, zone: str) -> DnsSettings:
         """Return the settings for a zone."""
@@ -137,6 +165,9 @@ class DnsEntry(Entry):
             hostmaster=self.hostmaster or "",
             negative_ttl_s=self.negative_ttl,
             forward_to=tuple(self.forward),
+            cookies=self.cookies,
+            rate_limit=self.rate_limit.noun(),
+            processes=self.processes,
         )
 
 

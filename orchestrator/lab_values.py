@@ -464,6 +464,10 @@ XenstoreKey = Annotated[
 ImageFile = Annotated[str, Written(_image_file, _TEXT)]
 MailAddress = Annotated[str, Written(_mail_address, {"type": "string", "format": "email"})]
 DnsName = Annotated[str, Written(_dns_name, _DNS_NAME)]
+CookieMode = Annotated[str, _one_of(("off", "on", "required"), "way with cookies")]
+ProcessCount = Annotated[int, _whole(1, 64)]
+ReplyRate = Annotated[int, _whole(0, 1_000_000)]
+Slip = Annotated[int, _whole(0, 10)]
 ServiceName = Annotated[
     str, Written(lambda text: text if text == "@" else _dns_name(text), _SERVICE_NAME)
 ]

@@ -19,7 +19,7 @@ REMEMBERED = 15  # wakes of one kind, of which the median counts
 GUESS_S = {Rung.READY: 0.0, Rung.PAUSED: 0.02, Rung.SAVED: 1.0, Rung.COLD: 3.0}
 
 
-class WakeCosts:
+class SeenWakes:
     """How long wakes took, by image, host and rung. Safe to use from many threads."""
 
     def __init__(self) -> None:
@@ -58,7 +58,9 @@ class Prospects:
         return ability.rouse_s if ability and ability.works else GUESS_S[rung]
 
     def why_not(self, rung: Rung, policy: IdlePolicy) -> str:
-        """Return why a rung of sleep is left out; empty if it is not."""
+        """Return why a rung is left out; empty if it is not, as ready and cold never are."""
+        if rung in {Rung.READY, Rung.COLD}:
+            return ""
         ability = self.abilities.get(rung)
         if policy.rests_s(rung) == 0:
             return "the policy leaves it out"
@@ -76,23 +78,17 @@ class Prospects:
 def below(rung: Rung, policy: IdlePolicy, prospects: Prospects) -> Rung | None:
     """Return the next rung down that is used; None if the policy allows no deeper sleep."""
     for each in LADDER[rung.depth + 1 : policy.deepest.depth + 1]:
-        if each is Rung.COLD or not prospects.why_not(each, policy):
+        if not prospects.why_not(each, policy):
             return each
     return None
 
 
-def value(saved_s: float, rate_s: float, memory_mib: float) -> float:
-    """Return what it is worth to leave an instance at its rung, to compare instances by.
-
-    It is the waiting that it saves its clients, per MiB: the wake cost saved (seconds) x the
-    rate of requests (1/s) / the memory it holds (MiB).
-    """
-    return saved_s * rate_s / max(memory_mib, 1.0)
-
-
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """An instance that could give memory back: how much (MiB), and what it is worth where it is."""
+    """An instance that could give memory back: how much (MiB), and what it is worth where it is.
+
+    Its value is that of `placement.warm.formulas.value`.
+    """
 
     instance: str
     memory_mib: int

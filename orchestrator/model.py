@@ -405,8 +405,24 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How many DNS replies a network of clients gets over UDP per second and kind of answer.
+
+    `per_second` 0 means no limit. Of the replies beyond it every `slip`-th is sent truncated, the
+    others not at all. Loopback and `exempt` are not limited.
+    """
+
+    per_second: int = 200
+    slip: int = 2
+    exempt: tuple[IPv4Network | IPv6Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DnsSettings:
-    """What we answer for. `zone` is lower case without the final dot; `forward_to` may be empty."""
+    """What we answer for. `zone` is lower case without the final dot; `forward_to` may be empty.
+
+    `cookies` is ``off``, ``on`` or ``required`` (RFC 7873); `processes` share the UDP port.
+    """
 
     zone: str
     listen: str = "127.0.0.1"
@@ -415,6 +431,9 @@ class DnsSettings:
     hostmaster: str = ""
     negative_ttl_s: int = 5
     forward_to: tuple[tuple[str, int], ...] = ()
+    cookies: str = "on"
+    rate_limit: RateLimit = RateLimit()
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

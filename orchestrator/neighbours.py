@@ -12,7 +12,7 @@ import fcntl
 import socket
 import struct
 from errno import ENODEV
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 _SIOCGIFADDR = 0x8915  # linux/sockios.h
 _SIOCDARP = 0x8953
@@ -49,6 +49,18 @@ def call(address: IPv4Address) -> bool:
     with arp.socket, contextlib.suppress(OSError):
         arp.ask()
     return True
+
+
+def interface_on(subnet: IPv4Network, address: IPv4Address) -> str:
+    """Return the interface that packets to an address of a network leave by, if it is on it.
+
+    Empty if this machine has no address of its own on that network.
+    """
+    try:
+        source = _source_towards(address)
+        return _interface_with(source) if source in subnet and source != address else ""
+    except OSError:
+        return ""
 
 
 def forget(address: IPv4Address) -> bool:

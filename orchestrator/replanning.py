@@ -16,10 +16,12 @@ from orchestrator.changes import Announce, Boot, Change, Changes
 from orchestrator.errors import EdgewakeError
 from orchestrator.fleet import Fleet
 from orchestrator.library import Fit
-from orchestrator.model import ASLEEP, Instance, InstanceState, Migrate
+from orchestrator.model import ASLEEP, Capacity, Instance, InstanceState, Migrate
 from orchestrator.moving import changes_for
 from orchestrator.planner import Front
+from orchestrator.warming import LabFacts, WakeCosts, Warming, warming_of
 from placement.problem import Options, Plan, Problem
+from placement.warm import WarmOptions
 
 
 class Replanner:
@@ -50,6 +52,29 @@ class Replanner:
         """Return the Pareto front of some terms. Raises `EdgewakeError` as `Planner.front` does."""
         question = self._question(self.movable())
         return self._fleet.planner.front(question, terms, options, points=points)
+
+    def warm(
+        self,
+        options: WarmOptions,
+        costs: WakeCosts,
+        rungs: Mapping[tuple[str, str], frozenset[str]],
+    ) -> Warming:
+        """Return what hosts should keep warm. Raises `EdgewakeError` as `warming_of` does.
+
+        `rungs` are those of `LabFacts`. An instance that is awake holds nothing beside what it will
+        hold when it rests: then the plan does not depend on who happens to be awake.
+        """
+        unfit, boots = self._fits()
+        beside = self._fleet.held_beside(self._fleet.instances())
+        room = {
+            host.name: Capacity(
+                cpu=host.usable.cpu - beside[host.name].cpu,
+                memory_mib=host.usable.memory_mib - beside[host.name].memory_mib,
+            )
+            for host in self._fleet.lab.hosts
+        }
+        found = LabFacts(unfit=unfit, boots=boots, room=room, rungs=rungs)
+        return warming_of(self._fleet.planner, found, costs, options)
 
     def movable(self) -> tuple[Instance, ...]:
         """Return the instances that can be moved: they answer, on hosts that can be reached.
@@ -107,6 +132,13 @@ class Replanner:
 
     def _question(self, movable: Sequence[Instance]) -> Problem:
         """Return the lab as it is now as a placement problem."""
+        unfit, boots = self._fits()
+        services = self._fleet.lab.services
+        copies = {each.name: self._fleet.wanted(each) for each in services if each.scale}
+        return self._fleet.planner.question(movable, unfit, boots, copies)
+
+    def _fits(self) -> tuple[Mapping[str, Mapping[str, str]], Mapping[str, Mapping[str, str]]]:
+        """Return why hosts cannot run services, and the images of those that have several."""
         closed = self._fleet.closed()
         services = self._fleet.lab.services
         unfit = {each.name: {**self._boots.unfit(each), **closed} for each in services}
@@ -119,5 +151,4 @@ class Replanner:
             for service in services
             if len(service.images) > 1
         }
-        copies = {each.name: self._fleet.wanted(each) for each in services if each.scale}
-        return self._fleet.planner.question(movable, unfit, boots, copies)
+        return unfit, boots

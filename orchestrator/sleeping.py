@@ -29,10 +29,11 @@ from orchestrator.fleet import Fleet
 from orchestrator.hypervisors.base import Depth
 from orchestrator.idle import kept_up
 from orchestrator.journal import Journal
-from orchestrator.ladder import Prospects, Rates, Victim, WakeCosts, below, sacrifice, value
+from orchestrator.ladder import Prospects, Rates, SeenWakes, Victim, below, sacrifice
 from orchestrator.model import ASLEEP, LADDER, Ability, Instance, InstanceState, Rung, Service
 from orchestrator.store.base import Store
 from orchestrator.trace import WakeTrace
+from placement.warm.formulas import value
 
 log = getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Sleeper:
         self._spare = spare
         self._put_down = put_down
         self._rates = rates
-        self._costs = WakeCosts()
+        self._costs = SeenWakes()
         self._abilities = {(each.image, each.host, each.rung): each for each in abilities}
         self._failures: Counter[tuple[str, str, Rung]] = Counter()
         self._since: dict[str, float] = {}  # monotonic, by instance: when it came to its rung
@@ -111,6 +112,29 @@ class Sleeper:
             },
             costs={rung: cost for rung, cost in costs.items() if cost is not None},
         )
+
+    def wake_costs(self) -> dict[tuple[str, str, str], float]:
+        """Return what wakes took, or probes, by service, host and rung (seconds)."""
+        return {
+            (service.name, host.name, str(rung)): known.cost(rung)
+            for service in self._fleet.lab.services
+            for host in self._fleet.lab.hosts
+            for known in (self.prospects(service, host.name),)
+            for rung in LADDER[1:]
+            if rung in known.costs or (rung in known.abilities and known.abilities[rung].works)
+        }
+
+    def rungs(self) -> dict[tuple[str, str], frozenset[str]]:
+        """Return the rungs that may be used, as far as is known, by service and host."""
+        return {
+            (service.name, host.name): frozenset(
+                rung
+                for rung in LADDER
+                if not self.prospects(service, host.name).why_not(rung, service.idle)
+            )
+            for service in self._fleet.lab.services
+            for host in self._fleet.lab.hosts
+        }
 
     def below(self, instance: Instance, service: Service) -> Rung | None:
         """Return the next rung down for an instance; None if it may not sleep more deeply."""
@@ -254,13 +278,15 @@ class Sleeper:
         `deadline` is monotonic.
         """
         rung, began = instance.rung, time.monotonic()
+        trace.stamp("decided")
         try:
-            rousing = self._with_room(instance)
+            rousing = self._with_room(instance, trace)
         except WakeError as error:
             self._journal.record("not-roused", service.name, f"{instance.name}: {error.message}")
             return None
-        trace.stamp("decided")
+        trace.stamp("claimed")
         trace.instance, trace.host, trace.rung = instance.name, instance.host, str(rung)
+        trace.decided_by = f"it was {rung} there"
         image = self._boots.image_of(service, instance.host)
         try:
             until = self._until(image, rousing, rung, deadline)
@@ -277,7 +303,7 @@ class Sleeper:
         self._costs.note(image, instance.host, rung, time.monotonic() - began)
         return ready
 
-    def _with_room(self, instance: Instance) -> Instance:
+    def _with_room(self, instance: Instance, trace: WakeTrace) -> Instance:
         """Hold what an instance needs to run again; others sink for it. Raises `NoCapacity`."""
         try:
             return self._fleet.rouse(instance)
@@ -285,6 +311,7 @@ class Sleeper:
             lacks = self._fleet.rouse_lacks_mib(instance)
             if not lacks or not self.make_room(instance.host, lacks):
                 raise
+            trace.stamp("room")
             return self._fleet.rouse(instance)
 
     def _until(self, image: str, instance: Instance, rung: Rung, deadline: float) -> float:

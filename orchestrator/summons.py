@@ -34,6 +34,9 @@ class Summoner(Protocol):
 
     asked: dict[str, float]
 
-    def summon(self, service: str, client: Client) -> Summons:
-        """Ask for a service; returns at once and never raises a `WakeError` itself."""
+    def summon(self, service: str, client: Client, asked_at: float = 0.0) -> Summons:
+        """Ask for a service; returns at once and never raises a `WakeError` itself.
+
+        `asked_at` is the monotonic time at which the question arrived, 0 for now.
+        """
         ...

@@ -7,21 +7,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.trace import OURS, Wake
+from orchestrator.trace import Owner, Wake, words_of
 
 BAR = 28  # characters for the longest span
-WORDS = {
-    "decided": "host chosen, memory held",
-    "intent": "intent stored",
-    "define": "hypervisor built the guest",
-    "start": "guest's processor runs",
-    "roused": "guest's processor runs again",
-    "answer": "guest's first answer",
-    "stored": "stored and announced",
-    "reply": "reply sent",
-    "failed": "failed there, undone",
+COLOURS = {
+    Owner.OURS: "green",
+    Owner.HYPERVISOR: "blue",
+    Owner.GUEST: "cyan",
+    Owner.CLIENT: "magenta",
 }
 
 
@@ -39,6 +35,7 @@ def wake_of(data: Mapping[str, Any]) -> Wake:
         text=data["text"],
         rung=data["rung"],
         by=data["by"],
+        decided_by=data["decided_by"],
     )
 
 
@@ -51,9 +48,10 @@ def print_wakes(out: Console, wakes: Iterable[Wake]) -> None:
 
 def _table(wake: Wake) -> Table:
     where = f"{wake.instance} on {wake.host}" if wake.instance else "no host"
-    was = f"was {wake.rung}{_by(wake)}"
+    where += f", was {wake.rung}" if wake.rung else ""
+    where += "" if wake.by == "query" else f", by {wake.by}"
     table = Table(
-        title=f"wake {wake.id} of {wake.service}: {wake.outcome}, {where}, {was}",
+        title=f"wake {wake.id} of {wake.service}: {wake.outcome}, {where}",
         title_justify="left",
         box=None,
         pad_edge=True,
@@ -62,30 +60,41 @@ def _table(wake: Wake) -> Table:
     table.add_column("took ms", justify="right")
     table.add_column("stage")
     table.add_column("")
-    spans = list(zip(wake.stamps, wake.stamps[1:], strict=False))
-    longest = max((at - before for (_, before), (_, at) in spans), default=0.0) or 1.0
-    for (_, before), (stage, at) in spans:
-        took = at - before
-        bar = "█" * max(1, round(BAR * took / longest))
-        colour = "green" if stage in OURS else "blue"
+    longest = max((span.took_s for span in wake.spans), default=0.0) or 1.0
+    for span in wake.spans:
+        bar = "█" * max(1, round(BAR * span.took_s / longest))
         table.add_row(
-            f"{at * 1000:.1f}", f"{took * 1000:.2f}", WORDS.get(stage, stage), f"[{colour}]{bar}[/]"
+            f"{span.at_s * 1000:.1f}",
+            f"{span.took_s * 1000:.2f}",
+            words_of(span.stage),
+            f"[{COLOURS[span.owner]}]{bar}[/]",
         )
     return table
 
 
-def _by(wake: Wake) -> str:
-    return "" if wake.by == "query" else f", by {wake.by}"
-
-
 def _summary(wake: Wake) -> str:
-    own, theirs = wake.own_s, wake.total_s - wake.own_s
+    spent = {owner: wake.spent_s(owner) for owner in Owner}
+    theirs = spent[Owner.HYPERVISOR] + spent[Owner.GUEST]
     text = (
-        f"ours [green]█[/] {own * 1000:.1f} ms, "
-        f"hypervisor and guest [blue]█[/] {theirs * 1000:.1f} ms"
+        f"ours [{COLOURS[Owner.OURS]}]█[/] {spent[Owner.OURS] * 1000:.1f} ms, "
+        f"hypervisor and guest [{COLOURS[Owner.HYPERVISOR]}]█[/] {theirs * 1000:.1f} ms"
     )
-    if any(stage == "answer" for stage, _ in wake.stamps):
-        text += f": our overhead is {own / theirs:.2%} of their time"
+    if theirs and any(stage == "answer" for stage, _ in wake.stamps):
+        text += f": our overhead is {spent[Owner.OURS] / theirs:.2%} of their time"
     if wake.queries > 1:
         text += f"; {wake.queries} queries waited for it"
-    return f"{text}\n  {wake.text}" if wake.text else text
+    said = (_theirs(spent), _chosen(wake), wake.text)
+    return "\n  ".join([text, *(escape(line) for line in said if line)])
+
+
+def _theirs(spent: Mapping[Owner, float]) -> str:
+    told = {
+        "hypervisor": spent[Owner.HYPERVISOR],
+        "guest": spent[Owner.GUEST],
+        "a client's first byte, after the reply": spent[Owner.CLIENT],
+    }
+    return ", ".join(f"{who} {took * 1000:.1f} ms" for who, took in told.items() if took)
+
+
+def _chosen(wake: Wake) -> str:
+    return f"host chosen by: {wake.decided_by}" if wake.decided_by else ""

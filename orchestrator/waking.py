@@ -6,7 +6,7 @@ ends instances of the service, so a wake, a sleep and a move of one service neve
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from logging import getLogger
 from threading import Event as Flag
 from threading import Lock
@@ -16,6 +16,7 @@ from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.errors import (
     EdgewakeError,
+    GuestDied,
     HostUnreachable,
     HypervisorError,
     ImageUnusable,
@@ -27,11 +28,13 @@ from orchestrator.errors import (
     WakeError,
 )
 from orchestrator.fleet import Fleet
+from orchestrator.frames import WatchGuest, watch_nobody
 from orchestrator.journal import Journal
 from orchestrator.model import ASLEEP, COMING, Instance, InstanceState, OnHostLoss, Service
 from orchestrator.sleeping import Sleeper
 from orchestrator.trace import WakeTrace
 
+ENGINE = "greedy-latency"  # of `placement`; what `Planner.rank` asks
 TURN_S = 0.2  # how long one thread waits to end an instance, before it ends others
 
 log = getLogger(__name__)
@@ -49,7 +52,8 @@ class Waker:
     """Boots instances where they fit best, and ends them.
 
     `leaving` says of an instance whether it is being retired; `resolve` finds out where one is that
-    was being migrated when that was cut off.
+    was being migrated when that was cut off; `watch` has the packets of a guest that is booted
+    looked at.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Waker:
         background: Background,
         sleeper: Sleeper,
         locks: defaultdict[str, Lock],
+        watch: WatchGuest = watch_nobody,
     ) -> None:
         self.locks = locks
         self._sleeper = sleeper
@@ -80,6 +85,7 @@ class Waker:
         self._leaving = leaving
         self._resolve = resolve
         self._background = background
+        self._watch = watch
         self._to_end: dict[str, str] = {}  # why, by instance
         self._not_ended: dict[tuple[str, float], str] = {}
         self._stopping = Flag()
@@ -91,16 +97,18 @@ class Waker:
         """
         deadline = trace.zero + service.deadline_s
         lock = self.locks[service.name]
-        if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise NotReady(service.name, "it was still being stopped or moved at the deadline")
+        if not lock.acquire(blocking=False):
+            if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                raise NotReady(service.name, "it was still being stopped or moved at the deadline")
+            trace.stamp("turn")
         try:
             if time.monotonic() >= deadline:
                 raise NotReady(service.name, "too many wakes at once: its turn came too late")
-            if self._fleet.endpoints(service.name) or self._recall(service.name):
+            if found := self._found(service.name):
+                trace.decided_by = found
                 return
-            if self._resolved(service.name):
-                return
-            self._clear_hidden(service.name)
+            if self._clear_hidden(service.name):
+                trace.stamp("cleared")
             self._refuse_second_copy(service)
             self.bring(service, population, deadline, trace)
         finally:
@@ -155,6 +163,7 @@ class Waker:
         """
         asleep = [each for each in self._fleet.of(service.name) if each.state in ASLEEP]
         for instance in sorted(asleep, key=lambda each: each.rung.depth):
+            self._watch(self._fleet.lab.host(instance.host).network, instance, trace)
             if ready := self._sleeper.rouse(instance, service, trace, deadline):
                 self._announce(ready)
                 trace.stamp("stored")
@@ -183,19 +192,24 @@ class Waker:
                     unfit=unfit,
                     without=frozenset(tried),
                     only=only,
+                    stamp=trace.stamp,
                 )
             except (NoCapacity, NoHostReachable) as error:
                 if isinstance(error, NoCapacity) and self._made_room(service, unfit, tried, only):
+                    trace.stamp("room")
                     continue
                 if not failures:
                     raise
                 raise _told(service.name, failures) from failures[-1]
-            trace.stamp("decided")
-            trace.instance, trace.host, began = instance.name, instance.host, time.monotonic()
+            trace.stamp("claimed")
+            trace.instance, trace.host, trace.rung = instance.name, instance.host, "cold"
+            trace.decided_by = self._decided_by(instance, unfit, tried, only)
+            self._watch(self._fleet.lab.host(instance.host).network, instance, trace)
+            began = time.monotonic()
             try:
                 ready = self._boots.boot(instance, service, deadline, trace.stamp)
             except (HypervisorError, WakeError) as error:
-                trace.stamp("failed")
+                trace.stamp("silent" if isinstance(error, NotReady | GuestDied) else "failed")
                 failures.append(error)
                 tried.add(instance.host)
                 self._note_failure(instance, error)
@@ -314,18 +328,30 @@ class Waker:
                 self._announce(ready)
         return bool(self._fleet.endpoints(service))
 
-    def _clear_hidden(self, service: str) -> None:
+    def _found(self, service: str) -> str:
+        """Lead clients to what answers already, and say how that came; empty if nothing does."""
+        if self._fleet.endpoints(service):
+            return "it answered by then"
+        if self._recall(service):
+            return "recalled: it was being retired"
+        return "its cut-off migration was resolved" if self._resolved(service) else ""
+
+    def _clear_hidden(self, service: str) -> bool:
         """End what is on its way out already, so that it holds no memory and no address.
 
-        What is being retired has time while others answer: caches may name it.
+        What is being retired has time while others answer: caches may name it. Returns whether
+        there was anything to end.
         """
         lost = self._fleet.lost()  # an unreachable host would only hold up the wake
         awake = bool(self._fleet.serving(service))
+        any_ends = False
         for instance in self._fleet.of(service):
             ends = self._fleet.hidden(instance.name) and instance.host not in lost
             ends = ends and instance.state is not InstanceState.MIGRATING  # may yet be found
             if ends and not (awake and self._leaving(instance.name)):
+                any_ends = True
                 self.end(instance)
+        return any_ends
 
     def _refuse_second_copy(self, service: Service) -> None:
         for instance in self.awaited(service):
@@ -335,6 +361,23 @@ class Waker:
                 hint="it is led to when its host is back; 'on_host_loss: wake-elsewhere' would "
                 "boot another copy instead",
             )
+
+    def _decided_by(
+        self, instance: Instance, unfit: Mapping[str, str], tried: Collection[str], only: str
+    ) -> str:
+        """Say in a few words who or what chose the host of an instance."""
+        lab, plan = self._fleet.lab, self._fleet.planner.last_plan
+        if only:
+            return "the change that was asked for"
+        if tried:
+            return f"{ENGINE}, after {', '.join(sorted(tried))} failed"
+        if len(lab.hosts) == 1:
+            return "only host"
+        if len(lab.hosts) - len(unfit) == 1:
+            return "only host that can run it"
+        if plan and instance.host in plan.hosts.get(instance.service, ()):
+            return f"{ENGINE}, which is where {plan.algorithm or 'the last plan'} has it"
+        return ENGINE
 
     def _note_not_ended(self, instance: Instance, why: str) -> None:
         """Remember why an instance could not be ended; it is tried again often, and told once."""

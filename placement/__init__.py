@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         partition,
         repair,
         study,
+        warm,
         wire,
     )
     from placement.check import violations
@@ -78,6 +79,7 @@ LATER: dict[str, str] = {  # name: where it is; what is a module stands for itse
     "repair": "placement.repair",
     "study": "placement.study",
     "violations": "placement.check:violations",
+    "warm": "placement.warm",
     "weighted": "placement.fronts:weighted",
     "wire": "placement.wire",
 }
@@ -141,6 +143,7 @@ __all__ = [
     "solve",
     "study",
     "violations",
+    "warm",
     "weighted",
     "wire",
 ]

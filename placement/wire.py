@@ -1,7 +1,8 @@
 """Problems and plans as JSON text.
 
 The JSON mirrors the dataclasses of `placement.problem`: same names, sets as sorted lists, labels
-as ``[key, value]`` pairs. A rule is an object whose ``rule`` names its kind, such as ``"ban"``.
+as ``[key, value]`` pairs; and those of `placement.warm.problem`. A rule is an object whose ``rule``
+names its kind, such as ``"ban"``.
 Reading is strict (an unknown or missing field, a wrong type, NaN are errors that say where) and
 is driven by the dataclasses themselves, so a field added there is read and written without a line
 here.
@@ -17,6 +18,8 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 from placement.problem import Malformed, Plan, Problem
 from placement.rules import Rule
 from placement.validate import validate
+from placement.warm.problem import WarmPlan, WarmProblem
+from placement.warm.validate import validate as validate_warm
 
 T = TypeVar("T")
 
@@ -45,7 +48,29 @@ def read_plan(text: str) -> Plan:
     return _read(Plan, text)
 
 
-def _text(value: Problem | Plan) -> str:
+def warm_problem_text(problem: WarmProblem) -> str:
+    """Return a warm problem as JSON."""
+    return _text(problem)
+
+
+def warm_plan_text(plan: WarmPlan) -> str:
+    """Return a warm plan as JSON."""
+    return _text(plan)
+
+
+def read_warm_problem(text: str) -> WarmProblem:
+    """Return the warm problem that JSON text holds; `Malformed` names the field that is wrong."""
+    problem = _read(WarmProblem, text)
+    validate_warm(problem)
+    return problem
+
+
+def read_warm_plan(text: str) -> WarmPlan:
+    """Return the warm plan that JSON text holds; `Malformed` names the field that is wrong."""
+    return _read(WarmPlan, text)
+
+
+def _text(value: Problem | Plan | WarmProblem | WarmPlan) -> str:
     return json.dumps(_encoded(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 

@@ -19,7 +19,8 @@ BASE=(
     libvirt-dev pkg-config gcc python3-dev python3-venv # libvirt-python is compiled here
     make git openssh-client curl
 )
-BENCH=(dnsperf knot)
+SERVERS=(knot nsd) # name servers; we want their programs only
+BENCH=(dnsperf "${SERVERS[@]}")
 KERNEL=/var/lib/edgewake/kernel # images/build/linux_microvm.py looks there, too
 
 say() { echo "==> $*"; }
@@ -61,30 +62,35 @@ install_debian_packages() {
         fail "Debian packages are missing; as root, run: $command"
     fi
     say "installing Debian packages: ${packages[*]}"
-    hold_knot_back "${packages[@]}"
+    hold_servers_back "${packages[@]}"
     apt update || fail "apt-get update failed; see above, then run: $command"
     apt install --no-install-recommends "${packages[@]}" ||
         fail "apt-get install failed; see above, then run: $command"
-    let_knot_rest "${packages[@]}"
+    let_servers_rest "${packages[@]}"
 }
 
-# We want knot's program, not a name server on port 53 of this machine. Debian's package starts one
-# when it is installed, unless the unit is masked; a mask in /run is gone after a reboot, even if we
-# are killed half-way. Only a knot that *we* install is treated so: one that was here is in use.
-hold_knot_back() {
-    [[ " $* " == *" knot "* && -d /run/systemd/system ]] || return 0
-    as_root systemctl mask --runtime --quiet knot.service
+# We want the programs of knot and nsd, not name servers on port 53 of this machine. Debian's packages
+# start them when they are installed, unless the unit is masked; a mask in /run is gone after a
+# reboot, even if we are killed half-way. Only what *we* install is treated so: one that was here is
+# in use.
+hold_servers_back() {
+    [[ -d /run/systemd/system ]] || return 0
+    for server in "${SERVERS[@]}"; do
+        [[ " $* " != *" $server "* ]] || as_root systemctl mask --runtime --quiet "$server.service"
+    done
 }
 
-let_knot_rest() {
-    [[ " $* " == *" knot "* ]] || return 0
-    if [[ -d /run/systemd/system ]]; then
-        as_root systemctl unmask --runtime --quiet knot.service
-        as_root systemctl disable --quiet knot.service
-    else
-        as_root update-rc.d knot disable
-        as_root /etc/init.d/knot stop || say "knot was not running"
-    fi
+let_servers_rest() {
+    for server in "${SERVERS[@]}"; do
+        [[ " $* " == *" $server "* ]] || continue
+        if [[ -d /run/systemd/system ]]; then
+            as_root systemctl unmask --runtime --quiet "$server.service"
+            as_root systemctl disable --quiet "$server.service"
+        else
+            as_root update-rc.d "$server" disable
+            as_root "/etc/init.d/$server" stop || say "$server was not running"
+        fi
+    done
 }
 
 # The sample guest's kernel is Debian's cloud kernel. It is unpacked and not installed: installing it

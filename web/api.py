@@ -10,8 +10,10 @@
     POST /hosts/NAME/drain          {"force": false} → how far it is; returns at once
     DELETE /hosts/NAME/drain        use the host again
     GET  /wakes?service=&limit=     where the time of the last wakes went
+    GET  /metrics                   counters and histograms, as Prometheus reads them
     GET  /events?limit=             the last lines of the journal
     POST /plans                     {"apply": false} → a placement and the changes to it
+    POST /plans/warm                {"mib_price": 0} → what hosts should keep warm
     POST /fronts                    {"terms": ["latency_ms", "energy_w"]} → the Pareto front
     PUT  /lab?dry_run=1             a lab file → what had to end for it, or would
 
@@ -28,7 +30,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from flask import Blueprint, Response, abort, request
@@ -39,15 +41,19 @@ from orchestrator.model import LADDER, Client, Endpoint, Lab, Rung
 from orchestrator.planner import OPTIONS
 from orchestrator.trace import Wake, WakeTrace
 from placement.problem import Options
+from placement.warm import WarmOptions
 from web import wire
+from web.metrics import CONTENT_TYPE
 
 LoadLab = Callable[[str, Path], Lab]
+Kinds = dict[str, tuple[type, ...]]
+Chosen = TypeVar("Chosen", Options, WarmOptions)
 
 GRACE_S = 2.0  # what a wake may end after its deadline: the undo of a boot that came too late
 MOST_LISTED = 1000  # wakes or events in one answer
 DEFAULT_LISTED = 20
 MOST_PLAN_S = 300  # below what `web.client` waits for an answer
-PLAN_OPTIONS: dict[str, tuple[type, ...]] = {
+PLAN_OPTIONS: Kinds = {
     "algorithm": (str,),
     "solver": (str,),
     "deadline_s": (float, int),
@@ -55,7 +61,7 @@ PLAN_OPTIONS: dict[str, tuple[type, ...]] = {
 }
 
 
-def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
+def create_api(orchestrator: Orchestrator, load: LoadLab, metrics: Callable[[], str]) -> Blueprint:
     """Return the blueprint of ``/api/v1``; `load` turns a lab file's text and path into a lab."""
     api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -89,6 +95,10 @@ def create_api(orchestrator: Orchestrator, load: LoadLab) -> Blueprint:
     def wakes() -> wire.Document:
         return {"wakes": [wire.wake(each) for each in _last_wakes(orchestrator)]}
 
+    @api.get("/metrics")
+    def prometheus() -> Response:
+        return Response(metrics(), content_type=CONTENT_TYPE)
+
     @api.get("/events")
     def events() -> wire.Document:
         return {"events": [wire.event(each) for each in orchestrator.events(_limit())]}
@@ -118,8 +128,16 @@ def _add_plans(api: Blueprint, orchestrator: Orchestrator) -> None:
     def plans() -> wire.Document:
         body = _json_object()
         apply = _flag(body.get("apply", False), "apply")
-        proposal = orchestrator.rebalance(dry_run=not apply, options=_options(body))
+        proposal = orchestrator.rebalance(
+            dry_run=not apply, options=_options(body, PLAN_OPTIONS, OPTIONS)
+        )
         return {**wire.proposal(proposal), "applied": apply}
+
+    @api.post("/plans/warm")
+    def warm() -> wire.Document:
+        body = _json_object()
+        options = _options(body, PLAN_OPTIONS | {"mib_price": (float, int)}, WarmOptions())
+        return wire.warming(orchestrator.warm(options))
 
     @api.post("/fronts")
     def fronts() -> wire.Document:
@@ -133,20 +151,23 @@ def _add_plans(api: Blueprint, orchestrator: Orchestrator) -> None:
             abort(HTTPStatus.BAD_REQUEST, "points are for fronts of two terms")
         if "algorithm" in body:
             abort(HTTPStatus.BAD_REQUEST, "a front has no algorithm to choose")
-        return wire.front(orchestrator.front(terms, options=_options(body), points=points))
+        return wire.front(
+            orchestrator.front(terms, options=_options(body, PLAN_OPTIONS, OPTIONS), points=points)
+        )
 
 
-def _options(body: dict[str, Any]) -> Options:
-    """Return the options of a plan that a request asks for; names are those of `Options`."""
-    given: dict[str, Any] = {key: body[key] for key in PLAN_OPTIONS if body.get(key) is not None}
+def _options(body: dict[str, Any], kinds: Kinds, otherwise: Chosen) -> Chosen:
+    """Return the options of a plan that a request asks for; names are those of its class."""
+    given: dict[str, Any] = {key: body[key] for key in kinds if body.get(key) is not None}
     for key, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, PLAN_OPTIONS[key]):
-            abort(HTTPStatus.BAD_REQUEST, f"{key} must be a {PLAN_OPTIONS[key][0].__name__}")
+        if isinstance(value, bool) or not isinstance(value, kinds[key]):
+            abort(HTTPStatus.BAD_REQUEST, f"{key} must be a {kinds[key][0].__name__}")
     if not 0 < given.get("deadline_s", 1) <= MOST_PLAN_S:
         abort(HTTPStatus.BAD_REQUEST, f"deadline_s must be above 0 and at most {MOST_PLAN_S}")
-    if not 0 <= given.get("gap", 0) <= sys.float_info.max:  # also of whole numbers beyond floats
-        abort(HTTPStatus.BAD_REQUEST, "gap must be finite and at least 0")
-    return replace(OPTIONS, **given)
+    for key in {"gap", "mib_price"} & given.keys():
+        if not 0 <= given[key] <= sys.float_info.max:  # also of whole numbers beyond floats
+            abort(HTTPStatus.BAD_REQUEST, f"{key} must be finite and at least 0")
+    return replace(otherwise, **given)
 
 
 def _add_services(api: Blueprint, orchestrator: Orchestrator) -> None:

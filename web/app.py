@@ -5,6 +5,7 @@ Who may connect is the business of whoever serves it: `web.server` does so on a 
 only its owner may open.
 """
 
+from collections.abc import Callable
 from http import HTTPStatus
 from logging import getLogger
 
@@ -21,12 +22,17 @@ log = getLogger(__name__)
 LARGEST_REQUEST = 4 << 20  # bytes: a lab file of 1 MiB, with every character escaped in JSON
 
 
-def create_app(orchestrator: Orchestrator, *, load: LoadLab) -> Flask:
-    """Return the application; `load` turns the text and path of a lab file into a lab."""
+def create_app(
+    orchestrator: Orchestrator, *, load: LoadLab, metrics: Callable[[], str] = str
+) -> Flask:
+    """Return the application.
+
+    `load` turns the text and path of a lab file into a lab; `metrics` is what Prometheus is told.
+    """
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider
-    app.register_blueprint(create_api(orchestrator, load))
+    app.register_blueprint(create_api(orchestrator, load, metrics))
     app.register_error_handler(EdgewakeError, _ours)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unforeseen)

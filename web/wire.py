@@ -30,6 +30,7 @@ from orchestrator.model import Ability, Capacity, Endpoint, Event, Instance
 from orchestrator.planner import Front
 from orchestrator.trace import Wake
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
+from orchestrator.warming import Warming
 from placement.problem import Plan
 
 Document = dict[str, Any]
@@ -195,6 +196,7 @@ def wake(value: Wake) -> Document:
         "text": value.text,
         "rung": value.rung,
         "by": value.by,
+        "decided_by": value.decided_by,
         "total_s": value.total_s,
         "own_s": value.own_s,
         "stamps": [list(stamp) for stamp in value.stamps],
@@ -256,6 +258,25 @@ def front(value: Front) -> Document:
         "seconds": value.seconds,
         "knee": value.knee,
         "plans": [plan(each) for each in value.plans],
+    }
+
+
+def warming(value: Warming) -> Document:
+    """Return what hosts should keep warm; `before` and `after` are clients that wait for wakes."""
+    return {
+        "warm": [asdict(line) for line in value.lines],
+        "targets": [asdict(target) for target in value.targets],
+        "before": value.before,
+        "after": value.after,
+        "memory_mib": value.memory_mib,
+        "room_mib": value.room_mib,
+        "value": value.plan.value,
+        "terms": dict(value.plan.terms),
+        "bound": value.plan.bound,
+        "gap": value.plan.gap,
+        "algorithm": value.plan.algorithm,
+        "solver": value.plan.solver,
+        "seconds": value.plan.seconds,
     }
 
 

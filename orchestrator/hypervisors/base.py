@@ -101,9 +101,10 @@ class Hypervisor(Protocol):
     def start(self, guest: Guest, stamp: Stamp) -> None:
         """Start a guest and return when its processor runs; it has not answered anything yet.
 
-        Calls `stamp("define")` when the hypervisor has built the guest and `stamp("start")` when
-        it runs. Starting a guest that already runs with the same mark does nothing; one that
-        sleeps, or that somebody paused, is booted anew.
+        Calls `stamp("asked")` when it is about to hand the guest to the hypervisor,
+        `stamp("define")` when the hypervisor has built it and `stamp("start")` when it runs.
+        Starting a guest that already runs with the same mark does nothing, and stamps nothing; one
+        that sleeps, or that somebody paused, is booted anew.
         """
         ...
 

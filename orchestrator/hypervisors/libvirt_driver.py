@@ -172,6 +172,7 @@ class LibvirtHypervisor(LibvirtCalls):
             undo.callback(self._drop, guest.name)
             self._saved.drop(guest_uuid(self.owner, guest.name))
             xml = self._xml(guest, line)
+            stamp("asked")
             with self._writing_keys(guest.boot) as write_keys:
                 domain = line.conn.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
                 undo.callback(self._destroy, domain)

@@ -180,6 +180,7 @@ class MemoryHypervisor:
                 self.starts.append(guest.name)
             with ExitStack() as undo:
                 undo.callback(self._forget, kept)
+                stamp("asked")
                 stamp("define")
                 if self.boot_s:
                     time.sleep(self.boot_s)

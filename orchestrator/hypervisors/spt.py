@@ -138,6 +138,7 @@ class SptHypervisor:
                 return
             tender = self._checked(guest)
             with ExitStack() as undo:
+                stamp("asked")
                 record = self._record(guest)
                 undo.callback(self._clear, record)
                 self._records.write(guest.name, record_text(record))

@@ -141,7 +141,7 @@ class HypervisorContract:
         stamps: list[str] = []
         guest = rig.guest()
         hypervisor.start(guest, stamps.append)
-        assert stamps == ["define", "start"]
+        assert stamps == ["asked", "define", "start"]
         assert [running.mark for running in hypervisor.running()] == [guest.mark]
         assert rig.has_guest(guest.name)
 
@@ -161,7 +161,7 @@ class HypervisorContract:
         stamps: list[str] = []
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: hypervisor.start(rig.guest(), stamps.append), range(8)))
-        assert stamps == ["define", "start"]
+        assert stamps == ["asked", "define", "start"]
         assert names(hypervisor) == {rig.guest().name}
 
     def test_a_name_in_use_by_another_mark_of_ours_is_refused(
@@ -204,9 +204,13 @@ class HypervisorContract:
         hypervisor.start(guest, unheard)  # the name is free
         assert names(hypervisor) == {guest.name}
 
-    def test_a_stamp_that_fails_leaves_nothing(self, rig: Rig, hypervisor: Hypervisor) -> None:
-        def give_up(_stage: str) -> None:
-            raise RuntimeError("the wake was given up")
+    @pytest.mark.parametrize("last", ["asked", "define"])
+    def test_a_stamp_that_fails_leaves_nothing(
+        self, rig: Rig, hypervisor: Hypervisor, last: str
+    ) -> None:
+        def give_up(stage: str) -> None:
+            if stage == last:
+                raise RuntimeError("the wake was given up")
 
         with pytest.raises(RuntimeError, match="given up"):
             hypervisor.start(rig.guest(), give_up)
@@ -593,7 +597,7 @@ class SleepContract:
             stamps: list[str] = []
             sleeper.sleep(guest.name, depth)
             sleeper.start(guest, stamps.append)
-            assert stamps == ["define", "start"]
+            assert stamps == ["asked", "define", "start"]
             assert states(sleeper) == {guest.name: GuestState.RUNNING}
             assert sleeper.saved() == ()
 

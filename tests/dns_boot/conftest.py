@@ -67,10 +67,12 @@ class FakeSummoner:
     calls: list[tuple[str, Client]] = field(default_factory=list)
     futures: dict[str, Future[tuple[Endpoint, ...]]] = field(default_factory=dict)
     traces: dict[str, WakeTrace] = field(default_factory=dict)
+    asked_at: list[float] = field(default_factory=list)
     error: Exception | None = None
 
-    def summon(self, service: str, client: Client) -> Summons:
+    def summon(self, service: str, client: Client, asked_at: float = 0.0) -> Summons:
         self.calls.append((service, client))
+        self.asked_at.append(asked_at)
         if self.error is not None:
             raise self.error
         if service not in self.futures:

@@ -1,5 +1,7 @@
 """dig as the client: what people and their tools will really send."""
 
+import contextlib
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dns_boot.rates import Limiter
 from dns_boot.resolver import Resolver
 from dns_boot.server import DnsServer
 from orchestrator.errors import NotReady
@@ -17,21 +20,32 @@ Dig = Callable[..., str]
 
 
 @pytest.fixture
-def dig(resolver: Resolver) -> Iterator[Dig]:
-    """Return a function that runs dig against a server and returns what it printed."""
+def dig_at() -> Iterator[Callable[[Resolver], Dig]]:
+    """Return a maker of functions that run dig against a resolver and return what it printed."""
     program = shutil.which("dig")
     if program is None:
         pytest.fail("dig is missing: apt-get install dnsutils")
-    server = DnsServer(resolver, "127.0.0.1", 0)
-    server.start()
-    _, port = server.address
+    with contextlib.ExitStack() as stack:
 
-    def run(*arguments: str) -> str:
-        command = [program, "@127.0.0.1", "-p", str(port), "+tries=1", "+time=30", *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        def make(resolver: Resolver) -> Dig:
+            server = DnsServer(resolver, "127.0.0.1", 0)
+            server.start()
+            stack.callback(server.stop)
+            place = ["@127.0.0.1", "-p", str(server.address[1])]
 
-    yield run
-    server.stop()
+            def run(*arguments: str) -> str:
+                command = [program, *place, "+tries=1", "+time=30", *arguments]
+                return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+            return run
+
+        yield make
+
+
+@pytest.fixture
+def dig(resolver: Resolver, dig_at: Callable[[Resolver], Dig]) -> Dig:
+    """Return a function that runs dig against the resolver."""
+    return dig_at(resolver)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +55,11 @@ def dig(resolver: Resolver) -> Iterator[Dig]:
         ("+tcp",),
         ("+noedns",),
         ("+nocookie",),
+        ("+cookie",),
+        ("+cookie=6162636465666768",),
+        ("+cookie=61626364656667680100000000000000aaaaaaaaaaaaaaaa",),
+        ("+cookie", "+tcp"),
+        ("+cookie", "+dnssec", "+nsid"),
         ("+bufsize=512",),
         ("+bufsize=4096",),
         ("+dnssec",),
@@ -66,6 +85,43 @@ def test_dig_gets_the_address_whatever_its_options(
         assert " aa" in output
         assert "WARNING: Messages" not in output
         assert "malformed" not in output
+
+
+def test_dig_accepts_our_cookie_and_sends_it_again(
+    lab: SimpleNamespace, resolver: Resolver, dig: Dig
+) -> None:
+    resolver.set((Route(lab.WEB, (lab.endpoint("web"),)),))
+    cookie = "6162636465666768"
+    for _ in range(3):  # slow, then packed, then packed with a cookie of ours
+        output = dig("web.edge.test", f"+cookie={cookie}")
+        assert "(good)" in output
+        (given,) = re.findall(r"COOKIE: ([0-9a-f]{48})", output)
+        assert len(cookie) == 16 or given == cookie
+        cookie = given
+    assert "COOKIE" not in dig("web.edge.test", "+nocookie")
+
+
+def test_dig_comes_back_with_the_cookie_that_it_is_given(
+    make_resolver: Callable[..., Resolver], dig_at: Callable[[Resolver], Dig]
+) -> None:
+    ask = dig_at(make_resolver(cookies="required"))
+    output = ask("web.edge.test", "+cookie", "+qr")
+    assert output.count("COOKIE") >= 4  # asked, told, asked again, answered
+    assert "10.0.0.5" in output
+    assert "status: BADCOOKIE" in ask("web.edge.test", "+cookie", "+nobadcookie")
+    assert "10.0.0.5" in ask("web.edge.test", "+nocookie")
+    assert "10.0.0.5" in ask("web.edge.test", "+cookie", "+tcp")
+
+
+def test_who_asks_too_often_is_sent_to_tcp(
+    lab: SimpleNamespace, resolver: Resolver, dig: Dig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dns_boot.rates.LOOPBACK", ())
+    resolver.packed.limiter = Limiter(1, slip=1)
+    outputs = [dig("web.edge.test", "+nocookie") for _ in range(5)]
+    assert all("10.0.0.5" in output for output in outputs)
+    assert "retrying in TCP mode" not in outputs[0]
+    assert any("Truncated, retrying in TCP mode" in output for output in outputs[2:])
 
 
 def test_the_case_of_the_question_comes_back(resolver: Resolver, dig: Dig) -> None:

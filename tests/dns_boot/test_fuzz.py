@@ -10,6 +10,8 @@ from dnslib import RCODE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dns_boot import cookies as cookies_module
+from dns_boot.names import opt_of
 from dns_boot.resolver import Resolver
 from orchestrator.steering.base import Route
 
@@ -70,7 +72,9 @@ def check(packet: bytes, reply: bytes | None) -> int | None:
 
 
 @pytest.fixture
-def awake(lab: SimpleNamespace, resolver: Resolver) -> Resolver:
+def awake(lab: SimpleNamespace, resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> Resolver:
+    # A cookie says when it was made: the same query gets the same reply only within a second.
+    monkeypatch.setattr(cookies_module, "time", SimpleNamespace(time=lambda: 1.8e9))
     resolver.set((Route(lab.WEB, (lab.endpoint("web"),)), Route(lab.SIX, ipv6=True)))
     return resolver
 
@@ -123,7 +127,41 @@ def test_queries_with_some_bytes_changed(
             del changed[place : place + len(some)]
     mutant = bytes(changed)
     awake.knows(mutant)
-    fast = awake.packed.reply(mutant)
-    reply = asker(awake)(mutant)
+    ask = asker(awake)
+    fast = awake.packed.reply(mutant, ask.source.address)
+    reply = ask(mutant)
     check(mutant, reply)
     assert fast in {None, reply}
+
+
+@given(data=st.data())
+@FUZZ
+def test_queries_with_any_options(
+    awake: Resolver, lab: SimpleNamespace, asker: Callable[..., Any], data: st.DataObject
+) -> None:
+    """Cookies of any length among other options; what is packed says what the slow path says."""
+    option = st.tuples(st.sampled_from((3, 8, 10, 10, 10, 15, 65001)), st.binary(max_size=42))
+    options = data.draw(st.lists(option, max_size=3))
+    encoded = b"".join(
+        code.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value for code, value in options
+    )
+    cookies = [value for code, value in options if code == 10]
+    wrong = bool(cookies) and len(cookies[0]) not in {8, *range(16, 41)}
+    packet = lab.query(edns=data.draw(st.sampled_from((0, 512, 4096))), options=encoded)
+    ask = asker(awake)
+    ask(lab.query(edns=1232))
+    fast = awake.packed.reply(packet, ask.source.address)
+    reply = ask(packet)
+    rcode = check(packet, reply)
+    assert rcode == (1 if wrong else 0)
+    assert fast in {None, reply}
+    if rcode == 0 and cookies:
+        assert b"\0\x0a\0\x18" + cookies[0][:8] in reply
+
+
+@given(message=st.binary(max_size=300))
+@FUZZ
+def test_any_message_is_looked_through_for_its_opt_record(message: bytes) -> None:
+    header = bytes(4) + b"\0\1\0\1\0\1\0\2"
+    span = opt_of(header + message)
+    assert span is None or 12 <= span[0] < span[1] <= 12 + len(message)

@@ -352,7 +352,8 @@ def test_an_answer_made_before_a_change_is_not_packed_after_it(
 
     def pack_and_change(*args: Any) -> bytes:
         reply = pack(*args)
-        resolver.set((route,))  # in the very moment between making the reply and keeping it
+        # In the very moment between making the reply and keeping it.
+        resolver.set((Route(lab.WEB, (lab.endpoint("web", 6),)),))
         return reply
 
     monkeypatch.setattr(resolver, "_pack", pack_and_change)

@@ -12,6 +12,8 @@ import pytest
 from dnslib import DNSRecord
 
 from dns_boot import server as server_module
+from dns_boot import sockets as sockets_module
+from dns_boot import tcp as tcp_module
 from dns_boot.resolver import Resolver
 from dns_boot.server import DnsServer
 from orchestrator.errors import EdgewakeError
@@ -156,7 +158,7 @@ def test_a_low_port_without_the_right_says_what_it_takes(
     def refuse(*_args: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(server_module, "_bind_both", refuse)  # tests may run as root
+    monkeypatch.setattr(sockets_module, "bind_all", refuse)  # tests may run as root
     with pytest.raises(EdgewakeError) as caught:
         DnsServer(resolver, "127.0.0.1", 53).start()
     assert "CAP_NET_BIND_SERVICE" in caught.value.hint
@@ -165,7 +167,7 @@ def test_a_low_port_without_the_right_says_what_it_takes(
 def test_a_port_that_is_taken_for_tcp_only_is_not_chosen(
     resolver: Resolver, serve: Callable[..., DnsServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bind, tries = server_module._bind_both, []
+    bind, tries = sockets_module.bind_all, []
 
     def taken_twice(*args: Any) -> Any:
         tries.append(args)
@@ -173,7 +175,7 @@ def test_a_port_that_is_taken_for_tcp_only_is_not_chosen(
             raise OSError(98, "Address already in use")
         return bind(*args)
 
-    monkeypatch.setattr(server_module, "_bind_both", taken_twice)
+    monkeypatch.setattr(sockets_module, "bind_all", taken_twice)
     assert serve().address[1] > 0
     assert len(tries) == 3
 
@@ -242,7 +244,7 @@ def test_a_slow_summoner_does_not_hold_up_warm_answers(
     ask_udp(server.address, lab.query())
     asked, go_on = threading.Event(), threading.Event()
 
-    def stuck(service: str, client: object) -> Any:
+    def stuck(service: str, client: object, asked_at: float) -> Any:
         asked.set()
         assert go_on.wait(PATIENCE_S)
         raise KeyError(service)
@@ -341,7 +343,7 @@ def test_many_pipelined_queries_are_all_answered(
     lab: SimpleNamespace, resolver: Resolver, serve: Callable[..., DnsServer]
 ) -> None:
     server = serve()
-    count = 4 * server_module.PIPELINED
+    count = 4 * tcp_module.PIPELINED
     with tcp_to(server.address) as sock:
         for ident in range(count):
             sock.sendall(framed(lab.query(f"r{ident}.edge.test", ident=ident)))

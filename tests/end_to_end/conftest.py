@@ -48,7 +48,7 @@ defaults:
   ready: {{http: {{port: 80, path: /healthz}}}}
   deadline: 30 s
   ttl: 1 s
-  idle: {{after: 2 s, min_up: 1 s}}
+  idle: {{after: 2 s, min_up: 1 s, paused: 0 s, saved: 0 s}}
 services:
 {services}
 """
@@ -116,8 +116,22 @@ class Edgewake:
         return ask(("127.0.0.1", self.port), f"{name}.e2e.test", qtype, timeout_s=timeout_s)
 
     def state_of(self, service: str) -> str:
-        services = self.client.get("/status")["services"]
-        return next(str(each["state"]) for each in services if each["name"] == service)
+        return str(self.seen(service)["state"])
+
+    def rung_of(self, service: str) -> str:
+        return str(self.seen(service)["rung"])
+
+    def rests_at(self, service: str, rung: str) -> bool:
+        return self.rung_of(service) == rung
+
+    def seen(self, service: str) -> dict[str, Any]:
+        services: list[dict[str, Any]] = self.client.get("/status")["services"]
+        return next(each for each in services if each["name"] == service)
+
+    def stages(self, service: str) -> list[str]:
+        """Return the stages of a service's last wake."""
+        wakes = self.client.get(f"/wakes?service={service}")["wakes"]
+        return [stage for stage, _ in wakes[-1]["stamps"]]
 
     def wait_until(self, what: Callable[[], bool], timeout_s: float = 30.0) -> None:
         end = time.monotonic() + timeout_s

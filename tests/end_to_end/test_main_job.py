@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 
 import pytest
 
@@ -22,7 +23,8 @@ SERVICES = """
   web: {config: {greeting: "hello from a test"}}
   held: {}
   crowd: {}
-  loads: {idle: {after: 3 s, min_up: 1 s}}
+  loads: {idle: {after: 3 s, min_up: 1 s, paused: 0 s, saved: 0 s}}
+  sinks: {idle: {after: 2 s, min_up: 1 s, paused: 3 s, saved: 3 s}}
   dies: {idle: never}
   slow: {deadline: 1 s}
   by-tcp: {ready: {tcp: 80}}
@@ -70,9 +72,28 @@ def test_then_it_is_warm_then_it_sleeps_then_it_wakes_again(edgewake: Edgewake) 
     assert cold.addresses == warm.addresses, "a service keeps its address over a sleep"
     assert "hello from a test" in get(cold)
     assert warm.seconds < cold.seconds / 10
-    wakes = edgewake.client.get("/wakes?service=web")["wakes"]
-    stages = [stage for stage, _ in wakes[-1]["stamps"]]
-    assert stages == ["query", "decided", "intent", "define", "start", "answer", "stored", "reply"]
+    edgewake.wait_until(lambda: "client" in edgewake.stages("web"))
+    assert edgewake.stages("web") == [
+        *("query", "parsed", "taken", "decided", "claimed", "intent", "asked"),
+        *("define", "start", "frame", "answer", "stored", "reply", "client"),
+    ]
+
+
+def test_a_service_sinks_from_rung_to_rung_and_comes_back_from_each(edgewake: Edgewake) -> None:
+    cold = edgewake.ask("sinks")
+    for rung in ("paused", "saved"):
+        if rung == "saved":
+            edgewake.client.post("/services/sinks/sleep", {"to": "paused"})
+        edgewake.wait_until(partial(edgewake.rests_at, "sinks", rung), 60)
+        assert edgewake.ask("sinks").addresses == cold.addresses
+        assert "ew-e2e-sinks-0" in get(cold)
+        wake = edgewake.client.get("/wakes?service=sinks")["wakes"][-1]
+        assert wake["rung"] == rung
+        assert "define" not in [stage for stage, _ in wake["stamps"]], "a guest was booted"
+    edgewake.wait_until(lambda: edgewake.rung_of("sinks") == "cold", 60)
+    assert domains() == []
+    found = {each["rung"]: each["works"] for each in edgewake.client.get("/abilities")["abilities"]}
+    assert found == {"paused": True, "saved": True}
 
 
 @pytest.mark.parametrize("qtype", ["TXT", "MX", "ANY", "SRV", "HTTPS", "CAA", "SOA"])

@@ -23,7 +23,9 @@ CUT_S = 20.0
 PATIENCE_S = 90.0  # for what happens by itself, such as a connection that is made anew
 
 SERVICES = """
-  web: {{config: {{greeting: hello from a test}}, idle: {{after: 3 s, min_up: 1 s}}}}
+  web:
+    config: {{greeting: hello from a test}}
+    idle: {{after: 3 s, min_up: 1 s, paused: 0 s, saved: 0 s}}
   crowd0: {{}}
   crowd1: {{}}
   crowd2: {{}}

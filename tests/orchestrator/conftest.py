@@ -29,6 +29,7 @@ def make_world(image: Image) -> Iterator[Callable[..., World]]:
         hosts: Sequence[Host] = (),
         store: Store | None = None,
         start: bool = True,
+        boot_s: float = 0.0,
         **settings: object,
     ) -> World:
         lab = Lab(
@@ -38,7 +39,7 @@ def make_world(image: Image) -> Iterator[Callable[..., World]]:
             images=(image,),
             services=services or (a_service("web"),),
         )
-        world = World(lab, store or MemoryStore())
+        world = World(lab, store or MemoryStore(), boot_s=boot_s)
         if settings:
             world.settings = ControlSettings(**{"sweep_s": 3600, **settings})  # type: ignore[arg-type]
         worlds.append(world)

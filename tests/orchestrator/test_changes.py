@@ -9,7 +9,6 @@ from orchestrator.errors import EdgewakeError, UnsafeChanges
 from orchestrator.model import Capacity, DnsSettings, Instance, InstanceState, Lab, mac_of
 from orchestrator.moving import changes_for
 from orchestrator.planner import Planner
-from orchestrator.trace import OURS, STAGES, Wake, Wakes
 from placement.problem import CPU, MEMORY, Demand, Host, Plan, Problem
 from placement.rules import Split
 from tests.world import a_host, a_service
@@ -142,25 +141,6 @@ def test_what_others_hold_is_no_room() -> None:
     full = {"b": Capacity(cpu=0, memory_mib=9)}
     changes = changes_for(Plan({"web": ("b",)}, 1.0), awake, WIDE, full)
     assert (len(changes), changes.left) == (0, ("web",))
-
-
-def test_our_own_time_is_what_ends_in_our_stages() -> None:
-    stamps = tuple((stage, float(index)) for index, stage in enumerate(STAGES))
-    wake = Wake(id=1, service="web", started_at=0.0, stamps=stamps, outcome="ready")
-    assert wake.own_s == len(OURS)
-    assert wake.total_s == len(STAGES) - 1
-
-
-def test_the_last_wakes_are_kept() -> None:
-    wakes = Wakes()
-    for number in range(1200):
-        wakes.begin("even" if number % 2 == 0 else "odd").ended("ready")
-    assert len(wakes.last(limit=5000)) == 1000
-    assert [wake.id for wake in wakes.last("odd", limit=2)] == [1198, 1200]
-    trace = wakes.begin("web")
-    trace.replied()
-    trace.replied()
-    assert [stage for stage, _ in wakes.last("web")[0].stamps] == ["query", "reply"]
 
 
 def test_the_plan_says_which_image_each_host_would_boot() -> None:

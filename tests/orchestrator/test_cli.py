@@ -1,5 +1,6 @@
 """The command line against an edgewake with hosts in memory: each command, each exit code."""
 
+import csv
 import json
 import os
 import re
@@ -19,10 +20,10 @@ from typer.testing import CliRunner
 
 from dns_boot.query import ask
 from images.bootspec import Image
-from orchestrator import cli, daemon, display
+from orchestrator import cli, cli_trace, daemon, display
 from orchestrator.changes import Boot, Withdraw
 from orchestrator.cli import Exit, app, unseen
-from orchestrator.daemon import Daemon
+from orchestrator.daemon import Daemon, Tracing
 from orchestrator.errors import EdgewakeError, InstallationError, LabError, StoreError
 from orchestrator.hypervisors.memory import MemoryMachine
 from web import wire
@@ -249,13 +250,85 @@ def test_people_are_told_what_happens(up: Daemon, run: Callable[..., Result]) ->
         assert re.search(said, result.stdout), result.stdout
 
 
-def test_csv_has_one_line_per_stage(up: Daemon, run: Callable[..., Result]) -> None:
+def test_csv_has_one_line_per_wake(up: Daemon, run: Callable[..., Result]) -> None:
     run("wake", "web")
-    header, *lines = run("trace", "--csv").stdout.splitlines()
-    assert header.split(",")[-4:] == ["stage", "at_ms", "took_ms", "ours"]
-    stages = [line.split(",")[-4] for line in lines]
-    assert (stages[0], stages[-1]) == ("query", "reply")
-    assert {len(line.split(",")) for line in lines} == {len(header.split(","))}
+    run("sleep", "web")
+    run("wake", "web")
+    wakes = list(csv.DictReader(run("trace", "--csv").stdout.splitlines()))
+    assert [(each["id"], each["service"], each["rung"]) for each in wakes] == [
+        ("1", "web", "cold"),
+        ("2", "web", "paused"),
+    ]
+    assert 0 < float(wakes[0]["define_at_s"]) < float(wakes[0]["reply_at_s"])
+    assert float(wakes[0]["total_s"]) == float(wakes[0]["reply_at_s"])
+
+
+def test_a_summary_has_percentiles_per_service_and_stage(
+    up: Daemon, run: Callable[..., Result]
+) -> None:
+    run("wake", "web")
+    lines = _json(run("trace", "--summary", "--json"))["summary"]
+    assert {line["service"] for line in lines} == {"web"}
+    (total,) = (line for line in lines if line["stage"] == "total")
+    assert total["count"] == 1
+    assert 0 < total["p50_s"] == total["p99_s"]
+    assert re.search(r"web +1 +guest's first answer +\d", run("trace", "--summary").stdout)
+
+
+def test_wakes_can_be_followed_until_interrupted(
+    up: Daemon, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("wake", "web")
+    run("sleep", "web")
+    turns = iter(["wake", "nothing"])
+
+    def nap(seconds: float) -> None:
+        turn = next(turns, None)
+        if turn is None:
+            raise KeyboardInterrupt
+        if turn == "wake":
+            assert ask(up.dns_address, "web.cli.test").rcode == "NOERROR"
+
+    monkeypatch.setattr(cli_trace.time, "sleep", nap)
+    result = run("trace", "web", "--follow", "--csv", "--limit", "1")
+    assert result.exit_code == 0, result.output
+    assert [each["id"] for each in csv.DictReader(result.stdout.splitlines())] == ["1", "2"]
+    turns = iter(())
+    assert "wake 2 of web" in run("trace", "-f", "--limit", "1").stdout
+
+
+def test_wakes_are_kept_in_a_file_over_restarts(
+    state: Path, lab: Path, machine: MemoryMachine, tmp_path: Path
+) -> None:
+    file = tmp_path / "wakes.csv"
+    for _ in range(2):
+        running = Daemon(state, lab, ephemeral=True, tracing=Tracing(csv=file))
+        running.start()
+        try:
+            assert ask(running.dns_address, "web.cli.test").rcode == "NOERROR"
+        finally:
+            running.stop()
+    with file.open(newline="") as lines:
+        wakes = list(csv.DictReader(lines))
+    assert [(wake["service"], wake["outcome"]) for wake in wakes] == [("web", "ready")] * 2
+    assert all(float(wake["reply_at_s"]) > float(wake["parsed_at_s"]) > 0 for wake in wakes)
+
+
+def test_traces_that_cannot_be_exported_are_told_at_the_start(
+    run: Callable[..., Result], lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = _error(run("up", str(lab), "--trace-csv", str(tmp_path)), Exit.FAILED)
+    assert f"{tmp_path}: the traces cannot be written there" in told
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    monkeypatch.delitem(sys.modules, "orchestrator.trace_otel", raising=False)
+    told = _error(run("up", str(lab), "--otel"), Exit.INSTALLATION)
+    assert "pip install 'edgewake[otel]'" in told
+
+
+def test_metrics_are_what_prometheus_reads(up: Daemon, run: Callable[..., Result]) -> None:
+    text = run("metrics").stdout
+    assert 'edgewake_services{state="asleep"} 3' in text
+    assert "edgewake_dns_held_queries 0" in text
 
 
 # --- plan and apply ---------------------------------------------------------------------------
@@ -318,6 +391,42 @@ def test_a_running_edgewake_has_the_same_front(
     assert run("plan", "--front", "energy_w,latency_ms").exit_code == 0
 
 
+def test_a_lab_file_tells_what_to_keep_warm(run: Callable[..., Result], weighed: Path) -> None:
+    weighed.write_text(weighed.read_text().replace("rate: 1/s", "rate: 1/min"))
+    result = run("plan", "--warm", str(weighed))
+    assert result.exit_code == 0, result.output
+    web = re.search(
+        r"web +near +(\w+) +1 +(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +default", result.stdout
+    )
+    assert web, result.stdout
+    rung, mib, before, after, value = web.groups()
+    assert (rung, mib, float(after)) == ("ready", "100", 0.0)
+    assert float(before) == pytest.approx(367.879)  # 1 s x exp(-60 s x 1/min)
+    assert float(value) == pytest.approx(1024 * 0.367879 / 60 / 100, rel=0.01)
+    assert "memory held: 100 of" in result.stdout
+    dear = _json(run("plan", "--warm", str(weighed), "--mib-price", "1", "--json"))
+    assert [(line["name"], line["rung"]) for line in dear["warm"]] == [("web", "saved")]
+    assert dear["memory_mib"] == 0
+
+
+def test_a_running_edgewake_tells_what_to_keep_warm(
+    up: Daemon, run: Callable[..., Result], lab: Path, weighed: Path
+) -> None:
+    """What is awake now changes nothing: it rests where the plan says when it sleeps."""
+    weighed.write_text(weighed.read_text().replace("rate: 1/s", "rate: 1/min"))
+    lab.write_text(weighed.read_text())
+    assert run("apply", str(lab)).exit_code == 0
+    offline = _json(run("plan", "--warm", str(weighed), "--json"))
+    assert run("wake", "web").exit_code == 0
+    online = _json(run("plan", "--warm", "--json"))
+    assert online["targets"] == offline["targets"]
+    placed = [(line["name"], line["host"], line["rung"]) for line in online["warm"]]
+    assert placed == [(line["name"], line["host"], line["rung"]) for line in offline["warm"]]
+    assert online["targets"][0]["name"] == "web"
+    greedy = _json(run("plan", "--warm", "--algorithm", "greedy", "--gap", "0.1", "--json"))
+    assert (greedy["algorithm"], greedy["warm"]) == ("greedy", online["warm"])
+
+
 def test_a_plan_is_made_as_it_is_asked_for(
     up: Daemon, run: Callable[..., Result], lab: Path, weighed: Path
 ) -> None:
@@ -343,6 +452,9 @@ def test_a_plan_is_made_as_it_is_asked_for(
         (["--front", "energy_w,wake_ms,hosts_on", "--points", "4"], "fronts of two terms"),
         (["--front", "energy_w,latency_ms", "--out", "gone/f.svg"], "there is no folder gone"),
         (["--algorithm", "magic"], "no placement algorithm named 'magic'; known: auto"),
+        (["--warm", "--front", "energy_w,latency_ms"], "--warm does not go with"),
+        (["--warm", "--algorithm", "tabu"], "no warm algorithm named 'tabu'; known: auto, exact"),
+        (["--mib-price", "1"], "--mib-price is for --warm"),
         (["--solver", "magic"], "--solver: no solver named 'magic'; known: auto, highs"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -454,6 +566,7 @@ def test_logs_can_be_followed_until_interrupted(
         ["sleep", "web"],
         ["logs", "web"],
         ["trace"],
+        ["metrics"],
         ["plan"],
         ["apply", "{lab}"],
     ],
@@ -475,6 +588,8 @@ def test_without_a_running_edgewake(
         ["status", "--nope"],
         ["trace", "--limit", "0"],
         ["trace", "--json", "--csv"],
+        ["trace", "--summary", "--csv"],
+        ["trace", "--follow", "--json"],
         ["logs", "web", "--follow", "--json"],
         ["plan", "lab.yaml", "--apply"],
     ],
@@ -776,7 +891,7 @@ def test_each_command_has_an_example_in_its_help(name: str, run: Callable[..., R
     assert f"Example: edgewake {name}" in run(*name.split(), "--help").stdout
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"schema", "demo"}))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"schema", "demo", "metrics"}))
 def test_each_command_that_prints_results_has_json(name: str) -> None:
     assert "--json" in {option for param in COMMANDS[name].params for option in param.opts}
 

@@ -28,6 +28,7 @@ from orchestrator.model import (
     Price,
     Router,
 )
+from orchestrator.trace import Owner, Wake
 from tests.world import World, a_host, a_service, straight_to_cold
 
 MakeWorld = Callable[..., World]
@@ -50,11 +51,70 @@ def test_a_trace_has_every_stage_in_order(make_world: MakeWorld) -> None:
     assert summons.trace is not None
     summons.trace.replied()
     (wake,) = world.control.wakes.last("web")
-    stages = [stage for stage, _ in wake.stamps]
-    assert stages == ["query", "decided", "intent", "define", "start", "answer", "stored", "reply"]
+    assert [stage for stage, _ in wake.stamps] == [
+        *("query", "taken", "decided", "claimed", "intent"),
+        *("asked", "define", "start", "answer", "stored", "reply"),
+    ]
     assert [at for _, at in wake.stamps] == sorted(at for _, at in wake.stamps)
     assert (wake.outcome, wake.instance, wake.host) == ("ready", "ew-t-web-0", "a")
+    assert (wake.rung, wake.decided_by) == ("cold", "only host")
     assert 0 < wake.own_s < wake.total_s
+
+
+def test_the_time_of_a_wake_runs_from_when_the_question_arrived(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.control.summon("web", Client(), time.monotonic() - 0.2).endpoints.result(5)
+    (wake,) = world.control.wakes.last("web")
+    stages = dict(wake.stamps)
+    assert 0.2 < stages["parsed"] <= stages["taken"] < stages["answer"]
+    assert wake.started_at < time.time() - 0.2
+
+
+def _last_wake(world: World) -> Wake:
+    (wake,) = world.control.wakes.last("web", 1)
+    return wake
+
+
+def test_a_trace_says_who_chose_the_host(make_world: MakeWorld) -> None:
+    world = make_world(hosts=[a_host("a"), a_host("b", 1)])
+    world.ask("web")
+    assert _last_wake(world).decided_by == "greedy-latency"
+    world.control.release("web")
+    world.control.rebalance()
+    world.ask("web")
+    assert _last_wake(world).decided_by.startswith("greedy-latency, which is where ")
+    world.control.release("web")
+    world.drivers["a"].fail = "the host refused"
+    world.ask("web")
+    wake = _last_wake(world)
+    assert (wake.host, wake.decided_by) == ("b", "greedy-latency, after a failed")
+    stages = [stage for stage, _ in wake.stamps]
+    assert stages.count("claimed") == 2
+    assert stages.index("failed") < stages.index("define")
+    assert world.control.console("web")
+
+
+def test_a_guest_that_stays_silent_is_not_the_hypervisors_fault(make_world: MakeWorld) -> None:
+    world = make_world(a_service("web", deadline_s=0.2))
+    world.answer_s["web"] = None
+    assert isinstance(world.summon("web").exception(5), NotReady)
+    wake = _last_wake(world)
+    assert [stage for stage, _ in wake.stamps][-2:] == ["start", "silent"]
+    assert wake.spent_s(Owner.GUEST) > 0.1
+    assert wake.spent_s(Owner.GUEST) > wake.spent_s(Owner.HYPERVISOR)
+
+
+def test_waiting_for_a_service_to_be_stopped_is_not_our_own_time(make_world: MakeWorld) -> None:
+    world = make_world()
+    lock = world.control._waker.locks["web"]
+    with lock:
+        future = world.summon("web")
+        world.eventually(lambda: len(_last_wake(world).stamps) == 2)
+        time.sleep(0.2)
+    future.result(5)
+    (turn,) = (span for span in _last_wake(world).spans if span.stage == "turn")
+    assert turn.took_s > 0.15
+    assert turn.owner is not Owner.OURS
 
 
 def test_a_query_while_booting_is_held_until_the_guest_answers(make_world: MakeWorld) -> None:

@@ -1,5 +1,6 @@
 """Each check of the doctor, well and ill; it finds, and never breaks or mends."""
 
+import io
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -143,6 +144,16 @@ def test_bridges(patient: Patient, monkeypatch: pytest.MonkeyPatch, there: bool)
         _is(_find(patient, "bridging"), Verdict.OK, "br7")
     else:
         _is(_find(patient, "bridging"), Verdict.WARN, "apt install iproute2")
+
+
+def test_packets(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> socket.socket:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(doctor.socket, "socket", refused)
+    _is(_find(patient, "packets"), Verdict.WARN, "grant CAP_NET_RAW")
+    monkeypatch.setattr(doctor.socket, "socket", lambda *_: io.BytesIO())
+    _is(_find(patient, "packets"), Verdict.OK, "can be seen")
 
 
 def test_dnsmasq_is_missed_only_where_the_lab_has_dhcp(

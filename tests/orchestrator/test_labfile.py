@@ -34,6 +34,7 @@ from orchestrator.model import (
     Price,
     Probe,
     ProbeKind,
+    RateLimit,
     Router,
     Scale,
     Service,
@@ -50,7 +51,7 @@ name: full
 zone: Lab.Test.
 dns:
   {listen: "[::1]:5300", forward: ["9.9.9.9:53"], negative_ttl: 1 min, nameserver: ns.lab.test.,
-  hostmaster: the.admin@Example.org}
+  hostmaster: the.admin@Example.org, cookies: required, processes: 2, rate_limit: {slip: 1}}
 hosts:
   pc1:
     uri: xen+ssh://root@pc1/system
@@ -128,6 +129,13 @@ def refused(text: str) -> LabError:
 # --- what a file becomes ----------------------------------------------------------------------
 
 
+def test_a_rate_limit_says_how_much_and_for_whom_it_is_not() -> None:
+    rules = 'rate_limit: {per_second: 50, slip: 0, exempt: [10.0.0.0/8, "fd00::/8"]}'
+    lab = parsed(LAB.replace("rate_limit: {slip: 1}", rules))
+    exempt = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+    assert lab.dns.rate_limit == RateLimit(50, 0, exempt)
+
+
 def test_everything_about_hosts_and_the_graph_becomes_nouns() -> None:
     lab = parsed(LAB)
     assert lab.name == "full"
@@ -139,6 +147,9 @@ def test_everything_about_hosts_and_the_graph_becomes_nouns() -> None:
         hostmaster="the.admin@example.org",
         negative_ttl_s=60,
         forward_to=(("9.9.9.9", 53),),
+        cookies="required",
+        rate_limit=RateLimit(slip=1),
+        processes=2,
     )
     assert lab.host("pc1") == Host(
         name="pc1",
@@ -421,6 +432,10 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("site: cellar\n", "uri: x:y\n", "hosts.pc1.uri", "is written twice; the first is in line 8"),
     ("listen: \"[::1]:5300\"", "listen: \"localhost:53\"", "dns.listen", "an IP address"),
     ("the.admin@", "the.admin.", "dns.hostmaster", "write a mail address"),
+    ("cookies: required", "cookies: yes", "dns.cookies", "known: off, on, required"),
+    ("processes: 2", "processes: 0", "dns.processes", "a whole number from 1 to 64"),
+    ("slip: 1", "slip: 11", "dns.rate_limit.slip", "a whole number from 0 to 10"),
+    ("slip: 1", "exempt: [10.0.0.1/8]", "dns.rate_limit.exempt.0", "has host bits set"),
     ("listen: \"[::1]:5300\"", "listen: 127.0.0.1:0", "dns.listen", "an IP address"),
 ]  # fmt: skip
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.ladder import GUESS_S, Prospects, Rates, Victim, WakeCosts, below, sacrifice
+from orchestrator.ladder import GUESS_S, Prospects, Rates, SeenWakes, Victim, below, sacrifice
 from orchestrator.model import LADDER, Ability, IdlePolicy, Rung
 
 NOTHING_KNOWN = Prospects({}, {})
@@ -65,7 +65,7 @@ def test_costs_are_seen_else_probed_else_guessed() -> None:
 
 
 def test_wakes_are_remembered_by_their_median() -> None:
-    costs = WakeCosts()
+    costs = SeenWakes()
     assert costs.seen("i", "h", Rung.COLD) is None
     for seconds in (1.0, 30.0, 1.2):
         costs.note("i", "h", Rung.COLD, seconds)

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -23,8 +24,14 @@ from orchestrator.store.memory import MemoryStore
 from tests.world import World, a_host, a_service
 
 MakeWorld = Callable[..., World]
+BOOT_S = 0.05  # or a boot in memory would be no slower than anything else
 LADDER = IdlePolicy(after_s=0.05, min_up_s=0.0, paused_s=0.1, saved_s=0.1)
 STAYS = IdlePolicy(after_s=0.05, min_up_s=0.0, paused_s=None)
+
+
+@pytest.fixture
+def make_world(make_world: MakeWorld) -> MakeWorld:
+    return partial(make_world, boot_s=BOOT_S)
 
 
 def a_sleeper(name: str = "web", idle: IdlePolicy = LADDER, **changes: object) -> Service:
@@ -128,7 +135,7 @@ def test_a_wake_rouses_what_sleeps(make_world: MakeWorld, rung: Rung) -> None:
     wake = world.control.wakes.last("web")[-1]
     assert (wake.outcome, wake.rung) == ("ready", rung)
     stages = [stage for stage, _ in wake.stamps]
-    assert stages == ["query", "decided", "roused", "answer", "stored"]
+    assert stages == ["query", "taken", "decided", "claimed", "roused", "answer", "stored"]
     assert world.store.load().instances == (the_instance(world),)
     assert world.machines["a"].saved == {}
 
@@ -252,10 +259,7 @@ def test_what_is_paused_gives_way_to_a_boot(make_world: MakeWorld) -> None:
 
 def test_the_least_valuable_gives_way_first(make_world: MakeWorld) -> None:
     services = a_sleeper("often", STAYS), a_sleeper("rare", STAYS), a_sleeper("new", STAYS)
-    world = make_world(*services, hosts=[a_host("h", memory_mib=250)], start=False)
-    world.boot_s = 0.05
-    world.start()
-    asleep(world, "often", "rare")
+    world = asleep(make_world(*services, hosts=[a_host("h", memory_mib=250)]), "often", "rare")
     for _ in range(3):
         asleep(world, "often")
         world.control.expire()
@@ -542,3 +546,24 @@ def test_a_probe_that_a_stop_cuts_off_has_found_out_nothing(make_world: MakeWorl
     world.answer_s.clear()
     world.start()
     assert state_of(world) == "ready"
+
+
+# --- what is kept warm ----------------------------------------------------------------------------
+
+
+def test_a_warm_plan_is_told_what_was_measured_and_found_out(make_world: MakeWorld) -> None:
+    world = asleep(make_world(a_sleeper()), "web")
+    costs = world.control._sleeper.wake_costs()
+    assert costs["web", "a", "paused"] < costs["web", "a", "cold"]
+    assert "saved" in world.control._sleeper.rungs()["web", "a"], "nobody knows yet"
+
+    def refuse(_instance: str, _depth: Depth) -> None:
+        raise StartFailed("a", "it cannot sleep")
+
+    world.control.forget_abilities()
+    world.drivers["a"].sleep = refuse  # type: ignore[method-assign]
+    world.ask("web")
+    world.control.release("web")
+    assert world.control._sleeper.rungs()["web", "a"] == {"ready", "cold"}
+    (line,) = world.control.warm().lines
+    assert line.rung in {"ready", "cold"}

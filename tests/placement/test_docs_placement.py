@@ -32,7 +32,7 @@ def test_a_program_of_the_page_runs(program: str, capsys: pytest.CaptureFixture[
 
 
 def test_there_are_programs() -> None:
-    assert len(PROGRAMS) == 2
+    assert len(PROGRAMS) == 3
 
 
 def rows(after: str, count: int) -> Iterator[list[str]]:

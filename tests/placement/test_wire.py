@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from placement.problem import Demand, Flow, Host, Link, Malformed, Options, Plan, Problem
 from placement.rules import Rule
 from placement.solving import solve
-from placement.wire import plan_text, problem_text, read_plan, read_problem
+from placement.warm import WarmOptions, plan_warm
+from placement.warm.generate import warm_problem
+from placement.wire import (
+    plan_text,
+    problem_text,
+    read_plan,
+    read_problem,
+    read_warm_plan,
+    read_warm_problem,
+    warm_plan_text,
+    warm_problem_text,
+)
 from tests.placement import tiny
 from tests.placement.test_check import RULES
 
@@ -231,3 +242,29 @@ def test_a_graph_is_a_problem() -> None:
         Malformed, match=r"nodes\.h1\.colour: unknown attribute; known: boot_factor"
     ):
         Problem.from_networkx(graph, ())
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10**6))
+def test_warm_problems_and_plans_survive(seed: int) -> None:
+    problem = warm_problem(seed, hosts=2, services=4, recipes=1, bound_ms=50.0)
+    assert read_warm_problem(warm_problem_text(problem)) == problem
+    plan = plan_warm(problem, WarmOptions(algorithm="greedy"))
+    assert read_warm_plan(warm_plan_text(plan)) == plan
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"hosts": [], "services": [{"name": "a"}]}', "services[0].rests: missing"),
+        ('{"hosts": [], "services": [], "pool": 1}', "pool: unknown field"),
+        (
+            '{"hosts": [], "services": [{"name": "a", "rests": {}, "asleep": 2}]}',
+            "services[0].asleep: is a probability",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_warm_problem_is_named(text: str, said: str) -> None:
+    with pytest.raises(Malformed) as told:
+        read_warm_problem(text)
+    assert said in str(told.value)

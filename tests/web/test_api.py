@@ -231,6 +231,16 @@ def test_senseless_options_of_a_plan_are_refused(
     assert said in _problem(http.post(f"{API}/plans", json=options), 400)["detail"]
 
 
+def test_what_to_keep_warm_is_planned_with_the_options_of_the_request(http: FlaskClient) -> None:
+    answer = http.post(f"{API}/plans/warm", json={"algorithm": "greedy", "mib_price": 0.5})
+    document = answer.get_json()
+    assert (document["algorithm"], document["memory_mib"]) == ("greedy", 0)
+    assert {line["name"] for line in document["warm"]} == {"web", "other", "huge"}
+    for wrong in ({"mib_price": -1}, {"mib_price": "1"}, {"deadline_s": 301}):
+        _problem(http.post(f"{API}/plans/warm", json=wrong), 400)
+    _problem(http.post(f"{API}/plans/warm", json={"algorithm": "magic"}), 409)
+
+
 def test_an_algorithm_that_is_not_there_is_told(http: FlaskClient) -> None:
     document = _problem(http.post(f"{API}/plans", json={"algorithm": "magic"}), 409)
     assert "known: auto" in document["detail"]
@@ -275,13 +285,13 @@ def test_a_second_plan_at_the_same_time_is_refused(
     def plan(question: Problem, options: Options) -> Plan:
         again.extend(
             http.application.test_client().post(f"{API}{path}", json={"terms": ["latency_ms"]})
-            for path in ("/plans", "/fronts")
+            for path in ("/plans", "/fronts", "/plans/warm")
         )
         return made(question, options)
 
     monkeypatch.setattr(planner, "plan", plan)
     assert http.post(f"{API}/plans").status_code == 200
-    assert ["another plan" in _problem(each, 409)["detail"] for each in again] == [True, True]
+    assert ["another plan" in _problem(each, 409)["detail"] for each in again] == [True] * 3
 
 
 # --- the lab ----------------------------------------------------------------------------------

@@ -259,7 +259,7 @@ def test_a_half_made_guest_does_not_run_and_is_made_anew(
     assert hypervisor.running() == ()
     stamps: list[str] = []
     hypervisor.start(guest, stamps.append)
-    assert stamps == ["define", "start"]
+    assert stamps == ["asked", "define", "start"]
     assert names(hypervisor) == {guest.name}
 
 

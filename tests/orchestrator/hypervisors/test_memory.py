@@ -205,8 +205,12 @@ def test_kill_ends_a_guest_with_a_reason(rig: MemoryRig, hypervisor: MemoryHyper
 def test_a_guest_killed_while_it_is_built_fails_its_start(
     rig: MemoryRig, hypervisor: MemoryHypervisor
 ) -> None:
+    def kill(stage: str) -> None:
+        if stage == "define":
+            hypervisor.kill(rig.guest().name)
+
     with pytest.raises(StartFailed, match="while it was built"):
-        hypervisor.start(rig.guest(), lambda _stage: hypervisor.kill(rig.guest().name))
+        hypervisor.start(rig.guest(), kill)
     assert not rig.has_guest(rig.guest().name)
 
 

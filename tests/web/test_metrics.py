@@ -1,0 +1,126 @@
+"""What Prometheus is told, read back by its own library, and by promtool where that is there."""
+
+import math
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from orchestrator.labfile import parse_lab
+from orchestrator.metrics import DnsCounts, WakeMetrics
+from orchestrator.trace import Wake
+from tests.world import World
+from web.app import create_app
+from web.metrics import exposition
+
+ODD = 'a "quoted"\\path\nand more {x="y"}'
+NO_QUERIES = DnsCounts()
+PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+
+
+def told(world: World, *wakes: Wake, dns: DnsCounts = NO_QUERIES) -> str:
+    metrics = WakeMetrics()
+    for wake in wakes:
+        metrics(wake)
+    services = {wake.service for wake in wakes}
+    return exposition(world.control.status(), metrics.counts(services), dns)
+
+
+def read(text: str) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def a_wake(service: str = "web", outcome: str = "ready", total_s: float = 0.3) -> Wake:
+    stamps = (("query", 0.0), ("define", total_s / 2), ("reply", total_s))
+    return Wake(1, service, 0.0, stamps, outcome, rung="cold", queries=2)
+
+
+def test_a_parser_reads_what_was_counted(world: World) -> None:
+    families = read(told(world, a_wake(), a_wake(), a_wake(outcome="no-capacity", total_s=99.0)))
+    wakes = {
+        sample.labels["outcome"]: sample.value for sample in families["edgewake_wakes"].samples
+    }
+    assert wakes == {"ready": 2, "no-capacity": 1}
+    seconds = families["edgewake_wake_seconds"]
+    assert seconds.type == "histogram"
+    ready = [sample for sample in seconds.samples if sample.labels["outcome"] == "ready"]
+    buckets = {each.labels["le"]: each.value for each in ready if each.name.endswith("_bucket")}
+    assert (buckets["0.25"], buckets["0.5"], buckets["+Inf"]) == (0, 2, 2)
+    assert [*buckets.values()] == sorted(buckets.values())
+    (total,) = (each.value for each in ready if each.name.endswith("_sum"))
+    assert math.isclose(total, 0.6)
+    stages = families["edgewake_wake_stage_seconds"].samples
+    assert {each.labels["stage"]: each.labels["owner"] for each in stages} == {
+        "define": "hypervisor",
+        "reply": "ours",
+    }
+
+
+def test_odd_names_survive(world: World) -> None:
+    families = read(told(world, a_wake(ODD)))
+    (sample,) = families["edgewake_wakes"].samples
+    assert sample.labels["service"] == ODD
+
+
+def test_hosts_and_services_and_queries_are_there(world: World) -> None:
+    world.ask("web")
+    families = read(told(world, dns=DnsCounts(held=3, dropped=7)))
+    states = {each.labels["state"]: each.value for each in families["edgewake_services"].samples}
+    assert states == {"asleep": 2, "waking": 0, "awake": 1, "stopping": 0}
+    memory = {
+        (each.labels["host"], each.labels["kind"]): each.value
+        for each in families["edgewake_host_memory_bytes"].samples
+    }
+    hosts = {each.host.name: each.used.memory_mib for each in world.control.status().hosts}
+    assert {host: memory[host, "used"] / 2**20 for host in hosts} == hosts
+    assert any(hosts.values())
+    assert families["edgewake_dns_held_queries"].samples[0].value == 3
+    assert families["edgewake_dns_dropped_queries"].samples[0].value == 7
+
+
+def test_a_lost_host_says_nothing_of_its_memory(world: World) -> None:
+    world.control.fleet.host_lost("b", "cut off")
+    families = read(told(world))
+    reachable = families["edgewake_host_reachable"].samples
+    assert {each.labels["host"]: each.value for each in reachable} == {"a": 1, "b": 0}
+    kinds = {
+        each.labels["kind"]
+        for each in families["edgewake_host_memory_bytes"].samples
+        if each.labels["host"] == "b"
+    }
+    assert kinds == {"usable", "used"}
+
+
+def test_all_names_are_documented(world: World) -> None:
+    names = [
+        line.split()[2] for line in told(world, a_wake()).splitlines() if line.startswith("# TYPE")
+    ]
+    assert len(names) > 5
+    assert [name for name in names if f"`{name}" not in PAGE] == []
+
+
+def test_the_api_has_it_with_its_type(world: World) -> None:
+    app = create_app(world.control, load=parse_lab, metrics=lambda: told(world, a_wake()))
+    response = app.test_client().get("/api/v1/metrics")
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "edgewake_wakes" in read(response.text)
+
+
+def test_without_any_the_page_is_empty(http: FlaskClient) -> None:
+    assert http.get("/api/v1/metrics").data == b""
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not here"
+)
+def test_promtool_finds_nothing_to_complain_of(world: World) -> None:
+    text = told(world, a_wake(), a_wake(ODD))
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
