@@ -211,7 +211,7 @@ def led(world: World) -> list[str]:
     return world.seen.hosts_of("web")
 
 
-def scaled(make_world: MakeWorld, cores: float = 0.12, **changes: object) -> World:
+def scaled(make_world: MakeWorld, cores: float = 0.5, **changes: object) -> World:
     """Return a world whose service has as many copies as some cores of load ask for."""
     web = a_scaled(QUICK, **{"idle": AWAKE, **changes})
     world = make_world(web, hosts=some_hosts())
@@ -248,7 +248,7 @@ def test_calm_takes_copies_away_and_they_sleep_for_the_next_time(make_world: Mak
         "scaled-in"
     )
     starts = sum(len(driver.starts) for driver in world.drivers.values())
-    sweep(world, 0.12, lambda: len(led(world)) == 3)
+    sweep(world, 0.5, lambda: len(led(world)) == 3)
     assert sum(len(driver.starts) for driver in world.drivers.values()) == starts
     assert {end.address for end in world.ask("web")} == addresses
 
@@ -284,7 +284,7 @@ def test_a_copy_that_is_being_taken_away_is_used_again_when_load_returns(
     world = scaled(make_world, ttl_s=60)
     world.control.asked["web"] = time.monotonic()
     sweep(world, 0.0, lambda: len(led(world)) == 1)
-    sweep(world, 0.12, lambda: len(led(world)) == 3)
+    sweep(world, 0.5, lambda: len(led(world)) == 3)
     assert events(world, "recalled")
     assert len(world.guests()) == 3
 
@@ -294,9 +294,9 @@ def test_no_more_are_wanted_than_hosts_have_room_for(make_world: MakeWorld) -> N
     small = replace(a_host("c", 2), capacity=replace(a_host("c").capacity, memory_mib=50))
     world = make_world(web, hosts=[a_host("a"), a_host("b", 1), small])
     world.ask("web")
-    sweep(world, 0.12, lambda: len(led(world)) == 2)
+    sweep(world, 0.5, lambda: len(led(world)) == 2)
     deadline = time.monotonic() + 1.0
-    sweep(world, 0.12, lambda: time.monotonic() > deadline)
+    sweep(world, 0.5, lambda: time.monotonic() > deadline)
     (status,) = world.control.status().services
     assert (status.wanted, status.has) == (2, 2)
     assert "no host has room for 1 more" in status.scale
@@ -310,7 +310,7 @@ def test_what_sleeps_unused_gives_its_room_to_a_copy(make_world: MakeWorld) -> N
     world.ask("other")
     world.control.release("other", Rung.PAUSED)
     world.ask("web")
-    sweep(world, 0.12, lambda: len(led(world)) == 2)
+    sweep(world, 0.5, lambda: len(led(world)) == 2)
     assert events(world, "made-room")
 
 
@@ -324,7 +324,7 @@ def test_a_restart_keeps_the_copies_that_run(make_world: MakeWorld) -> None:
     world.start()
     world.control.expire()
     assert len(led(world)) == 3
-    sweep(world, 0.12, lambda: True)
+    sweep(world, 0.5, lambda: True)
     assert len(led(world)) == 3
     sweep(world, 0.0, lambda: len(led(world)) == 1)
 
@@ -352,7 +352,7 @@ def test_a_lost_copy_is_replaced_up_to_what_is_wanted(make_world: MakeWorld) -> 
     world = scaled(make_world)
     died = world.control.fleet.serving("web")[2]
     world.drivers[died.host].kill(died.name)
-    sweep(world, 0.12, lambda: len(led(world)) == 3 and len(world.guests()) == 3)
+    sweep(world, 0.5, lambda: len(led(world)) == 3 and len(world.guests()) == 3)
     assert not events(world, "scaled-in")
 
 
@@ -368,10 +368,10 @@ def test_a_copy_that_a_lost_host_brings_back_is_welcome_if_it_is_wanted(
     world.drivers[lost.host].unreachable("power cut")
     world.machines[lost.host].guests.clear()
     world.answer_s[""] = None
-    sweep(world, 0.12, lambda: set(led(world)) == others)
+    sweep(world, 0.5, lambda: set(led(world)) == others)
     world.machines[lost.host].guests.update(guests)
     world.drivers[lost.host].reachable()
-    sweep(world, 0.12, lambda: len(led(world)) == 3)
+    sweep(world, 0.5, lambda: len(led(world)) == 3)
     assert not events(world, "retired")
 
 
