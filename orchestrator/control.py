@@ -35,7 +35,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.frames import WatchGuest, watch_nobody
 from orchestrator.guards.base import Asked
 from orchestrator.hosts import Hosts, OpenHost
-from orchestrator.idle import Usage
+from orchestrator.idle import Usage, kept_up
 from orchestrator.journal import Journal
 from orchestrator.ladder import Rates
 from orchestrator.library import Fit, Library
@@ -59,6 +59,7 @@ from orchestrator.planner import OPTIONS, Front
 from orchestrator.reconcile import changed_hosts, ends, lab_changes
 from orchestrator.replanning import Replanner
 from orchestrator.retiring import Retirer
+from orchestrator.scaler import Scaler
 from orchestrator.settler import Settler
 from orchestrator.sleeping import Sleeper
 from orchestrator.steering.base import Steering
@@ -163,7 +164,7 @@ class Orchestrator:
             announce=self._announce,
             lose=self._hosts.lose,
             mend=self._hosts.mend,
-            recall=lambda service: self._retirer.recall(service),  # noqa: PLW0108 - made below
+            recall=self._recall,
             leaving=lambda instance: self._retirer.holds(instance),  # noqa: PLW0108 - made below
             resolve=lambda instance: self._migrator.resolve(instance),  # noqa: PLW0108 - made below
             background=self._ender,
@@ -185,7 +186,7 @@ class Orchestrator:
             self._waker,
             self._retirer,
             self._journal,
-            summon=lambda service: self.summon(service, Client()).endpoints,
+            summon=lambda service, by: self.summon(service, Client(), by=by).endpoints,
             in_use=lambda service: not self._expirer.unused(service).sleep,
             in_hand=self._is_in_hand,
             background=self._pool,
@@ -204,6 +205,7 @@ class Orchestrator:
             backing_off=self._keeper.backing_off,
             background=self._draining,
         )
+        self._scaler = Scaler(self.fleet, self._journal, places=self._places)
         self._settler = Settler(
             fleet=self.fleet,
             store=store,
@@ -218,6 +220,7 @@ class Orchestrator:
             resolve=self._migrator.resolve,
             runs=self._migrator.runs,
             in_hand=self._sleeper.in_hand,
+            count=self._scaler.count,
             background=self._ender,
         )
         self._replanner = Replanner(self.fleet, self._boots)
@@ -339,10 +342,13 @@ class Orchestrator:
                     "left-behind", instance.service, f"{instance.name} on {instance.host}"
                 )
 
-    def summon(self, service: str, client: Client, asked_at: float = 0.0) -> Summons:
+    def summon(
+        self, service: str, client: Client, asked_at: float = 0.0, *, by: str = "query"
+    ) -> Summons:
         """Ask for a service: at once if it is awake, else by the one wake in flight for it.
 
-        To begin a wake costs one of the client's budget, if it has an address.
+        To begin a wake costs one of the client's budget, if it has an address. `by` says who asks,
+        for the wake's trace.
         """
         endpoints = self.fleet.answer(service, client.population)
         if endpoints:
@@ -352,7 +358,7 @@ class Orchestrator:
         try:
             flight = self._flights.do(
                 service,
-                about=lambda: self._begin(service, client, asked_at),
+                about=lambda: self._begin(service, client, asked_at, by),
                 start=lambda trace: self._pool.call(self._wake, service, client, trace),
             )
         except Overloaded as refusal:
@@ -366,8 +372,12 @@ class Orchestrator:
         """Put a service to sleep now, used or not; return the instances that went to sleep. Blocks.
 
         They go down one rung, or to the one that is named, further if they cannot rest there.
+        Raises `EdgewakeError` if it has to be awake by its policy, and would be woken at once.
         """
         known = self.known(service)
+        if kept := kept_up(known.idle, time.time()):
+            hint = f"change `idle` of {service!r} in the lab file"
+            raise EdgewakeError(f"{service}: it would be woken at once: {kept.reason}", hint=hint)
         with self._waker.locks[service]:
             to = None if rung is None else (lambda _instance, _service: rung)
             return self._expirer.put_to_sleep(known, "asked to", to=to)
@@ -445,6 +455,7 @@ class Orchestrator:
             ):
                 self._waker.end_if_same(instance)
         self._retirer.tend()
+        self._scaler.look()
         self._keeper.tend()
         self._drainer.tend()
         if news := self._budgets.news(time.monotonic()):
@@ -539,13 +550,13 @@ class Orchestrator:
             return Overloaded(service, "too many services are being woken", hint="ask again")
         return None
 
-    def _begin(self, service: str, client: Client, asked_at: float) -> WakeTrace:
+    def _begin(self, service: str, client: Client, asked_at: float, by: str) -> WakeTrace:
         """Begin the trace of a wake, if its client may; raises `Overloaded`."""
         if client.address is not None:
             why = self._budgets.refusal(client.address, time.monotonic())
             if why:
                 raise Overloaded(service, f"not woken: {why}", hint="ask again in a minute")
-        return self.wakes.begin(service, asked_at)
+        return self.wakes.begin(service, asked_at, by)
 
     def _wake_there(self, host: str, asked: Asked) -> Future[tuple[Endpoint, ...]]:
         """Wake a service where somebody sends packets to it; returns at once."""
@@ -554,7 +565,7 @@ class Orchestrator:
             return _failed(refusal)
         flight = self._flights.do(
             service,
-            about=lambda: self.wakes.begin(service, asked.at, by=f"traffic: {asked.client}"),
+            about=lambda: self.wakes.begin(service, asked.at, f"traffic: {asked.client}"),
             start=lambda trace: self._pool.call(self._wake, service, Client(), trace, there),
         )
         flight.about.queries = flight.callers
@@ -595,10 +606,19 @@ class Orchestrator:
     ) -> tuple[Endpoint, ...]:
         first, service = endpoints[0], self.fleet.service(name)
         trace.ended("ready", instance=first.instance, host=first.host)
-        self._journal.record("woke", name, f"{first.instance} on {first.host}")
-        if service is not None and len(endpoints) < service.replicas:
+        self._journal.record("woke", name, f"{first.instance} on {first.host}", by=trace.by)
+        if service is not None and len(endpoints) < self.fleet.wanted(service):
             self._keeper.grow(service)
         return endpoints
+
+    def _recall(self, service: str, *, staying: bool = False) -> bool:
+        return self._retirer.recall(service, staying=staying)
+
+    def _places(self, service: Service) -> int:
+        """Return on how many hosts there is, or could be made, room for one more copy."""
+        unfit = self._boots.unfit(service)
+        hosts = set(self.fleet.ranking(service.name, "", unfit).hosts)
+        return len(hosts | self.fleet.needed_mib(service.name, self._sleeper.gains(), unfit).keys())
 
     def _announce(self, ready: Instance) -> None:
         self.fleet.put(ready)
@@ -704,8 +724,16 @@ class Orchestrator:
         )
         losses = "; ".join(filter(None, (*not_ended, self._keeper.trouble(service.name))))
         if states & AWAKE:
-            why = self._expirer.idle(service).reason
-            return ServiceStatus(service, "awake", instances, why, losses)
+            return ServiceStatus(
+                service,
+                "awake",
+                instances,
+                self._expirer.idle(service).reason,
+                losses,
+                wanted=self.fleet.wanted(service),
+                has=len(self.fleet.serving(service.name)),
+                scale=self._scaler.why(service.name),
+            )
         if states & COMING:
             return ServiceStatus(service, "waking", instances, trouble=losses)
         state = "asleep" if states <= ASLEEP else "stopping"

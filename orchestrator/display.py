@@ -136,6 +136,8 @@ def _percent(migration: dict[str, Any]) -> str:
 def _remark(service: dict[str, Any]) -> str:
     if service["trouble"]:
         return f"[yellow]{_plain(service['trouble'])}[/]"
+    if (copies := service["copies"])["why"]:
+        return _plain(f"{copies['has']} of {copies['wanted']} copies: {copies['why']}")
     asleep = service["state"] == "asleep"
     return _plain(service["idle"]) or (
         f"{service['rung']}, healthy: a query wakes it" if asleep else ""

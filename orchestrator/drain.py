@@ -41,11 +41,12 @@ class Step(StrEnum):
 
 
 def step_of(
-    instance: Instance, service: Service, *, led: bool, awaited: bool, elsewhere: int
+    instance: Instance, service: Service, *, wanted: int, led: bool, awaited: bool, elsewhere: int
 ) -> Step:
     """Return what to do with an instance.
 
-    `led`: clients are led to it. `awaited`: its host is lost, and its service waits for it there.
+    `wanted`: copies that its service should have. `led`: clients are led to it. `awaited`: its host
+    is lost, and its service waits for it there.
     `elsewhere`: copies that clients are led to on hosts that are not being drained.
     """
     if awaited:
@@ -54,7 +55,7 @@ def step_of(
         return Step.STAY if service.migrate is Migrate.LIVE_ONLY else Step.END
     if instance.state is not InstanceState.READY or not led:
         return Step.WAIT
-    if elsewhere >= service.replicas:
+    if elsewhere >= wanted:
         return Step.RETIRE
     return Step.BOOT if service.migrate is Migrate.BOOT else Step.MIGRATE
 
@@ -249,6 +250,7 @@ class Drainer:
         step = step_of(
             instance,
             service,
+            wanted=self._fleet.wanted(service),
             led=instance in led,
             awaited=instance in self._waker.awaited(service),
             elsewhere=len(away),

@@ -15,7 +15,7 @@ from threading import Lock
 from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.fleet import Fleet
-from orchestrator.idle import Usage, Verdict, verdict
+from orchestrator.idle import Usage, Verdict, kept_up, verdict
 from orchestrator.journal import Journal
 from orchestrator.ladder import Rates
 from orchestrator.model import ASLEEP, Instance, InstanceState, Rung, Service
@@ -79,7 +79,9 @@ class Expirer:
         return unused
 
     def unused(self, service: Service) -> Verdict:
-        """Return whether a service may sleep by what was seen of its use."""
+        """Return whether a service may sleep by its hours, and what was seen of its use."""
+        if kept := kept_up(service.idle, time.time()):
+            return Verdict(False, kept.reason)
         now = time.monotonic()
         instances = self._fleet.of(service.name)
         use = self._usage.of(

@@ -68,6 +68,7 @@ class Fleet:
         self._told: set[str] = set()  # instances whose address was told before they answered
         self._longest_ttl_s = {service.name: service.ttl_s for service in lab.services}
         self._turns = Turns()
+        self._wanted: dict[str, int] = {}  # copies by load, of services that are scaled
 
     # --- the lab ---
 
@@ -88,6 +89,25 @@ class Fleet:
     def service(self, name: str) -> Service | None:
         """Return the lab's service of that name, or None."""
         return self._services.get(name)
+
+    def wanted(self, service: Service) -> int:
+        """Return how many copies a service should have now, if it is awake.
+
+        Before anything was decided on one that is scaled, those that answer are right.
+        """
+        with self._lock:
+            copies = self._wanted.get(service.name)
+            if copies is None and service.scale is not None:
+                copies = sum(each.state in AWAKE for each in self._of(service.name))
+            return max(service.replicas, min(service.most, copies or 0))
+
+    def want(self, service: str, copies: int | None) -> None:
+        """Note how many copies a service should have by its load; None: that is not decided."""
+        with self._lock:
+            if copies is None:
+                self._wanted.pop(service, None)
+            else:
+                self._wanted[service] = copies
 
     def expected_rate(self, service: str) -> float:
         """Return the uses per second of a service that the lab's client populations let expect."""

@@ -3,11 +3,14 @@
 DNS silence alone does not make a service idle: a download may run for an hour after one query, and
 a client may use an address as long as the TTL it was given. So three kinds of use count: traffic
 seen at the guest's own network card, answers that may still sit in somebody's cache, and being
-probed by us right now. All times here are monotonic seconds.
+probed by us right now. Times here are monotonic seconds; only who is to be awake at certain hours
+is looked up on the wall clock.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
+from orchestrator.hours import local_time
 from orchestrator.model import IdlePolicy
 
 # Below this, both ways within one idle period, traffic is upkeep (ARP, IPv6 neighbour discovery),
@@ -70,6 +73,29 @@ class Verdict:
 
     sleep: bool
     reason: str
+
+
+class KeptUp(StrEnum):
+    """Why a service has to be awake though nobody uses it."""
+
+    PIN = "pin"
+    KEEP_WARM = "keep-warm"
+
+    @property
+    def reason(self) -> str:
+        """That in words."""
+        return {KeptUp.PIN: "it is pinned", KeptUp.KEEP_WARM: "kept warm at this time"}[self]
+
+
+def kept_up(policy: IdlePolicy, now: float) -> KeptUp | None:
+    """Return why a service has to be awake at a time (wall clock); None if it need not be."""
+    if policy.pin:
+        return KeptUp.PIN
+    if policy.keep_warm:
+        moment = local_time(now, policy.timezone)
+        if any(hours.cover(moment) for hours in policy.keep_warm):
+            return KeptUp.KEEP_WARM
+    return None
 
 
 def verdict(use: Use, policy: IdlePolicy, ttl_s: float, now: float) -> Verdict:

@@ -247,12 +247,15 @@ def _check_names(lab: Lab, report: Report) -> None:
 
 def _check_service(service: Service, lab: Lab, report: Report) -> None:
     where = ("services", service.name)
-    longest = instance_name(lab.name, service.name, service.replicas - 1)
+    longest = instance_name(lab.name, service.name, service.most - 1)
     if len(longest) > LONGEST_HOSTNAME:
         message = f"instances would be called {longest}, longer than {LONGEST_HOSTNAME} characters"
         report.add(where, f"{message}: shorten the name of the service or of the lab")
     if len(set(service.ports)) < len(service.ports):
         report.add((*where, "ports"), "has a port twice")
+    if service.scale is not None and service.scale.most < service.replicas:
+        message = f"must be at least `replicas`, the {service.replicas} that a wake boots"
+        report.add((*where, "scale", "most"), message)
     if service.cpu_cap is not None and service.cpu_cap < service.resources.cpu:
         message = f"must be at least `cpu`, the {service.resources.cpu:g} cores it is promised"
         report.add((*where, "resources", "cpu_cap"), message)
@@ -290,10 +293,12 @@ def _check_room(service: Service, lab: Lab, report: Report) -> None:
         if any(host.taken_by(need) != need for host in allowed):
             message = f"{message}, where the hypervisor takes more"
         report.add((*where, "resources"), f"{message} (capacity without reserve: {rooms})")
-    elif service.replicas > len(fitting):
-        message = f"{service.replicas} copies of {service.name!r} need as many hosts (copies never"
+    elif service.most > len(fitting):
+        short = service.replicas > len(fitting)
+        copies = service.replicas if short else service.most
+        message = f"{copies} copies of {service.name!r} need as many hosts (copies never"
         message = f"{message} share one), but it can run on {len(fitting)}: {', '.join(fitting)}"
-        report.add((*where, "replicas"), message)
+        report.add((*where, *(("replicas",) if short else ("scale", "most"))), message)
 
 
 def _check_probe(service: Service, lab: Lab, report: Report) -> None:

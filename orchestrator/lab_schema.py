@@ -9,7 +9,7 @@ passed.
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -44,6 +44,7 @@ from orchestrator.lab_values import (
     Cores,
     Cpus,
     CrashRule,
+    CronHours,
     DiskFormat,
     DnsName,
     Family,
@@ -78,11 +79,14 @@ from orchestrator.lab_values import (
     SomeCores,
     SomeLatency,
     SomeMemory,
+    SomePercent,
+    SomeRate,
     SomeSeconds,
     Subnet,
     Subnet4,
     Subnet6,
     Template,
+    TimeZone,
     Ttl,
     Uri,
     Weight,
@@ -108,6 +112,7 @@ from orchestrator.model import (
     Reply,
     Restart,
     Rung,
+    Scale,
     Service,
     TrafficSettings,
 )
@@ -545,6 +550,19 @@ class IdleEntry(Entry):
     needs_clock: Flag = Field(
         default=False, description="Leave out rungs from which it comes back with a wrong clock."
     )
+    keep_warm: Annotated[
+        list[CronHours],
+        BeforeValidator(_listed),
+        Field(min_length=1, json_schema_extra=_one_or_more),
+    ] = Field(
+        default=[],
+        description="Times at which it is awake also if nobody asks, as for cron: minute, hour, "
+        "day of the month, month, day of the week, such as '* 8-17 * * mon-fri'.",
+    )
+    timezone: TimeZone | None = Field(
+        default=None, description="Time zone of these times; the machine's own if absent."
+    )
+    pin: Flag = Field(default=False, description="It is always awake, also if nobody asks.")
 
     @model_validator(mode="before")
     @classmethod
@@ -565,6 +583,44 @@ class IdleEntry(Entry):
             saved_s=self.saved,
             deepest=Rung(self.deepest),
             needs_clock=self.needs_clock,
+            keep_warm=tuple(self.keep_warm),
+            timezone=self.timezone or "",
+            pin=self.pin,
+        )
+
+
+class ScaleEntry(Entry):
+    """How many instances there are by their load; at least one measure is given."""
+
+    most: Replicas = Field(description="Instances at most, each on another host.")
+    cpu: SomePercent | None = Field(
+        default=None,
+        description="Processor time that an instance is meant to use, of the `cpu` it is promised.",
+    )
+    packets: SomeRate | None = Field(
+        default=None, description="Packets that an instance is meant to receive."
+    )
+    out_after: Seconds = Field(
+        default=15.0, description="How long one more was wanted before it is booted."
+    )
+    in_after: Seconds = Field(
+        default=300.0, description="How long one was not wanted before it is taken away."
+    )
+
+    @model_validator(mode="after")
+    def _some_measure(self) -> Self:
+        if self.cpu is None and self.packets is None:
+            raise ValueError("must say by what: `cpu`, `packets` or both")
+        return self
+
+    def noun(self) -> Scale:
+        """Return what the entry says."""
+        return Scale(
+            most=self.most,
+            cpu=None if self.cpu is None else self.cpu / 100,
+            packets_s=self.packets,
+            out_after_s=self.out_after,
+            in_after_s=self.in_after,
         )
 
 
@@ -654,6 +710,9 @@ class ServiceDefaults(Entry):
         description="When a question for it is answered while it sleeps: `held` until it answers, "
         "or `early` with its address; the first connection waits then.",
     )
+    scale: ScaleEntry | None = Field(
+        default=None, description="More instances by load; only `replicas` if absent."
+    )
 
 
 def _nothing_required(schema: dict[str, Any]) -> None:
@@ -701,6 +760,7 @@ class ServiceEntry(ServiceDefaults):
             answer=AnswerOrder(self.answer),
             wake_on_traffic=self.wake_on_traffic,
             reply=Reply(self.reply),
+            scale=self.scale.noun() if self.scale else None,
         )
 
 

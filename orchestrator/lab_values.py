@@ -18,6 +18,7 @@ from ipaddress import (
     ip_network,
 )
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -28,6 +29,7 @@ from images.facts import Architecture
 from images.families import known_families
 from images.families.template import parse
 from orchestrator import console_pattern
+from orchestrator.hours import Hours
 from orchestrator.model import (
     LADDER,
     AnswerOrder,
@@ -39,7 +41,16 @@ from orchestrator.model import (
     Restart,
     cpu_ranges,
 )
-from orchestrator.units import BANDWIDTH, MEMORY, MILLISECONDS, POWER, RATE, SECONDS, Dimension
+from orchestrator.units import (
+    BANDWIDTH,
+    MEMORY,
+    MILLISECONDS,
+    PERCENT,
+    POWER,
+    RATE,
+    SECONDS,
+    Dimension,
+)
 
 LEAST_CAP = 0.01  # cores: Xen counts in these, and 1 ms of 100 ms is the least for the kernel
 LONGEST_KEY = 30
@@ -54,6 +65,7 @@ ARCHITECTURES = (  # of hosts
 )
 BUILT = "built:"
 NEVER = "never"
+_ZONE_RULE = "write a name such as Europe/London or UTC"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,6 +221,17 @@ def _after(text: str) -> float | None:
 
 def _written_after(value: float | None) -> str:
     return NEVER if value is None else SECONDS.write(value)
+
+
+def _time_zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (ValueError, OSError):  # OSError: a folder of zones, such as Europe
+        raise ValueError(f"{shown(text)} is not a time zone: {_ZONE_RULE}") from None
+    except KeyError:
+        lacks = "this machine knows no such time zone (Debian package tzdata)"
+        raise ValueError(f"{shown(text)}: {lacks}; {_ZONE_RULE}") from None
+    return text
 
 
 def _subnet(text: str) -> IPv4Network | IPv6Network:
@@ -444,6 +467,10 @@ After = Annotated[
     float | None,
     Written(_after, {"anyOf": [{"const": NEVER}, _quantity_schema(SECONDS)]}, _written_after),
 ]
+CronHours = Annotated[Hours, Written(Hours.parse, _TEXT, lambda hours: hours.text)]
+TimeZone = Annotated[str, Written(_time_zone, _TEXT)]
+SomePercent = Annotated[float, _quantity(PERCENT, above_zero=True)]
+SomeRate = Annotated[float, _quantity(RATE, above_zero=True)]
 Latency = Annotated[float, _quantity(MILLISECONDS)]
 SomeLatency = Annotated[float, _quantity(MILLISECONDS, above_zero=True)]
 Bandwidth = Annotated[float, _quantity(BANDWIDTH, above_zero=True)]

@@ -24,6 +24,7 @@ from uuid import UUID
 
 from images.bootspec import BootSpec, GuestAddress, Image
 from images.facts import Architecture
+from orchestrator.hours import Hours
 
 IPNetwork = IPv4Network | IPv6Network
 
@@ -260,6 +261,9 @@ class IdlePolicy:
     It then rests `paused_s` in memory and `saved_s` on disk before it is cold; 0 leaves a rung out,
     None rests there for ever. It never sinks below `deepest`. With `needs_clock`, a rung is left
     out from which its guests come back with a wrong clock.
+
+    In its `keep_warm` hours it is woken, and does not sleep; they are in `timezone`, an IANA name,
+    or empty for the machine's own. With `pin` that is always so.
     """
 
     after_s: float | None = 60.0
@@ -269,6 +273,9 @@ class IdlePolicy:
     saved_s: float | None = 3600.0
     deepest: Rung = Rung.COLD
     needs_clock: bool = False
+    keep_warm: tuple[Hours, ...] = ()
+    timezone: str = ""
+    pin: bool = False
 
     def rests_s(self, rung: Rung) -> float | None:
         """Return how long an instance rests at a rung of sleep; None for ever."""
@@ -292,6 +299,23 @@ class Port:
 
     number: int
     protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How many copies of an awake service there are by their load: `most` of them at most.
+
+    `cpu` is the processor time that a copy is meant to use, as a share of the cores it is promised;
+    `packets_s` the packets per second that it is meant to receive. None leaves a measure out. A
+    copy more is booted when one was wanted for `out_after_s`, one taken away when it was not for
+    `in_after_s`.
+    """
+
+    most: int
+    cpu: float | None = None
+    packets_s: float | None = None
+    out_after_s: float = 15.0
+    in_after_s: float = 300.0
 
 
 class Restart(StrEnum):
@@ -363,7 +387,8 @@ class Service:
     `names` are absolute DNS names, lower case, without the final dot. `images` are flavours of one
     program, in order of preference: a host boots the first that it can. `config` is handed to the
     image family. `replicas` instances are booted by a wake; the reply leaves when the first one
-    answers. `ttl_s` is the TTL of an answer; `deadline_s` bounds the time a query is held.
+    answers; `scale` may add more. `ttl_s` is the TTL of an answer; `deadline_s` bounds the time a
+    query is held.
     `alpn` non-empty means that HTTPS/SVCB queries are answered (and wake) with these protocols.
     `cpu_cap` is the most processor time an instance ever gets, in cores; None does not limit it.
     `ttl_waking_s` is the TTL of an answer that waited for a wake, if that is less than `ttl_s`.
@@ -393,6 +418,12 @@ class Service:
     answer: AnswerOrder = AnswerOrder.ORDERED
     wake_on_traffic: bool = True
     reply: Reply = Reply.HELD
+    scale: Scale | None = None
+
+    @property
+    def most(self) -> int:
+        """How many instances it has at most."""
+        return max(self.replicas, self.scale.most if self.scale else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -660,13 +691,17 @@ class GuestState(StrEnum):
 class RunningGuest:
     """A guest of ours that a hypervisor reports, with its network counters in bytes.
 
-    Counters are the guest's own view: `rx_bytes` is what it received.
+    Counters are the guest's own view: `rx_bytes` is what it received, in `rx_packets`. `cpu_s` is
+    the processor time it has used (seconds of one core), with what its hypervisor does for it where
+    that is a process; None where nobody could tell.
     """
 
     mark: Mark
     rx_bytes: int = 0
     tx_bytes: int = 0
     state: GuestState = GuestState.RUNNING
+    rx_packets: int = 0
+    cpu_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

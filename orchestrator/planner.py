@@ -35,6 +35,7 @@ from placement.problem import Host as Candidate
 from placement.rules import Ban, Beside, Fence, Rule, Split
 
 NOWHERE: Mapping[str, Mapping[str, str]] = {}
+NO_COPIES: Mapping[str, int] = {}
 PLAN_S = 30.0  # how long a plan may take unless it is said otherwise
 OPTIONS = Options(algorithm="auto", deadline_s=PLAN_S)
 
@@ -98,11 +99,13 @@ class Planner:
         current: Sequence[Instance],
         unfit: Mapping[str, Mapping[str, str]],
         boots: Mapping[str, Mapping[str, str]] = NOWHERE,
+        copies: Mapping[str, int] = NO_COPIES,
     ) -> Problem:
         """Return the lab as a placement problem, with where instances run now.
 
         `unfit` says for each service which hosts cannot run it, and why; `boots` which of its
-        images each host would boot, as far as that is known.
+        images each host would boot, as far as that is known; `copies` how many a service should
+        have, where that is not its `replicas`.
         """
         services = {service.name: service for service in self.lab.services}
         where: dict[str, tuple[str, ...]] = {}
@@ -112,6 +115,7 @@ class Planner:
         demands = tuple(
             replace(
                 demand,
+                replicas=copies.get(demand.name, demand.replicas),
                 flavours=_flavours(self.lab, services[demand.name], boots.get(demand.name, {})),
             )
             for demand in self.problem.demands

@@ -133,7 +133,9 @@ class Replanner:
     def _question(self, movable: Sequence[Instance]) -> Problem:
         """Return the lab as it is now as a placement problem."""
         unfit, boots = self._fits()
-        return self._fleet.planner.question(movable, unfit, boots)
+        services = self._fleet.lab.services
+        copies = {each.name: self._fleet.wanted(each) for each in services if each.scale}
+        return self._fleet.planner.question(movable, unfit, boots, copies)
 
     def _fits(self) -> tuple[Mapping[str, Mapping[str, str]], Mapping[str, Mapping[str, str]]]:
         """Return why hosts cannot run services, and the images of those that have several."""

@@ -26,11 +26,16 @@ LONGEST_TRANSFER_S = 30.0  # what a connection gets that outlives the answer it 
 
 @dataclass(frozen=True, slots=True)
 class _Leaving:
-    """An instance on its way out. With `for_good` it ends even as the last copy."""
+    """An instance on its way out.
+
+    With `for_good` it ends even as the last copy; with `rest` it sleeps, if it may, and does not
+    end.
+    """
 
     instance: Instance
     withdrawn_at: float
     for_good: bool
+    rest: bool
 
 
 class Retirer:
@@ -59,12 +64,15 @@ class Retirer:
         self._steer = steer
         self._leaving: dict[str, _Leaving] = {}
 
-    def retire(self, instance: Instance, why: str, *, for_good: bool = False) -> None:
+    def retire(
+        self, instance: Instance, why: str, *, for_good: bool = False, rest: bool = False
+    ) -> None:
         """Lead no new client to an instance, and end it when no cache can name it any more.
 
-        Does nothing if the instance has changed meanwhile.
+        With `rest` it sleeps then, if it may, for when it is wanted again. Does nothing if the
+        instance has changed meanwhile.
         """
-        self._leaving[instance.name] = _Leaving(instance, time.monotonic(), for_good)
+        self._leaving[instance.name] = _Leaving(instance, time.monotonic(), for_good, rest)
         if not self._fleet.withdraw(instance):
             self._leaving.pop(instance.name, None)
             return
@@ -76,20 +84,22 @@ class Retirer:
         """Return whether an instance is being retired."""
         return instance in self._leaving
 
-    def recall(self, service: str) -> bool:
+    def recall(self, service: str, *, staying: bool = False) -> bool:
         """Lead clients again to a copy that was being retired; False if none is fit for it.
 
-        The caller holds the service's lock.
+        `staying` leaves out those on hosts that are being drained. The caller holds the service's
+        lock.
         """
-        lost = self._fleet.lost()
+        closed = {*self._fleet.lost(), *(self._fleet.draining() if staying else ())}
         for leaving in tuple(self._leaving.values()):
             instance = leaving.instance
-            if instance.service != service or leaving.for_good or instance.host in lost:
+            if instance.service != service or leaving.for_good or instance.host in closed:
                 continue
             if instance.state is InstanceState.READY and self._fleet.restore(instance):
                 self._leaving.pop(instance.name, None)
                 self._steer()
-                why = f"{instance.name} on {instance.host}: no other copy answers any more"
+                lacks = "more copies are wanted" if staying else "no other copy answers any more"
+                why = f"{instance.name} on {instance.host}: {lacks}"
                 self._journal.record("recalled", service, why)
                 return True
         return False
@@ -121,7 +131,10 @@ class Retirer:
             self._leaving.pop(instance.name, None)
         finally:
             lock.release()
-        self._waker.end_later(instance)
+        if leaving.rest:
+            self._waker.rest_later(instance)
+        else:
+            self._waker.end_later(instance)
 
 
 def served(forgotten: float, traffic_at: float, now: float) -> bool:

@@ -15,7 +15,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.hosts import News
 from orchestrator.idle import Usage
 from orchestrator.journal import Journal
-from orchestrator.model import ASLEEP, Instance, InstanceState, OnHostLoss, RunningGuest
+from orchestrator.model import ASLEEP, Instance, InstanceState, OnHostLoss, RunningGuest, Service
 from orchestrator.reconcile import (
     Adopt,
     Copy,
@@ -41,7 +41,7 @@ class Settler:
 
     `asked` is `Orchestrator.asked`; `steer` tells all steering; `lost` is told of each awake
     instance that died or is as silent as its host; `resolve` and `runs` are `Migrator`'s; `in_hand`
-    says of an instance whether it is being put to sleep.
+    says of an instance whether it is being put to sleep; `count` takes in the counters of a guest.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Settler:
         resolve: Callable[[Instance], Instance | None],
         runs: Callable[[Instance], bool],
         in_hand: Callable[[str], bool],
+        count: Callable[[Service, RunningGuest, float], None],
         background: Background,
     ) -> None:
         self._fleet = fleet
@@ -75,6 +76,7 @@ class Settler:
         self._resolve = resolve
         self._runs = runs
         self._in_hand = in_hand
+        self._count = count
         self._background = background
         self._probing: set[str] = set()
         self._resolving: set[str] = set()
@@ -152,6 +154,7 @@ class Settler:
             if service := self._fleet.service(mark.service):
                 counters = (guest.rx_bytes, guest.tx_bytes)
                 forget_s = service.idle.after_s or 0.0
+                self._count(service, guest, now)
                 self._usage.traffic(mark.service, mark.instance, counters, now, forget_s)
 
     def _settle_orphans(self, news: News) -> None:
@@ -226,7 +229,7 @@ class Settler:
             for each in self._fleet.of(instance.service)
             if each is instance or each in self._fleet.serving(each.service)
         ]
-        if service is not None and instance in surplus(copies, service.replicas):
+        if service is not None and instance in surplus(copies, self._fleet.wanted(service)):
             why = f"it came back beside {len(copies) - 1} that clients are led to"
             self._retirer.retire(instance, why)
         else:

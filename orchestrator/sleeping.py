@@ -22,10 +22,12 @@ from orchestrator.errors import (
     HostUnreachable,
     HypervisorError,
     NoCapacity,
+    NotReady,
     WakeError,
 )
 from orchestrator.fleet import Fleet
 from orchestrator.hypervisors.base import Depth
+from orchestrator.idle import kept_up
 from orchestrator.journal import Journal
 from orchestrator.ladder import Prospects, Rates, SeenWakes, Victim, below, sacrifice
 from orchestrator.model import ASLEEP, LADDER, Ability, Instance, InstanceState, Rung, Service
@@ -172,7 +174,8 @@ class Sleeper:
         """Take an instance down to a rung, or further if it cannot rest there.
 
         Nobody is led to it any more. Returns where it is now, None if it could be brought nowhere
-        (its host cannot be reached, or it may not sink further): it is as it was then.
+        (its host cannot be reached, it may not sink further, or edgewake stops): it is as it was
+        then.
         """
         self._in_hand.add(instance.name)
         try:
@@ -189,6 +192,8 @@ class Sleeper:
                     return rung
             except HostUnreachable as error:
                 self._lose(error.host, error.message)
+                return None
+            except NotReady:
                 return None
             except HypervisorError as error:
                 why = f"{present.name} could not be {rung} on {present.host}: {error.message}"
@@ -245,7 +250,7 @@ class Sleeper:
             hypervisor,
             instance.name,
             Depth(rung),
-            lambda: self._boots.answers(instance, service, PROBE_PATIENCE_S),
+            lambda: self._answers(instance, service),
             PROBE_PATIENCE_S,
             clock=lambda: guest_clock.read(
                 instance, service.probe, self._boots.device(instance.host)
@@ -267,6 +272,13 @@ class Sleeper:
         text = f"{instance.name} on {instance.host}: {_told(survival, rung)}"
         self._journal.record("probed", service.name, text, host=instance.host)
         return ability
+
+    def _answers(self, instance: Instance, service: Service) -> bool:
+        """Ask a guest for an answer. Raises `NotReady` when nobody waits for any: that is none."""
+        answers = self._boots.answers(instance, service, PROBE_PATIENCE_S)
+        if not answers and self._boots.closing:
+            raise NotReady(service.name, self._boots.closing)
+        return answers
 
     def _keep(self, ability: Ability) -> None:
         self._abilities[ability.image, ability.host, ability.rung] = ability
@@ -366,6 +378,8 @@ class Sleeper:
                 continue
             if instance.state is not InstanceState.PAUSED and not self._spare(service):
                 continue
+            if not self._fleet.serving(service.name) and kept_up(service.idle, time.time()):
+                continue  # it is about to be woken
             if (rung := self.without_memory(instance, service)) is None:
                 continue
             costs = self.prospects(service, host)

@@ -34,8 +34,8 @@ def wake_of(data: Mapping[str, Any]) -> Wake:
         queries=data["queries"],
         text=data["text"],
         rung=data["rung"],
-        decided_by=data["decided_by"],
         by=data["by"],
+        decided_by=data["decided_by"],
     )
 
 
@@ -49,6 +49,7 @@ def print_wakes(out: Console, wakes: Iterable[Wake]) -> None:
 def _table(wake: Wake) -> Table:
     where = f"{wake.instance} on {wake.host}" if wake.instance else "no host"
     where += f", was {wake.rung}" if wake.rung else ""
+    where += "" if wake.by == "query" else f", by {wake.by}"
     table = Table(
         title=f"wake {wake.id} of {wake.service}: {wake.outcome}, {where}",
         title_justify="left",
@@ -80,8 +81,6 @@ def _summary(wake: Wake) -> str:
     )
     if theirs and any(stage == "answer" for stage, _ in wake.stamps):
         text += f": our overhead is {spent[Owner.OURS] / theirs:.2%} of their time"
-    if wake.by:
-        text += f"; asked for by {wake.by}"
     if wake.queries > 1:
         text += f"; {wake.queries} queries waited for it"
     said = (_theirs(spent), _chosen(wake), wake.text)

@@ -94,8 +94,9 @@ class Wake:
 
     `started_at` is seconds since the epoch. `outcome` is ``waking``, ``ready`` or a `WakeReason`;
     `rung` is where the instance stood, such as ``cold`` (empty: nothing had to be started);
-    `decided_by` says who chose the host, `by` who asked if it was no question; `queries` counts the
-    callers that waited for it; `text` says more about a failure.
+    `decided_by` says who chose the host; `queries` counts the callers that waited for it; `text`
+    says more about a failure. `by` is who asked first: ``query``, ``traffic: `` and a client, or
+    ``pin``, ``keep-warm`` or ``restart``, when nobody had to.
     """
 
     id: int
@@ -109,7 +110,7 @@ class Wake:
     text: str = ""
     rung: str = ""
     decided_by: str = ""
-    by: str = ""
+    by: str = "query"
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -139,7 +140,7 @@ class WakeTrace:
     was no question.
     """
 
-    def __init__(self, service: str, asked_at: float = 0.0, *, by: str = "") -> None:
+    def __init__(self, service: str, asked_at: float = 0.0, by: str = "query") -> None:
         self.service = service
         self.by = by
         now = time.monotonic()
@@ -198,8 +199,8 @@ class WakeTrace:
             queries=self.queries,
             text=self.text,
             rung=self.rung,
-            decided_by=self.decided_by,
             by=self.by,
+            decided_by=self.decided_by,
         )
 
 
@@ -220,9 +221,9 @@ class Wakes:
         self._lock = threading.Lock()
         self._next = 1
 
-    def begin(self, service: str, asked_at: float = 0.0, *, by: str = "") -> WakeTrace:
+    def begin(self, service: str, asked_at: float = 0.0, by: str = "query") -> WakeTrace:
         """Start the trace of a wake that was asked for now, or at a monotonic time before."""
-        trace = WakeTrace(service, asked_at, by=by)
+        trace = WakeTrace(service, asked_at, by)
         with self._lock:
             entry = self._next, trace
             self._next += 1

@@ -108,6 +108,7 @@ RATE = Dimension(
     {"/h": Fraction(1, 3600), "/min": Fraction(1, 60), "/s": Fraction(1)},
     "0.5/s",
 )
+PERCENT = Dimension("a share", {"%": Fraction(1)}, "80 %")
 POWER = Dimension(
     "a power", {"mW": Fraction(1, 1000), "W": Fraction(1), "kW": Fraction(1000)}, "20 W"
 )

@@ -1,5 +1,7 @@
 """Keeps awake services as many as they should be: grows lost copies again, takes surplus ones away.
 
+It wakes those that have to be awake though nobody asks, too: pinned ones, or at certain hours.
+
 The decisions are pure: `missing` says how many copies to boot now, `after_loss` and `delay_s` how
 long to wait after losses in a row. `Keeper` acts on them, one piece of work per service at a time,
 and leaves a service alone that is being woken, put to sleep or moved. Which copy is surplus is
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 
 from orchestrator.background import Background
 from orchestrator.fleet import Fleet
+from orchestrator.idle import kept_up
 from orchestrator.journal import Journal
 from orchestrator.model import ASLEEP, Endpoint, Instance, Restart, Service
 from orchestrator.reconcile import Copy, surplus
@@ -56,12 +59,13 @@ def after_loss(before: Losses, *, up_s: float, why: str, now: float) -> Losses:
 class Standing:
     """How many copies a service has and should have.
 
-    `led` are those that clients are led to, `coming` those that will answer without our help
-    (booting, or waited for on a lost host). `owed`: it was in use when its last copy was lost, and
-    is to be restarted at once.
+    `copies` should answer while it is awake. `led` are those that clients are led to, `coming`
+    those that will answer without our help (booting, or waited for on a lost host). `owed`: it is
+    to be woken though nobody asks, because it was in use when its last copy was lost, or has to be
+    awake.
     """
 
-    replicas: int
+    copies: int
     led: int
     coming: int = 0
     owed: bool = False
@@ -71,15 +75,16 @@ def missing(standing: Standing, *, retry_at: float, now: float) -> int:
     """Return how many copies to boot now. A service that sleeps misses none."""
     if now < retry_at:
         return 0
-    wanted = standing.replicas if standing.led else int(standing.owed)
+    wanted = standing.copies if standing.led else int(standing.owed)
     return max(0, wanted - standing.led - standing.coming)
 
 
 class Keeper:
     """Tends the copies of all services.
 
-    `summon` begins (or joins) the wake of a service; `in_use` says whether it was used of late, by
-    its own idle policy; `in_hand` whether a list of changes is being carried out on it.
+    `summon` begins (or joins) the wake of a service, and is told who asks for it; `in_use` says
+    whether it was used of late, by its own idle policy; `in_hand` whether a list of changes is
+    being carried out on it.
     """
 
     def __init__(
@@ -89,7 +94,7 @@ class Keeper:
         retirer: Retirer,
         journal: Journal,
         *,
-        summon: Callable[[str], Future[tuple[Endpoint, ...]]],
+        summon: Callable[[str, str], Future[tuple[Endpoint, ...]]],
         in_use: Callable[[Service], bool],
         in_hand: Callable[[str], bool],
         background: Background,
@@ -188,18 +193,19 @@ class Keeper:
         if name in self._owed and (led or not self._in_use(service)):
             self._owed.discard(name)
         return Standing(
-            replicas=service.replicas,
+            copies=self._fleet.wanted(service),
             led=led,
             coming=len(self._waker.coming(service)),
-            owed=name in self._owed,
+            owed=name in self._owed or kept_up(service.idle, time.time()) is not None,
         )
 
     def _trim(self, service: Service) -> None:
         """Retire the copies beyond those that the service should have; end those that sleep."""
         lock = self._waker.locks[service.name]
-        if (serving := len(self._fleet.serving(service.name))) >= service.replicas:
-            self._end_asleep(service.name)
-        if serving <= service.replicas:
+        wanted = self._fleet.wanted(service)
+        if (serving := len(self._fleet.serving(service.name))) >= wanted:
+            self._end_asleep(service, service.most - serving)
+        if serving <= wanted:
             return
         if not lock.acquire(blocking=False):
             return
@@ -207,24 +213,31 @@ class Keeper:
             draining = self._fleet.draining()
             led = self._fleet.serving(service.name)
             copies = [Copy(each, led=True, draining=each.host in draining) for each in led]
-            for instance in surplus(copies, service.replicas):
-                self._retirer.retire(instance, f"{len(led)} copies, {service.replicas} wanted")
+            for instance in surplus(copies, wanted):
+                why = f"{len(led)} copies, {wanted} wanted"
+                self._retirer.retire(instance, why, rest=service.scale is not None)
         finally:
             lock.release()
 
-    def _end_asleep(self, service: str) -> None:
+    def _end_asleep(self, service: Service, kept: int) -> None:
+        """End the copies that sleep but for so many, which are there when more are wanted."""
         lost = self._fleet.lost()
-        for instance in self._fleet.of(service):
-            if instance.state in ASLEEP and instance.host not in lost:
+        asleep = [each for each in self._fleet.of(service.name) if each.state in ASLEEP]
+        for instance in sorted(asleep, key=lambda each: each.rung.depth)[max(0, kept) :]:
+            if instance.host not in lost:
                 self._waker.end_later(instance, "enough other copies answer")
 
     def _restart(self, service: Service) -> None:
         name = service.name
         if not self._claim(name):
             return
-        losses = self._losses.get(name, Losses())
-        self._journal.record("restarting", name, f"after {losses.count} in a row: {losses.why}")
-        self._summon(name).add_done_callback(lambda done: self._restarted(name, done))
+        losses, kept = self._losses.get(name, Losses()), kept_up(service.idle, time.time())
+        if kept is not None:
+            self._journal.record("pre-waking", name, kept.reason, by=str(kept))
+        else:
+            self._journal.record("restarting", name, f"after {losses.count} in a row: {losses.why}")
+        woken = self._summon(name, str(kept or "restart"))
+        woken.add_done_callback(lambda done: self._restarted(name, done))
 
     def _restarted(self, service: str, done: Future[tuple[Endpoint, ...]]) -> None:
         if error := done.exception():

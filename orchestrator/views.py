@@ -31,7 +31,8 @@ class ServiceStatus:
     """A service as seen now. `state` is asleep (healthy), waking, awake or stopping.
 
     `idle` says why an awake one is still up; `trouble` how its last wake failed, how often in a
-    row its instances were lost, or why one cannot be ended.
+    row its instances were lost, or why one cannot be ended. `wanted` is how many copies it should
+    have now, `has` how many clients are led to, and `scale`, unless empty, by what load.
     """
 
     service: Service
@@ -39,6 +40,9 @@ class ServiceStatus:
     instances: tuple[Instance, ...]
     idle: str = ""
     trouble: str = ""
+    wanted: int = 0
+    has: int = 0
+    scale: str = ""
 
     @property
     def rung(self) -> Rung:

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 from logging import getLogger
 from threading import Event as Flag
 from threading import Lock
+from typing import Protocol
 
 from orchestrator.background import Background
 from orchestrator.boot import Boots
@@ -49,13 +50,20 @@ class There:
     address: IPv4Address
 
 
+class Recall(Protocol):
+    """`Retirer.recall`: leads clients again to a copy that was being retired."""
+
+    def __call__(self, service: str, *, staying: bool = False) -> bool:
+        """Return whether there is one; `staying` leaves out those on hosts that are drained."""
+        ...
+
+
 class Waker:
     """Boots instances where they fit best, and ends them.
 
-    `recall` leads clients to a copy of a service that was being retired, if there is one; `leaving`
-    says of an instance whether it is being retired; `resolve` finds out where one is that was being
-    migrated when that was cut off; `watch` has the packets of a guest that is booted looked at;
-    `reserved` is told of each instance before it boots.
+    `leaving` says of an instance whether it is being retired; `resolve` finds out where one is that
+    was being migrated when that was cut off; `watch` has the packets of a guest that is booted
+    looked at; `reserved` is told of each instance before it boots.
     """
 
     def __init__(
@@ -67,7 +75,7 @@ class Waker:
         announce: Callable[[Instance], None],
         lose: Callable[[str, str], None],
         mend: Callable[[str], None],
-        recall: Callable[[str], bool],
+        recall: Recall,
         leaving: Callable[[str], bool],
         resolve: Callable[[Instance], Instance | None],
         background: Background,
@@ -142,8 +150,10 @@ class Waker:
         """
         with self.locks[service.name]:
             while not self._stopping.is_set() and (led := self._fleet.serving(service.name)):
-                if len(led) + len(self.coming(service)) >= service.replicas:
+                if len(led) + len(self.coming(service)) >= self._fleet.wanted(service):
                     break
+                if self._recall(service.name, staying=True):
+                    continue
                 trace = WakeTrace(service.name)
                 try:
                     self._clear_hidden(service.name)
@@ -308,6 +318,13 @@ class Waker:
             self._to_end[instance.name] = why
             self._background.do(self.end_in_turn, instance)
 
+    def rest_later(self, instance: Instance) -> None:
+        """Have an instance sleep beside others that answer, off the caller's path.
+
+        One that may not sleep ends.
+        """
+        self._background.do(self._rest, instance)
+
     def will_end(self, instance: str) -> bool:
         """Return whether `end_later` was asked to end an instance, and it waits for its turn."""
         return instance in self._to_end
@@ -330,6 +347,18 @@ class Waker:
         finally:
             lock.release()
             self._to_end.pop(instance.name, None)
+
+    def _rest(self, instance: Instance) -> None:
+        with self.locks[instance.service]:
+            service = self._fleet.service(instance.service)
+            if self._fleet.get(instance.name) is not instance or self._stopping.is_set():
+                return
+            if not self._fleet.hidden(instance.name):
+                return  # clients are led there again
+            rung = self._sleeper.below(instance, service) if service else None
+            slept = service and rung and self._sleeper.lower(instance, service, rung)
+            if not slept and not self._stopping.is_set():
+                self.end(instance)
 
     def resting(self, service: str) -> bool:
         """Return whether no wake, sleep or move of the service is under way."""

@@ -19,7 +19,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "images": ("images",),
     "orchestrator.errors": (),
     "orchestrator.trace": (),
-    "orchestrator.model": ("images.bootspec", "images.facts"),
+    "orchestrator.hours": (),
+    "orchestrator.model": ("images.bootspec", "images.facts", "orchestrator.hours"),
     "orchestrator.summons": ("orchestrator.model", "orchestrator.trace"),
     "orchestrator.hypervisors": (
         *NOUNS,

@@ -113,7 +113,10 @@ def migration(value: Migration) -> Document:
 
 
 def service_status(value: ServiceStatus) -> Document:
-    """Return a service; asleep is a healthy state, `trouble` is how its last wake failed."""
+    """Return a service; asleep is a healthy state, `trouble` is how its last wake failed.
+
+    `copies` says how many it should have now, how many answer, and why so many.
+    """
     return {
         "name": value.service.name,
         "names": list(value.service.names),
@@ -122,6 +125,7 @@ def service_status(value: ServiceStatus) -> Document:
         "rung": str(value.rung),
         "idle": value.idle,
         "trouble": value.trouble,
+        "copies": {"wanted": value.wanted, "has": value.has, "why": value.scale},
         "instances": [instance(each) for each in value.instances],
     }
 
@@ -179,8 +183,8 @@ def ability(value: Ability) -> Document:
 def wake(value: Wake) -> Document:
     """Return a wake; `stamps` are pairs of a stage and the seconds from the query to it.
 
-    `rung` is where the instance slept; `own_s` is what our own code took of `total_s`, both in
-    seconds.
+    `rung` is where the instance slept, `by` who asked first (query, pin, keep-warm or restart);
+    `own_s` is what our own code took of `total_s`, both in seconds.
     """
     return {
         "id": value.id,
@@ -192,8 +196,8 @@ def wake(value: Wake) -> Document:
         "queries": value.queries,
         "text": value.text,
         "rung": value.rung,
-        "decided_by": value.decided_by,
         "by": value.by,
+        "decided_by": value.decided_by,
         "total_s": value.total_s,
         "own_s": value.own_s,
         "stamps": [list(stamp) for stamp in value.stamps],

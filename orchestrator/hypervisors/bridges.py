@@ -46,6 +46,7 @@ class Link:
     up: bool
     rx_bytes: int
     tx_bytes: int
+    tx_packets: int
 
 
 class Links:
@@ -200,6 +201,7 @@ def _link(message: Any) -> Link:
         up=message["state"] == "up",
         rx_bytes=counters.get("rx_bytes", 0),
         tx_bytes=counters.get("tx_bytes", 0),
+        tx_packets=counters.get("tx_packets", 0),
     )
 
 

@@ -1,19 +1,19 @@
 """What runs on a host, as libvirt tells it: which domains, in what state, with what counters.
 
 QEMU's driver answers all of it in one call. Xen's (libxl) has no such call: it takes one for all
-domains, one for those that are paused, and one per network card of ours.
+domains, one for those that are paused, one per domain of ours and one per network card of it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import libvirt
 
 from orchestrator.hypervisors.domain_xml import SLEEP_NAMESPACE
-from orchestrator.model import GuestState, Mark
+from orchestrator.model import GuestState, Mark, RunningGuest
 
 MarkOf = Callable[[libvirt.virDomain], Mark | None]
 
@@ -22,7 +22,11 @@ _STATES = {
     libvirt.VIR_DOMAIN_BLOCKED: GuestState.RUNNING,
     libvirt.VIR_DOMAIN_PAUSED: GuestState.PAUSED,
 }
-_STATS = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_INTERFACE
+_STATS = (
+    libvirt.VIR_DOMAIN_STATS_STATE
+    | libvirt.VIR_DOMAIN_STATS_INTERFACE
+    | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+)
 # NOWAIT: a domain that is busy (being started, say) must not keep everyone waiting.
 _STATS_OF = (
     libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
@@ -31,16 +35,39 @@ _STATS_OF = (
 
 
 @dataclass(frozen=True, slots=True)
+class Counters:
+    """What a domain's cards received and sent, from its side, and the processor time it used."""
+
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    rx_packets: int = 0
+    cpu_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
-    """A domain of ours. Counters are in bytes, from the guest's side."""
+    """A domain of ours."""
 
     domain: libvirt.virDomain
     mark: Mark
     state: GuestState
-    rx_bytes: int
-    tx_bytes: int
+    counters: Counters
+
+    def told(self) -> RunningGuest:
+        """Return it as the guest that it is."""
+        counted = self.counters
+        return RunningGuest(
+            self.mark,
+            counted.rx_bytes,
+            counted.tx_bytes,
+            self.state,
+            counted.rx_packets,
+            counted.cpu_s,
+        )
 
 
+Run = tuple[str, int]  # a domain's UUID, and its number in this run of it
+Cards = dict[Run, tuple[str, ...]]
 Census = tuple[list[Seen], list[libvirt.virDomain]]
 
 
@@ -52,13 +79,12 @@ def qemu_census(conn: libvirt.virConnect, mark_of: MarkOf) -> Census:
         state = _STATES.get(stats.get("state.state", -1))
         mark = mark_of(domain) if state is not None else None
         if mark is not None and state is not None:
-            received, sent = _counter(stats, "rx"), _counter(stats, "tx")
-            seen.append(Seen(domain, mark, state, received, sent))
+            seen.append(Seen(domain, mark, state, _qemu_counters(stats)))
     return [_told_apart(one) for one in seen], [domain for domain, _ in domains]
 
 
-def xen_census(conn: libvirt.virConnect, mark_of: MarkOf, busy: set[str]) -> Census:
-    """Return our domains, and all.
+def xen_census(conn: libvirt.virConnect, mark_of: MarkOf, busy: set[str], cards: Cards) -> Census:
+    """Return our domains, and all. `cards` remembers their network cards, which never change.
 
     Nothing that would have to wait is asked of those whose UUID is in `busy`: their counters are 0.
     One that libvirt itself has kept waiting for is added: 30 s are too long to wait again.
@@ -70,8 +96,14 @@ def xen_census(conn: libvirt.virConnect, mark_of: MarkOf, busy: set[str]) -> Cen
     for domain, mark in marked:
         resting = domain.UUIDString() in paused
         state = GuestState.PAUSED if resting else GuestState.RUNNING
-        seen.append(Seen(domain, mark, state, *_xen_counters(domain, busy)))
+        seen.append(Seen(domain, mark, state, _xen_counters(domain, busy, cards)))
+    for gone in set(cards) - {_run(one.domain) for one in seen}:
+        cards.pop(gone, None)
     return [_told_apart(one) for one in seen], domains
+
+
+def _run(domain: libvirt.virDomain) -> Run:
+    return domain.UUIDString(), domain.ID()
 
 
 def _paused(conn: libvirt.virConnect) -> frozenset[str]:
@@ -111,30 +143,49 @@ def present(seen: Iterable[Seen]) -> list[Seen]:
 
 def _told_apart(seen: Seen) -> Seen:
     if seen.state is GuestState.PAUSED and not is_asleep(seen.domain):
-        return Seen(seen.domain, seen.mark, GuestState.HELD, seen.rx_bytes, seen.tx_bytes)
+        return replace(seen, state=GuestState.HELD)
     return seen
 
 
-def _counter(stats: Mapping[str, Any], direction: str) -> int:
-    """Return the bytes of all of a domain's cards; libvirt counts from the guest's side."""
+def _qemu_counters(stats: Mapping[str, Any]) -> Counters:
+    """Return a domain's counters; its processor time is that of its control group, if it has one.
+
+    libvirt counts from the guest's side.
+    """
+    cpu_ns = stats.get("cpu.time")
+    return Counters(
+        _cards_total(stats, "rx.bytes"),
+        _cards_total(stats, "tx.bytes"),
+        _cards_total(stats, "rx.pkts"),
+        None if cpu_ns is None else cpu_ns / 1e9,
+    )
+
+
+def _cards_total(stats: Mapping[str, Any], counter: str) -> int:
     cards = range(stats.get("net.count", 0))
-    return sum(stats.get(f"net.{card}.{direction}.bytes", 0) for card in cards)
+    return sum(stats.get(f"net.{card}.{counter}", 0) for card in cards)
 
 
-def _xen_counters(domain: libvirt.virDomain, busy: set[str]) -> tuple[int, int]:
-    """Return the bytes that all of a domain's cards received and sent; 0 if it has just ended."""
-    received = sent = 0
+def _xen_counters(domain: libvirt.virDomain, busy: set[str], cards: Cards) -> Counters:
+    """Return a domain's counters; 0, or None, if it has just ended."""
+    received = sent = packets = 0
+    cpu_s = None
     try:
-        for card in _cards(domain) if domain.UUIDString() not in busy else ():
-            counters: Any = domain.interfaceStats(card)
-            received, sent = received + counters[0], sent + counters[4]
+        if domain.UUIDString() not in busy:
+            info: Any = domain.info()
+            cpu_s = info[4] / 1e9
+            for card in cards.get(_run(domain)) or _cards(domain, cards):
+                counters: Any = domain.interfaceStats(card)
+                received, sent = received + counters[0], sent + counters[4]
+                packets += counters[1]
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_TIMEOUT:
             busy.add(domain.UUIDString())
-    return received, sent
+    return Counters(received, sent, packets, cpu_s)
 
 
-def _cards(domain: libvirt.virDomain) -> list[str]:
+def _cards(domain: libvirt.virDomain, cards: Cards) -> tuple[str, ...]:
     root = ET.fromstring(domain.XMLDesc())  # noqa: S314 - written by libvirt, without a DTD
     names = (target.get("dev") for target in root.iterfind("devices/interface/target"))
-    return [name for name in names if name]
+    found = cards[_run(domain)] = tuple(name for name in names if name)
+    return found

@@ -139,6 +139,7 @@ class LibvirtHypervisor(LibvirtCalls):
         self._lock = threading.Lock()  # for the field below
         self._closed = False
         self._busy: set[str] = set()  # UUIDs of domains that libvirt makes everyone wait for
+        self._cards: census.Cards = {}
         self._listeners = Listeners(host.name, self._take_note)
         self._connection = connections.join(host.uri, self)
 
@@ -263,7 +264,7 @@ class LibvirtHypervisor(LibvirtCalls):
         with self._translated("list guests"):
             conn, mark_of = self._connect().conn, self._guests.mark_of
             if self._xen:
-                found, there = census.xen_census(conn, mark_of, self._busy)
+                found, there = census.xen_census(conn, mark_of, self._busy, self._cards)
             else:
                 found, there = census.qemu_census(conn, mark_of)
             present = census.present(found)
@@ -273,9 +274,7 @@ class LibvirtHypervisor(LibvirtCalls):
             [(one.domain.UUIDString(), one.mark) for one in present],
             {(domain.UUIDString(), domain.ID()) for domain in there},
         )
-        return tuple(
-            RunningGuest(one.mark, one.rx_bytes, one.tx_bytes, one.state) for one in present
-        )
+        return tuple(one.told() for one in present)
 
     def free(self) -> Capacity:
         """Return what the host itself says is free now: memory, and its number of cores."""

@@ -54,6 +54,8 @@ class _Remembered:
     started_at: float = 0.0
     rx_bytes: int = 0
     tx_bytes: int = 0
+    rx_packets: int = 0
+    cpu_s: float = 0.0
     keys: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -243,6 +245,7 @@ class MemoryHypervisor:
             with first.lock, second.lock:
                 self._check_leaving(leaving, to)
                 coming.rx_bytes, coming.tx_bytes = leaving.rx_bytes, leaving.tx_bytes
+                coming.rx_packets, coming.cpu_s = leaving.rx_packets, leaving.cpu_s
                 coming.runs, coming.started_at = True, leaving.started_at
                 to.machine.consoles[name] = self.machine.consoles.get(name, b"")
                 del self.machine.guests[name]
@@ -262,7 +265,14 @@ class MemoryHypervisor:
         with self.machine.lock:
             self._check_reachable()
             return tuple(
-                RunningGuest(kept.guest.mark, kept.rx_bytes, kept.tx_bytes, kept.state)
+                RunningGuest(
+                    kept.guest.mark,
+                    kept.rx_bytes,
+                    kept.tx_bytes,
+                    kept.state,
+                    kept.rx_packets,
+                    kept.cpu_s,
+                )
                 for kept in self.machine.guests.values()
                 if kept.runs and self._is_ours(kept)
             )
@@ -316,12 +326,20 @@ class MemoryHypervisor:
         with self.machine.lock:
             self.machine.guests[instance].state = GuestState.HELD
 
-    def transfer(self, instance: str, rx_bytes: int = 0, tx_bytes: int = 0) -> None:
+    def transfer(
+        self, instance: str, rx_bytes: int = 0, tx_bytes: int = 0, rx_packets: int = 1
+    ) -> None:
         """Let a guest receive and send bytes; KeyError if there is none of that name."""
         with self.machine.lock:
             kept = self.machine.guests[instance]
             kept.rx_bytes += rx_bytes
             kept.tx_bytes += tx_bytes
+            kept.rx_packets += rx_packets
+
+    def work(self, instance: str, cpu_s: float) -> None:
+        """Let a guest use processor time; KeyError if there is none of that name."""
+        with self.machine.lock:
+            self.machine.guests[instance].cpu_s += cpu_s
 
     def say(self, instance: str, text: str) -> None:
         """Let a guest print on its console."""

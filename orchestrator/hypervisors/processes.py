@@ -76,6 +76,17 @@ class Process:
             return stat.rpartition(")")[2].split()[0] == "T"
         return False
 
+    def cpu_s(self) -> float | None:
+        """Return the processor time that its first thread has used (seconds); None if it ended.
+
+        In nanoseconds, where `stat` has ticks (Linux, Documentation/scheduler/sched-stats.rst:
+        the first field of /proc/PID/schedstat).
+        """
+        with suppress(OSError):
+            told = (PROC / str(self.identity.pid) / "schedstat").read_text()
+            return int(told.split()[0]) / 1e9
+        return None
+
     def end(self, *, grace_s: float, patience_s: float) -> bool:
         """Ask it to end (SIGTERM), after `grace_s` kill it; False if it outlives `patience_s`."""
         self.send(signal.SIGTERM)

@@ -495,6 +495,8 @@ def _running(record: GuestRecord, links: dict[str, Link]) -> RunningGuest:
         rx_bytes=sum(tap.tx_bytes for tap in taps),
         tx_bytes=sum(tap.rx_bytes for tap in taps),
         state=_state(record),
+        rx_packets=sum(tap.tx_packets for tap in taps),
+        cpu_s=_cpu_s(record),
     )
 
 
@@ -505,6 +507,14 @@ def _state(record: GuestRecord) -> GuestState:
         if stopped:
             return GuestState.PAUSED if record.asleep else GuestState.HELD
     return GuestState.RUNNING
+
+
+def _cpu_s(record: GuestRecord) -> float | None:
+    for process in _processes(record):
+        used_s = process.cpu_s()
+        process.close()
+        return used_s
+    return None
 
 
 def _signal(record: GuestRecord, number: signal.Signals) -> None:

@@ -364,6 +364,20 @@ class HypervisorContract:
             "the guest has sent more than it received",
         )
 
+    def test_packets_and_processor_time_are_counted(self, rig: Rig, hypervisor: Hypervisor) -> None:
+        guest = rig.guest()
+        hypervisor.start(guest, unheard)
+        rig.chat(guest)
+        eventually(
+            lambda: all(run.rx_packets and run.cpu_s for run in hypervisor.running()),
+            rig.patience_s,
+            "the guest has received packets and used its processor",
+        )
+        (before,) = hypervisor.running()
+        (after,) = hypervisor.running()
+        assert (after.cpu_s or 0.0) >= (before.cpu_s or 0.0) > 0
+        assert before.rx_packets <= before.rx_bytes
+
     def test_the_console_shows_what_the_guest_printed(
         self, rig: Rig, hypervisor: Hypervisor
     ) -> None:

@@ -60,13 +60,18 @@ def an_instance(state: InstanceState) -> Instance:
 def test_what_to_do_with_one_instance(
     state: InstanceState, led: bool, awaited: bool, copies: tuple[int, int], step: Step
 ) -> None:
-    elsewhere, replicas = copies
-    service = a_steady("web", replicas=replicas)
-    found = step_of(an_instance(state), service, led=led, awaited=awaited, elsewhere=elsewhere)
-    assert found is step
-    live = replace(service, migrate=Migrate.LIVE)
-    found = step_of(an_instance(state), live, led=led, awaited=awaited, elsewhere=elsewhere)
-    assert found is (Step.MIGRATE if step is Step.BOOT else step)
+    elsewhere, wanted = copies
+    for migrate in (Migrate.BOOT, Migrate.LIVE):
+        found = step_of(
+            an_instance(state),
+            a_steady("web", migrate=migrate),
+            wanted=wanted,
+            led=led,
+            awaited=awaited,
+            elsewhere=elsewhere,
+        )
+        live = migrate is Migrate.LIVE and step is Step.BOOT
+        assert found is (Step.MIGRATE if live else step)
 
 
 # --- whole drains -------------------------------------------------------------------------------

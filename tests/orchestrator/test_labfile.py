@@ -15,6 +15,7 @@ from images.bootspec import Disk, Image
 from images.facts import Architecture
 from images.families.linux import LINUX
 from orchestrator.errors import LabError
+from orchestrator.hours import Hours
 from orchestrator.lab_entry import Entry
 from orchestrator.lab_schema import LabEntry, ServiceDefaults
 from orchestrator.labfile import LARGEST_FILE, lab_schema, load_lab, parse_lab
@@ -38,6 +39,7 @@ from orchestrator.model import (
     RateLimit,
     Reply,
     Router,
+    Scale,
     Secondary,
     Service,
     StaticRecord,
@@ -120,6 +122,7 @@ services:
     ttl_waking: 1 s
     answer: rotated
     constraints: {apart_from: [db]}
+    scale: {most: 2, cpu: 80 %, in_after: 1 min}
   db:
     image: other
     resources: {cpu: 2, memory: 1 GiB}
@@ -261,6 +264,7 @@ def test_everything_about_services_becomes_nouns() -> None:
         constraints=Constraints(apart_from=frozenset({"db"})),
         ttl_waking_s=1,
         answer=AnswerOrder.ROTATED,
+        scale=Scale(most=2, cpu=0.8, in_after_s=60.0),
     )
     assert lab.service("db") == Service(
         name="db",
@@ -271,6 +275,16 @@ def test_everything_about_services_becomes_nouns() -> None:
         idle=IdlePolicy(after_s=None),
         constraints=Constraints(hosts=frozenset({"pc1"}), labels=(("rack", "a"), ("floor", "0"))),
     )
+
+
+def test_a_service_may_have_to_be_awake() -> None:
+    warm, weekend = "* 8-17 * * mon-fri", "0-29 10 * * sat,sun"
+    idle = f'{{keep_warm: ["{warm}", "{weekend}"], timezone: Europe/London}}'
+    policy = parsed(LAB.replace("idle: never", f"idle: {idle}")).service("db").idle
+    hours = (Hours.parse(warm), Hours.parse(weekend))
+    assert policy == IdlePolicy(keep_warm=hours, timezone="Europe/London")
+    one = parsed(LAB.replace("idle: never", f'idle: {{keep_warm: "{warm}", pin: true}}'))
+    assert one.service("db").idle == IdlePolicy(keep_warm=hours[:1], pin=True)
 
 
 def test_image_files_are_beside_the_lab_file_or_among_the_built_ones() -> None:
@@ -420,6 +434,16 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("ttl: 5 s", "ttl: 1500 ms", "services.web.ttl", "whole seconds"),
     ("ttl: 5 s", "ttl: 25 h", "services.web.ttl", "86400 s"),
     ("idle: never", "idle: sometimes", "services.db.idle", "must be 'never' or a mapping"),
+    ("idle: never", 'idle: {keep_warm: "* 8-17 * *"}', "services.db.idle.keep_warm", "4 fields"),
+    ("idle: never", 'idle: {timezone: Europe}', "services.db.idle.timezone", "as Europe/London"),
+    ("idle: never", 'idle: {timezone: Mars/X}', "services.db.idle.timezone", "no such time zone"),
+    ("idle: never", "idle: {pin: yes}", "services.db.idle.pin", "must be true or false"),
+    ("most: 2, cpu", "most: 3, cpu", "services.web.scale.most", "can run on 2: pc1, pc2"),
+    ("most: 2, cpu", "most: 1, cpu", "services.web.scale.most", "at least `replicas`, the 2"),
+    ("most: 2, cpu: 80 %", "most: 2", "services.web.scale", "must say by what"),
+    ("most: 2, cpu: 80 %", "most: 2, cpu: 0 %", "services.web.scale.cpu", "greater than 0"),
+    ("most: 2, cpu: 80 %", "most: 2, cpu: 0.8", "services.web.scale.cpu", "such as '80 %'"),
+    ("most: 2, cpu: 80 %", "most: 2, packets: 5", "services.web.scale.packets", "has no unit"),
     ("deadline: 1.5 s", "deadline: 0 s", "services.web.deadline", "greater than 0"),
     ("replicas: 2", "replicas: 0", "services.web.replicas", "from 1 to 1000"),
     ("replicas: 2", "replicas: 3", "services.web.replicas", "can run on 2: pc1, pc2"),
@@ -888,7 +912,7 @@ def default_of(model: type[Entry], key: str) -> str | None:
             return f"`{value:g}`"
         case str() as value if value:
             return f"`{value}`"
-        case [] if definition["type"] == "array" and model is not LabEntry:
+        case [] if definition.get("type", "array") == "array" and model is not LabEntry:
             return "`[]`"
     return None
 

@@ -1,5 +1,6 @@
 """The ladder in a world of memory: down rung by rung, up by the shortest way, room where needed."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -528,6 +529,23 @@ def test_a_copy_that_sleeps_beside_enough_others_is_ended(make_world: MakeWorld)
     world.control.fleet.refuse(instance.host, "")
     world.control.expire()
     world.eventually(lambda: [e.name for e in world.control.fleet.of("web")] == [after.instance])
+
+
+def test_a_probe_that_a_stop_cuts_off_has_found_out_nothing(make_world: MakeWorld) -> None:
+    world = make_world(a_sleeper())
+    world.ask("web")
+    world.answer_s["web"] = None
+    slept: list[tuple[str, ...]] = []
+    release = threading.Thread(target=lambda: slept.append(world.control.release("web")))
+    release.start()
+    world.eventually(lambda: world.control._sleeper.in_hand("ew-t-web-0"))
+    world.control.close()
+    release.join(5)
+    assert slept == [()]
+    assert world.store.load().abilities == ()
+    world.answer_s.clear()
+    world.start()
+    assert state_of(world) == "ready"
 
 
 # --- what is kept warm ----------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def test_the_trace_begins_with_the_packet_and_says_that_traffic_asked(
     assert wake.by == "traffic: 10.0.0.7 for tcp/80"
     assert wake.stamps[0] == ("query", 0.0)
     assert [at for _, at in wake.stamps] == sorted(at for _, at in wake.stamps)
-    assert world.control.wakes.last()[-2].by == ""
+    assert world.control.wakes.last()[-2].by == "query"
 
 
 def test_what_is_guarded_says_whom_and_which_ports(make_world: MakeWorld) -> None:

@@ -43,16 +43,16 @@ def test_a_steady_instance_ends_a_row_of_losses(before: int, up_s: float, count:
 @pytest.mark.parametrize(
     ("standing", "retry_at", "copies"),
     [
-        (Standing(replicas=1, led=0), 0.0, 0),  # asleep
-        (Standing(replicas=1, led=1), 0.0, 0),
-        (Standing(replicas=3, led=1), 0.0, 2),
-        (Standing(replicas=3, led=1, coming=1), 0.0, 1),
-        (Standing(replicas=3, led=1), NOW + 1, 0),  # backing off
-        (Standing(replicas=3, led=1), NOW, 2),
-        (Standing(replicas=1, led=2), 0.0, 0),
-        (Standing(replicas=3, led=0, owed=True), 0.0, 1),  # the first; the others follow it
-        (Standing(replicas=3, led=0, coming=1, owed=True), 0.0, 0),
-        (Standing(replicas=1, led=0, owed=True), NOW + 1, 0),
+        (Standing(copies=1, led=0), 0.0, 0),  # asleep
+        (Standing(copies=1, led=1), 0.0, 0),
+        (Standing(copies=3, led=1), 0.0, 2),
+        (Standing(copies=3, led=1, coming=1), 0.0, 1),
+        (Standing(copies=3, led=1), NOW + 1, 0),  # backing off
+        (Standing(copies=3, led=1), NOW, 2),
+        (Standing(copies=1, led=2), 0.0, 0),
+        (Standing(copies=3, led=0, owed=True), 0.0, 1),  # the first; the others follow it
+        (Standing(copies=3, led=0, coming=1, owed=True), 0.0, 0),
+        (Standing(copies=1, led=0, owed=True), NOW + 1, 0),
     ],
 )
 def test_how_many_copies_are_missing(standing: Standing, retry_at: float, copies: int) -> None:

@@ -76,6 +76,7 @@ class MemoryRig:
 
     def chat(self, guest: Guest) -> None:
         self.drivers[0].transfer(guest.name, rx_bytes=1, tx_bytes=100)
+        self.drivers[0].work(guest.name, 0.5)
 
     def make_foreign_guest(self, name: str) -> None:
         guest = replace(self.guest(), name=name)
