@@ -80,9 +80,12 @@ def probe(
 
 
 def _offset(clock: Clock) -> float | None:
-    """Return by how much a guest's clock is ahead of ours; None where it does not tell."""
+    """Return by how much a guest's clock is ahead of a fixed moment; None where it does not tell.
+
+    That is reckoned by a clock of ours that nobody sets: ours being set is not the guest's fault.
+    """
     told = clock()
-    return None if told is None else told - time.time()
+    return None if told is None else told - time.monotonic()
 
 
 def _hold(wanted: Callable[[], bool]) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from logging import getLogger
 
 from images.inspect import Inspector
+from orchestrator import clock
 from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
@@ -30,6 +31,7 @@ from orchestrator.errors import (
 )
 from orchestrator.expiring import Expirer
 from orchestrator.fleet import Fleet
+from orchestrator.hopeless import Hopeless
 from orchestrator.hosts import Hosts, OpenHost
 from orchestrator.idle import Usage
 from orchestrator.journal import Journal
@@ -52,6 +54,7 @@ from orchestrator.model import (
 from orchestrator.once import Once
 from orchestrator.planner import OPTIONS, Front
 from orchestrator.reconcile import changed_hosts, ends, lab_changes
+from orchestrator.refusals import Refusals
 from orchestrator.replanning import Replanner
 from orchestrator.retiring import Retirer
 from orchestrator.settler import Settler
@@ -124,6 +127,9 @@ class Orchestrator:
             self._journal,
             take_in=lambda news: self._settler.take_in(news),  # noqa: PLW0108 - made below
         )
+        self._clock = clock.WallClock()
+        self._refusals = Refusals(self._journal, lab.name)
+        self._hopeless = Hopeless(self.fleet, self._boots.flavours, self._journal)
         locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         rates = Rates(self.fleet.expected_rate)
         self._sleeper = Sleeper(
@@ -153,6 +159,7 @@ class Orchestrator:
             resolve=lambda instance: self._migrator.resolve(instance),  # noqa: PLW0108 - made below
             background=self._ender,
             sleeper=self._sleeper,
+            hopeless=self._hopeless,
             locks=locks,
         )
         self._retirer = Retirer(
@@ -298,6 +305,7 @@ class Orchestrator:
             for host in set(lab.hosts) - set(opened):
                 self._hosts.mend(host.name)
             self._keeper.try_again()
+            self._hopeless.forget()
             if text:
                 self._store.save_lab(text, path)
             self._journal.record("applied", lab.name, f"{len(changes)} changes")
@@ -310,18 +318,21 @@ class Orchestrator:
         hosts = {host.name for host in self.lab.hosts}
         for instance in self.fleet.instances():
             if instance.host not in hosts:
-                rest = time.time() + self.fleet.longest_ttl_s(instance.service)
-                self._boots.forget(instance, rest_until=rest)
+                rest_s = self.fleet.longest_ttl_s(instance.service)
+                self._boots.forget(instance, rest_s=rest_s)
                 self._journal.record(
                     "left-behind", instance.service, f"{instance.name} on {instance.host}"
                 )
 
-    def summon(self, service: str, client: Client) -> Summons:
-        """Ask for a service: at once if it is awake, else by the one wake in flight for it."""
+    def summon(self, service: str, client: Client, *, insist: bool = False) -> Summons:
+        """Ask for a service: at once if it is awake, else by the one wake in flight for it.
+
+        While its wakes fail in a row, none is begun for some time, unless a person does `insist`.
+        """
         endpoints = self.fleet.endpoints(service, client.population)
         if endpoints:
             return Summons(_done(endpoints))
-        if refusal := self._refusal(service):
+        if refusal := self._refusal(service, insist=insist):
             return Summons(_failed(refusal))
         flight = self._flights.do(
             service,
@@ -403,7 +414,11 @@ class Orchestrator:
                 instance.service
             ):
                 self._waker.end_if_same(instance)
+        if by_s := self._clock.jumped_s():
+            self._journal.record("clock-set", self.lab.name, clock.told(by_s))
+        self._refusals.tend()
         self._retirer.tend()
+        self._hopeless.look_for_news()
         self._keeper.tend()
         self._drainer.tend()
         return self._expirer.expire()
@@ -481,7 +496,7 @@ class Orchestrator:
 
     # --- wakes ------------------------------------------------------------------------------
 
-    def _refusal(self, service: str) -> WakeError | None:
+    def _refusal(self, service: str, *, insist: bool) -> WakeError | None:
         """Say why no wake of this service can be begun, if so."""
         try:
             self.known(service)
@@ -489,8 +504,14 @@ class Orchestrator:
             return error
         if self._stopping.is_set():
             return Overloaded(service, "edgewake is stopping")
-        if len(self._flights) >= self.settings.waiting_wakes:
-            return Overloaded(service, "too many services are being woken", hint="ask again")
+        if service in self._flights:
+            return None
+        if not insist and (backing_off := self._hopeless.refusal(service)):
+            return backing_off
+        if len(self._flights) >= (most := self.settings.waiting_wakes):
+            why = f"{most} services are being woken, and no more may be at once"
+            self._refusals.note(why)
+            return Overloaded(service, why, hint="ask again")
         return None
 
     def _wake(self, name: str, client: Client, trace: WakeTrace) -> tuple[Endpoint, ...]:
@@ -630,16 +651,16 @@ class Orchestrator:
         if states & COMING:
             return ServiceStatus(service, "waking", instances, trouble=losses)
         state = "asleep" if states <= ASLEEP else "stopping"
-        trouble = losses or self._failed_wake(service.name)
+        failing = self._hopeless.trouble(service.name) or self._failed_wake(service.name)
+        trouble = losses or failing
         return ServiceStatus(service, state, instances, trouble=trouble)
 
     def _failed_wake(self, service: str) -> str:
         """Return how the last wake failed and when; empty if it did not."""
         for wake in self.wakes.last(service, 1):
             if wake.outcome not in {"ready", "waking"}:
-                return (
-                    f"the last wake failed {time.time() - wake.started_at:.0f} s ago: {wake.text}"
-                )
+                ago_s = max(0.0, time.time() - wake.started_at)  # the clock may have been set
+                return f"the last wake failed {ago_s:.0f} s ago: {wake.text}"
         return ""
 
 

@@ -17,7 +17,8 @@ EdgewakeError                 has a message (what and where) and a hint (what to
     ├── NotReady              the guest did not answer before the deadline
     ├── GuestDied             the guest ended by itself before it answered
     ├── NoHostReachable       every candidate host failed to start the guest
-    └── Overloaded            too many wakes or held queries at once; ask again later
+    ├── Overloaded            too many wakes or held queries at once; ask again later
+    └── BackingOff            its last wakes failed in a row; it is tried again later
 
 Drivers translate foreign errors (libvirt, SQLAlchemy, OSError) in one place each; front doors
 (`dns_boot.answers`, `web.wire`, `orchestrator.cli`) turn these into an answer. `images.errors` and
@@ -111,6 +112,7 @@ class WakeReason(StrEnum):
     GUEST_DIED = "guest-died"
     NO_HOST_REACHABLE = "no-host-reachable"
     OVERLOADED = "overloaded"
+    BACKING_OFF = "backing-off"
     INTERNAL = "internal"
 
 
@@ -164,3 +166,9 @@ class Overloaded(WakeError):  # noqa: N818
     """Too many wakes at once; the caller may ask again."""
 
     reason = WakeReason.OVERLOADED
+
+
+class BackingOff(WakeError):  # noqa: N818
+    """The service failed to wake several times in a row; it is tried again later."""
+
+    reason = WakeReason.BACKING_OFF

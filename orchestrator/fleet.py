@@ -6,7 +6,7 @@ reservation is atomic: twenty wakes at once can never hand out the same memory o
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import count
@@ -35,6 +35,7 @@ NOTHING = Capacity(cpu=0.0, memory_mib=0)
 NOWHERE: Mapping[str, str] = {}
 NOTHING_USED: Mapping[str, Capacity] = {}
 DRAINING = "is being drained"
+LEAST_TTL_S = 3600.0  # what a service's TTL is taken to have been before this run, at the least
 
 
 class Fleet:
@@ -44,9 +45,10 @@ class Fleet:
         self.lab = lab
         self.planner = Planner(lab)
         self._lock = threading.RLock()
-        self._pools = AddressPools(quarantines)
+        self._pools = AddressPools(self._rests(quarantines))
         self._hidden: set[str] = set()
         self._instances: dict[str, Instance] = {}
+        self._up_since: dict[str, float] = {}  # monotonic, by instance
         self._by_service: dict[str, dict[str, Instance]] = {}
         self._held: dict[str, dict[str, Capacity]] = {}  # by instance and host
         self._used: dict[str, Capacity] = {}
@@ -169,7 +171,6 @@ class Fleet:
         unfit: Mapping[str, str] = NOWHERE,
         without: frozenset[str] = frozenset(),
         only: str = "",
-        now: float | None = None,
     ) -> Instance:
         """Choose a host and an address for one more instance, and hold what it needs.
 
@@ -177,7 +178,6 @@ class Fleet:
         asks for one host. Raises `NoCapacity` saying
         why each host is out, or `NoHostReachable` if that is the only obstacle.
         """
-        now = time.time() if now is None else now
         with self._lock:
             shut = without | self._lost.keys() | self._refused.keys() | self._draining
             if only:
@@ -189,11 +189,11 @@ class Fleet:
                     continue
                 host = self.lab.host(name)
                 try:
-                    address = self._pools.take(host, service, now)
+                    address = self._pools.take(host, service, time.monotonic())
                 except PoolExhausted as error:
                     reasons[name] = str(error)
                     continue
-                instance = self._new(service, host, address, now)
+                instance = self._new(service, host, address)
                 self._keep(instance)
                 return instance
         raise self._no_place(service, shut, reasons)
@@ -303,18 +303,26 @@ class Fleet:
                     lacking[name] = lacks_mib
             return lacking
 
-    def drop(self, instance: Instance, *, rest_until: float) -> None:
-        """Forget an instance and let go of what it held; its address rests until then."""
+    def drop(self, instance: Instance, *, rest_s: float) -> None:
+        """Forget an instance and let go of what it held; its address rests for so long."""
         with self._lock:
             known = self._instances.pop(instance.name, None)
             if known is None:
                 return
             del self._by_service[instance.service][instance.name]
             self._hidden.discard(instance.name)
+            self._up_since.pop(instance.name, None)
             self._let_go(known)
             del self._held[instance.name]
-            self._pools.give_back(instance.address, instance.service, rest_until)
+            until = time.monotonic() + rest_s
+            self._pools.give_back(instance.address, instance.service, until)
             self._reroute(instance.service)
+
+    def up_s(self, instance: Instance) -> float:
+        """Return for how long an instance has been awake, as far as this run knows; 0 if not."""
+        with self._lock:
+            since = self._up_since.get(instance.name)
+            return 0.0 if since is None else time.monotonic() - since
 
     def get(self, name: str) -> Instance | None:
         """Return an instance by name, or None."""
@@ -389,6 +397,18 @@ class Fleet:
 
     # --- inside ---
 
+    def _rests(self, quarantines: Iterable[Quarantine]) -> Iterator[Quarantine]:
+        """Turn the end of each rest to monotonic seconds, which no setting of the clock moves.
+
+        No rest is longer than an answer may live: one that seems to be is left from a time when
+        the clock was wrong, and would block its address for as long as that was.
+        """
+        longest_s = max((LEAST_TTL_S, *(float(each.ttl_s) for each in self.lab.services)))
+        ahead_s = time.monotonic() - time.time()
+        for each in quarantines:
+            until = min(each.until + ahead_s, time.monotonic() + longest_s)
+            yield replace(each, until=until)
+
     def _wants(self, instance: Instance) -> tuple[Capacity, Capacity]:
         """Return what an instance that sleeps takes more when it runs, and what its host has."""
         host = self.lab.host(instance.host)
@@ -443,6 +463,10 @@ class Fleet:
         for host, taken in self._held[instance.name].items():
             self._used[host] = _plus(self._used.get(host, NOTHING), taken)
         self._instances[instance.name] = instance
+        if instance.state in AWAKE:
+            self._up_since.setdefault(instance.name, time.monotonic())
+        elif instance.state is not InstanceState.STOPPING:
+            self._up_since.pop(instance.name, None)
         self._by_service.setdefault(instance.service, {})[instance.name] = instance
         self._reroute(instance.service)
 
@@ -469,7 +493,7 @@ class Fleet:
         ipv6 = any(host.network.subnet6 for host in self.lab.hosts)
         return Route(self._services[service], self.endpoints(service), ipv6=ipv6)
 
-    def _new(self, service: str, host: Host, address: IPv4Address, now: float) -> Instance:
+    def _new(self, service: str, host: Host, address: IPv4Address) -> Instance:
         taken = self._by_service.get(service, {})
         names = (instance_name(self.lab.name, service, index) for index in count())
         return Instance(
@@ -480,7 +504,7 @@ class Fleet:
             address6=host.network.address6(address),
             mac=mac_of(address),
             state=InstanceState.BOOTING,
-            created_at=now,
+            created_at=time.time(),
         )
 
     def _spoken_for(self, host: Host) -> Capacity:

@@ -88,8 +88,8 @@ class Settler:
             if known.name not in alive:
                 why = news.ended.get(known.name, "its guest does not run any more")
                 self._boots.note_death(known.name, why, news.asked_at)
-        known = [each for each in news.known if not self._in_hand(each.name)]
-        for settlement in settle(known, news.running, _asleep(news)):
+        at_rest = [each for each in news.known if not self._in_hand(each.name)]
+        for settlement in settle(at_rest, news.running, _asleep(news)):
             self._settle(settlement, news)
         if news.fresh:
             self._settle_orphans(news)
@@ -213,6 +213,7 @@ class Settler:
     def _mourn(self, instance: Instance, why: str) -> None:
         """Tell of an instance that died, unless it was on its way out anyway."""
         if not self._retirer.holds(instance.name):
+            self._waker.died(instance, why)
             self._lost(instance, f"{instance.name}: {why}")
 
     def _take_back(self, instance: Instance) -> None:
