@@ -648,11 +648,11 @@ class Orchestrator:
         if states & AWAKE:
             why = self._expirer.idle(service).reason
             return ServiceStatus(service, "awake", instances, why, losses)
+        losses = losses or self._hopeless.trouble(service.name)
         if states & COMING:
             return ServiceStatus(service, "waking", instances, trouble=losses)
         state = "asleep" if states <= ASLEEP else "stopping"
-        failing = self._hopeless.trouble(service.name) or self._failed_wake(service.name)
-        trouble = losses or failing
+        trouble = losses or self._failed_wake(service.name)
         return ServiceStatus(service, state, instances, trouble=trouble)
 
     def _failed_wake(self, service: str) -> str:

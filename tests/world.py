@@ -82,8 +82,10 @@ class World:
             deadline: float,
             cancelled: Callable[[], str | None],
         ) -> None:
-            began = time.monotonic()
-            while not self.answers(target.address, time.monotonic() - began):
+            service = self.service_at(target.address)
+            answer_s = self.answer_s.get(service, 0.0)
+            answers_at = float("inf") if answer_s is None else time.monotonic() + answer_s
+            while time.monotonic() < answers_at:
                 if why := cancelled():
                     raise Cancelled(why)
                 if time.monotonic() > deadline:
@@ -91,11 +93,6 @@ class World:
                 time.sleep(0.002)
 
         return HostParts(driver, wait, traits_of(host))
-
-    def answers(self, address: IPv4Address, after_s: float) -> bool:
-        """Return whether what is at an address now answers so long after it was asked first."""
-        answer_s = self.answer_s.get(self.service_at(address), 0.0)
-        return answer_s is not None and after_s >= answer_s
 
     def service_at(self, address: IPv4Address) -> str:
         for machine in self.machines.values():

@@ -286,10 +286,10 @@ def test_failures_in_a_row_are_refused_at_once_with_the_reason(make_world: MakeW
 
 def test_the_pause_doubles_and_is_told(make_world: MakeWorld) -> None:
     world = hopeless(make_world, failures=4)
+    trouble = world.control.status().services[0].trouble
+    assert trouble.startswith("4 wakes in a row failed, the next try is ")
     texts = [event.text for event in events(world, "backing-off")]
     assert [text.split(" for ")[1].split(" s;")[0] for text in texts] == ["0.2", "0.4", "0.8"]
-    trouble = world.control.status().services[0].trouble
-    assert trouble.startswith("4 wakes in a row failed, the next try is in 1 s; the last: ")
 
 
 def test_a_success_ends_it(make_world: MakeWorld) -> None:

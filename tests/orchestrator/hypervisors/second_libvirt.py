@@ -183,7 +183,9 @@ def _be_the_other_machine(facts: dict[str, str]) -> None:
 
 def _start_daemon(folder: Path, name: str) -> None:
     pid_file = str(folder / f"{name}.pid")  # the usual one may be the first libvirt's
+    guests_end = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or libvirtd would inherit that
     subprocess.Popen([name, "--pid-file", pid_file], stdin=subprocess.DEVNULL)
+    signal.signal(signal.SIGCHLD, guests_end)
 
 
 if __name__ == "__main__":
