@@ -10,6 +10,7 @@ EdgewakeError                 has a message (what and where) and a hint (what to
 ├── HypervisorError           a hypervisor said no
 │   ├── HostUnreachable       the connection to a host cannot be made or was lost
 │   └── StartFailed           the host is there, but the guest could not be started
+│       └── DiskFull          because a disk there is full
 └── WakeError                 a service could not be woken; `reason` is for machines
     ├── UnknownService        no service of that name in the lab
     ├── NoCapacity            no host has the memory, CPU or address the service needs
@@ -100,6 +101,10 @@ class HostUnreachable(HypervisorError):  # noqa: N818
 
 class StartFailed(HypervisorError):  # noqa: N818
     """The host is reachable, but the guest could not be started there."""
+
+
+class DiskFull(StartFailed):
+    """A disk of the host is full, so a guest could not be started or saved: that may pass."""
 
 
 class WakeReason(StrEnum):
