@@ -80,6 +80,7 @@ class SecondLibvirt:
             with suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text().strip() == "libvirtd":
                     os.kill(pid, signal.SIGKILL)
+                    self._await(lambda: not Path(f"/proc/{pid}").exists(), self._soon())  # noqa: B023
 
     def start_daemon(self) -> None:
         """Start its libvirtd again and return when it listens."""
@@ -87,7 +88,10 @@ class SecondLibvirt:
         assert self._process.stdin is not None
         self._process.stdin.write(b"libvirtd\n")
         self._process.stdin.flush()
-        self._await(self._listens, time.monotonic() + START_S)
+        self._await(self._listens, self._soon())
+
+    def _soon(self) -> float:
+        return time.monotonic() + START_S
 
     def _listens(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client, suppress(OSError):

@@ -77,15 +77,22 @@ class Bed:
 
     def summon_far(self, then: Callable[[], object] = lambda: None) -> Endpoint:
         """Wake the service on the far host first; `then` is done when it has been chosen."""
-        fleet = self.control.fleet
-        fleet.drain(NEAR, wanted=True)
-        summons = self.control.summon("web", Client())
-        try:
-            self.until(lambda: bool(fleet.of("web")) or summons.endpoints.done(), "a choice")
-        finally:
+        fleet, driver = self.control.fleet, self.drivers[FAR]
+        build = driver.start
+
+        def start(guest: Guest, stamp: Stamp) -> None:
             fleet.drain(NEAR, wanted=False)
-        then()
-        (end,) = summons.endpoints.result(PATIENCE_S)
+            build(guest, stamp)
+
+        fleet.drain(NEAR, wanted=True)
+        driver.start = start  # type: ignore[method-assign]
+        try:
+            summons = self.control.summon("web", Client())
+            self.until(lambda: NEAR not in fleet.draining(), "a choice")
+            then()
+            (end,) = summons.endpoints.result(PATIENCE_S)
+        finally:
+            driver.start = build  # type: ignore[method-assign]
         return end
 
     def events(self, kind: str) -> list[Event]:
@@ -119,10 +126,20 @@ class Bed:
     def one_copy_and_nothing_else(self) -> None:
         """Wait until the service answers in one place, and no more than that is left."""
         end = self.ask()
-        other = NEAR if end.host == FAR else FAR
-        self.swept(lambda: self.guests(other) == [], f"nothing to be left on {other}")
-        assert self.guests(end.host) == [end.instance]
-        assert [each.name for each in self.control.fleet.instances()] == [end.instance]
+
+        def is_alone() -> bool:
+            if self.control.fleet.lost():
+                return False
+            guests = {host: self.guests(host) for host in (NEAR, FAR)}
+            known = [each.name for each in self.control.fleet.instances()]
+            expected = {NEAR: [], FAR: [], end.host: [end.instance]}
+            return (guests, known) == (expected, [end.instance])
+
+        self.swept(is_alone, "one guest, and no more")
+        assert self.ask() == end
+        self.control.release("web", Rung.COLD)
+        self.swept(lambda: self.control.fleet.instances() == (), "the end of it")
+        assert self.guests(NEAR) + self.guests(FAR) == []
         assert self.saved() == []
 
 
@@ -228,7 +245,7 @@ def test_a_host_that_vanishes_while_a_guest_is_built(bed: Bed, stage: str) -> No
 
     driver.start = start  # type: ignore[method-assign]
     end = bed.summon_far()
-    del driver.start  # type: ignore[attr-defined]
+    driver.start = build  # type: ignore[method-assign]
     bed.until(lambda: FAR in bed.control.fleet.lost(), "the loss to be noticed")
     if stage != "start":  # a guest that was started is waited for, and may well answer
         assert end.host == NEAR
