@@ -101,13 +101,14 @@ class Boots:
         self,
         instance: Instance,
         service: Service,
-        deadline: float,
+        until: Callable[[], float],
         stamp: Stamp,
         fit: Fit | None = None,
     ) -> Instance:
         """Boot a reserved instance and return it READY and stored.
 
-        It boots `fit`, or else what its host boots first. `deadline` is monotonic. Raises
+        It boots `fit`, or else what its host boots first. `until` tells how long its answer is
+        waited for (monotonic seconds), and is asked while the guest boots already. Raises
         `WakeError` (`ImageUnusable`, `NotReady`, `GuestDied`) or `HypervisorError`; then nothing is
         left: no guest, no record, no reservation. A guest that had been started is hidden and ended
         a moment later, off the caller's path: ending one can take a second, and somebody waits for
@@ -128,7 +129,7 @@ class Boots:
             stamp("intent")
             parts.hypervisor.start(guest, stamp)
             undo.pop_all()
-        ready = self.finish(instance, service, deadline, stamp)
+        ready = self.finish(instance, service, until(), stamp)
         if fit is not None:
             self._booted[instance.name] = fit
         return ready

@@ -39,17 +39,14 @@ class Flavours:
 
     def first(self, service: Service) -> dict[str, Fit | ImageUnusable]:
         """Return what each host boots for a service now, or why it can boot nothing."""
-        lab, places = self._fleet.lab, self._places()
-        by_kind: dict[object, tuple[Fit, ...]] = {}
         found: dict[str, Fit | ImageUnusable] = {}
-        for host, place in places.items():
-            if place.kind not in by_kind:
-                by_kind[place.kind] = self._library.fits(lab, service, place)
-            if fits := self._ordered(service, host, by_kind[place.kind]):
-                found[host] = fits[0]
+        places = self._places()
+        for host, fits in self._everywhere(service, places).items():
+            if fits:
+                found[host] = self._ordered(service, host, fits)[0]
                 continue
             try:
-                found[host] = self._library.fit(lab, service, place)
+                found[host] = self._library.fit(self._fleet.lab, service, places[host])
             except ImageUnusable as error:
                 found[host] = error
         return found
@@ -74,18 +71,20 @@ class Flavours:
         """Return the hosts on which every flavour of a service failed of late."""
         if not self._failures:
             return frozenset()
-        fits = {host: self.of(service, host) for host in self._places()}
         return frozenset(
             host
-            for host, found in fits.items()
-            if found and all(self.passed_over(service, host, fit) for fit in found)
+            for host, fits in self._everywhere(service, self._places()).items()
+            if fits and all(self.passed_over(service, host, fit) for fit in fits)
         )
 
     def all(self, service: Service) -> frozenset[Key]:
         """Return every flavour of a service on every host that may be used now."""
-        hosts = self._places().keys() - self._fleet.closed().keys()
+        closed = self._fleet.closed()
         return frozenset(
-            self._key(service, host, fit) for host in hosts for fit in self.of(service, host)
+            self._key(service, host, fit)
+            for host, fits in self._everywhere(service, self._places()).items()
+            if host not in closed
+            for fit in fits
         )
 
     def failed(self, service: Service, host: str, fit: Fit, why: str, *, up_s: float = 0.0) -> None:
@@ -104,6 +103,15 @@ class Flavours:
     def version(self, fit: Fit) -> str:
         """Return what changes whenever a flavour's files do."""
         return self._library.version(fit)
+
+    def _everywhere(
+        self, service: Service, places: Mapping[str, Place]
+    ) -> dict[str, tuple[Fit, ...]]:
+        """Return what each host can boot, as preferred; hosts of one kind are looked at once."""
+        by_kind = {place.kind: place for place in places.values()}
+        lab = self._fleet.lab
+        fits = {kind: self._library.fits(lab, service, by_kind[kind]) for kind in by_kind}
+        return {host: fits[place.kind] for host, place in places.items()}
 
     def _ordered(self, service: Service, host: str, fits: tuple[Fit, ...]) -> tuple[Fit, ...]:
         if not self._failures or len(fits) < 2:

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from logging import getLogger
 from threading import Event as Flag
 from threading import Lock
@@ -214,7 +215,7 @@ class Waker:
             trace.instance, trace.host, began = instance.name, instance.host, time.monotonic()
             fit = attempts.flavour(instance.host)
             self._tell_of_flavour(service, instance, fit)
-            until = self._until(wish, attempts, instance.host, fit, deadline)
+            until = partial(self._until, wish, attempts, instance.host, fit, deadline)
             try:
                 ready = self._boots.boot(instance, service, until, trace.stamp, fit)
             except (HypervisorError, WakeError) as error:
