@@ -54,13 +54,15 @@ log = getLogger(__name__)
 class Wish:
     """What is to be booted, and for whom.
 
-    `unfit` are hosts that cannot boot it, with why; `only`, unless empty, is the host wanted.
+    `unfit` are hosts that cannot boot it, with why; `only`, unless empty, is the host wanted;
+    `deadline` is monotonic.
     """
 
     service: Service
     population: str
     unfit: Mapping[str, str]
     only: str
+    deadline: float
 
 
 class Waker:
@@ -208,14 +210,14 @@ class Waker:
             raise ImageUnusable(service.name, f"no host of the lab can run it: {why}")
         flavours = self._boots.flavours
         attempts = Attempts(lambda host: flavours.of(service, host), flavours.avoided(service))
-        wish = Wish(service, population, unfit, only)
+        wish = Wish(service, population, unfit, only, deadline)
         while True:
             instance = self._reserve(wish, attempts)
             trace.stamp("decided")
             trace.instance, trace.host, began = instance.name, instance.host, time.monotonic()
             fit = attempts.flavour(instance.host)
             self._tell_of_flavour(service, instance, fit)
-            until = partial(self._until, wish, attempts, instance.host, fit, deadline)
+            until = partial(self._until, wish, attempts, instance.host, fit)
             try:
                 ready = self._boots.boot(instance, service, until, trace.stamp, fit)
             except (HypervisorError, WakeError) as error:
@@ -246,14 +248,13 @@ class Waker:
                     continue
                 if attempts.widen():
                     self._clear_hidden(wish.service.name)  # what failed may hold the room
-                    continue
+                    if time.monotonic() < wish.deadline:  # ending it may have taken seconds
+                        continue
                 if not attempts.failures:
                     raise
                 raise _told(wish.service.name, attempts.failures) from attempts.failures[-1]
 
-    def _until(
-        self, wish: Wish, attempts: Attempts, host: str, fit: Fit | None, deadline: float
-    ) -> float:
+    def _until(self, wish: Wish, attempts: Attempts, host: str, fit: Fit | None) -> float:
         """Return until when to wait for a guest, so that what else can be tried has a chance.
 
         Every other time that a service fails, a guest may take all of the time: it may be slow.
@@ -263,11 +264,11 @@ class Waker:
             ranking = self._fleet.ranking(wish.service.name, wish.population, wish.unfit)
             others = ranking.hosts
         if attempts.is_last(host, others) or self._hopeless.count(wish.service.name) % 2:
-            return deadline
+            return wish.deadline
         version = self._boots.flavours.version(fit) if fit else ""
         usual_s = self._usual.seen(version, host, Rung.COLD) or 0.0
         now = time.monotonic()
-        return now + share_s(deadline - now, usual_s)
+        return now + share_s(wish.deadline - now, usual_s)
 
     def _tell_of_flavour(self, service: Service, instance: Instance, fit: Fit | None) -> None:
         """Have it known that a host boots another flavour than the preferred one, and why."""
