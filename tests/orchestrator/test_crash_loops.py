@@ -1,9 +1,11 @@
 """Services that cannot be woken: other hosts and flavours are tried, then they are left alone."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -45,21 +47,36 @@ def image_of(guest: Guest) -> str:
 
 @contextmanager
 def dying(world: World, *bad: str) -> Iterator[list[tuple[str, str]]]:
-    """Have guests of some images die as they start; yields what is started, as (host, image)."""
+    """Have guests of some images die before they answer; yields what is started: host, image."""
     started: list[tuple[str, str]] = []
     before = {name: driver.start for name, driver in world.drivers.items()}
+    doomed: set[IPv4Address] = set()
+    service_at, killers = world.service_at, []
+    world.answer_s["doomed"] = None
+    world.service_at = lambda at: "doomed" if at in doomed else service_at(at)  # type: ignore[method-assign]
+
+    def kill(host: str, name: str) -> None:
+        world.eventually(lambda: world.control._boots.waiting_for(name))
+        world.drivers[host].kill(name, "crashed")
 
     def start(host: str, guest: Guest, stamp: Stamp) -> None:
         started.append((host, image_of(guest)))
+        doomed.discard(guest.mark.address)
+        if image_of(guest) in bad:
+            doomed.add(guest.mark.address)
         before[host](guest, stamp)
         if image_of(guest) in bad:
-            world.drivers[host].kill(guest.name, "crashed")
+            killers.append(threading.Thread(target=kill, args=(host, guest.name)))
+            killers[-1].start()
 
     for name, driver in world.drivers.items():
         driver.start = lambda guest, stamp, name=name: start(name, guest, stamp)  # type: ignore[method-assign,misc]
     yield started
+    for killer in killers:
+        killer.join()
     for name, driver in world.drivers.items():
         driver.start = before[name]  # type: ignore[method-assign]
+    world.service_at = service_at  # type: ignore[method-assign]
 
 
 @pytest.fixture
@@ -76,15 +93,13 @@ def flavours(tmp_path: Path) -> tuple[Image, ...]:
 
 @pytest.fixture
 def make(make_world: MakeWorld, flavours: tuple[Image, ...]) -> Callable[..., World]:
-    """Return a maker of worlds whose service has two flavours and never answers on its own."""
+    """Return a maker of worlds whose service has two flavours."""
 
     def made(*hosts: Host, **changes: object) -> World:
         web = a_service("web", images=("fast", "plain"), **{"deadline_s": 4.0, **changes})
         world = make_world(web, hosts=hosts, start=False)
         world.lab = replace(world.lab, images=flavours)
         world.start()
-        world.answer_s["web"] = 0.05  # so that a guest that dies as it starts never answers
-        world.answer_s[""] = None
         return world
 
     return made
@@ -244,7 +259,6 @@ def test_after_a_failed_wake_a_guest_may_take_all_of_the_time(make_world: MakeWo
 def hopeless(make_world: MakeWorld, failures: int = 2) -> World:
     """Return a world whose service failed so many times in a row."""
     world = make_world(hosts=[a_host("a")])
-    world.answer_s = {"web": 0.05, "": None}
     with dying(world, image_folder(world)):
         for _ in range(failures):
             wait_out(world)
