@@ -76,6 +76,7 @@ EDE_OF_REASON: Mapping[WakeReason, Ede] = MappingProxyType(
     {
         WakeReason.NOT_READY: Ede.NOT_READY,
         WakeReason.GUEST_DIED: Ede.NOT_READY,
+        WakeReason.BACKING_OFF: Ede.NOT_READY,
         WakeReason.NO_HOST_REACHABLE: Ede.NETWORK_ERROR,
     }
 )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.errors import StartFailed
+from orchestrator.errors import DiskFull, StartFailed
 from orchestrator.hypervisors.base import Depth, Hypervisor
 
 ANSWER_POLL_S = 0.02
@@ -56,7 +56,8 @@ def probe(
     guest that does sleeps for `HOLD_S`, unless somebody has `wanted` it meanwhile.
 
     Use a guest that nobody needs: where the ability is missing, it may be dead afterwards, and
-    somebody must `stop` it. Raises `HostUnreachable`, and what `answers` raises.
+    somebody must `stop` it. Raises `HostUnreachable`, `DiskFull` (it runs on then, and nothing was
+    found out), and what `answers` raises.
     """
     offset = _offset(clock)
     began = time.monotonic()
@@ -66,6 +67,9 @@ def probe(
         held = offset is not None and _hold(wanted)
         roused = time.monotonic()
         hypervisor.rouse(instance)
+    except DiskFull:  # which says nothing of the guest, and may pass
+        hypervisor.rouse(instance)
+        raise
     except StartFailed as error:
         return Survival(depth, works=False, why=error.message)
     while not answers():
@@ -80,9 +84,12 @@ def probe(
 
 
 def _offset(clock: Clock) -> float | None:
-    """Return by how much a guest's clock is ahead of ours; None where it does not tell."""
+    """Return by how much a guest's clock is ahead of a fixed moment; None where it does not tell.
+
+    That is reckoned by a clock of ours that nobody sets: ours being set is not the guest's fault.
+    """
     told = clock()
-    return None if told is None else told - time.time()
+    return None if told is None else told - time.monotonic()
 
 
 def _hold(wanted: Callable[[], bool]) -> bool:

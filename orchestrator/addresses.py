@@ -8,9 +8,9 @@ last: after all that nobody ever had, and after those that have rested longer. U
 that remember it still wake the service by it (`last_had`).
 
 This is pure bookkeeping for `orchestrator.fleet`: no I/O and no clock of its own, all times are
-wall-clock seconds that the caller hands in. Each host's pool is a range of its own, and no two
-overlap, which is checked by the lab file. A guest that is migrated keeps its address on a host with
-another pool, so who has an address is known for all pools together.
+seconds that the caller hands in, of a clock that nobody sets. Each host's pool is a range of its
+own, and no two overlap, which is checked by the lab file. A guest that is migrated keeps its
+address on a host with another pool, so who has an address is known for all pools together.
 """
 
 import hashlib
@@ -66,7 +66,8 @@ class AddressGone(NoAddress):
 class AddressPools:
     """The address pools of all hosts. Safe to use from many threads.
 
-    `quarantines` is what a `Store` kept: who had which address last, and until when it rests.
+    `quarantines` is what a `Store` kept: who had which address last, and until when it rests, by
+    the clock of the caller.
     """
 
     def __init__(self, quarantines: Iterable[Quarantine] = ()) -> None:

@@ -24,6 +24,7 @@ from orchestrator.errors import (
     NotReady,
     WakeError,
 )
+from orchestrator.flavours import Flavours
 from orchestrator.fleet import Fleet
 from orchestrator.guards.base import OpenGuard
 from orchestrator.hypervisors.base import Hypervisor, Stamp
@@ -95,22 +96,33 @@ class Boots:
         self._fleet = fleet
         self._deaths: dict[str, str] = {}
         self._end_patterns: dict[str, str] = {}
+        self.flavours = Flavours(fleet, library, self.places)
+        self._booted: dict[str, Fit] = {}  # in this run, by instance
         self._waiting: dict[str, float] = {}
         self.closing = ""  # why nobody waits for anything any more
         self._lock = threading.Lock()
 
-    def boot(self, instance: Instance, service: Service, deadline: float, stamp: Stamp) -> Instance:
+    def boot(
+        self,
+        instance: Instance,
+        service: Service,
+        until: Callable[[], float],
+        stamp: Stamp,
+        fit: Fit | None = None,
+    ) -> Instance:
         """Boot a reserved instance and return it READY and stored.
 
-        `deadline` is monotonic. Raises `WakeError` (`ImageUnusable`, `NotReady`, `GuestDied`) or
-        `HypervisorError`; then nothing is left: no guest, no record, no reservation. A guest that
-        had been started is hidden and ended a moment later, off the caller's path: ending one can
-        take a second, and somebody waits for the bad news or for the next host.
+        It boots `fit`, or else what its host boots first. `until` tells how long its answer is
+        waited for (monotonic seconds), and is asked while the guest boots already. Raises
+        `WakeError` (`ImageUnusable`, `NotReady`, `GuestDied`) or `HypervisorError`; then nothing is
+        left: no guest, no record, no reservation. A guest that had been started is hidden and ended
+        a moment later, off the caller's path: ending one can take a second, and somebody waits for
+        the bad news or for the next host.
         """
         with ExitStack() as undo:
-            undo.callback(self._fleet.drop, instance, rest_until=0.0)
+            undo.callback(self._fleet.drop, instance, rest_s=0.0)
             parts = self._parts(instance)
-            guest = self.guest(instance, service, instance.host)
+            guest = self.guest(instance, service, instance.host, fit)
             instance = replace(instance, address6=guest.mark.address6)
             self._end_patterns[instance.name] = guest.boot.end_pattern
             self._library.hold(guest)
@@ -122,16 +134,26 @@ class Boots:
             stamp("intent")
             parts.hypervisor.start(guest, stamp)
             undo.pop_all()
-        return self.finish(instance, service, deadline, stamp)
+        ready = self.finish(instance, service, until(), stamp)
+        if fit is not None:
+            self._booted[instance.name] = fit
+        return ready
 
-    def guest(self, instance: Instance, service: Service, host: str) -> Guest:
-        """Return what a host would be asked to start for an instance.
+    def guest(
+        self, instance: Instance, service: Service, host: str, fit: Fit | None = None
+    ) -> Guest:
+        """Return what a host would be asked to start for an instance, by `fit` if that is given.
 
         Raises `ImageUnusable`, or EdgewakeError if the lab has no such host.
         """
         there = replace(instance, host=host)
         place = Place(self._fleet.lab.host(host), self._parts(there).traits)
-        return self._library.guest(self._fleet.lab, service, there, place, self.owner)
+        fit = fit or next(iter(self.flavours.of(service, host)), None)
+        return self._library.guest(self._fleet.lab, service, there, place, self.owner, fit=fit)
+
+    def booted(self, instance: Instance) -> Fit | None:
+        """Return what an instance was booted from; None if that was not in this run."""
+        return self._booted.get(instance.name)
 
     def finish(
         self, instance: Instance, service: Service, deadline: float, stamp: Stamp = lambda _: None
@@ -178,7 +200,7 @@ class Boots:
             moved=moved,
             device=self.device(instance.host),
         )
-        where = f"{instance.name} on {instance.host}"
+        where, began = f"{instance.name} on {instance.host}", time.monotonic()
         hint = f"see 'edgewake logs {service.name}'"
         try:
             parts.wait(
@@ -190,7 +212,7 @@ class Boots:
         except NotAnswering as error:
             raise NotReady(
                 service.name,
-                f"{where} did not answer before the deadline: {error}",
+                f"{where} did not answer within {time.monotonic() - began:.1f} s: {error}",
                 hint=f"{hint}, or raise the service's deadline",
             ) from error
         except Cancelled as error:
@@ -243,13 +265,10 @@ class Boots:
         return console_pattern.found(pattern, console)
 
     def _end_pattern(self, instance: Instance, service: Service) -> str:
-        place = self.places().get(instance.host)
-        if place is None:
+        fits = self.flavours.of(service, instance.host)
+        if not fits:
             return ""
-        try:
-            fit = self._library.fit(self._fleet.lab, service, place)
-        except EdgewakeError:
-            return ""
+        fit = self.booted(instance) or fits[0]
         return fit.image.end_pattern or fit.known.family.traits.end_pattern
 
     def note_death(self, instance: str, why: str, asked_at: float) -> None:
@@ -267,8 +286,8 @@ class Boots:
         with self._lock:
             return instance in self._waiting
 
-    def stop(self, instance: Instance, *, rest_until: float) -> None:
-        """End an instance: its guest first, then our record of it.
+    def stop(self, instance: Instance, *, rest_s: float) -> None:
+        """End an instance: its guest first, then our record of it; then its address rests.
 
         Raises `HypervisorError` if a host where it may be cannot be reached; the others have ended
         it then. The instance stays STOPPING, holds what it held, and is stopped when that host is
@@ -287,15 +306,19 @@ class Boots:
                     failed.append(error)
         if failed:
             raise failed[0]
-        self.forget(instance, rest_until=rest_until)
+        self.forget(instance, rest_s=rest_s)
 
-    def forget(self, instance: Instance, *, rest_until: float) -> None:
-        """Remove every record of an instance whose guest is known to be gone."""
-        rest_until = self._fleet.rests_until(instance, rest_until)
+    def forget(self, instance: Instance, *, rest_s: float) -> None:
+        """Remove every record of an instance whose guest is known to be gone.
+
+        Its address rests for so many seconds from now.
+        """
+        rest_s = self._fleet.rests_s(instance, rest_s)
         self._end_patterns.pop(instance.name, None)
+        self._booted.pop(instance.name, None)
         self._library.release(instance.name)
-        self._store.remove(instance, rest_until=rest_until)
-        self._fleet.drop(instance, rest_until=rest_until)
+        self._store.remove(instance, rest_until=time.time() + rest_s)
+        self._fleet.drop(instance, rest_s=rest_s)
 
     def _leave(self, instance: Instance) -> None:
         """Lead nobody to a guest that did not make it, and have it ended."""
@@ -305,7 +328,7 @@ class Boots:
     def _abandon(self, instance: Instance) -> None:
         """Undo a start that failed. If no answer named its address, that need not rest."""
         try:
-            self.stop(instance, rest_until=time.time())
+            self.stop(instance, rest_s=0.0)
         except HypervisorError as error:
             log.info("%s stays to be ended when its host can: %s", instance.name, error)
 
@@ -315,16 +338,7 @@ class Boots:
 
     def fits(self, service: Service) -> Mapping[str, Fit | ImageUnusable]:
         """Return which image each host would boot for a service, or why it can run none."""
-        lab = self._fleet.lab
-        by_kind: dict[object, Fit | ImageUnusable] = {}
-        places = self.places()
-        for place in places.values():
-            if place.kind not in by_kind:
-                try:
-                    by_kind[place.kind] = self._library.fit(lab, service, place)
-                except ImageUnusable as error:
-                    by_kind[place.kind] = error
-        return {host: by_kind[place.kind] for host, place in places.items()}
+        return self.flavours.first(service)
 
     def keep_files(self, lab: Lab) -> None:
         """Tell every host which files a lab may boot, so that it can remove others that we sent.
@@ -343,13 +357,13 @@ class Boots:
                 log.info("%s: files that were sent there were not looked through: %s", host, error)
 
     def image_of(self, service: Service, host: str) -> str:
-        """Return the digest of what a host would boot for a service; empty if it can run none."""
-        place = self.places().get(host)
-        if place is None:
-            return ""
+        """Return the digest of what a host runs or would boot for a service; empty if nothing."""
+        there = (each for each in self._fleet.of(service.name) if each.host == host)
+        running = (fit for each in there if (fit := self.booted(each)))
+        fit = next(running, None) or next(iter(self.flavours.of(service, host)), None)
         try:
-            return self._library.digest(self._fleet.lab, service, place)
-        except ImageUnusable:
+            return self._library.digest(fit) if fit else ""
+        except OSError:
             return ""
 
     def places(self) -> dict[str, Place]:

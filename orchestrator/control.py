@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from logging import getLogger
 
 from images.inspect import Inspector
+from orchestrator import clock
 from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.budget import Budgets
@@ -34,6 +35,7 @@ from orchestrator.expiring import Expirer
 from orchestrator.fleet import Fleet
 from orchestrator.frames import WatchGuest, watch_nobody
 from orchestrator.guards.base import Asked
+from orchestrator.hopeless import Hopeless
 from orchestrator.hosts import Hosts, OpenHost
 from orchestrator.idle import Usage, kept_up
 from orchestrator.journal import Journal
@@ -57,6 +59,7 @@ from orchestrator.model import (
 from orchestrator.once import Once
 from orchestrator.planner import OPTIONS, Front
 from orchestrator.reconcile import changed_hosts, ends, lab_changes
+from orchestrator.refusals import Refusals
 from orchestrator.replanning import Replanner
 from orchestrator.retiring import Retirer
 from orchestrator.scaler import Scaler
@@ -139,6 +142,9 @@ class Orchestrator:
             take_in=lambda news: self._settler.take_in(news),  # noqa: PLW0108 - made below
             network_is_right=self._traffic.open,
         )
+        self._clock = clock.WallClock()
+        self._refusals = Refusals(self._journal, lab.name)
+        self._hopeless = Hopeless(self.fleet, self._boots.flavours, self._journal)
         locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         rates = Rates(self.fleet.expected_rate)
         self._sleeper = Sleeper(
@@ -169,6 +175,7 @@ class Orchestrator:
             resolve=lambda instance: self._migrator.resolve(instance),  # noqa: PLW0108 - made below
             background=self._ender,
             sleeper=self._sleeper,
+            hopeless=self._hopeless,
             locks=locks,
             watch=watch,
             reserved=self._reserved,
@@ -323,6 +330,7 @@ class Orchestrator:
             for host in set(lab.hosts) - set(opened):
                 self._hosts.mend(host.name)
             self._keeper.try_again()
+            self._hopeless.forget()
             if text:
                 self._store.save_lab(text, path)
             self._journal.record("applied", lab.name, f"{len(changes)} changes")
@@ -336,24 +344,30 @@ class Orchestrator:
         hosts = {host.name for host in self.lab.hosts}
         for instance in self.fleet.instances():
             if instance.host not in hosts:
-                rest = self.fleet.rest_until(instance.service, time.time())
-                self._boots.forget(instance, rest_until=rest)
+                self._boots.forget(instance, rest_s=self.fleet.rest_s(instance.service))
                 self._journal.record(
                     "left-behind", instance.service, f"{instance.name} on {instance.host}"
                 )
 
     def summon(
-        self, service: str, client: Client, asked_at: float = 0.0, *, by: str = "query"
+        self,
+        service: str,
+        client: Client,
+        asked_at: float = 0.0,
+        *,
+        by: str = "query",
+        insist: bool = False,
     ) -> Summons:
         """Ask for a service: at once if it is awake, else by the one wake in flight for it.
 
         To begin a wake costs one of the client's budget, if it has an address. `by` says who asks,
-        for the wake's trace.
+        for the wake's trace. While its wakes fail in a row, none is begun for some time, unless a
+        person does `insist`.
         """
         endpoints = self.fleet.answer(service, client.population)
         if endpoints:
             return Summons(_done(endpoints))
-        if refusal := self._refusal(service) or self._early.broken(service):
+        if refusal := self._refusal(service, insist=insist) or self._early.broken(service):
             return Summons(_failed(refusal))
         try:
             flight = self._flights.do(
@@ -454,8 +468,12 @@ class Orchestrator:
                 instance.service
             ):
                 self._waker.end_if_same(instance)
+        if by_s := self._clock.jumped_s():
+            self._journal.record("clock-set", self.lab.name, clock.told(by_s))
+        self._refusals.tend()
         self._retirer.tend()
         self._scaler.look()
+        self._hopeless.look_for_news()
         self._keeper.tend()
         self._drainer.tend()
         if news := self._budgets.news(time.monotonic()):
@@ -538,7 +556,7 @@ class Orchestrator:
 
     # --- wakes ------------------------------------------------------------------------------
 
-    def _refusal(self, service: str) -> WakeError | None:
+    def _refusal(self, service: str, *, insist: bool) -> WakeError | None:
         """Say why no wake of this service can be begun, if so."""
         try:
             self.known(service)
@@ -546,8 +564,14 @@ class Orchestrator:
             return error
         if self._stopping.is_set():
             return Overloaded(service, "edgewake is stopping")
-        if len(self._flights) >= self.settings.waiting_wakes:
-            return Overloaded(service, "too many services are being woken", hint="ask again")
+        if service in self._flights:
+            return None
+        if not insist and (backing_off := self._hopeless.refusal(service)):
+            return backing_off
+        if len(self._flights) >= (most := self.settings.waiting_wakes):
+            why = f"{most} services are being woken, and no more may be at once"
+            self._refusals.note(why)
+            return Overloaded(service, why, hint="ask again")
         return None
 
     def _begin(self, service: str, client: Client, asked_at: float, by: str) -> WakeTrace:
@@ -561,7 +585,7 @@ class Orchestrator:
     def _wake_there(self, host: str, asked: Asked) -> Future[tuple[Endpoint, ...]]:
         """Wake a service where somebody sends packets to it; returns at once."""
         service, there = asked.guarded.service, There(host, asked.guarded.address)
-        if refusal := self._refusal(service):
+        if refusal := self._refusal(service, insist=False):
             return _failed(refusal)
         flight = self._flights.do(
             service,
@@ -734,6 +758,7 @@ class Orchestrator:
                 has=len(self.fleet.serving(service.name)),
                 scale=self._scaler.why(service.name),
             )
+        losses = losses or self._hopeless.trouble(service.name)
         if states & COMING:
             return ServiceStatus(service, "waking", instances, trouble=losses)
         state = "asleep" if states <= ASLEEP else "stopping"
@@ -744,9 +769,8 @@ class Orchestrator:
         """Return how the last wake failed and when; empty if it did not."""
         for wake in self.wakes.last(service, 1):
             if wake.outcome not in {"ready", "waking"}:
-                return (
-                    f"the last wake failed {time.time() - wake.started_at:.0f} s ago: {wake.text}"
-                )
+                ago_s = max(0.0, time.time() - wake.started_at)  # the clock may have been set
+                return f"the last wake failed {ago_s:.0f} s ago: {wake.text}"
         return ""
 
 

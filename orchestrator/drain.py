@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from orchestrator.background import Background
 from orchestrator.errors import EdgewakeError
+from orchestrator.failures import delay_s
 from orchestrator.fleet import Fleet
 from orchestrator.hypervisors.base import Sent
 from orchestrator.journal import Journal
@@ -24,7 +25,6 @@ from orchestrator.model import ASLEEP, Instance, InstanceState, Migrate, Service
 from orchestrator.retiring import Retirer
 from orchestrator.store.base import Drain, Store
 from orchestrator.trace import WakeTrace
-from orchestrator.upkeep import delay_s
 from orchestrator.waking import Waker
 
 

@@ -11,6 +11,7 @@ EdgewakeError                 has a message (what and where) and a hint (what to
 ├── HypervisorError           a hypervisor said no
 │   ├── HostUnreachable       the connection to a host cannot be made or was lost
 │   └── StartFailed           the host is there, but the guest could not be started
+│       └── DiskFull          because a disk there is full
 └── WakeError                 a service could not be woken; `reason` is for machines
     ├── UnknownService        no service of that name in the lab
     ├── NoCapacity            no host has the memory, CPU or address the service needs
@@ -18,7 +19,8 @@ EdgewakeError                 has a message (what and where) and a hint (what to
     ├── NotReady              the guest did not answer before the deadline
     ├── GuestDied             the guest ended by itself before it answered
     ├── NoHostReachable       every candidate host failed to start the guest
-    └── Overloaded            too many wakes or held queries at once; ask again later
+    ├── Overloaded            too many wakes or held queries at once; ask again later
+    └── BackingOff            its last wakes failed in a row; it is tried again later
 
 Drivers translate foreign errors (libvirt, SQLAlchemy, OSError) in one place each; front doors
 (`dns_boot.answers`, `web.wire`, `orchestrator.cli`) turn these into an answer. `images.errors` and
@@ -106,6 +108,10 @@ class StartFailed(HypervisorError):  # noqa: N818
     """The host is reachable, but the guest could not be started there."""
 
 
+class DiskFull(StartFailed):
+    """A disk of the host is full, so a guest could not be started or saved: that may pass."""
+
+
 class WakeReason(StrEnum):
     """Why a wake failed, as a word for machines; also the label in metrics and traces."""
 
@@ -116,6 +122,7 @@ class WakeReason(StrEnum):
     GUEST_DIED = "guest-died"
     NO_HOST_REACHABLE = "no-host-reachable"
     OVERLOADED = "overloaded"
+    BACKING_OFF = "backing-off"
     INTERNAL = "internal"
 
 
@@ -169,3 +176,9 @@ class Overloaded(WakeError):  # noqa: N818
     """Too many wakes at once; the caller may ask again."""
 
     reason = WakeReason.OVERLOADED
+
+
+class BackingOff(WakeError):  # noqa: N818
+    """The service failed to wake several times in a row; it is tried again later."""
+
+    reason = WakeReason.BACKING_OFF

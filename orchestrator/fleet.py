@@ -6,7 +6,7 @@ reservation is atomic: twenty wakes at once can never hand out the same memory o
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 from itertools import count
@@ -40,6 +40,7 @@ NOWHERE: Mapping[str, str] = {}
 NOTHING_USED: Mapping[str, Capacity] = {}
 DRAINING = "is being drained"
 RESTING = ASLEEP | {InstanceState.ROUSING}  # its guest is there, and remembers
+LEAST_TTL_S = 3600.0  # what a service's TTL is taken to have been before this run, at the least
 
 
 class Fleet:
@@ -49,10 +50,11 @@ class Fleet:
         self.lab = lab
         self.planner = Planner(lab)
         self._lock = threading.RLock()
-        self._pools = AddressPools(quarantines)
+        self._pools = AddressPools(self._rests(quarantines))
         self._hidden: set[str] = set()
         self._sinking: set[str] = set()
         self._instances: dict[str, Instance] = {}
+        self._up_since: dict[str, float] = {}  # monotonic, by instance
         self._by_service: dict[str, dict[str, Instance]] = {}
         self._held: dict[str, dict[str, Capacity]] = {}  # by instance and host
         self._used: dict[str, Capacity] = {}
@@ -118,13 +120,13 @@ class Fleet:
         """Return the longest TTL a service ever had in this run: caches may still hold by it."""
         return self._longest_ttl_s.get(service, 0)
 
-    def rest_until(self, service: str, now: float) -> float:
-        """Return until when an address of a service must rest that nobody is led to from `now` on.
+    def rest_s(self, service: str) -> float:
+        """Return how long the address of an instance must rest that nobody is led to any more.
 
-        By then no cache can name it any more, nor is an answer that does on its way (both
-        wall-clock seconds).
+        An answer that was made just before may still be on its way, and then live in a cache for
+        the longest TTL that the service had.
         """
-        return now + self.longest_ttl_s(service) + IN_FLIGHT_S
+        return self.longest_ttl_s(service) + IN_FLIGHT_S
 
     # --- hosts ---
 
@@ -210,7 +212,6 @@ class Fleet:
         without: frozenset[str] = frozenset(),
         only: str = "",
         address: IPv4Address | None = None,
-        now: float | None = None,
         stamp: Callable[[str], None] = lambda _stage: None,
     ) -> Instance:
         """Choose a host and an address for one more instance, and hold what it needs.
@@ -220,7 +221,6 @@ class Fleet:
         `stamp("decided")` when the order of the hosts is known. Raises `NoCapacity` saying why
         each host is out, or `NoHostReachable` if that is the only obstacle.
         """
-        now = time.time() if now is None else now
         with self._lock:
             shut = without | self._lost.keys() | self._refused.keys() | self._draining
             if only:
@@ -233,11 +233,11 @@ class Fleet:
                     continue
                 host = self.lab.host(name)
                 try:
-                    given = self._take(host, service, address, now)
+                    given = self._take(host, service, address)
                 except NoAddress as error:
                     reasons[name] = str(error)
                     continue
-                instance = self._new(service, host, given, now)
+                instance = self._new(service, host, given)
                 self._keep(instance)
                 return instance
         raise self._no_place(service, shut, reasons)
@@ -361,8 +361,8 @@ class Fleet:
                     lacking[name] = lacks_mib
             return lacking
 
-    def drop(self, instance: Instance, *, rest_until: float) -> None:
-        """Forget an instance and let go of what it held; its address rests until then."""
+    def drop(self, instance: Instance, *, rest_s: float) -> None:
+        """Forget an instance and let go of what it held; its address rests for so long."""
         with self._lock:
             known = self._instances.pop(instance.name, None)
             if known is None:
@@ -370,12 +370,19 @@ class Fleet:
             del self._by_service[instance.service][instance.name]
             self._hidden.discard(instance.name)
             self._sinking.discard(instance.name)
+            self._up_since.pop(instance.name, None)
             self._let_go(known)
             del self._held[instance.name]
-            rest_until = self.rests_until(instance, rest_until)
+            until = time.monotonic() + self.rests_s(instance, rest_s)
             self._told.discard(instance.name)
-            self._pools.give_back(instance.address, instance.service, rest_until)
+            self._pools.give_back(instance.address, instance.service, until)
             self._reroute(instance.service)
+
+    def up_s(self, instance: Instance) -> float:
+        """Return for how long an instance has been awake, as far as this run knows; 0 if not."""
+        with self._lock:
+            since = self._up_since.get(instance.name)
+            return 0.0 if since is None else time.monotonic() - since
 
     def promise(self, instance: Instance, ttl_s: int) -> Endpoint:
         """Return where an instance will answer, to be told now; then its address must rest."""
@@ -383,12 +390,11 @@ class Fleet:
             self._told.add(instance.name)
             return _endpoint(instance, min(ttl_s, self._ttl_s(instance.service)))
 
-    def rests_until(self, instance: Instance, until: float) -> float:
-        """Return until when the address of an instance must rest: longer if it was told early."""
+    def rests_s(self, instance: Instance, rest_s: float) -> float:
+        """Return how long (s) the address of an instance must rest: longer if it was told early."""
         with self._lock:
-            if instance.name not in self._told:
-                return until
-            return max(until, time.time() + self.longest_ttl_s(instance.service))
+            told = instance.name in self._told
+            return max(rest_s, self.rest_s(instance.service)) if told else rest_s
 
     def get(self, name: str) -> Instance | None:
         """Return an instance by name, or None."""
@@ -495,6 +501,18 @@ class Fleet:
 
     # --- inside ---
 
+    def _rests(self, quarantines: Iterable[Quarantine]) -> Iterator[Quarantine]:
+        """Turn the end of each rest to monotonic seconds, which no setting of the clock moves.
+
+        No rest is longer than an answer may live: one that seems to be is left from a time when
+        the clock was wrong, and would block its address for as long as that was.
+        """
+        longest_s = max((LEAST_TTL_S, *(float(each.ttl_s) for each in self.lab.services)))
+        ahead_s = time.monotonic() - time.time()
+        for each in quarantines:
+            until = min(each.until + ahead_s, time.monotonic() + longest_s)
+            yield replace(each, until=until)
+
     def _what_to_guard(self, host: Host) -> tuple[Guarded, ...]:
         """Return what a host is to guard. The caller holds the lock."""
         before = {each.address: each for each in self._guarded.get(host.name, (0, ()))[1]}
@@ -521,11 +539,9 @@ class Fleet:
         ]
         return (*asleep, *resting, *booting)
 
-    def _take(
-        self, host: Host, service: str, address: IPv4Address | None, now: float
-    ) -> IPv4Address:
+    def _take(self, host: Host, service: str, address: IPv4Address | None) -> IPv4Address:
         if address is None:
-            return self._pools.take(host, service, now)
+            return self._pools.take(host, service, time.monotonic())
         self._pools.take_back(host, service, address)
         return address
 
@@ -593,6 +609,10 @@ class Fleet:
         for host, taken in self._held[instance.name].items():
             self._used[host] = _plus(self._used.get(host, NOTHING), taken)
         self._instances[instance.name] = instance
+        if instance.state in AWAKE:
+            self._up_since.setdefault(instance.name, time.monotonic())
+        elif instance.state is not InstanceState.STOPPING:
+            self._up_since.pop(instance.name, None)
         self._by_service.setdefault(instance.service, {})[instance.name] = instance
         self._reroute(instance.service)
 
@@ -620,7 +640,7 @@ class Fleet:
         ipv6 = any(host.network.subnet6 for host in self.lab.hosts)
         return Route(self._services[service], self.endpoints(service), ipv6=ipv6)
 
-    def _new(self, service: str, host: Host, address: IPv4Address, now: float) -> Instance:
+    def _new(self, service: str, host: Host, address: IPv4Address) -> Instance:
         taken = self._by_service.get(service, {})
         names = (instance_name(self.lab.name, service, index) for index in count())
         return Instance(
@@ -631,7 +651,7 @@ class Fleet:
             address6=host.network.address6(address),
             mac=mac_of(address),
             state=InstanceState.BOOTING,
-            created_at=now,
+            created_at=time.time(),
         )
 
     def _spoken_for(self, host: Host) -> Capacity:

@@ -43,7 +43,7 @@ class Field:
         else:
             first = self._number(matched["first"])
             last = self._number(matched["last"] or matched["first"])
-            if matched["last"] and self.names is _DAYS and not last:
+            if self.names is _DAYS and last == 0 < first:
                 last = _SUNDAY
         if last < first:
             raise self._wrong(text, "it ends before it begins")

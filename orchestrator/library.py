@@ -6,6 +6,7 @@ long as a file does not change.
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -119,10 +120,20 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """An image that a host can run for a service, and by which way in."""
+    """An image that a host can run for a service, and by which way in.
+
+    `flavour` is its name in the catalogue; empty for an image that is not from there.
+    """
 
     known: Known
     entry: Entry
+    flavour: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is called, for people."""
+        of = f" in flavour {self.flavour}" if self.flavour else ""
+        return f"image {self.image.name}{of}"
 
     @property
     def image(self) -> Image:
@@ -189,19 +200,25 @@ class Library:
             reasons.append(attempt.text)
         raise ImageUnusable(service.name, "; ".join(reasons))
 
-    def digest(self, lab: Lab, service: Service, place: Place) -> str:
-        """Return the SHA-256 of what such a host would boot for a service: way in and files.
+    def fits(self, lab: Lab, service: Service, place: Place) -> tuple[Fit, ...]:
+        """Return all flavours of a service's images that such a host can boot, preferred first."""
+        attempts = self._attempts(lab, service, place)
+        return tuple(attempt for attempt in attempts if isinstance(attempt, Fit))
 
-        Raises `ImageUnusable`.
-        """
-        fit = self.fit(lab, service, place)
+    def digest(self, fit: Fit) -> str:
+        """Return the SHA-256 of what is booted: way in and files. OSError if one is not there."""
         whole = hashlib.sha256(fit.entry.encode())
-        try:
-            for path in fit.image.files:
-                whole.update(self._digests.of(path))
-        except OSError as error:
-            raise ImageUnusable(service.name, f"image {fit.image.name}: {error}") from error
+        for path in fit.image.files:
+            whole.update(self._digests.of(path))
         return whole.hexdigest()
+
+    def version(self, fit: Fit) -> str:
+        """Return what tells a flavour from others, and from itself with other bytes; it is cheap.
+
+        A file that is written anew counts as changed.
+        """
+        files = [f"{path}:{_version(path)}" for path in fit.image.files]
+        return " ".join((fit.image.name, fit.flavour, fit.entry, *files))
 
     def unfit(self, lab: Lab, service: Service, places: Mapping[str, Place]) -> Mapping[str, str]:
         """Return the hosts that can run no image of a service, and why in a clause.
@@ -217,13 +234,21 @@ class Library:
         return {name: why for name, why in said.items() if why}
 
     def guest(
-        self, lab: Lab, service: Service, instance: Instance, place: Place, owner: str
+        self,
+        lab: Lab,
+        service: Service,
+        instance: Instance,
+        place: Place,
+        owner: str,
+        *,
+        fit: Fit | None = None,
     ) -> Guest:
         """Return what the hypervisor is to start for an instance; raises `ImageUnusable`.
 
-        A guest that is not told its IPv6 address has none in its mark.
+        It boots `fit`, or else the first image that can be. A guest that is not told its IPv6
+        address has none in its mark.
         """
-        fit = self.fit(lab, service, place)
+        fit = fit or self.fit(lab, service, place)
         try:
             spec = boot_spec(fit.known, fit.entry, service, instance, place)
         except ImageError as error:
@@ -284,7 +309,7 @@ class Library:
         if spec.xenstore and not place.traits.xenstore:
             keys = ", ".join(key for key, _ in spec.xenstore)
             raise ImageRefused(f"it wants Xenstore keys ({keys}), {_no_xenstore(place)}")
-        return Fit(known, matched.entry)
+        return Fit(known, matched.entry, flavour.flavour)
 
     def _known(self, image: Image) -> Known:
         facts = self._inspect(image.main_file)
@@ -312,8 +337,7 @@ class _Digests:
 
     def of(self, path: Path) -> bytes:
         """Return the digest of a file; OSError if it cannot be read."""
-        stat = path.stat()
-        version = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        version = _version_of(path.stat())
         known = self._known.get(path)
         if known is not None and known[0] == version:
             return known[1]
@@ -321,6 +345,18 @@ class _Digests:
             digest = hashlib.file_digest(file, "sha256").digest()
         self._known[path] = version, digest
         return digest
+
+
+def _version_of(stat: os.stat_result) -> tuple[int, int, int]:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file does; None if it is not there."""
+    try:
+        return _version_of(path.stat())
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,6 +216,7 @@ class Settler:
     def _mourn(self, instance: Instance, why: str) -> None:
         """Tell of an instance that died, unless it was on its way out anyway."""
         if not self._retirer.holds(instance.name):
+            self._waker.died(instance, why)
             self._lost(instance, f"{instance.name}: {why}")
 
     def _take_back(self, instance: Instance) -> None:

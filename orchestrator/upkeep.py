@@ -2,10 +2,10 @@
 
 It wakes those that have to be awake though nobody asks, too: pinned ones, or at certain hours.
 
-The decisions are pure: `missing` says how many copies to boot now, `after_loss` and `delay_s` how
-long to wait after losses in a row. `Keeper` acts on them, one piece of work per service at a time,
-and leaves a service alone that is being woken, put to sleep or moved. Which copy is surplus is
-`orchestrator.reconcile`'s rule.
+The decision is pure: `missing` says how many copies to boot now. How long to wait after losses in a
+row is a rule of `orchestrator.failures`. `Keeper` acts on it, one piece of work per service at a
+time, and leaves a service alone that is being woken, put to sleep or moved. Which copy is surplus
+is `orchestrator.reconcile`'s rule.
 """
 
 import threading
@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from orchestrator.background import Background
+from orchestrator.failures import STEADY_S, Failures, delay_s
 from orchestrator.fleet import Fleet
 from orchestrator.idle import kept_up
 from orchestrator.journal import Journal
@@ -22,37 +23,6 @@ from orchestrator.model import ASLEEP, Endpoint, Instance, Restart, Service
 from orchestrator.reconcile import Copy, surplus
 from orchestrator.retiring import Retirer
 from orchestrator.waking import Waker
-
-FIRST_DELAY_S = 1.0  # after the second loss in a row; the first is made good at once
-LONGEST_DELAY_S = 300.0  # as for containers that crash in a loop: Kubernetes, "restart policy"
-STEADY_S = 60.0  # an instance that was up for so long ends a row of losses
-
-
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """Losses of one service in a row: instances that died, and boots that were to replace them."""
-
-    count: int = 0
-    last_at: float = 0.0
-    why: str = ""
-
-    @property
-    def retry_at(self) -> float:
-        """When the next boot may be tried (monotonic seconds)."""
-        return self.last_at + delay_s(self.count)
-
-
-def delay_s(losses: int) -> float:
-    """Return how long to wait after so many losses in a row: nothing, then twice as long each."""
-    if losses <= 1:
-        return 0.0
-    return min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(losses - 2, 30))
-
-
-def after_loss(before: Losses, *, up_s: float, why: str, now: float) -> Losses:
-    """Return the row of losses with one more of an instance that had been up for `up_s`."""
-    count = 1 if up_s >= STEADY_S else before.count + 1
-    return Losses(count, now, why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +77,11 @@ class Keeper:
         self._in_use = in_use
         self._in_hand = in_hand
         self._background = background
-        self._losses: dict[str, Losses] = {}
+        self._losses: Failures[str] = Failures()  # instances that died, boots to replace them
         self._told: dict[str, set[tuple[str, float]]] = {}
         self._owed: set[str] = set()
         self._busy: set[str] = set()
-        self._lock = threading.Lock()  # around the four above
+        self._lock = threading.Lock()  # around the three above
 
     # --- what happened ----------------------------------------------------------------------
 
@@ -126,28 +96,27 @@ class Keeper:
                 return
             if service.restart is Restart.ALWAYS:
                 self._owed.add(name)
-        self._note(name, why, up_s=time.time() - (instance.ready_at or time.time()))
+        self._note(name, why, up_s=self._fleet.up_s(instance))
         self._tend(service)
 
     def forget(self, service: str) -> None:
         """Owe a service nothing any more: it was put to sleep."""
         with self._lock:
             self._owed.discard(service)
-            self._losses.pop(service, None)
             self._told.pop(service, None)
+        self._losses.forget(service)
 
     def try_again(self) -> None:
         """Wait no longer to replace what is missing: there may be room for it now."""
-        with self._lock:
-            self._losses.clear()
+        self._losses.clear()
 
     def backing_off(self, service: str) -> bool:
         """Return whether so many copies of a service were lost of late that it is left alone."""
-        return time.monotonic() < self._losses.get(service, Losses()).retry_at
+        return time.monotonic() < self._losses.row(service).retry_at
 
     def trouble(self, service: str) -> str:
         """Return what is wrong with the copies of a service; empty if nothing is."""
-        losses, now = self._losses.get(service, Losses()), time.monotonic()
+        losses, now = self._losses.row(service), time.monotonic()
         if losses.count < 2 or now > losses.retry_at + STEADY_S:
             return ""
         left_s = losses.retry_at - now
@@ -180,7 +149,7 @@ class Keeper:
             return
         self._trim(service)
         standing = self._standing(service)
-        retry_at = self._losses.get(name, Losses()).retry_at
+        retry_at = self._losses.row(name).retry_at
         if not missing(standing, retry_at=retry_at, now=time.monotonic()):
             return
         if standing.led:
@@ -231,7 +200,7 @@ class Keeper:
         name = service.name
         if not self._claim(name):
             return
-        losses, kept = self._losses.get(name, Losses()), kept_up(service.idle, time.time())
+        losses, kept = self._losses.row(name), kept_up(service.idle, time.time())
         if kept is not None:
             self._journal.record("pre-waking", name, kept.reason, by=str(kept))
         else:
@@ -260,10 +229,7 @@ class Keeper:
         return key in told
 
     def _note(self, service: str, why: str, *, up_s: float = 0.0) -> None:
-        with self._lock:
-            before = self._losses.get(service, Losses())
-            losses = after_loss(before, up_s=up_s, why=why, now=time.monotonic())
-            self._losses[service] = losses
+        losses = self._losses.failed(service, why, time.monotonic(), up_s=up_s)
         if losses.count > 1:
             wait = f"nothing is booted without a query for {delay_s(losses.count):g} s"
             text = f"{losses.count} failures in a row: {wait}"

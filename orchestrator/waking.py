@@ -1,4 +1,4 @@
-"""Carries a wake from "somebody wants it" to an instance that answers, trying several hosts.
+"""Carries a wake from "somebody wants it" to an instance that answers, trying hosts and flavours.
 
 Everything here runs on a worker thread that holds the service's lock: only who holds it boots or
 ends instances of the service, so a wake, a sleep and a move of one service never overlap.
@@ -6,14 +6,16 @@ ends instances of the service, so a wake, a sleep and a move of one service neve
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address
 from logging import getLogger
 from threading import Event as Flag
 from threading import Lock
 from typing import Protocol
 
+from orchestrator.attempts import Attempts, share_s
 from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.errors import (
@@ -31,8 +33,19 @@ from orchestrator.errors import (
 )
 from orchestrator.fleet import Fleet
 from orchestrator.frames import WatchGuest, watch_nobody
+from orchestrator.hopeless import Hopeless
 from orchestrator.journal import Journal
-from orchestrator.model import ASLEEP, COMING, Instance, InstanceState, OnHostLoss, Service
+from orchestrator.ladder import SeenWakes
+from orchestrator.library import Fit
+from orchestrator.model import (
+    ASLEEP,
+    COMING,
+    Instance,
+    InstanceState,
+    OnHostLoss,
+    Rung,
+    Service,
+)
 from orchestrator.sleeping import Sleeper
 from orchestrator.trace import WakeTrace
 
@@ -58,6 +71,22 @@ class Recall(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be booted, and for whom.
+
+    `unfit` are hosts that cannot boot it, with why; `only`, unless empty, is the host wanted, and
+    `address` the one that the service had there; `deadline` is monotonic.
+    """
+
+    service: Service
+    population: str
+    unfit: Mapping[str, str]
+    only: str
+    deadline: float
+    address: IPv4Address | None = None
+
+
 class Waker:
     """Boots instances where they fit best, and ends them.
 
@@ -80,6 +109,7 @@ class Waker:
         resolve: Callable[[Instance], Instance | None],
         background: Background,
         sleeper: Sleeper,
+        hopeless: Hopeless,
         locks: defaultdict[str, Lock],
         watch: WatchGuest = watch_nobody,
         reserved: Callable[[Instance, WakeTrace], None] = lambda _instance, _trace: None,
@@ -87,6 +117,7 @@ class Waker:
         self.locks = locks
         self._sleeper = sleeper
         self._reserved = reserved
+        self._hopeless = hopeless
         self._fleet = fleet
         self._boots = boots
         self._journal = journal
@@ -101,6 +132,7 @@ class Waker:
         self._to_end: dict[str, str] = {}  # why, by instance
         self._not_ended: dict[tuple[str, float], str] = {}
         self._stopping = Flag()
+        self._usual = SeenWakes()  # boots, by flavour and host
 
     def wake(
         self, service: Service, population: str, trace: WakeTrace, there: There | None = None
@@ -125,7 +157,13 @@ class Waker:
             if self._clear_hidden(service.name):
                 trace.stamp("cleared")
             self._refuse_second_copy(service)
-            self.bring(service, population, deadline, trace, there)
+            try:
+                self.bring(service, population, deadline, trace, there)
+            except WakeError as error:
+                if trace.instance and not self._stopping.is_set():
+                    self._hopeless.failed(service, _without_name(service, error))
+                raise
+            self._hopeless.worked(service.name)
         finally:
             lock.release()
 
@@ -142,6 +180,13 @@ class Waker:
                 raise
             return False
         return True
+
+    def died(self, instance: Instance, why: str) -> None:
+        """Note that a guest that was ready ended by itself: that may be its flavour's fault."""
+        service, fit = self._fleet.service(instance.service), self._boots.booted(instance)
+        if service is not None and fit is not None:
+            up_s = self._fleet.up_s(instance)
+            self._boots.flavours.failed(service, instance.host, fit, why, up_s=up_s)
 
     def grow(self, service: Service) -> str:
         """Boot the copies that an awake service is missing. Takes the service's lock.
@@ -228,57 +273,105 @@ class Waker:
         if unfit and len(unfit) == len(self._fleet.lab.hosts):
             why = "; ".join(sorted(set(unfit.values())))
             raise ImageUnusable(service.name, f"no host of the lab can run it: {why}")
-        failures: list[EdgewakeError] = []
-        tried: set[str] = set()
+        flavours = self._boots.flavours
+        attempts = Attempts(lambda host: flavours.of(service, host), flavours.avoided(service))
+        wish = Wish(service, population, unfit, only, deadline, address)
         while True:
-            try:
-                instance = self._fleet.reserve(
-                    service.name,
-                    population=population,
-                    unfit=unfit,
-                    without=frozenset(tried),
-                    only=only,
-                    stamp=trace.stamp,
-                    address=address,
-                )
-            except (NoCapacity, NoHostReachable) as error:
-                if isinstance(error, NoCapacity) and self._made_room(service, unfit, tried, only):
-                    trace.stamp("room")
-                    continue
-                if not failures:
-                    raise
-                raise _told(service.name, failures) from failures[-1]
+            instance = self._reserve(wish, attempts, trace)
             trace.stamp("claimed")
             trace.instance, trace.host, trace.rung = instance.name, instance.host, "cold"
-            trace.decided_by = self._decided_by(instance, unfit, tried, only)
+            trace.decided_by = self._decided_by(instance, unfit, attempts.without, only)
             self._watch(self._fleet.lab.host(instance.host).network, instance, trace)
             began = time.monotonic()
             self._reserved(instance, trace)
+            fit = attempts.flavour(instance.host)
+            self._tell_of_flavour(service, instance, fit)
+            until = partial(self._until, wish, attempts, instance.host, fit)
             try:
-                ready = self._boots.boot(instance, service, deadline, trace.stamp)
+                ready = self._boots.boot(instance, service, until, trace.stamp, fit)
             except (HypervisorError, WakeError) as error:
                 trace.stamp("silent" if isinstance(error, NotReady | GuestDied) else "failed")
-                failures.append(error)
-                tried.add(instance.host)
-                self._note_failure(instance, error)
+                attempts.failed(instance.host, fit, error)
+                self._note_failure(instance, service, fit, error)
                 if time.monotonic() >= deadline or self._stopping.is_set():
-                    raise _told(service.name, failures) from error
+                    raise _told(service.name, attempts.failures) from error
             else:
                 self._announce(ready)
                 trace.stamp("stored")
-                self._sleeper.booted(ready, service, time.monotonic() - began)
+                self._note_success(ready, service, fit, time.monotonic() - began)
                 return
 
-    def _made_room(
-        self, service: Service, unfit: Mapping[str, str], tried: set[str], only: str
-    ) -> bool:
+    def _reserve(self, wish: Wish, attempts: Attempts, trace: WakeTrace) -> Instance:
+        """Hold what the next attempt needs; raises the error of the wake if there is none."""
+        while True:
+            try:
+                return self._fleet.reserve(
+                    wish.service.name,
+                    population=wish.population,
+                    unfit=wish.unfit,
+                    without=attempts.without,
+                    only=wish.only,
+                    address=wish.address,
+                    stamp=trace.stamp,
+                )
+            except (NoCapacity, NoHostReachable) as error:
+                if isinstance(error, NoCapacity) and self._made_room(wish, attempts.without):
+                    trace.stamp("room")
+                    continue
+                if attempts.widen():
+                    self._clear_hidden(wish.service.name)  # what failed may hold the room
+                    if time.monotonic() < wish.deadline:  # ending it may have taken seconds
+                        continue
+                if not attempts.failures:
+                    raise
+                raise _told(wish.service.name, attempts.failures) from attempts.failures[-1]
+
+    def _until(self, wish: Wish, attempts: Attempts, host: str, fit: Fit | None) -> float:
+        """Return until when to wait for a guest, so that what else can be tried has a chance.
+
+        Every other time that a service fails, a guest may take all of the time: it may be slow.
+        """
+        others: tuple[str, ...] = ()
+        if not wish.only and len(self._fleet.lab.hosts) > 1:
+            ranking = self._fleet.ranking(wish.service.name, wish.population, wish.unfit)
+            others = ranking.hosts
+        if attempts.is_last(host, others) or self._hopeless.count(wish.service.name) % 2:
+            return wish.deadline
+        version = self._boots.flavours.version(fit) if fit else ""
+        usual_s = self._usual.seen(version, host, Rung.COLD) or 0.0
+        now = time.monotonic()
+        return now + share_s(wish.deadline - now, usual_s)
+
+    def _tell_of_flavour(self, service: Service, instance: Instance, fit: Fit | None) -> None:
+        """Have it known that a host boots another flavour than the preferred one, and why."""
+        preferred = self._boots.flavours.preferred(service, instance.host)
+        if fit is None or preferred is None or fit == preferred:
+            return
+        row = self._boots.flavours.failures(service, instance.host, preferred)
+        times = "once" if row.count == 1 else f"{row.count} times in a row"
+        text = (
+            f"{instance.name} on {instance.host} boots {fit.title}: {preferred.title} failed there "
+            f"{times}, the last: {row.why}"
+        )
+        self._journal.record("other-flavour", service.name, text, host=instance.host)
+
+    def _note_success(
+        self, ready: Instance, service: Service, fit: Fit | None, seconds: float
+    ) -> None:
+        if fit is not None:
+            flavours = self._boots.flavours
+            flavours.worked(service, ready.host, fit)
+            self._usual.note(flavours.version(fit), ready.host, Rung.COLD, seconds)
+        self._sleeper.booted(ready, service, seconds)
+
+    def _made_room(self, wish: Wish, tried: frozenset[str]) -> bool:
         """Have instances that nobody uses give back memory for a boot, where that is enough."""
         gains = {
             host: gain
             for host, gain in self._sleeper.gains().items()
-            if gain and host not in tried and only in {"", host}
+            if gain and host not in tried and wish.only in {"", host}
         }
-        needed = self._fleet.needed_mib(service.name, gains, unfit)
+        needed = self._fleet.needed_mib(wish.service.name, gains, wish.unfit)
         return any(self._sleeper.make_room(host, mib) for host, mib in needed.items())
 
     def end(self, instance: Instance) -> bool:
@@ -287,9 +380,8 @@ class Waker:
         Its address rests for as long as an answer that named it may live. The caller holds the
         service's lock. Returns whether it is gone; if not, `not_ended` tells why.
         """
-        rest_until = self._fleet.rest_until(instance.service, time.time())
         try:
-            self._boots.stop(instance, rest_until=rest_until)
+            self._boots.stop(instance, rest_s=self._fleet.rest_s(instance.service))
         except HostUnreachable as error:
             self._lose(error.host, error.message)
             return False
@@ -436,10 +528,15 @@ class Waker:
             self._not_ended[_key(instance)] = why
             self._journal.record("stop-failed", instance.service, why)
 
-    def _note_failure(self, instance: Instance, error: EdgewakeError) -> None:
+    def _note_failure(
+        self, instance: Instance, service: Service, fit: Fit | None, error: EdgewakeError
+    ) -> None:
         if isinstance(error, HostUnreachable):
             self._lose(error.host, error.message)
-        elif isinstance(error, StartFailed):
+        elif fit is not None and not self._stopping.is_set():
+            why = _without_name(service, error)
+            self._boots.flavours.failed(service, instance.host, fit, why)
+        if isinstance(error, StartFailed):
             self._mend(error.host)
         self._journal.record("boot-failed", instance.service, str(error), host=instance.host)
 
@@ -449,7 +546,11 @@ def _key(instance: Instance) -> tuple[str, float]:
     return instance.name, instance.created_at
 
 
-def _told(service: str, failures: list[EdgewakeError]) -> WakeError:
+def _without_name(service: Service, error: EdgewakeError) -> str:
+    return error.message.removeprefix(f"{service.name}: ")
+
+
+def _told(service: str, failures: Sequence[EdgewakeError]) -> WakeError:
     """Return the one error that tells what happened on every host that was tried."""
     last = failures[-1]
     if isinstance(last, WakeError) and len(failures) == 1:

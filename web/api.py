@@ -213,7 +213,7 @@ def _add_hosts(api: Blueprint, orchestrator: Orchestrator) -> None:
 
 
 def _wake(orchestrator: Orchestrator, service: str, client: Client) -> wire.Document:
-    summons = orchestrator.summon(service, client)
+    summons = orchestrator.summon(service, client, insist=True)
     try:
         endpoints = _await(summons.endpoints, orchestrator, service)
     finally:

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 import libvirt
 
-from orchestrator.errors import HostUnreachable, StartFailed
+from orchestrator.errors import DiskFull, HostUnreachable, StartFailed
 from orchestrator.hypervisors import libxl_log
 from orchestrator.hypervisors.agreement import differences
 from orchestrator.hypervisors.connection import OPEN_TIMEOUT_S, Connection, Unopened
 from orchestrator.hypervisors.libvirt_errors import is_unreachable
-from orchestrator.hypervisors.libvirt_faults import call_hint, connection_hint
+from orchestrator.hypervisors.libvirt_faults import call_hint, connection_hint, is_disk_full
 from orchestrator.hypervisors.libvirt_line import Line, error_text
 from orchestrator.model import Host
 
@@ -55,11 +55,12 @@ class LibvirtCalls:
             text = error_text(error)
             if libxl_log.OPAQUE in text:
                 raise self._by_libxl(what, text, time.monotonic() - began) from error
-            kind = HostUnreachable if is_unreachable(error) else StartFailed
+            kind = HostUnreachable if is_unreachable(error) else _refusal(text)
             raise kind(self.host.name, f"{what}: {text}", hint=call_hint(text)) from error
         except OSError as error:
             message = f"{what}: {error.filename}: {error.strerror}"
-            raise self._refused(message, "run as the owner of that file, or as root") from error
+            hint = call_hint(message) or "run as the owner of that file, or as root"
+            raise _refusal(message)(self.host.name, message, hint=hint) from error
 
     def _by_libxl(self, what: str, text: str, took_s: float) -> StartFailed:
         """Return libvirt's error with the cause, which only libxl's log there tells."""
@@ -68,7 +69,11 @@ class LibvirtCalls:
         except HostUnreachable:
             why, advice = "", ""
         advice = advice or f"see {libxl_log.FOLDER}/{libxl_log.FILE} there"
-        return self._refused(f"{what}: {why or text}", advice)
+        return _refusal(why or text)(self.host.name, f"{what}: {why or text}", hint=advice)
 
     def _refused(self, message: str, advice: str) -> StartFailed:
         return StartFailed(self.host.name, message, hint=advice)
+
+
+def _refusal(text: str) -> type[StartFailed]:
+    return DiskFull if is_disk_full(text) else StartFailed

@@ -26,6 +26,8 @@ class Fault:
     calls: bool = False
 
 
+_FULL = "no space left|disk quota exceeded|disk there is full"
+
 FAULTS: tuple[Fault, ...] = (  # the first that fits counts
     Fault("virtlogd-sock", "", "start virtlogd: run `make setup`"),
     Fault(
@@ -190,7 +192,7 @@ FAULTS: tuple[Fault, ...] = (  # the first that fits counts
     Fault(
         "permission denied", "", "QEMU's user must be able to read the image and enter its folders"
     ),
-    Fault("no space left", "", "free some there, or remove images that nothing uses"),
+    Fault(_FULL, "", "free some there, or remove images that nothing uses"),
     Fault("no such file", "", "is the image on that host? one that was sent there is sent again"),
     Fault("could not open", "", "is the image on that host, readable by QEMU's user?"),
     Fault(
@@ -223,6 +225,11 @@ def call_hint(text: str) -> str:
     words = _normal(text)
     faults = (each for each in FAULTS if each.calls or not each.says)
     return next((each.cure for each in faults if re.search(each.words, words)), "")
+
+
+def is_disk_full(text: str) -> bool:
+    """Return whether a call failed with this text because a disk there is full."""
+    return bool(re.search(_FULL, _normal(text)))
 
 
 def _normal(text: str) -> str:

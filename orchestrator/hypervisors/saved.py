@@ -26,6 +26,7 @@ class SavedGuests:
         self._pool = pool
         self._lock = threading.Lock()
         self._known: dict[str, str] | None = None  # UUID → description; None until it is read
+        self._unfinished: set[str] = set()  # UUIDs of memory that was found without description
 
     def memory_file(self, uuid: str) -> Path:
         """Return where the hypervisor is to write a guest's memory; makes the folder."""
@@ -39,6 +40,7 @@ class SavedGuests:
         known = self._read()
         with self._lock:
             known[uuid] = description
+            self._unfinished.discard(uuid)
 
     def all(self) -> dict[str, str]:
         """Return the description of each saved guest."""
@@ -47,8 +49,11 @@ class SavedGuests:
             return dict(known)
 
     def drop(self, uuid: str, *, also_unfinished: bool = False) -> None:
-        """Remove a guest's files, if it is saved, or `also_unfinished` if that was cut off."""
-        if uuid not in self.all() and not also_unfinished:
+        """Remove a guest's files, if it is saved, or if that was seen to have been cut off.
+
+        With `also_unfinished`, the host is asked whether it was.
+        """
+        if uuid not in self.all() and uuid not in self._unfinished and not also_unfinished:
             return
         pool = self._pool()
         there = {file.name for file in pool.stored()}
@@ -59,6 +64,7 @@ class SavedGuests:
         known = self._read()
         with self._lock:
             known.pop(uuid, None)
+            self._unfinished.discard(uuid)
 
     def forget(self) -> None:
         """Read what there is before the next use."""
@@ -81,5 +87,5 @@ class SavedGuests:
         }
         with self._lock:
             if self._known is None:
-                self._known = found
+                self._known, self._unfinished = found, whole - found.keys()
             return self._known

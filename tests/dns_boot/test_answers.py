@@ -83,6 +83,7 @@ def test_the_https_port_itself_is_not_mentioned(lab: SimpleNamespace) -> None:
         ),
         (errors.UnknownService("web", "no such service"), 0, "web: no such service"),
         (errors.Overloaded("web", "too many wakes"), 0, "web: too many wakes"),
+        (errors.BackingOff("web", "3 failed"), 14, "web: 3 failed"),
         (errors.WakeError("web", "odd"), 0, "web: odd"),
         (CancelledError(), 14, "the wake was given up; ask again"),
         (KeyError("secret"), 0, "internal error; the server's log says more"),

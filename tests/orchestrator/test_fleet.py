@@ -51,7 +51,7 @@ def test_each_guest_on_xen_is_counted_with_what_xen_adds() -> None:
     placed = fill(fleet)
     assert len(placed) == 6, "seven times 8 MiB would fit"
     assert fleet.used("x").memory_mib == 60
-    fleet.drop(placed[0], rest_until=0.0)
+    fleet.drop(placed[0], rest_s=0.0)
     assert fleet.used("x").memory_mib == 50
 
 

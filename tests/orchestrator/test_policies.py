@@ -43,7 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 @pytest.fixture(name="make_world")
 def _make_quick_world(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
-    monkeypatch.setattr("orchestrator.upkeep.FIRST_DELAY_S", 0.2)
+    monkeypatch.setattr("orchestrator.failures.FIRST_DELAY_S", 0.2)
     return make_world
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from orchestrator.errors import HostUnreachable, StartFailed
+from orchestrator.errors import DiskFull, HostUnreachable, StartFailed
 from orchestrator.hypervisors.base import Depth
 from orchestrator.model import (
     Capacity,
@@ -529,6 +529,26 @@ def test_a_copy_that_sleeps_beside_enough_others_is_ended(make_world: MakeWorld)
     world.control.fleet.refuse(instance.host, "")
     world.control.expire()
     world.eventually(lambda: [e.name for e in world.control.fleet.of("web")] == [after.instance])
+
+
+def test_a_disk_that_is_full_says_nothing_of_the_guest(make_world: MakeWorld) -> None:
+    """It would be remembered for ever otherwise, as a guest that does not survive being saved."""
+    deepest_saved = replace(LADDER, paused_s=0.0, deepest=Rung.SAVED)
+    world = make_world(a_sleeper(idle=deepest_saved))
+    (before,) = world.ask("web")
+    driver = world.drivers["a"]
+
+    def full(_name: str, _depth: Depth) -> None:
+        raise DiskFull("a", "No space left on device")
+
+    driver.sleep = full  # type: ignore[method-assign]
+    assert world.control.release("web") == ()
+    assert "No space left" in events(world, "sleep-failed")[0].text
+    assert world.control.abilities() == ()
+    assert world.ask("web") == (before,), "it goes on"
+    del driver.sleep  # type: ignore[attr-defined]
+    assert world.control.release("web") == (before.instance,)
+    assert state_of(world) == "saved"
 
 
 def test_a_probe_that_a_stop_cuts_off_has_found_out_nothing(make_world: MakeWorld) -> None:

@@ -6,38 +6,13 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.model import Restart
-from orchestrator.upkeep import (
-    LONGEST_DELAY_S,
-    STEADY_S,
-    Losses,
-    Standing,
-    after_loss,
-    delay_s,
-    missing,
-)
+from orchestrator.upkeep import Standing, missing
 from tests.world import World, a_host, a_service, straight_to_cold
 
 MakeWorld = Callable[..., World]
 
 NEVER_IDLE = straight_to_cold(None)
 NOW = 100.0
-
-
-@pytest.mark.parametrize(
-    ("losses", "delay"),
-    [(0, 0), (1, 0), (2, 1), (3, 2), (4, 4), (10, 256), (11, LONGEST_DELAY_S), (9999, 300)],
-)
-def test_the_delay_doubles_up_to_a_cap(losses: int, delay: float) -> None:
-    assert delay_s(losses) == delay
-
-
-@pytest.mark.parametrize(
-    ("before", "up_s", "count"),
-    [(0, 0.0, 1), (3, 0.0, 4), (3, STEADY_S - 1, 4), (3, STEADY_S, 1)],
-)
-def test_a_steady_instance_ends_a_row_of_losses(before: int, up_s: float, count: int) -> None:
-    found = after_loss(Losses(before, 50.0, "it died"), up_s=up_s, why="again", now=NOW)
-    assert found == Losses(count, NOW, "again")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +39,7 @@ def test_how_many_copies_are_missing(standing: Standing, retry_at: float, copies
 
 @pytest.fixture(name="make_world")
 def _make_quick_world(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
-    monkeypatch.setattr("orchestrator.upkeep.FIRST_DELAY_S", 0.2)
+    monkeypatch.setattr("orchestrator.failures.FIRST_DELAY_S", 0.2)
     monkeypatch.setattr("orchestrator.settler.LOST_PROBE_S", 0.1)
     return make_world
 
@@ -198,7 +173,8 @@ def test_a_query_does_not_wait_for_the_back_off(make_world: MakeWorld) -> None:
     world = make_world(a_service("web", idle=NEVER_IDLE, restart=Restart.ALWAYS))
     world.ask("web")
     losses = world.control._keeper._losses
-    losses["web"] = Losses(20, time.monotonic(), "it crashed")
+    for _ in range(20):
+        losses.failed("web", "it crashed", time.monotonic())
     world.drivers["a"].kill("ew-t-web-0")
     world.eventually(lambda: world.seen.hosts_of("web") == [])
     assert world.ask("web")

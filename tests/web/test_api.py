@@ -9,6 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from orchestrator.drain import Booted, DrainReport, Migration
+from orchestrator.errors import BackingOff
 from orchestrator.hypervisors.base import Sent
 from orchestrator.timeline import wake_of
 from placement.problem import Options, Plan, Problem
@@ -61,6 +62,15 @@ def test_wake_waits_and_tells_where_the_time_went(world: World, http: FlaskClien
     assert wake.total_s >= 0.05
     assert document["wake"]["own_s"] == pytest.approx(wake.own_s)
     assert "web" in world.control.asked, "an answer handed out counts as use"
+
+
+def test_who_wakes_a_service_by_hand_does_not_wait_for_its_back_off(
+    world: World, http: FlaskClient
+) -> None:
+    for _ in range(5):
+        world.control._hopeless.failed(world.control.known("web"), "it crashed")
+    assert isinstance(world.summon("web").exception(0), BackingOff)
+    assert http.post(f"{API}/services/web/wake").status_code == 200
 
 
 def test_waking_what_is_awake_answers_at_once(http: FlaskClient) -> None:

@@ -47,6 +47,7 @@ def test_every_error_becomes_a_problem(kind: type[EdgewakeError]) -> None:
         (errors.NotReady("web", ""), 503, "not-ready"),
         (errors.NoHostReachable("web", ""), 503, "no-host-reachable"),
         (errors.Overloaded("web", ""), 503, "overloaded"),
+        (errors.BackingOff("web", ""), 503, "backing-off"),
         (errors.HostUnreachable("box", ""), 503, "host-unreachable"),
         (errors.UnsafeChanges(""), 409, "unsafe-changes"),
         (errors.LabError(""), 422, "lab"),

@@ -13,7 +13,9 @@ This machine has the address that is named, the other one the next. Needs root.
 """
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -71,6 +73,31 @@ class SecondLibvirt:
             self._process = None
         if Path("/sys/class/net", self.bridge).exists():
             _run("ip", "link", "delete", self.bridge)
+
+    def kill_daemon(self) -> None:
+        """End its libvirtd as a crash would; its guests go on."""
+        for pid in _children(self._inside()):
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text().strip() == "libvirtd":
+                    os.kill(pid, signal.SIGKILL)
+                    self._await(lambda: not Path(f"/proc/{pid}").exists(), self._soon())  # noqa: B023
+
+    def start_daemon(self) -> None:
+        """Start its libvirtd again and return when it listens."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"libvirtd\n")
+        self._process.stdin.flush()
+        self._await(self._listens, self._soon())
+
+    def _soon(self) -> float:
+        return time.monotonic() + START_S
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+            client.connect(f"{self._run}/libvirt-sock")
+            return True
+        return False
 
     @property
     def _run(self) -> Path:
@@ -151,12 +178,18 @@ def _be_the_other_machine(facts: dict[str, str]) -> None:
     while not Path("/sys/class/net", f"{bridge}c").exists():
         time.sleep(_POLL_S)
     _run("ip", "link", "set", f"{bridge}c", "master", bridge, "up")
-    for name in ("virtlogd", "libvirtd"):
-        pid_file = str(folder / f"{name}.pid")  # the usual one may be the first libvirt's
-        subprocess.Popen([name, "--pid-file", pid_file], stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guests become our children, and end
-    while sys.stdin.buffer.read(4096):  # until whoever started us has ended
-        pass
+    for name in ("virtlogd", "libvirtd"):
+        _start_daemon(folder, name)
+    while name := sys.stdin.buffer.readline().decode().strip():  # until who started us has ended
+        _start_daemon(folder, name)
+
+
+def _start_daemon(folder: Path, name: str) -> None:
+    pid_file = str(folder / f"{name}.pid")  # the usual one may be the first libvirt's
+    guests_end = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or libvirtd would inherit that
+    subprocess.Popen([name, "--pid-file", pid_file], stdin=subprocess.DEVNULL)
+    signal.signal(signal.SIGCHLD, guests_end)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,9 @@ def test_what_was_saved_is_found_after_a_restart(saved: SavedGuests, pool: Folde
 
 
 def test_half_of_a_saved_guest_is_none(saved: SavedGuests, pool: Folder) -> None:
-    pool.files |= {f"saved-{ONE}": b"cut off", f"saved-{OTHER}.xml": b"<domain/>", "other": b""}
+    pool.files |= {f"saved-{OTHER}.xml": b"<domain/>", "other": b""}
+    assert saved.all() == {}
+    pool.files |= {f"saved-{ONE}": b"cut off just now"}
     assert saved.all() == {}
     saved.drop(ONE)
     assert f"saved-{ONE}" in pool.files, "not looked for in every start"
@@ -92,3 +94,14 @@ def test_the_host_is_asked_once_per_connection(saved: SavedGuests, pool: Folder)
     pool.files |= {f"saved-{ONE}": b"m", f"saved-{ONE}.xml": b"<domain/>"}
     assert set(saved.all()) == {ONE}
     assert pool.looks == 2
+
+
+def test_memory_that_was_cut_off_goes_when_its_guest_does(saved: SavedGuests, pool: Folder) -> None:
+    """A libvirtd that died while it saved left it; the next connection sees it."""
+    pool.files |= {f"saved-{ONE}": b"half"}
+    saved.forget()
+    assert saved.all() == {}
+    saved.drop(OTHER)
+    assert set(pool.files) == {f"saved-{ONE}"}
+    saved.drop(ONE)
+    assert pool.files == {}
