@@ -41,7 +41,7 @@ docs: setup ## check the documentation: links, commands, examples
 
 bench: setup libvirtd ## measure; prints tables
 	@scripts/setup.sh bench
-	@set -e; for name in cold_path tracing traffic images dns_warm dns_front memory xen \
+	@set -e; for name in cold_path wakes tracing traffic images dns_warm dns_front memory xen \
 		placement_scale placement_warm; do \
 		echo "==> benchmarks/$$name.py"; $(AS_ROOT) $(BIN)/python -m benchmarks.$$name; done
 

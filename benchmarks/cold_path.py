@@ -19,6 +19,7 @@ from rich.table import Table
 from dns_boot.query import Reply, ask
 from images.build.linux_microvm import build
 from orchestrator.daemon import Daemon
+from orchestrator.model import Rung
 from orchestrator.trace import Wake
 
 HEAD = """
@@ -95,7 +96,7 @@ def with_qemu(folder: Path, services: int) -> Table:
     with running(folder, "qemu:///system", services) as daemon:
         for number in range(services):
             replies.append(ask(daemon.dns_address, f"s{number}.bench.test", timeout_s=35))
-            daemon.orchestrator.release(f"s{number}")
+            daemon.orchestrator.release(f"s{number}", Rung.COLD)
         wakes = list(daemon.orchestrator.wakes.last(limit=services))
     theirs = statistics.median(wake.total_s - wake.own_s for wake in wakes)
     table = Table("libvirt, QEMU", "p50 ms", "p95 ms", "x theirs", title=f"{services} cold wakes")

@@ -86,7 +86,7 @@ def serve_edgewake(folder: Path, port: int, processes: int, cold: int) -> None:
     lab.write_text(head + "".join(f"  {name}: {{}}\n" for name in names))
     build(folder / "state" / "images" / "linux-microvm")
     # The one thing that is not as in `edgewake up`: a host in memory that takes its time to boot.
-    daemon_module.MemoryHypervisor = partial(MemoryHypervisor, boot_s=BOOT_S)  # type: ignore[misc, assignment]
+    daemon_module.__dict__["MemoryHypervisor"] = partial(MemoryHypervisor, boot_s=BOOT_S)
     sys.setswitchinterval(daemon_module.SWITCH_INTERVAL_S)
     daemon = Daemon(folder / "state", lab, ephemeral=True)
     daemon.start()

@@ -98,7 +98,9 @@ def serve_edgewake(port: int) -> None:
     resolver.set(
         [
             Route(
-                Service(name, (f"{name}.{ZONE}",), "image", Capacity(1, 64), Probe(ProbeKind.TCP)),
+                Service(
+                    name, (f"{name}.{ZONE}",), ("image",), Capacity(1, 64), Probe(ProbeKind.TCP)
+                ),
                 (endpoint(name),),
             )
             for name in ADDRESSES

@@ -9,15 +9,10 @@ libvirt add. The sample unikernel and the Linux guest are measured, and every im
 
 import argparse
 import os
-import socket
 import statistics
-import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -26,13 +21,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.by_hand import Boot, fetch, plugged, spec_of, started
 from dns_boot.query import ask
 from images.bootspec import BootSpec
 from images.build import hello, linux_microvm
-from images.inspect import Inspector
 from orchestrator.daemon import Daemon
-from orchestrator.library import Library, boot_spec, traits_of
-from orchestrator.model import Instance, InstanceState, Lab, mac_of
+from orchestrator.model import Rung
 
 PORT = 5397
 BRIDGE, TAP = "ewimg0", "ewimgtap0"
@@ -55,17 +49,7 @@ defaults:
   idle: never
   deadline: 30 s
 """
-PATIENCE_S = 8.0
 MOST_MIB = 256
-GET = b"GET / HTTP/1.0\r\nHost: bench\r\n\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """One boot by hand: seconds from the start of QEMU to the first serial byte and answer."""
-
-    serial_s: float
-    answer_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,68 +65,13 @@ class Figures:
     idle_share: float
 
 
-def command(spec: BootSpec, memory_mib: int) -> list[str]:
-    """Return the shortest QEMU command that boots a guest with a network card."""
-    initrd = ["-initrd", str(spec.initrd)] if spec.initrd else []
-    return [
-        *("qemu-system-x86_64", "-machine", spec.machine, "-m", str(memory_mib)),
-        *("-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"),
-        *("-netdev", f"tap,id=n,ifname={TAP},script=no,downscript=no"),
-        *("-device", f"virtio-net-pci,netdev=n,romfile=,mac={spec.nics[0].mac}"),
-        *("-kernel", str(spec.kernel), *initrd, "-append", spec.cmdline),
-    ]
-
-
-@contextmanager
-def started(spec: BootSpec, memory_mib: int) -> Iterator[tuple[subprocess.Popen[bytes], Boot]]:
-    """Boot a guest by hand, wait for its first answer, and end it; TimeoutError if none comes."""
-    began = time.monotonic()
-    with subprocess.Popen(
-        command(spec, memory_mib), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    ) as process:
-        try:
-            said = Future[float]()
-            threading.Thread(target=_listen, args=(process, said), daemon=True).start()
-            while True:
-                with suppress(OSError):
-                    fetch(HAND_ADDRESS, 0.05)
-                    break
-                if time.monotonic() - began > PATIENCE_S or process.poll() is not None:
-                    raise TimeoutError
-                time.sleep(0.002)
-            answer_s = time.monotonic() - began
-            yield process, Boot(said.result(PATIENCE_S) - began, answer_s)
-        finally:
-            process.kill()
-
-
-def _listen(process: subprocess.Popen[bytes], said: "Future[float]") -> None:
-    """Note when the first byte comes from the serial port, and keep the pipe from filling up."""
-    assert process.stdout is not None  # noqa: S101 - we asked for a pipe
-    with suppress(ValueError):  # closed: the guest was ended
-        while process.stdout.read(1):
-            if not said.done():
-                said.set_result(time.monotonic())
-
-
-def fetch(address: IPv4Address, timeout_s: float) -> bytes:
-    """Return the first bytes of the page at an address."""
-    with socket.create_connection((str(address), 80), timeout_s) as client:
-        client.settimeout(2.0)
-        client.sendall(GET)
-        answer = client.recv(4096)
-    if not answer:
-        raise ConnectionError
-    return answer
-
-
 def least_memory(spec: BootSpec) -> int:
     """Return the least memory (MiB) with which the guest answers, by bisection."""
     too_few, enough = 0, MOST_MIB
     while enough - too_few > max(1, enough // 32):
         middle = (too_few + enough) // 2
         try:
-            with started(spec, middle):
+            with started(spec, middle, TAP, HAND_ADDRESS):
                 enough = middle
         except TimeoutError:
             too_few = middle
@@ -172,28 +101,17 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def spec_of(lab: Lab, library: Library, name: str) -> BootSpec:
-    """Return how edgewake would boot a service, at the address of the guest started by hand."""
-    service, host = lab.service(name), lab.hosts[0]
-    instance = Instance(
-        f"hand-{name}", name, host.name, HAND_ADDRESS, mac_of(HAND_ADDRESS),
-        InstanceState.BOOTING, time.time(),
-    )  # fmt: skip
-    traits = traits_of(host)
-    return boot_spec(library.fit(lab, service, traits), lab, service, instance, traits)
-
-
 def measure(daemon: Daemon, name: str, rounds: int) -> Figures:
     """Boot an image by hand and by a query, several times each, in turns."""
-    spec = spec_of(daemon.orchestrator.lab, Library(Inspector()), name)
+    spec = spec_of(daemon.orchestrator.lab, name, HAND_ADDRESS)
     hand: list[Boot] = []
     ours: list[float] = []
     for _ in range(rounds):
-        with started(spec, spec.memory_mib) as (_, boot):
+        with started(spec, spec.memory_mib, TAP, HAND_ADDRESS) as (_, boot):
             hand.append(boot)
         ours.append(ask(daemon.dns_address, f"{name}.images.test", timeout_s=35).seconds)
-        daemon.orchestrator.release(name)
-    with started(spec, spec.memory_mib) as (process, _):
+        daemon.orchestrator.release(name, Rung.COLD)
+    with started(spec, spec.memory_mib, TAP, HAND_ADDRESS) as (process, _):
         rate, idle = requests_s(HAND_ADDRESS), idle_share(process.pid)
     return Figures(
         file_bytes=sum(path.stat().st_size for path in spec.files),
@@ -204,21 +122,6 @@ def measure(daemon: Daemon, name: str, rounds: int) -> Figures:
         requests_s=rate,
         idle_share=idle,
     )
-
-
-@contextmanager
-def tap() -> Iterator[None]:
-    """Make the network card of guests started by hand, on the bridge that edgewake made."""
-    _ip("tuntap", "add", "dev", TAP, "mode", "tap")
-    try:
-        _ip("link", "set", TAP, "master", BRIDGE, "up")
-        yield
-    finally:
-        _ip("link", "del", TAP)
-
-
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True)
 
 
 def lab_text(images: dict[str, str]) -> str:
@@ -246,7 +149,7 @@ def run(images: dict[str, str], rounds: int) -> dict[str, Figures]:
         daemon = Daemon(folder / "state", folder / "lab.yaml", ephemeral=True)
         daemon.start()
         try:
-            with tap():
+            with plugged(BRIDGE, TAP):
                 return {each: measure(daemon, each, rounds) for each in track(images, "booting")}
         finally:
             daemon.stop()

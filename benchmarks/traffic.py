@@ -25,6 +25,7 @@ from orchestrator.daemon import Daemon
 from orchestrator.guards.base import Asked, Guard
 from orchestrator.guards.bridged import BridgedGuard
 from orchestrator.guards.routed import RoutedGuard
+from orchestrator.model import Rung
 from orchestrator.trace import Wake
 from tests.orchestrator.guards.wires import Server, Wires, get, ip, wired, within
 
@@ -205,7 +206,10 @@ def first_byte(address: str) -> float:
 
 def with_qemu(folder: Path, rounds: int) -> Table:
     """Measure with libvirt, QEMU and the `hello` unikernel."""
-    by_packet, by_question, packets, questions = [], [], [], []
+    by_packet: list[float] = []
+    by_question: list[float] = []
+    packets: list[Wake] = []
+    questions: list[Wake] = []
     with running(folder) as daemon:
         for _ in range(rounds):
             began = time.monotonic()
@@ -213,10 +217,10 @@ def with_qemu(folder: Path, rounds: int) -> Table:
             first_byte(reply.addresses[0])
             by_question.append(time.monotonic() - began)
             questions += daemon.orchestrator.wakes.last(limit=1)
-            daemon.orchestrator.release("web")
+            daemon.orchestrator.release("web", Rung.COLD)
             by_packet.append(first_byte(reply.addresses[0]))
             packets += daemon.orchestrator.wakes.last(limit=1)
-            daemon.orchestrator.release("web")
+            daemon.orchestrator.release("web", Rung.COLD)
     if not all(wake.by for wake in packets):
         raise RuntimeError("a question was asked where none should be")
     theirs = statistics.median(not_ours(wake) for wake in (*packets, *questions))

@@ -486,7 +486,8 @@ class Waker:
         awake = bool(self._fleet.serving(service))
         any_ends = False
         for instance in self._fleet.of(service):
-            ends = self._fleet.hidden(instance.name) and instance.host not in lost
+            ends = instance.state is InstanceState.STOPPING or self._fleet.hidden(instance.name)
+            ends = ends and instance.host not in lost
             ends = ends and instance.state is not InstanceState.MIGRATING  # may yet be found
             if ends and not (awake and self._leaving(instance.name)):
                 any_ends = True

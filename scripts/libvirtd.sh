@@ -46,8 +46,10 @@ start() {
             systemctl start "$name.service" || fail "see: journalctl -u $name"
             touch "$NOTES/$name.unit"
         else
-            "$name" --daemon --pid-file "$NOTES/$name.pid" </dev/null >/dev/null ||
-                fail "$name did not start; see above"
+            # Guests that have ended are reaped by tini, at once; process 1 of a container may take
+            # a second or two, and whoever ends a guest waits for that.
+            setsid tini -s -- "$name" --pid-file "$NOTES/$name.pid" </dev/null >/dev/null 2>&1 &
+            disown
         fi
         await "$name"
     done

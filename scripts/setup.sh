@@ -13,6 +13,7 @@ PATH="$PATH:/usr/sbin:/sbin" # a shell from `su` lacks them
 BASE=(
     libvirt-daemon libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
     qemu-system-x86 busybox-static kmod
+    tini # ends libvirt's guests properly where there is no systemd
     dnsutils iproute2
     dnsmasq-base # for guest networks with DHCP
     libxml2-utils tcpdump minisign skopeo # for tests: virt-xml-validate, captures, catalogues

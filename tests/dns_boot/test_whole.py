@@ -124,8 +124,9 @@ def test_who_was_named_is_there_for_as_long_as_the_answer_lives(
     assert slept  # else nothing was tried
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("exist", [True, False], ids=["cold names", "no such names"])
+@pytest.mark.parametrize(
+    ("processes", "exist"), [(1, True), (2, False)], ids=["cold names", "no such names"]
+)
 def test_ten_thousand_names_in_a_second(
     *, query: Query, whole: Callable[..., Whole], processes: int, exist: bool
 ) -> None:

@@ -33,10 +33,10 @@ def test_kill_9_in_a_wake_loses_nothing_acknowledged_and_leaks_nothing(
         assert get(reply, "/healthz")
         assert domains() == ["ew-e2e-other-0", "ew-e2e-web-0"]
         asker.join()
-        edgewake.client.post("/services/web/sleep")
+        edgewake.client.post("/services/web/sleep", {"to": "cold"})
         assert domains() == ["ew-e2e-other-0"]
         assert edgewake.ask("web").addresses == reply.addresses
-        edgewake.client.post("/services/web/sleep")
+        edgewake.client.post("/services/web/sleep", {"to": "cold"})
     instances = [i for s in edgewake.client.get("/status")["services"] for i in s["instances"]]
     assert [instance["name"] for instance in instances] == ["ew-e2e-other-0"]
 

@@ -154,7 +154,7 @@ def edgewake(hello_file: Path) -> Iterator[Edgewake]:
     try:
         running.start()
         yield running
-        running.client.post("/services/web/sleep")
+        running.client.post("/services/web/sleep", {"to": "cold"})
     finally:
         running.kill(signal.SIGTERM)
         second.stop()
