@@ -82,13 +82,23 @@ def test_every_module_can_be_imported_without_the_development_tools(
 ) -> None:
     walk = (
         "import importlib, pkgutil\n"
+        "from orchestrator.errors import InstallationError\n"
         f"for name in {sorted(PACKAGES)}:\n"
         "    package = importlib.import_module(name)\n"
         "    for each in pkgutil.walk_packages(package.__path__, f'{name}.'):\n"
         "        if not each.name.endswith('__main__'):\n"
-        "            print(importlib.import_module(each.name).__name__)\n"
+        "            try:\n"
+        "                print(importlib.import_module(each.name).__name__)\n"
+        "            except InstallationError as error:\n"
+        "                print(f'lacks:{each.name}:{error.hint}')\n"
     )
-    assert "orchestrator.store.sql" in _run(python, "-c", walk, cwd=tmp_path).split()
+    told = _run(python, "-c", walk, cwd=tmp_path)
+    assert "orchestrator.store.sql" in told.split()
+    lacks = [line for line in told.splitlines() if line.startswith("lacks:")]
+    assert lacks == [
+        "lacks:orchestrator.trace_otel:install edgewake with its extra: "
+        "pip install 'edgewake[otel]'"
+    ]
 
 
 def test_the_command_line_runs_from_another_folder(python: Path, tmp_path: Path) -> None:
