@@ -17,6 +17,8 @@ from dns_boot.names import (
     QR,
     FormatError,
     Name,
+    byte_at,
+    unpack,
     wire,
 )
 
@@ -68,14 +70,14 @@ def read(packet: bytes) -> MdnsQuery | None:
     offset, questions = HEADER_BYTES, []
     for _ in range(asked):
         name, offset = read_name(packet, offset)
-        qtype, qclass = _unpack(_QUESTION, packet, offset)
+        qtype, qclass = unpack(_QUESTION, packet, offset)
         offset += _QUESTION.size
         if qclass & ~TOP_BIT in {IN, ANY}:
             questions.append(Question(name, qtype, bool(qclass & TOP_BIT)))
     known: dict[tuple[Name, Address], int] = {}
     for _ in range(answers):
         name, offset = read_name(packet, offset)
-        rtype, _, ttl_s, length = _unpack(_RECORD, packet, offset)
+        rtype, _, ttl_s, length = unpack(_RECORD, packet, offset)
         offset += _RECORD.size
         data = packet[offset : offset + length]
         if len(data) != length:
@@ -90,9 +92,9 @@ def read_name(packet: bytes, offset: int) -> tuple[Name, int]:
     """Return the labels of a name in lower case, and where it ends. Raises FormatError."""
     labels: list[bytes] = []
     size, end, start = 1, 0, offset
-    while (length := _byte(packet, offset)) != 0:
+    while (length := byte_at(packet, offset)) != 0:
         if length > MAX_LABEL_BYTES:
-            target = (length & 0x3F) << 8 | _byte(packet, offset + 1)
+            target = (length & 0x3F) << 8 | byte_at(packet, offset + 1)
             if length < 0xC0 or target >= start:
                 raise FormatError("a pointer that leads nowhere")
             end, offset, start = end or offset + 2, target, target
@@ -126,16 +128,3 @@ def _record(name: Name, address: Address, rclass: int, ttl_s: int) -> bytes:
     rtype = A if address.version == 4 else AAAA
     packed = address.packed
     return wire(name) + _RECORD.pack(rtype, rclass, ttl_s, len(packed)) + packed
-
-
-def _byte(packet: bytes, offset: int) -> int:
-    try:
-        return packet[offset]
-    except IndexError:
-        raise FormatError("a name that goes on after the end of its packet") from None
-
-
-def _unpack(layout: struct.Struct, packet: bytes, offset: int) -> tuple[int, ...]:
-    if offset + layout.size > len(packet):
-        raise FormatError("a packet that ends too early")
-    return layout.unpack_from(packet, offset)

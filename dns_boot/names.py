@@ -122,7 +122,7 @@ def _read_query(
     if questions != 1:
         raise FormatError(f"{questions} questions")
     labels, end = read_name(packet, HEADER_BYTES)
-    qtype, qclass = _unpack(_TYPE_CLASS, packet, end)
+    qtype, qclass = unpack(_TYPE_CLASS, packet, end)
     end += _TYPE_CLASS.size
     edns, tsig_at = _read_records(packet, end, counts)
     return Query(
@@ -144,7 +144,7 @@ def read_name(packet: bytes, offset: int) -> tuple[Name, int]:
     """
     labels = []
     start = offset
-    while length := _byte(packet, offset):
+    while length := byte_at(packet, offset):
         if length > MAX_LABEL_BYTES:
             raise FormatError("a compressed or unknown label in a question")
         labels.append(packet[offset + 1 : offset + 1 + length])
@@ -161,9 +161,9 @@ def _read_records(packet: bytes, offset: int, counts: Sequence[int]) -> tuple[Ed
     for index in range(answers + authorities + additionals):
         if tsig_at:
             raise FormatError("a record after the signature")  # RFC 8945, section 5.1
-        start, is_root = offset, _byte(packet, offset) == 0
+        start, is_root = offset, byte_at(packet, offset) == 0
         offset = skip_name(packet, offset)
-        rtype, rclass, ttl, length = _unpack(_RECORD, packet, offset)
+        rtype, rclass, ttl, length = unpack(_RECORD, packet, offset)
         offset += _RECORD.size
         if offset + length > len(packet):
             raise FormatError("a record longer than its packet")
@@ -193,7 +193,7 @@ def tsig_in(message: bytes) -> int:
 
     Raises FormatError.
     """
-    _, _, questions, *counts = _unpack(_HEADER, message, 0)
+    _, _, questions, *counts = unpack(_HEADER, message, 0)
     if questions != 1:
         raise FormatError(f"{questions} questions")
     return _read_records(message, skip_name(message, HEADER_BYTES) + _TYPE_CLASS.size, counts)[1]
@@ -201,7 +201,7 @@ def tsig_in(message: bytes) -> int:
 
 def skip_name(packet: bytes, offset: int) -> int:
     """Return where a name ends. Pointers are stepped over and never followed: no loop."""
-    while length := _byte(packet, offset):
+    while length := byte_at(packet, offset):
         if length >= 0xC0:
             return offset + 2
         if length > MAX_LABEL_BYTES:
@@ -214,7 +214,7 @@ def _read_options(packet: bytes, offset: int, end: int) -> dict[int, bytes]:
     """Return the first option of each code, with its data."""
     options: dict[int, bytes] = {}
     while offset < end:
-        code, length = _unpack(_OPTION, packet, offset)
+        code, length = unpack(_OPTION, packet, offset)
         offset += _OPTION.size + length
         options.setdefault(code, packet[offset - length : offset])
     if offset != end:
@@ -238,7 +238,7 @@ def opt_of(message: bytes) -> tuple[int, int] | None:
             offset = skip_name(message, offset) + _TYPE_CLASS.size
         for _ in range(sum(counts)):
             start, offset = offset, skip_name(message, offset)
-            rtype, _, _, length = _unpack(_RECORD, message, offset)
+            rtype, _, _, length = unpack(_RECORD, message, offset)
             offset += _RECORD.size + length
             if rtype == OPT:
                 return (start, offset) if offset <= len(message) else None
@@ -247,14 +247,16 @@ def opt_of(message: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _byte(packet: bytes, offset: int) -> int:
+def byte_at(packet: bytes, offset: int) -> int:
+    """Return a byte of a name; FormatError behind the end of its packet."""
     try:
         return packet[offset]
     except IndexError:
         raise FormatError("a name that goes on after the end of its packet") from None
 
 
-def _unpack(layout: struct.Struct, packet: bytes, offset: int) -> tuple[int, ...]:
+def unpack(layout: struct.Struct, packet: bytes, offset: int) -> tuple[int, ...]:
+    """Return the numbers of a layout in a packet; FormatError behind the end of it."""
     if offset + layout.size > len(packet):
         raise FormatError("a packet that ends too early")
     return layout.unpack_from(packet, offset)

@@ -1,7 +1,7 @@
 """Takes instances down the ladder and up again, and makes room where memory is short.
 
 Which rung is next is `orchestrator.ladder`'s decision. What guests of an image survive on a host is
-found out once, by doing it to one that nobody uses (`hypervisors.abilities`), and stored. Whoever
+found out once, by doing it to one that nobody uses (`orchestrator.abilities`), and stored. Whoever
 calls holds the lock of the instance's service; what is done for want of memory takes that of
 others, if it is free.
 """
@@ -131,12 +131,11 @@ class Sleeper:
         """Return the rungs that may be used, as far as is known, by service and host."""
         return {
             (service.name, host.name): frozenset(
-                rung
-                for rung in LADDER
-                if not self.prospects(service, host.name).why_not(rung, service.idle)
+                rung for rung in LADDER if not known.why_not(rung, service.idle)
             )
             for service in self._fleet.lab.services
             for host in self._fleet.lab.hosts
+            for known in (self.prospects(service, host.name),)
         }
 
     def below(self, instance: Instance, service: Service) -> Rung | None:

@@ -6,12 +6,15 @@ A guard stands for the guest network of **one** host; it decides nothing about s
 `tests/contracts/guard.py` holds every back end to this page.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from logging import getLogger
 from typing import Protocol
 
 from orchestrator.model import Port
+
+log = getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +90,12 @@ class Guard(Protocol):
 
 
 OpenGuard = Callable[[Listener], Guard]  # raises `CannotGuard`
+
+
+def tell(listener: Listener, asked: Iterable[Asked]) -> None:
+    """Tell of each, from a guard's own thread: what goes wrong there must not end it."""
+    for each in asked:
+        try:
+            listener(each)
+        except Exception:
+            log.exception("%s was asked for, and nobody heard", each.guarded.address)

@@ -19,14 +19,14 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from orchestrator.errors import CannotGuard
-from orchestrator.guards.base import Asked, Guarded, Listener
+from orchestrator.guards.base import Asked, Guarded, Listener, tell
 from orchestrator.guards.frames import Question, packed, program, question
 from orchestrator.guards.held import HeldPackets
 from orchestrator.guards.netlink import Address
@@ -146,7 +146,7 @@ class BridgedGuard:
                 self._answer(wanted)
             for frame in self._forget(address):
                 self._send(frame)
-        self._tell(asked)
+        tell(self._listener, asked)
 
     def refuse(self, address: IPv4Address) -> None:
         """Drop what is held, and go on guarding."""
@@ -179,14 +179,7 @@ class BridgedGuard:
             with self._lock:
                 asked = self._drain()
                 self._hold_the_late()
-            self._tell(asked)
-
-    def _tell(self, asked: Iterable[Asked]) -> None:
-        for each in asked:
-            try:
-                self._listener(each)
-            except Exception:
-                log.exception("%s was asked for, and nobody heard", each.guarded.address)
+            tell(self._listener, asked)
 
     def _patience_left_ms(self) -> float | None:
         with self._lock:

@@ -18,7 +18,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from errno import ENETUNREACH
 from ipaddress import IPv4Address, IPv6Address
@@ -26,7 +26,7 @@ from pathlib import Path
 
 from orchestrator.errors import CannotGuard
 from orchestrator.guards import packets
-from orchestrator.guards.base import Asked, Guarded, Listener
+from orchestrator.guards.base import Asked, Guarded, Listener, tell
 from orchestrator.guards.held import HeldPackets
 from orchestrator.guards.netlink import Address, Way, add_route, hint, remove_route, way_to
 from orchestrator.guards.tun import Tun
@@ -143,7 +143,7 @@ class RoutedGuard:
             self._pending.discard(address)
             for packet in self._held.take(address):
                 self._send_on(packet)
-        self._tell(asked)
+        tell(self._listener, asked)
 
     def refuse(self, address: IPv4Address) -> None:
         """Drop what is held, and go on guarding."""
@@ -232,14 +232,7 @@ class RoutedGuard:
                 return
             with self._lock:
                 asked = self._drain()
-            self._tell(asked)
-
-    def _tell(self, asked: Iterable[Asked]) -> None:
-        for each in asked:
-            try:
-                self._listener(each)
-            except Exception:
-                log.exception("%s was asked for, and nobody heard", each.guarded.address)
+            tell(self._listener, asked)
 
     def _drain(self) -> list[Asked]:
         """Take in all packets that are there; return who is asked for by them."""
