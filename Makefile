@@ -24,7 +24,7 @@ demo: setup libvirtd ## a DNS query boots a real guest, and it answers
 	$(AS_ROOT) $(BIN)/edgewake demo
 
 test: setup libvirtd ## every test, also those that boot real guests
-	$(AS_ROOT) $(PYTEST)
+	$(AS_ROOT) scripts/test.sh
 
 lint: setup ## what must be clean: ruff, its format, mypy --strict
 	bash -n scripts/*.sh .ci/run
@@ -41,8 +41,8 @@ docs: setup ## check the documentation: links, commands, examples
 
 bench: setup libvirtd ## measure; prints tables
 	@scripts/setup.sh bench
-	@set -e; for name in cold_path wakes tracing traffic images dns_warm dns_front memory xen \
-		placement_scale placement_warm; do \
+	@set -e; for name in cold_path wakes wakes_xen budget tracing traffic links images dns_warm dns_front \
+		memory xen routers reroute placement_scale placement_warm; do \
 		echo "==> benchmarks/$$name.py"; $(AS_ROOT) $(BIN)/python -m benchmarks.$$name; done
 
 setup: ## install what is missing: Debian packages, a virtual environment

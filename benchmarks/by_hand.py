@@ -30,16 +30,40 @@ class Boot:
     answer_s: float
 
 
-def command(spec: BootSpec, memory_mib: int, card: str) -> list[str]:
+def command(spec: BootSpec, memory_mib: int, card: str, serial: str = "stdio") -> list[str]:
     """Return the shortest QEMU command that boots a guest with a network card."""
     initrd = ["-initrd", str(spec.initrd)] if spec.initrd else []
     return [
         *("qemu-system-x86_64", "-machine", spec.machine, "-m", str(memory_mib)),
-        *("-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"),
+        *("-nodefaults", "-display", "none", "-serial", serial, "-no-reboot"),
         *("-netdev", f"tap,id=n,ifname={card},script=no,downscript=no"),
         *("-device", f"virtio-net-pci,netdev=n,romfile=,mac={spec.nics[0].mac}"),
         *("-kernel", str(spec.kernel), *initrd, "-append", spec.cmdline),
     ]
+
+
+def built_s(spec: BootSpec, memory_mib: int, card: str) -> float:
+    """Return the seconds that QEMU takes until it could run a guest: it is built, and stands still.
+
+    Raises `RuntimeError` if QEMU does not get so far.
+    """
+    began = time.monotonic()
+    with subprocess.Popen(
+        [*command(spec, memory_mib, card, "null"), "-S", "-qmp", "stdio"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None  # noqa: S101 - we asked for pipes
+        assert process.stdout is not None  # noqa: S101
+        try:
+            process.stdin.write(b'{"execute": "qmp_capabilities"}\n')
+            process.stdin.flush()
+            process.stdout.readline()  # its greeting, before it builds anything
+            if b"return" not in process.stdout.readline():
+                raise RuntimeError("QEMU, started by hand, did not build its guest")
+            return time.monotonic() - began
+        finally:
+            process.kill()
 
 
 @contextmanager

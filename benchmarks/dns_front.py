@@ -1,17 +1,21 @@
 """The DNS front with all of edgewake behind it, beside knot, nsd and dnslib's server, in one run.
 
-edgewake is a whole daemon here, with a lab of hosts in memory, 20 services awake and some that
+edgewake is a whole daemon here, with a lab of hosts in memory, 40 services awake and some that
 sleep. Three figures are taken of each server, in turns: its highest rate, the CPU time that a warm
 query costs it (utime and stime of all its processes, over the answers that dnsperf counted), and
 latencies at half of that rate. Queries are plain, with EDNS, and with EDNS and a cookie, in turns.
+The same edgewake is also asked for services with three copies each, named in turn, and for others
+that name the copy nearest to the client's population first.
 Then warm names are asked of edgewake at half of its own rate, while 20 cold wakes are in flight all
-the time, each with a boot of 0.3 s; with one process and with two, which share all processors.
+the time, each with a boot of 0.3 s; with one process and with two, which share all processors. Knot
+is asked beside such wakes as well: its latencies then are those of the machine.
 
     python -m benchmarks.dns_front --seconds 4 --rounds 3
 """
 
 import argparse
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -19,6 +23,7 @@ import statistics
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -45,9 +50,33 @@ from orchestrator import daemon as daemon_module
 from orchestrator.daemon import Daemon
 from orchestrator.hypervisors.memory import MemoryHypervisor
 
+COPIES = 3
+SEVERAL = tuple(f"many{number}" for number in range(len(ADDRESSES)))  # each with COPIES, in turn
+NEAREST = tuple(f"near{number}" for number in range(len(ADDRESSES)))  # the same, by population
+SITES = (
+    "routers: {r0: {}}\nlinks:\n"
+    + "".join(
+        f"  - {{between: [r0, box{number or ''}], latency: {3 - number} ms, bandwidth: 1 Gbit/s}}\n"
+        for number in range(COPIES)
+    )
+    + "clients:\n  here: {subnets: [127.0.0.0/8], router: r0}\n"
+)
+HOSTS = "".join(
+    f"""  box{number}:
+    uri: memory:///
+    capacity: {{cpu: 1000, memory: 500 GiB}}
+    network: {{name: edgewake-bench{number}, subnet: 10.{213 + number}.0.0/16,
+              gateway: 10.{213 + number}.0.1, pool: 10.{213 + number}.1.0-10.{213 + number}.9.250,
+              create: true, bridge: ewbench{number}}}
+"""
+    for number in range(1, COPIES)
+)
+KNOT = "knot, beside the wakes of processes: 1"
 WAKES = 20
 BOOT_S = 0.3
 CLIENTS = 16  # sockets of dnsperf: the kernel spreads them over the processes of a port
+MANY = f"edgewake, {COPIES} copies"
+NEAR = f"{MANY}, by population"
 TICKS = os.sysconf("SC_CLK_TCK")
 TOOLS = {"dnsperf": "dnsperf", "knotd": "knot", "nsd": "nsd"}  # program: its Debian package
 COOKIE = "10:6162636465666768"  # an EDNS option as dnsperf wants it: code and hexadecimal data
@@ -80,18 +109,29 @@ class Result:
 def serve_edgewake(folder: Path, port: int, processes: int, cold: int) -> None:
     """Run a whole edgewake until it is ended, with `cold` services that sleep."""
     head = HEAD.format(uri="memory:///", port=port).replace("bench.test", ZONE)
-    head = head.replace(f"127.0.0.1:{port}", f"127.0.0.1:{port}, processes: {processes}")
+    head = head.replace("dns:\n", f"dns:\n  processes: {processes}\n")
+    head = head.replace("images:\n", f"{HOSTS}{SITES}images:\n")
+    several = "".join(
+        f"  {name}: {{replicas: {COPIES}, answer: {answer}}}\n"
+        for names, answer in ((SEVERAL, "rotated"), (NEAREST, "ordered"))
+        for name in names
+    )
     names = [*ADDRESSES, *(f"cold{number}" for number in range(cold))]
     lab = folder / "lab.yaml"
-    lab.write_text(head + "".join(f"  {name}: {{}}\n" for name in names))
+    lab.write_text(head + several + "".join(f"  {name}: {{}}\n" for name in names))
     build(folder / "state" / "images" / "linux-microvm")
-    # The one thing that is not as in `edgewake up`: a host in memory that takes its time to boot.
+    # The one thing that is not as in `edgewake up`: hosts in memory that take their time to boot.
     daemon_module.__dict__["MemoryHypervisor"] = partial(MemoryHypervisor, boot_s=BOOT_S)
     sys.setswitchinterval(daemon_module.SWITCH_INTERVAL_S)
     daemon = Daemon(folder / "state", lab, ephemeral=True)
     daemon.start()
     with ThreadPoolExecutor(len(ADDRESSES)) as pool:
-        list(pool.map(partial(wake, port), ADDRESSES))
+        list(pool.map(partial(wake, port), (*ADDRESSES, *SEVERAL, *NEAREST)))
+    serving = daemon.orchestrator.fleet.serving
+    while not all(len(serving(name)) == COPIES for name in (*SEVERAL, *NEAREST)):
+        time.sleep(0.1)
+    gc.collect()
+    gc.freeze()
     signal.pause()
 
 
@@ -159,24 +199,30 @@ class Bench:
     """Where the names are, how long to measure, and on which processor the client runs."""
 
     def __init__(self, folder: Path, seconds: float) -> None:
-        self.names = folder / "names"
-        self.names.write_text("".join(f"{name}.{ZONE} A\n" for name in ADDRESSES))
+        self.names, self.several, self.nearest = (
+            folder / name for name in ("names", "several", "nearest")
+        )
+        files = {self.names: ADDRESSES, self.several: SEVERAL, self.nearest: NEAREST}
+        for path, names in files.items():
+            path.write_text("".join(f"{name}.{ZONE} A\n" for name in names))
         self.seconds = seconds
         cpus = sorted(os.sched_getaffinity(0))
         self.server_cpu, self.client_cpu = cpus[0], cpus[-1]
 
-    def flat_out(self, result: Result, port: int, pid: int, form: str) -> None:
+    def flat_out(self, result: Result, port: int, pid: int, form: str, names: Path) -> None:
         """Ask as fast as both can; note rate and CPU time per answer."""
         before = cpu_s(pid)
-        output = ask(dnsperf(port, self.names, self.seconds, *FORMS[form]), self.client_cpu)
+        output = ask(dnsperf(port, names, self.seconds, *FORMS[form]), self.client_cpu)
         used_s = cpu_s(pid) - before
         result.rates.append(figure(output, "Queries per second"))
         result.cpu[form].append(used_s / figure(output, "Queries completed"))
 
-    def steady(self, result: Result, port: int, rate: float, form: str, *more: str) -> None:
+    def steady(
+        self, result: Result, port: int, rate: float, form: str, names: Path, *more: str
+    ) -> None:
         """Ask at a rate; note latencies and losses."""
         options = ["-v", "-Q", f"{rate:.0f}", *FORMS[form], *more]
-        output = ask(dnsperf(port, self.names, self.seconds, *options), self.client_cpu)
+        output = ask(dnsperf(port, names, self.seconds, *options), self.client_cpu)
         result.latencies += latencies(output)
         result.lost += int(figure(output, "Queries lost"))
 
@@ -219,36 +265,64 @@ def beside_others(bench: Bench, folder: Path, rounds: int) -> dict[str, Result]:
             name: stack.enter_context(running(list(command), ports[name], bench.server_cpu))
             for name, command in commands.items()
         }
+        rows = {"edgewake": ("edgewake", bench.names), MANY: ("edgewake", bench.several)}
+        rows[NEAR] = "edgewake", bench.nearest
+        rows |= {name: (name, bench.names) for name in ports}
         for number in range(rounds):
             for form in FORMS:
-                for name, port in ports.items():
-                    say(f"round {number + 1}/{rounds}: {name}, {form}")
-                    result = results.setdefault(name, Result())
-                    bench.flat_out(result, port, pids[name], form)
+                for row, (name, names) in rows.items():
+                    say(f"round {number + 1}/{rounds}: {row}, {form}")
+                    result = results.setdefault(row, Result())
+                    bench.flat_out(result, ports[name], pids[name], form, names)
         for form in FORMS:
-            for name, port in ports.items():
-                say(f"half load: {name}, {form}")
-                half = statistics.median(results[name].rates) / 2
-                bench.steady(results[name], port, half, form)
-        for name, pid in pids.items():
-            results[name].memory_mib = sum(memory_mib(each) for each in family(pid))
+            for row, (name, names) in rows.items():
+                say(f"half load: {row}, {form}")
+                half = statistics.median(results[row].rates) / 2
+                bench.steady(results[row], ports[name], half, form, names)
+        for row, (name, _) in rows.items():
+            results[row].memory_mib = sum(memory_mib(each) for each in family(pids[name]))
     return results
 
 
-def beside_wakes(
-    bench: Bench, folder: Path, rate: float, processes: int
-) -> tuple[Result, list[float]]:
-    """Measure warm answers at a rate beside cold wakes; return also how long the wakes took."""
-    say(f"20 cold wakes beside, processes: {processes}")
+@dataclass
+class Beside(Result):
+    """What was measured beside wakes, and how long those took, in seconds."""
+
+    wakes: list[float] = field(default_factory=list)
+
+
+def beside_wakes(bench: Bench, folder: Path, rate: float, rounds: int) -> dict[str, Beside]:
+    """Measure warm answers at a rate beside cold wakes, in turns.
+
+    Those of knot, with the wakes of an edgewake beside it, tell what the machine itself does.
+    """
+    rows = {"processes: 1": 1, "processes: 2": 2, KNOT: 1}
+    results = {row: Beside() for row in rows}
+    for number in range(rounds):
+        for row, processes in rows.items():
+            say(f"20 cold wakes beside, {number + 1}/{rounds}: {row}")
+            here = folder / f"wakes-{number}-{processes}-{row == KNOT}"
+            measure_beside(bench, results[row], here, rate, processes, knot=row == KNOT)
+    return results
+
+
+def measure_beside(
+    bench: Bench, result: Beside, folder: Path, rate: float, processes: int, *, knot: bool
+) -> None:
+    """Measure one round of edgewake, or of knot beside an edgewake, with 20 wakes in flight."""
     cold = WAKES * (int(bench.seconds / BOOT_S) + 4)
-    port = free_port()
-    command = edgewake_command(folder / f"wakes-{processes}", port, processes=processes, cold=cold)
-    result = Result()
-    with running(command, port, bench.server_cpu if processes == 1 else None) as pid:
+    port = asked = free_port()
+    cpu = bench.server_cpu if processes == 1 else None
+    command = edgewake_command(folder, port, processes=processes, cold=cold)
+    with contextlib.ExitStack() as stack:
+        pid = stack.enter_context(running(command, port, cpu))
+        if knot:
+            asked = free_port()
+            pid = stack.enter_context(running(knot_command(asked, folder), asked, None))
         with waking(port, cold) as took:
-            bench.steady(result, port, rate, "plain", "-c", str(CLIENTS))
+            bench.steady(result, asked, rate, "plain", bench.names, "-c", str(CLIENTS))
+        result.wakes += took
         result.memory_mib = sum(memory_mib(each) for each in family(pid))
-    return result, took
 
 
 def say(words: str) -> None:
@@ -267,7 +341,7 @@ def points(times: Sequence[float]) -> tuple[float, float]:
 
 def table(results: dict[str, Result]) -> str:
     """Return what was measured of all servers as a Markdown table."""
-    others = ("knot", "nsd", "dnslib")
+    others = ("edgewake", "knot", "nsd", "dnslib")
     lines = [
         "| server | queries/s | CPU µs plain | EDNS | cookie | all | "
         + " | ".join(f"CPU / {name}" for name in others)
@@ -306,13 +380,12 @@ def benchmark(seconds: float, rounds: int) -> None:
             "| 20 cold wakes in flight beside | queries/s | p50 µs | p99 µs | lost | wakes |"
             " wake p50 ms | p99 ms | MiB |\n" + "|---" * 9 + "|"
         )
-        for processes in (1, 2):
-            result, took = beside_wakes(bench, folder, half, processes)
+        for row, result in beside_wakes(bench, folder, half, rounds).items():
             p50, p99 = points(result.latencies)
-            cold50, cold99 = (cut / 1000 for cut in points(took))
+            cold = " | ".join(f"{cut / 1000:,.0f}" for cut in points(result.wakes))
             print(
-                f"| processes: {processes} | {half:,.0f} | {p50:,.0f} | {p99:,.0f} | {result.lost}"
-                f" | {len(took)} | {cold50:,.0f} | {cold99:,.0f} | {result.memory_mib:.0f} |"
+                f"| {row} | {half:,.0f} | {p50:,.0f} | {p99:,.0f} | {result.lost}"
+                f" | {len(result.wakes)} | {cold} | {result.memory_mib:.0f} |"
             )
     print(f"\n{os.cpu_count()} processors; {rounds} rounds of {seconds:g} s")
 

@@ -50,7 +50,7 @@ ZONE = "edge.test"
 ADDRESSES = {f"web{number}": IPv4Address(f"10.9.0.{number + 1}") for number in range(20)}
 LATENCY_RATE = 1500  # queries per second; dnslib's server keeps up with three times that
 FLOOD_RATE = 20_000  # several times what the slow path can do
-START_S = 10.0
+START_S = 60.0
 ZONE_FILE = f"""$ORIGIN {ZONE}.
 $TTL 10
 @ IN SOA ns hostmaster 1 86400 7200 3600000 5

@@ -30,10 +30,11 @@ _MOST_FRAME = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """The namespace, and this machine's address on the wire."""
+    """The namespace, this machine's address on the wire, and what a frame takes one way."""
 
     namespace: str
     address: str
+    one_way_s: float
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def slow_wire(name: str, number: int, *, one_way_s: float) -> Iterator[Wire]:
         relay.start()
         undo.callback(relay.join)
         undo.callback(stop.set)
-        yield Wire(name, f"10.{number}.9.1")
+        yield Wire(name, f"10.{number}.9.1", one_way_s)
 
 
 def _tap(name: str) -> int:

@@ -3,8 +3,9 @@
 1. Each family in turn is woken cold, saved and paused, asked while warm, and started by hand with
    the shortest QEMU command. The ratios are to that, and to the guest's own boot in the same wakes.
 2. Crowds: 1, 10 and 50 services are asked for in the same moment, cold and paused.
-3. First requests: 100 clients at once ask for the name of a service that sleeps and fetch its page,
-   over a wire with 0 and with 100 ms of latency. A request that fails is counted.
+3. First requests: 100 clients at once fetch the page of a service that sleeps, by its name or at
+   the address that they remember, over a wire with 0 and with 100 ms of latency. A request that
+   fails is counted. A wake that is not theirs ends the measurement.
 4. A flood: warm names are asked for steadily while cold ones are woken beside them.
 
 edgewake is a process of its own, as in use. Needs root; KVM is used only where it boots.
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ RUNGS = ("cold", "saved", "paused", "warm")
 FAMILIES = ("hello", "linux")
 CROWDS = (1, 10, 50)
 CLIENTS = 100
+TIME_WAIT, LISTEN = "06", "0A"  # in /proc/net/tcp; linux/net/tcp_states.h
 LAB = """
 name: wakes
 zone: wakes.test
@@ -82,15 +84,16 @@ class Seen:
 
 
 class Box:
-    """A running edgewake."""
+    """A running edgewake, whose DNS server is at a port of loopback."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
+        self.port = port
         self.client = Client(StateDir(folder).socket)
 
     def reply(self, name: str) -> Reply:
         """Ask for a name; EdgewakeError if the answer is no address."""
-        reply = ask(("127.0.0.1", PORT), f"{name}.wakes.test", timeout_s=130)
+        reply = ask(("127.0.0.1", self.port), f"{name}.wakes.test", timeout_s=130)
         if not reply.addresses:
             raise EdgewakeError(f"{name}: {reply.rcode} {reply.text}")
         return reply
@@ -111,17 +114,22 @@ class Box:
         return wakes[-1]
 
 
-@contextmanager
-def running() -> Iterator[Box]:
-    """Run edgewake with all services of this benchmark; everything is taken away afterwards."""
+def lab_text() -> str:
+    """Return the lab of this benchmark: a service for each family, and a crowd."""
     crowd = "\n".join(f"  c{number}: {{}}" for number in range(max(CROWDS)))
+    return LAB.format(port=PORT, number=NUMBER, bridge=BRIDGE, crowd=crowd)
+
+
+@contextmanager
+def running(text: str, port: int) -> Iterator[Box]:
+    """Run edgewake with a lab whose DNS port is `port`; everything is taken away afterwards."""
     with tempfile.TemporaryDirectory(dir="/var/lib", prefix="edgewake-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
         hello.build(folder / "state" / "images" / "hello")
         linux_microvm.build(folder / "state" / "images" / "linux-microvm")
         lab = folder / "lab.yaml"
-        lab.write_text(LAB.format(port=PORT, number=NUMBER, bridge=BRIDGE, crowd=crowd))
+        lab.write_text(text)
         command = [sys.executable, "-m", "orchestrator", "--state", str(folder / "state"), "up"]
         with (
             (folder / "up.log").open("wb") as log,
@@ -133,7 +141,7 @@ def running() -> Iterator[Box]:
             assert process.stdout is not None  # noqa: S101 - we asked for a pipe
             try:
                 json.loads(process.stdout.readline())
-                yield Box(folder / "state")
+                yield Box(folder / "state", port)
             finally:
                 assert process.stdin is not None  # noqa: S101
                 process.stdin.close()
@@ -182,24 +190,35 @@ def by_hand(box: Box, family: str, rounds: int) -> list[float]:
     return took
 
 
-def rungs_table(box: Box, rounds: int) -> Table:
-    """Return the table of wakes from each rung."""
-    table = Table(title="Wakes, from the question to the answer", title_justify="left")
+def rungs_table(title: str) -> Table:
+    """Return an empty table of wakes from each rung."""
+    table = Table(title=title, title_justify="left")
     for head in ("family", "rung", "p50 ms", "p95 ms", "x by hand", "x guest's boot", "ours ms"):
         table.add_column(head, justify="left" if head in {"family", "rung"} else "right")
+    return table
+
+
+def add_rungs(
+    table: Table, family: str, seen: Mapping[str, Seen], hands: Mapping[str, Sequence[float]]
+) -> None:
+    """Add what wakes of a family took, and its boots by hand (seconds), the shortest way first."""
+    boot_s = statistics.median(seen["cold"].guest_s)
+    hand_s = statistics.median(next(iter(hands.values())))
+    took = {rung: each.client_s for rung, each in seen.items()} | dict(hands)
+    for way, seconds in took.items():
+        p50, p95 = points(seconds)
+        own_s = seen[way].own_s if way in seen else []
+        own = f"{statistics.median(own_s) * 1e3:.2f}" if own_s else ""
+        ratios = (f"{p50 / hand_s:.3g}", f"{p50 / boot_s:.3g}")
+        table.add_row(family, way, f"{p50 * 1e3:.2f}", f"{p95 * 1e3:.2f}", *ratios, own)
+
+
+def families_table(box: Box, rounds: int) -> Table:
+    """Return the table of wakes of each family, from each rung."""
+    table = rungs_table("Wakes, from the question to the answer")
     for family in FAMILIES:
-        seen, hand = by_rung(box, family, rounds), by_hand(box, family, rounds)
-        boot_s = statistics.median(seen["cold"].guest_s)
-        hand_s = statistics.median(hand)
-        for rung in RUNGS:
-            each = seen[rung]
-            p50, p95 = points(each.client_s)
-            own = f"{statistics.median(each.own_s) * 1e3:.2f}" if each.own_s else ""
-            ratios = (f"{p50 / hand_s:.3g}", f"{p50 / boot_s:.3g}")
-            table.add_row(family, rung, f"{p50 * 1e3:.2f}", f"{p95 * 1e3:.2f}", *ratios, own)
-        p50, p95 = points(hand)
-        ratio = f"{hand_s / boot_s:.3g}"
-        table.add_row(family, "by hand", f"{p50 * 1e3:.2f}", f"{p95 * 1e3:.2f}", "1", ratio, "")
+        seen = by_rung(box, family, rounds)
+        add_rungs(table, family, seen, {"by hand": by_hand(box, family, rounds)})
     return table
 
 
@@ -245,22 +264,59 @@ def crowds_table(box: Box) -> Table:
 def first_requests_table(box: Box) -> Table:
     """Return the table of clients that come at once to a service that sleeps."""
     table = Table(title=f"{CLIENTS} clients at once, their first request", title_justify="left")
-    for head in ("latency", "rung", "asked", "failed", "p50 ms", "p95 ms"):
+    for head in ("latency", "rung", "asked", "failed", "p50 ms", "p95 ms", "worst ms", "wake ms"):
         table.add_column(head, justify="left" if head in {"rung", "asked"} else "right")
+    for rung in ("saved", "paused"):  # finds out what the guest survives
+        box.reply("hello")
+        box.sleep("hello", rung)
     for one_way_s in (0.0, 0.05):
         with slow_wire("ewslow", NUMBER, one_way_s=one_way_s) as wire:
             for rung in ("cold", "saved", "paused"):
                 for by_name in (True, False):
-                    (address,) = box.reply("hello").addresses
-                    box.sleep("hello", rung)
-                    took = clients(wire, "" if by_name else address)
+                    took, wake_s = first_requests(box, wire, rung, by_name=by_name)
                     good = [each for each in took if each is not None]
-                    p50, p95 = points(good or [0.0])
+                    figures = (*points(good or [0.0]), max(good or [0.0]), wake_s)
                     table.add_row(
                         f"{one_way_s * 2000:.0f} ms", rung, "by name" if by_name else "no name",
-                        str(CLIENTS - len(good)), f"{p50 * 1e3:.0f}", f"{p95 * 1e3:.0f}",
+                        str(CLIENTS - len(good)), *(f"{each * 1e3:.0f}" for each in figures),
                     )  # fmt: skip
     return table
+
+
+def first_requests(
+    box: Box, wire: Wire, rung: str, *, by_name: bool
+) -> tuple[list[float | None], float]:
+    """Have all clients come while a service sleeps; return what each took, and the wake, in s.
+
+    EdgewakeError if the wake was not theirs: something else woke it, or from another rung.
+    """
+    (address,) = box.reply("hello").addresses
+    quiet(wire)
+    box.sleep("hello", rung)
+    time.sleep(0.1)
+    began = time.time()
+    took = clients(wire, "" if by_name else address)
+    wake = box.last_wake("hello")
+    asker = "query" if by_name else "traffic"
+    if wake["started_at"] < began or wake["rung"] != rung or not wake["by"].startswith(asker):
+        raise EdgewakeError(f"hello woke from {wake['rung']} by {wake['by']}, not by its clients")
+    return took, wake["total_s"]
+
+
+def quiet(wire: Wire) -> None:
+    """Wait until no client has a connection, and no packet of one is under way."""
+    end = time.monotonic() + 30.0
+    while within(wire.namespace, open_connections).result(5):
+        if time.monotonic() > end:
+            raise EdgewakeError("clients of the last measurement do not come to an end")
+        time.sleep(0.05)
+    time.sleep(2 * wire.one_way_s)
+
+
+def open_connections() -> int:
+    """Return how many TCP connections the caller's namespace has that are not over."""
+    lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
+    return sum(line.split()[3] not in {LISTEN, TIME_WAIT} for line in lines)
 
 
 def clients(wire: Wire, address: str) -> list[float | None]:
@@ -328,13 +384,13 @@ def main() -> None:
     options.add_argument("--part", type=int, choices=(1, 2, 3, 4), help="only this table")
     chosen = options.parse_args()
     parts: dict[int, Callable[[Box], Table]] = {
-        1: lambda box: rungs_table(box, chosen.rounds),
+        1: lambda box: families_table(box, chosen.rounds),
         2: crowds_table,
         3: first_requests_table,
         4: flood_table,
     }
     out = Console()
-    with running() as box:
+    with running(lab_text(), PORT) as box:
         for number, part in parts.items():
             if chosen.part in {None, number}:
                 out.print(part(box), "")

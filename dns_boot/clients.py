@@ -26,7 +26,7 @@ class Clients:
                 table = tables.setdefault((subnet.version, subnet.prefixlen), {})
                 table.setdefault(int(subnet.network_address), population.name)
         self._tables = sorted(tables.items(), reverse=True)
-        self._populations = tuple(populations)
+        self.populations = tuple(populations)
         self.of = lru_cache(maxsize=REMEMBERED)(self._client)
         self.within = lru_cache(maxsize=REMEMBERED)(self._within)
 
@@ -63,7 +63,7 @@ class Clients:
         """
         address = network.network_address
         name, scope = self._longest(address, network.prefixlen)
-        for population in self._populations:
+        for population in self.populations:
             for subnet in population.subnets if population.name != name else ():
                 if subnet.version == network.version and subnet.prefixlen > scope:
                     scope = max(scope, _bits_apart(address, network.prefixlen, subnet))

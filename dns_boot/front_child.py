@@ -24,6 +24,7 @@ from dns_boot.udp_batch import door_of
 logger = logging.getLogger(__name__)
 
 REPORT_S = 0.1  # between two reports of what was asked for
+OBEYED_AT_ONCE = 64  # words of the parent before the queries have their turn
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the parent decides
 
 
@@ -31,10 +32,10 @@ class FrontChild:
     """Serves one UDP socket until the parent's side of `control` is closed."""
 
     def __init__(self, udp: socket.socket, control: socket.socket, queries: socket.socket) -> None:
-        cookies, limiter = messages.read_setup(control.recv(messages.MAX_BYTES))
+        cookies, limiter, clients = messages.read_setup(control.recv(messages.MAX_BYTES))
         udp.setblocking(False)
         self._asked: dict[str, float] = {}
-        self._packed = PackedAnswers(self._asked, cookies=cookies, limiter=limiter)
+        self._packed = PackedAnswers(self._asked, cookies=cookies, limiter=limiter, clients=clients)
         self._control = control
         self._queries = queries
         self._door = door_of(udp, self._packed, self._hand)
@@ -70,20 +71,19 @@ class FrontChild:
 
     def _obey(self) -> bool:
         """Do what the parent has said; False when it has nothing more to say."""
-        while True:
-            try:
-                message = self._control.recv(messages.MAX_BYTES, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return True
+        for message in messages.received(self._control, OBEYED_AT_ONCE):
             if not message:
                 return False
             if message[:1] == messages.KEEP:
                 self._packed.put(*messages.read_entry(message))
                 continue
-            number, services = messages.read_forget(message)
+            number, services, clients = messages.read_forget(message)
+            if services is None:
+                self._packed.clients = clients
             self._packed.forget(number, services)
             self._report()
             self._control.send(messages.pack_forgotten(number))
+        return True
 
     def _report(self) -> None:
         for report in messages.pack_asked(self._asked):

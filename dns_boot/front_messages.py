@@ -7,34 +7,37 @@ there is no version. Times are monotonic seconds, which all processes of a machi
 import json
 import socket
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 
+from dns_boot.clients import Clients
 from dns_boot.cookies import Cookies
 from dns_boot.packed import Entry
 from dns_boot.rates import Limiter
 from dns_boot.udp import IP_PKTINFO, Peer
+from orchestrator.model import Population
 
 MAX_BYTES = 65_536
 FORGOTTEN_AT_ONCE = 500  # services of one message; with more, everything is forgotten
 REPORTED_AT_ONCE = 500
+MOST_CLIENTS = 60_000  # bytes about populations; beyond, children do not know them
 
-# The first byte. Parent to child: keep an entry, forget services, forget all. Child to parent:
-# ready to serve, these services were asked for, what was to be forgotten is.
+# The first byte. Parent to child: keep an entry, forget services, forget all and have new clients.
+# Child to parent: ready to serve, these services were asked for, what was to be forgotten is.
 KEEP, FORGET, CLEAR, READY, ASKED, FORGOTTEN = b"+", b"-", b"0", b"r", b"a", b"f"
 
 _NUMBER = struct.Struct("!Q")
 _TIME = struct.Struct("!d")
 _SIZE = struct.Struct("!H")
 _PEER = struct.Struct("!HIIBB")  # port, flow, scope, length of the address and of the packet info
-_ENTRY = struct.Struct("!BBBH40s")  # form, kind, lengths of service and question, headers
+_ENTRY = struct.Struct("!BBBH40s")  # form, kind, lengths of service and key, headers
 _HEADER_BYTES = 10
 
 
 # --- how to serve -----------------------------------------------------------------------------
 
 
-def pack_setup(cookies: Cookies, limiter: Limiter) -> bytes:
+def pack_setup(cookies: Cookies, limiter: Limiter, clients: Clients | None) -> bytes:
     """Return what a child needs to answer as its parent does."""
     setup = {
         "cookies": cookies.mode,
@@ -42,18 +45,34 @@ def pack_setup(cookies: Cookies, limiter: Limiter) -> bytes:
         "per_second": limiter.per_second,
         "slip": limiter.slip,
         "exempt": [str(network) for network in limiter.exempt],
+        "clients": _rows(clients),
     }
     return json.dumps(setup).encode()
 
 
-def read_setup(message: bytes) -> tuple[Cookies, Limiter]:
-    """Return the child's cookies and limiter."""
+def read_setup(message: bytes) -> tuple[Cookies, Limiter, Clients | None]:
+    """Return the child's cookies and limiter, and how it tells clients apart."""
     setup = json.loads(message)
     exempt = tuple(ip_network(text) for text in setup["exempt"])
     return (
         Cookies(setup["cookies"], bytes.fromhex(setup["master"])),
         Limiter(setup["per_second"], setup["slip"], exempt),
+        _clients(setup["clients"]),
     )
+
+
+def _rows(clients: Clients | None) -> Sequence[Sequence[str]] | None:
+    """Return populations, each with its subnets; None if that is too much for a message."""
+    if clients is None:
+        return None
+    rows = [(each.name, *map(str, each.subnets)) for each in clients.populations]
+    return rows if len(json.dumps(rows)) <= MOST_CLIENTS else None
+
+
+def _clients(rows: Sequence[Sequence[str]] | None) -> Clients | None:
+    if rows is None:
+        return None
+    return Clients([Population(row[0], tuple(map(ip_network, row[1:])), "") for row in rows])
 
 
 # --- queries handed on ------------------------------------------------------------------------
@@ -89,37 +108,42 @@ def read_query(message: bytes, family: int, *, with_info: bool) -> tuple[bytes, 
 # --- entries ----------------------------------------------------------------------------------
 
 
-def pack_entry(form: int, question: bytes, entry: Entry) -> bytes:
+def pack_entry(form: int, key: bytes, entry: Entry) -> bytes:
     """Return an entry to keep."""
     service = entry.service.encode()
-    head = _ENTRY.pack(form, entry.kind, len(service), len(question), b"".join(entry.headers))
-    return KEEP + head + service + question + entry.tail
+    head = _ENTRY.pack(form, entry.kind, len(service), len(key), b"".join(entry.headers))
+    return KEEP + head + service + key + _pack_parts(entry.tails)
 
 
 def read_entry(message: bytes) -> tuple[int, bytes, Entry]:
-    """Return form, question and entry."""
-    form, kind, service_end, question_end, joined = _ENTRY.unpack_from(message, 1)
+    """Return form, key and entry."""
+    form, kind, service_end, key_end, joined = _ENTRY.unpack_from(message, 1)
     start = 1 + _ENTRY.size
     service_end += start
-    question_end += service_end
+    key_end += service_end
     headers = tuple(joined[at : at + _HEADER_BYTES] for at in range(0, len(joined), _HEADER_BYTES))
-    entry = Entry(message[start:service_end].decode(), kind, headers, message[question_end:])
-    return form, message[service_end:question_end], entry
+    tails = tuple(tail for tail, _ in _read_parts(message, key_end, 0))
+    entry = Entry(message[start:service_end].decode(), kind, headers, tails)
+    return form, message[service_end:key_end], entry
 
 
-def pack_forget(number: int, services: Collection[str] | None) -> bytes:
-    """Return the order to forget services, or all if there are many, and to confirm it."""
+def pack_forget(number: int, services: Collection[str] | None, clients: Clients | None) -> bytes:
+    """Return the order to forget services, or all if there are many, and to confirm it.
+
+    Who is to forget all is told anew how to tell clients apart.
+    """
     if services is None or len(services) > FORGOTTEN_AT_ONCE:
-        return CLEAR + _NUMBER.pack(number)
-    return FORGET + _NUMBER.pack(number) + _pack_texts(services)
+        return CLEAR + _NUMBER.pack(number) + json.dumps(_rows(clients)).encode()
+    return FORGET + _NUMBER.pack(number) + _pack_parts(map(str.encode, services))
 
 
-def read_forget(message: bytes) -> tuple[int, tuple[str, ...] | None]:
-    """Return the number to confirm, and the services."""
+def read_forget(message: bytes) -> tuple[int, tuple[str, ...] | None, Clients | None]:
+    """Return the number to confirm, the services, and for all of them how to tell clients apart."""
     (number,) = _NUMBER.unpack_from(message, 1)
+    start = 1 + _NUMBER.size
     if message[:1] == CLEAR:
-        return number, None
-    return number, tuple(text for text, _ in _read_texts(message, 1 + _NUMBER.size, 0))
+        return number, None, _clients(json.loads(message[start:]))
+    return number, tuple(part.decode() for part, _ in _read_parts(message, start, 0)), None
 
 
 # --- reports ----------------------------------------------------------------------------------
@@ -141,7 +165,7 @@ def pack_asked(asked: Mapping[str, float]) -> Iterator[bytes]:
     items = tuple(asked.items())
     for start in range(0, len(items), REPORTED_AT_ONCE):
         parts = (
-            _pack_texts((service,)) + _TIME.pack(at)
+            _pack_parts((service.encode(),)) + _TIME.pack(at)
             for service, at in items[start : start + REPORTED_AT_ONCE]
         )
         yield ASKED + b"".join(parts)
@@ -149,20 +173,36 @@ def pack_asked(asked: Mapping[str, float]) -> Iterator[bytes]:
 
 def read_asked(message: bytes) -> Iterator[tuple[str, float]]:
     """Yield services and when each was last asked for."""
-    for service, rest in _read_texts(message, 1, _TIME.size):
+    for service, rest in _read_parts(message, 1, _TIME.size):
         (at,) = _TIME.unpack(rest)
-        yield service, at
+        yield service.decode(), at
 
 
-def _pack_texts(texts: Iterable[str]) -> bytes:
-    encoded = (text.encode() for text in texts)
-    return b"".join(_SIZE.pack(len(text)) + text for text in encoded)
+# --- all of them ------------------------------------------------------------------------------
 
 
-def _read_texts(message: bytes, offset: int, rest: int) -> Iterator[tuple[str, bytes]]:
-    """Yield texts, each with the `rest` bytes that follow it."""
+def received(sock: socket.socket, most: int) -> Iterator[bytes]:
+    """Yield messages that are there, up to `most`, then none; an empty one if the other is gone."""
+    for _ in range(most):
+        try:
+            message = sock.recv(MAX_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            message = b""
+        yield message
+        if not message:
+            return
+
+
+def _pack_parts(parts: Iterable[bytes]) -> bytes:
+    return b"".join(_SIZE.pack(len(part)) + part for part in parts)
+
+
+def _read_parts(message: bytes, offset: int, rest: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield parts, each with the `rest` bytes that follow it."""
     while offset < len(message):
         (size,) = _SIZE.unpack_from(message, offset)
         start = offset + _SIZE.size
         offset = start + size + rest
-        yield message[start : start + size].decode(), message[start + size : offset]
+        yield message[start : start + size], message[start + size : offset]

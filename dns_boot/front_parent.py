@@ -1,9 +1,9 @@
 """The further DNS processes of one port, as seen from the one that knows everything.
 
-For `dns_boot.server`. Each further process (`dns_boot.front_child`) drains a UDP socket of its own
-that shares the port (SO_REUSEPORT: the kernel spreads clients over them by address and port), and
+For `dns_boot.server`. Each further process (`dns_boot.front_child`) drains a UDP socket of its own;
+several share the port (SO_REUSEPORT: the kernel spreads clients over them by address and port). It
 keeps a copy of those packed answers that it was asked for. All else comes here and is answered from
-here, so that a wake is one flight however many processes there are.
+here, over the same socket, so that a wake is one flight however many processes there are.
 """
 
 import logging
@@ -37,12 +37,11 @@ _ROOT = Path(__file__).parents[1]
 class _Front:
     """One further process, and our ends of its sockets."""
 
-    def __init__(self, udp: socket.socket, setup: bytes) -> None:
+    def __init__(self, udp: socket.socket) -> None:
         self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.queries, queries = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.setblocking(False)
         self.queries.setblocking(False)
-        self.control.send(setup)
         self.given: set[str] = set()
         self.confirmed = 0
         self.started = time.monotonic()
@@ -59,16 +58,16 @@ class _Front:
                 env=os.environ | {"PYTHONPATH": path},
             )
 
-    def give(self, form: int, question: bytes, entry: Entry) -> None:
+    def give(self, form: int, key: bytes, entry: Entry) -> None:
         """Give it an entry to keep; if it is behind with reading, another time."""
         try:
-            self.control.send(messages.pack_entry(form, question, entry))
+            self.control.send(messages.pack_entry(form, key, entry))
         except OSError:
             return
         self.given.add(entry.service)
 
     def tell(self, message: bytes) -> None:
-        """Tell it to forget; who cannot be told will not confirm."""
+        """Tell it how to serve, or to forget; who cannot be told will not confirm."""
         try:
             self.control.send(message)
         except OSError as error:
@@ -102,8 +101,8 @@ class _Place:
 class FrontProcesses:
     """Keeps one further process per socket running. The `copies` of the packed answers.
 
-    `door` is the one of this process; it answers what the others hand on. `make_door` makes one for
-    a socket that nobody serves for the moment.
+    `make_door` makes our own door to a socket: for the replies to what its process hands on, and to
+    serve it while it has none.
     """
 
     def __init__(
@@ -111,12 +110,10 @@ class FrontProcesses:
         sockets: Sequence[socket.socket],
         packed: PackedAnswers,
         asked: MutableMapping[str, float],
-        door: UdpDoor,
         make_door: Callable[[socket.socket], UdpDoor],
     ) -> None:
         self._packed = packed
         self._asked = asked
-        self._door = door
         self._family = sockets[0].family
         self._places = [_Place(make_door(udp), udp) for udp in sockets]
         self._fronts: tuple[_Front, ...] = ()
@@ -158,7 +155,7 @@ class FrontProcesses:
         with self._changed:
             self._number += 1
             number, fronts = self._number, self._fronts
-        message = messages.pack_forget(number, services)
+        message = messages.pack_forget(number, services, self._packed.clients)
         for front in fronts:
             front.tell(message)
         return partial(self._await, number, fronts)
@@ -207,18 +204,19 @@ class FrontProcesses:
                 self._start(place)
 
     def _start(self, place: _Place) -> None:
-        setup = messages.pack_setup(self._packed.cookies, self._packed.limiter)
         try:
-            front = _Front(place.udp, setup)
+            front = _Front(place.udp)
         except OSError as error:
             logger.error("a DNS process cannot be started: %s", error)  # noqa: TRY400 - no defect
             place.due = time.monotonic() + REST_S
             return
         place.front = front
-        with self._changed:
+        packed = self._packed
+        with self._changed:  # who sets other clients tells those that are among us by then
+            front.tell(messages.pack_setup(packed.cookies, packed.limiter, packed.clients))
             self._fronts = (*self._fronts, front)
         self._watch(front.control.fileno(), partial(self._hear, place, front))
-        self._watch(front.queries.fileno(), partial(self._take, front))
+        self._watch(front.queries.fileno(), partial(self._take, place.door, front))
 
     def _watch(self, descriptor: int, call: Callable[[], None]) -> None:
         self._called[descriptor] = call
@@ -228,33 +226,19 @@ class FrontProcesses:
         if self._called.pop(descriptor, None) is not None:
             self._poller.unregister(descriptor)
 
-    def _take(self, front: _Front) -> None:
+    def _take(self, door: UdpDoor, front: _Front) -> None:
         """Answer what a process does not know, and give it the answer if there is one by now."""
-        for _ in range(TAKEN_AT_ONCE):
-            try:
-                message = front.queries.recv(messages.MAX_BYTES)
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                message = b""
+        for message in messages.received(front.queries, TAKEN_AT_ONCE):
             if not message:
                 self._unwatch(front.queries.fileno())
                 return
-            packet, peer = messages.read_query(
-                message, self._family, with_info=self._door.with_info
-            )
-            self._door.serve(packet, peer)
-            self._packed.share(packet, front.give)
+            packet, peer = messages.read_query(message, self._family, with_info=door.with_info)
+            door.serve(packet, peer)
+            self._packed.share(packet, door.sender(peer)[0], front.give)
 
     def _hear(self, place: _Place, front: _Front) -> None:
         """Take what a process reports."""
-        for _ in range(TAKEN_AT_ONCE):
-            try:
-                message = front.control.recv(messages.MAX_BYTES)
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                message = b""
+        for message in messages.received(front.control, TAKEN_AT_ONCE):
             if not message:
                 self._bury(place, front)
                 return

@@ -27,6 +27,7 @@ IN = 1
 TOP_BIT = 0x8000  # of the class: in a question "answer me alone", in an answer "forget others"
 RESPONSE = 0x8400  # a response, authoritative (RFC 6762, section 18)
 MOST_RECORDS = 200  # of a packet that is read; no honest one has so many
+MOST_POINTERS = 32  # of one name: a chain of thousands, read for each record, takes 0.1 s a packet
 LEGACY_TTL_S = 10  # RFC 6762, section 6.7: for those who know nothing of multicast DNS
 
 _HEADER = struct.Struct("!6H")
@@ -91,11 +92,12 @@ def read(packet: bytes) -> MdnsQuery | None:
 def read_name(packet: bytes, offset: int) -> tuple[Name, int]:
     """Return the labels of a name in lower case, and where it ends. Raises FormatError."""
     labels: list[bytes] = []
-    size, end, start = 1, 0, offset
+    size, end, start, pointers = 1, 0, offset, 0
     while (length := byte_at(packet, offset)) != 0:
         if length > MAX_LABEL_BYTES:
             target = (length & 0x3F) << 8 | byte_at(packet, offset + 1)
-            if length < 0xC0 or target >= start:
+            pointers += 1
+            if length < 0xC0 or target >= start or pointers > MOST_POINTERS:
                 raise FormatError("a pointer that leads nowhere")
             end, offset, start = end or offset + 2, target, target
             continue

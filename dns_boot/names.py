@@ -170,10 +170,11 @@ def _read_records(packet: bytes, offset: int, counts: Sequence[int]) -> tuple[Ed
         if rtype == OPT:
             if edns is not None or not is_root or index < answers + authorities:
                 raise FormatError("an OPT record where it must not be")
-            options = _read_options(packet, offset, offset + length)
+            version = ttl >> 16 & 0xFF  # what options look like in another one, nobody knows
+            options = {} if version else _read_options(packet, offset, offset + length)
             edns = Edns(
                 size=rclass,
-                version=ttl >> 16 & 0xFF,
+                version=version,
                 do=bool(ttl & DO),
                 cookie=_cookie(options),
                 subnet=options.get(SUBNET_OPTION),
@@ -357,9 +358,9 @@ class NameTable:
         return self._by_service.get(service)
 
     def moved(self, older: "NameTable") -> frozenset[str] | None:
-        """Return the services whose endpoints are others than in an older table.
+        """Return the services whose endpoints, or their turns, are others than in an older table.
 
-        None if more than endpoints differs: names, or what a service is.
+        None if more than that differs: names, or what a service is.
         """
         if self._by_service.keys() != older._by_service.keys():
             return None
@@ -369,6 +370,9 @@ class NameTable:
             same = route.service is other.service or route.service == other.service
             if not same or route.ipv6 != other.ipv6:
                 return None
-            if route.endpoints != other.endpoints:
+            if route is other:
+                continue
+            turns, others = (route.turns, route.theirs), (other.turns, other.theirs)
+            if route.endpoints != other.endpoints or turns != others:
                 moved.add(name)
         return frozenset(moved)

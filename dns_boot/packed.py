@@ -7,13 +7,16 @@ way. Whatever does not look like the most common queries is not found here and g
 `dns_boot.resolver`, which also decides what may be packed and when it is no longer true.
 """
 
+import itertools
+import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, MutableMapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from dns_boot import cookies as cookie_rules
+from dns_boot.clients import Clients
 from dns_boot.cookies import Cookies
 from dns_boot.names import CD, DO, HEADER_BYTES, MIN_UDP_BYTES, OPT_BYTES, RD, TC, Query
 from dns_boot.rates import DROP, SEND, Kind, Limiter
@@ -66,16 +69,29 @@ _HEADS = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A reply in pieces: `headers` (bytes 2 to 12, one per choice of RD and CD) and `tail`.
+    """A reply in pieces: `headers` (bytes 2 to 12, one per choice of RD and CD) and `tails`.
 
-    `service` is the one that an answer keeps awake; empty for answers such as NODATA. A reply to a
-    query with EDNS ends with an OPT record without options.
+    `service` is the one that an answer keeps awake; empty for answers such as NODATA. There are
+    several tails where the order of the records changes: one for each answer of a round, all of one
+    length. `turn` gives the next one. With EDNS, a tail ends with an OPT record without options.
     """
 
     service: str
     kind: int
     headers: tuple[bytes, ...]
-    tail: bytes
+    tails: tuple[bytes, ...]
+    turn: Iterator[bytes] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # To take a turn is one call into C, so threads take turns without a lock.
+        alone = len(self.tails) == 1
+        turn = itertools.repeat(self.tails[0]) if alone else itertools.cycle(self.tails)
+        object.__setattr__(self, "turn", turn)
+
+    def begun_anywhere(self) -> "Entry":
+        """Return the same with a round of its own, from some turn on."""
+        first = secrets.randbelow(len(self.tails))
+        return replace(self, tails=self.tails[first:] + self.tails[:first])
 
 
 def _form_and_question(packet: bytes) -> tuple[int, bytes] | None:
@@ -89,7 +105,7 @@ def _form_and_question(packet: bytes) -> tuple[int, bytes] | None:
 
 
 Give = Callable[[int, bytes, Entry], None]
-"""Takes an entry: the form and the question it is for, and the entry."""
+"""Takes an entry: the form and the key it is for, and the entry."""
 
 
 class Copies(Protocol):
@@ -108,6 +124,9 @@ class PackedAnswers:
 
     `generation` counts the routes: a reply is kept only if nothing that it depends on has changed
     since the routes that it was made from. Safe to use from several threads.
+
+    Where a reply depends on who asks, there is one for each population, and one for the clients of
+    none, which `clients` tells apart; without it (None) such a reply is not found.
     """
 
     def __init__(
@@ -117,7 +136,9 @@ class PackedAnswers:
         limit: int = MAX_PACKED,
         cookies: Cookies | None = None,
         limiter: Limiter | None = None,
+        clients: Clients | None = None,
     ) -> None:
+        self.clients = clients
         self.cookies = cookies or Cookies()
         self.limiter = limiter or Limiter()
         self.copies: Copies | None = None
@@ -127,6 +148,7 @@ class PackedAnswers:
         self._generation = 0  # of the last change that was not of single services
         self._changed: dict[str, int] = {}  # generation of a service's last own change
         self._tables: tuple[dict[bytes, Entry], ...] = tuple({} for _ in range(FORMS))
+        self._split: set[bytes] = set()  # questions whose replies depend on who asks
         self._keys: dict[str, set[tuple[int, bytes]]] = {}  # what is kept, by service
         self._given: set[str] = set()  # services of which copies may have something
 
@@ -150,10 +172,13 @@ class PackedAnswers:
             return None
         form, place, _ = head
         table = self._tables[form]
-        entry = table.get(question) or table.get(_key(question))
+        entry = table.get(question)
         if entry is None:
-            return None
-        tail = entry.tail
+            key = _key(question)
+            entry = table.get(key) or table.get(self._own_key(key, address))
+            if entry is None:
+                return None
+        tail = said = next(entry.turn)
         good = False
         if len(opt) > OPT_BYTES and self.cookies.on:
             cookie, good = self.cookies.answer(opt[_COOKIE_AT:], address)
@@ -163,37 +188,56 @@ class PackedAnswers:
         if limited and not good:
             verdict = self.limiter.judge(address, entry.kind)
             if verdict != SEND:
-                size = OPT_BYTES + len(tail) - len(entry.tail) if form else 0
+                size = OPT_BYTES + len(tail) - len(said) if form else 0
                 short = packet[:2] + _short(entry.headers[place], question, tail, size)
                 return b"" if verdict == DROP else short
         if entry.service:
             self._asked[entry.service] = time.monotonic()
         return packet[:2] + entry.headers[place] + question + tail
 
+    def _own_key(self, key: bytes, address: str) -> bytes:
+        """Return the key of the reply to clients like this one; the same if all get the same."""
+        if key not in self._split or self.clients is None:
+            return key
+        return key + b"\0" + self.clients.of(address).population.encode()
+
     # --- keeping ------------------------------------------------------------------------------
 
-    def add(self, generation: int, query: Query, reply: bytes, service: str = "") -> None:
-        """Keep a reply, if nothing has changed since those routes and every client can take it."""
-        flags = int.from_bytes(reply[2:4], "big") & ~(RD | CD)
-        room = MIN_UDP_BYTES if query.edns is None else MIN_UDP_BYTES - _COOKIE_REPLY_BYTES
-        if query.edns is not None:
-            reply = _without_cookie(reply)
-            if reply[-OPT_BYTES:][_OPT_HEAD] != _OPT_START or reply[-2:] != b"\0\0":
-                return  # its OPT record says what only this client was to hear
-        if len(reply) > room or flags & TC:
+    def wants(self, query: Query, reply: bytes, population: str | None = None) -> bool:
+        """Say whether a reply is not kept yet, and can be given to everybody who asks so."""
+        key = _key(query.question, population)
+        return key not in self._tables[_form(query)] and _fits(query, reply)
+
+    def add(
+        self,
+        generation: int,
+        query: Query,
+        *replies: bytes,
+        service: str = "",
+        population: str | None = None,
+    ) -> None:
+        """Keep a reply, if nothing has changed since those routes and every client can take it.
+
+        Of several replies, which differ in the order of their records, each is given in its turn.
+        With a `population`, it is only for clients of that one, empty for those of none.
+        """
+        if not _fits(query, replies[0]):
             return
-        form = _PLAIN if query.edns is None else _EDNS_DO if query.edns.do else _EDNS
-        kind = Kind.ANSWER if reply[6:8] != b"\0\0" else Kind.NODATA
-        headers = tuple((flags | copied).to_bytes(2, "big") + reply[4:12] for copied in _COPIED)
-        entry = Entry(service, kind, headers, reply[HEADER_BYTES + len(query.question) :])
+        flags = int.from_bytes(replies[0][2:4], "big") & ~(RD | CD)
+        counts = replies[0][4:HEADER_BYTES]
+        kind = Kind.ANSWER if counts[2:4] != b"\0\0" else Kind.NODATA
+        headers = tuple((flags | copied).to_bytes(2, "big") + counts for copied in _COPIED)
+        tails = {reply: _tail(query, reply) for reply in replies}  # some come several times
+        turns = tails.values() if len(tails) == 1 else map(tails.__getitem__, replies)
+        entry = Entry(service, kind, headers, tuple(turns))
         with self._lock:
             if generation >= max(self._generation, self._changed.get(service, 0)):
-                self._put(form, _key(query.question), entry)
+                self._put(_form(query), _key(query.question, population), entry)
 
-    def put(self, form: int, question: bytes, entry: Entry) -> None:
+    def put(self, form: int, key: bytes, entry: Entry) -> None:
         """Keep what `share` of another process gave."""
         with self._lock:
-            self._put(form, question, entry)
+            self._put(form, key, entry)
 
     def _put(self, form: int, key: bytes, entry: Entry) -> None:
         table = self._tables[form]
@@ -201,17 +245,31 @@ class PackedAnswers:
             oldest = next(iter(table))
             self._keys[table.pop(oldest).service].discard((form, oldest))
         table[key] = entry
+        question = key[: key.find(b"\0") + 5]
+        if question == key:
+            self._split.discard(key)
+        else:
+            self._split.add(question)
         self._keys.setdefault(entry.service, set()).add((form, key))
 
-    def forget(self, generation: int, services: Collection[str] | None = None) -> None:
+    def forget(
+        self,
+        generation: int,
+        services: Collection[str] | None = None,
+        *,
+        clients: Clients | None = None,
+    ) -> None:
         """Forget what depends on these services, or all, since routes of this generation came.
 
-        When this returns, copies have forgotten it as well.
+        When this returns, copies have forgotten it as well. With other `clients`, all is forgotten.
         """
         with self._lock:
+            if clients is not None:
+                self.clients, services = clients, None
             if services is None:
                 self._generation = generation
                 self._changed = {}
+                self._split = set()
                 self._tables = tuple({} for _ in range(FORMS))
                 self._keys = {}
             else:
@@ -219,30 +277,53 @@ class PackedAnswers:
                     self._changed[service] = generation
                     for form, key in self._keys.pop(service, ()):
                         self._tables[form].pop(key, None)
-            wait = self._tell(services)
+            wait = self._tell(services, always=clients is not None)
         wait()
 
-    def _tell(self, services: Collection[str] | None) -> Callable[[], None]:
+    def _tell(self, services: Collection[str] | None, *, always: bool) -> Callable[[], None]:
         """Tell copies, if they may have something of it. The caller holds the lock."""
         told = self._given if services is None else self._given.intersection(services)
-        if self.copies is None or not told:
+        if self.copies is None or not (told or always):
             return _nothing
         wait = self.copies.forget(None if services is None else tuple(told))
         self._given = self._given - told
         return wait
 
-    def share(self, packet: bytes, give: Give) -> None:
+    def share(self, packet: bytes, address: str, give: Give) -> None:
         """Give the entry that a query would find, unless it is being forgotten. Takes no time."""
         found = _form_and_question(packet)
         if found is None:
             return
         form, question = found
         with self._lock:
-            key = _key(question)
+            key = self._own_key(_key(question), address)
             entry = self._tables[form].get(key)
             if entry is not None:
                 self._given.add(entry.service)
-                give(form, key, entry)
+                give(form, key, entry.begun_anywhere())
+
+
+def _form(query: Query) -> int:
+    if query.edns is None:
+        return _PLAIN
+    return _EDNS_DO if query.edns.do else _EDNS
+
+
+def _fits(query: Query, reply: bytes) -> bool:
+    if int.from_bytes(reply[2:4], "big") & TC:
+        return False
+    if query.edns is None:
+        return len(reply) <= MIN_UDP_BYTES
+    reply = _without_cookie(reply)
+    if reply[-OPT_BYTES:][_OPT_HEAD] != _OPT_START or reply[-2:] != b"\0\0":
+        return False  # its OPT record says what only this client was to hear
+    return len(reply) <= MIN_UDP_BYTES - _COOKIE_REPLY_BYTES
+
+
+def _tail(query: Query, reply: bytes) -> bytes:
+    """Return what follows the question in a reply to anybody."""
+    whole = reply if query.edns is None else _without_cookie(reply)
+    return whole[HEADER_BYTES + len(query.question) :]
 
 
 def _short(header: bytes, question: bytes, tail: bytes, opt_bytes: int) -> bytes:
@@ -263,6 +344,7 @@ def _without_cookie(reply: bytes) -> bytes:
     return reply[:start] + b"\0\0"
 
 
-def _key(question: bytes) -> bytes:
+def _key(question: bytes, population: str | None = None) -> bytes:
     # The type and class stay as they are: 65 (HTTPS) is the letter A and must not become 97.
-    return question[:-4].lower() + question[-4:]
+    key = question[:-4].lower() + question[-4:]
+    return key if population is None else key + b"\0" + population.encode()

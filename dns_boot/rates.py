@@ -98,11 +98,7 @@ class Limiter:
 
     def _bucket(self, address: str) -> bytes | None:
         """Return the network that an address is counted with; None if it is not limited."""
-        bare = address.partition("%")[0]
-        if bare.startswith(_MAPPED):
-            bare = bare.removeprefix(_MAPPED)
-        family = socket.AF_INET6 if ":" in bare else socket.AF_INET
-        packed = socket.inet_pton(family, bare)
+        packed = _packed(address)
         bucket = None if not self.per_second or packed in self._networks else _prefix(packed)
         if len(self._buckets) >= MAX_REMEMBERED:
             self._buckets = {}
@@ -128,6 +124,16 @@ class _Networks:
         return False
 
 
+def network_of(address: str) -> bytes:
+    """Return the network that an address is counted with: its first bytes, a /24 or a /56."""
+    return _prefix(_packed(address))
+
+
+def _packed(address: str) -> bytes:
+    bare = address.partition("%")[0].removeprefix(_MAPPED)
+    return socket.inet_pton(socket.AF_INET6 if ":" in bare else socket.AF_INET, bare)
+
+
 def _prefix(packed: bytes) -> bytes:
     return packed[:3] if len(packed) == 4 else packed[: IPV6_PREFIX // 8]
 
@@ -145,7 +151,12 @@ def kind_of(reply: bytes) -> Kind:
 
 
 def truncated(reply: bytes) -> bytes:
-    """Return a reply to one question without its records but OPT, and with the TC bit."""
+    """Return a reply without its records but OPT, and with the TC bit.
+
+    One without a question, as to what could not be read, is as short as can be already.
+    """
+    if reply[4:6] == b"\0\0":
+        return reply
     flags = int.from_bytes(reply[2:4], "big") & ~_RCODE | TC
     end = skip_name(reply, HEADER_BYTES) + 4
     span = opt_of(reply)

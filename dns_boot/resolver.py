@@ -8,6 +8,7 @@ an answer looks like is left to `dns_boot.answers`, where a service runs to cont
 import heapq
 import itertools
 import logging
+import secrets
 import threading
 import time
 import weakref
@@ -45,7 +46,7 @@ from dns_boot.subnet import parse as parse_subnet
 from dns_boot.zone import Zone
 from orchestrator.errors import Overloaded, WakeError
 from orchestrator.model import AnswerOrder, Client, DnsSettings, Endpoint, Population, Transfer
-from orchestrator.steering.base import Route
+from orchestrator.steering.base import Order, Route
 from orchestrator.summons import Summoner
 from orchestrator.trace import WakeTrace
 
@@ -125,7 +126,7 @@ def wakes(qtype: int, route: Route) -> bool:
 class _Asked:
     """One query on its way to exactly one reply."""
 
-    __slots__ = ("_respond", "packet", "query", "signer", "source", "subnet")
+    __slots__ = ("_respond", "packet", "proven", "query", "signer", "source", "subnet")
 
     def __init__(
         self,
@@ -136,8 +137,10 @@ class _Asked:
         *,
         subnet: ClientSubnet | None = None,
         signer: tsig.Signer | None = None,
+        proven: bool = False,
     ) -> None:
         self.packet = packet
+        self.proven = proven or not source.udp
         self.query = query
         self.source = source
         self.subnet = subnet
@@ -201,7 +204,7 @@ class Resolver:
         self._table = NameTable(self._zone.apex, (), own=self._zone.names)
         self._populations = populations
         self._known = populations()
-        self._clients = Clients(self._known)
+        self._clients = self.packed.clients = Clients(self._known)
         self._summoner = summoner
         self._forwarder = Forwarder(settings.forward_to) if settings.forward_to else None
         told = settings.transfer.notify
@@ -238,8 +241,10 @@ class Resolver:
             # In this order: a reply made from the old table meanwhile is refused by `packed`.
             moved = table.moved(self._table)
             if (known := self._populations()) != self._known:
-                self._known, self._clients, moved = known, Clients(known), None
-            self.packed.forget(generation, moved)
+                self._known, self._clients = known, Clients(known)
+                self.packed.forget(generation, clients=self._clients)
+            else:
+                self.packed.forget(generation, moved)
             self._table = table
             self._notify()
 
@@ -291,22 +296,24 @@ class Resolver:
             except FormatError:
                 respond(answers.bare(Malformed(query.id, query.flags, FORMERR)))
                 return
-            asked = _Asked(packet, query, source, respond, subnet=subnet, signer=signer)
-            if good or not source.udp:
-                self._resolve(asked)
-            else:
+            asked = _Asked(
+                packet, query, source, respond, subnet=subnet, signer=signer, proven=good
+            )
+            sent_one = bool(query.edns and query.edns.cookie)
+            if sent_one and self.packed.cookies.required and not asked.proven:
                 asked.reply(self._pack(asked, answers.BAD_COOKIE))
+            else:
+                self._resolve(asked)
 
     def _with_cookie(self, query: Query, source: Source) -> tuple[Query, bool]:
-        """Return a query with the cookie that its reply is to carry; and whether it is let in."""
+        """Return a query with the cookie that its reply is to carry; and whether it sent ours."""
         cookies = self.packed.cookies
         if query.edns is None or not query.edns.cookie:
-            return query, True
+            return query, False
         if not cookies.on:
-            return replace(query, edns=replace(query.edns, cookie=b"")), True
+            return replace(query, edns=replace(query.edns, cookie=b"")), False
         cookie, good = cookies.answer(query.edns.cookie, source.address)
-        query = replace(query, edns=replace(query.edns, cookie=cookie))
-        return query, good or not cookies.required
+        return replace(query, edns=replace(query.edns, cookie=cookie)), good
 
     def _believed(self, query: Query, source: Source) -> ClientSubnet | None:
         """Return the client subnet that a query names, if its sender is to be believed."""
@@ -416,6 +423,8 @@ class Resolver:
         The address stays that of the packet: it is who pays for a wake.
         """
         client = self._clients.of(asked.source.address)
+        if asked.proven:
+            client = replace(client, proven=True)
         network = asked.subnet.network if asked.subnet else None
         if network is None:
             return client, 0
@@ -476,32 +485,58 @@ class Resolver:
         """Return the reply that names these endpoints; of many that are alike, one is encoded."""
         asked, waited = held.asked, held.trace is not None
         service, table = held.route.service, self._table
-        key = (table.generation, service, endpoints, waited, _likeness(asked))
+        route = table.route_of(service.name)  # of the table first: `set` has new clients before it
+        client, scope = self._client(asked)
+        own = client.population if route and route.theirs else None
+        key = (table.generation, service, endpoints, waited, own, _likeness(asked))
         if (reply := self._encoded.get(key)) is not None:
             return _addressed(reply, asked.query)
         answer = answers.served(asked.query, service, endpoints, waited=waited)
         if not answer.answers:
-            answer = self._zone.nodata
+            answer, own = self._zone.nodata, None
         elif len(endpoints) > 1 and service.answer is not AnswerOrder.ROTATED:
-            answer = replace(answer, scope=self._client(asked)[1])
+            answer = replace(answer, scope=scope)
         reply = self._pack(asked, answer)
-        may_be_packed = asked.subnet is None and not waited
-        if may_be_packed and self._may_pack(table.route_of(service.name), endpoints):
-            self.packed.add(table.generation, asked.query, reply, service.name)
+        orders = _what_follows(route, endpoints, client.population)
+        may_be_packed = orders and asked.subnet is None and not waited
+        if may_be_packed and self.packed.wants(asked.query, reply, own):
+            known = {endpoints: reply}
+            replies = self._round(held, orders, known) if answer.answers else [reply]
+            self.packed.add(
+                table.generation, asked.query, *replies, service=service.name, population=own
+            )
         else:
             self._encoded.put(key, reply)
         return reply
 
-    def _may_pack(self, route: Route | None, endpoints: tuple[Endpoint, ...]) -> bool:
-        """Say whether everybody is to get these endpoints for as long as the routes stay.
+    def _round(
+        self, held: _Held, orders: Sequence[Order], known: dict[Order, bytes]
+    ) -> list[bytes]:
+        """Return the replies that name endpoints in these orders; what is not known is encoded."""
+        for order in orders:
+            if order not in known:
+                answer = answers.served(held.asked.query, held.route.service, order)
+                known[order] = self._pack(held.asked, answer)
+        return [known[order] for order in orders]
 
-        They must be what the routes of now say: an answer that control made from newer or older
-        knowledge would outlive its truth. And with several endpoints, the order changes from one
-        answer to the next, or depends on who asks.
-        """
-        if route is None or set(route.endpoints) != set(endpoints):
-            return False
-        return len(endpoints) == 1
+
+def _what_follows(route: Route | None, endpoints: Order, population: str) -> tuple[Order, ...]:
+    """Return the orders of a round of answers, from the one after an answer with these endpoints.
+
+    It is what clients of that population are to get for as long as the routes stay; nothing if they
+    do not say. The endpoints must be what they say: an answer that control made from newer or older
+    knowledge would outlive its truth.
+    """
+    if route is None or set(route.endpoints) != set(endpoints):
+        return ()
+    if len(endpoints) == 1:
+        return (endpoints,)
+    turns = route.turns_of(population)
+    if not turns:
+        return ()
+    ends = [turn for turn, order in enumerate(turns, 1) if order == endpoints]
+    first = secrets.choice(ends or range(len(turns)))
+    return turns[first:] + turns[:first]
 
 
 class _Encoded:

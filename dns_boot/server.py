@@ -3,7 +3,8 @@
 For `orchestrator.daemon`, which hands it a resolver. One thread drains the UDP socket and answers
 at once what `dns_boot.packed` knows; one serves all TCP connections; one works through the rest,
 names that exist first. So neither a wake nor a flood of odd questions holds up a warm answer. With
-several processes, the further ones drain UDP sockets of the same port (`dns_boot.front_parent`).
+several processes, the further ones drain the UDP sockets (`dns_boot.front_parent`): what this one
+computes does not hold them up.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ Work = tuple[bytes, Source, Respond]
 class DnsServer:
     """Serves a resolver on one address and port, 0 meaning any free port.
 
-    `processes` more than 1 has that many processes share the UDP port.
+    With `processes` more than 1, all but this one answer over UDP.
     """
 
     def __init__(
@@ -81,8 +82,8 @@ class DnsServer:
 
         Nothing is answered yet. Raises EdgewakeError if it cannot be had.
         """
-        self._sockets = bind(self._listen, self._port, further=self._processes - 1)
-        self._port = self._sockets.udp.getsockname()[1]
+        self._sockets = bind(self._listen, self._port, udps=max(1, self._processes - 1))
+        self._port = self._sockets.tcp.getsockname()[1]
         for sock in self._sockets:
             self._parts.enter_context(sock)
 
@@ -91,7 +92,7 @@ class DnsServer:
         if self._sockets is None:
             self.bind()
         assert self._sockets is not None  # noqa: S101 - bound or raised
-        for sock in (self._sockets.udp, *self._sockets.further):
+        for sock in self._sockets.udps:
             note_arrivals(sock)
         packed = self._resolver.packed
         with contextlib.ExitStack() as parts:
@@ -100,17 +101,15 @@ class DnsServer:
             worker.start()
             parts.callback(worker.join)
             parts.callback(self._backlog.close)
-            udp = self._door(self._sockets.udp)
             tcp = TcpDoor(self._sockets.tcp, packed, self._enqueue, self._idle_s, self._connections)
-            for part in (_UdpThread(udp), tcp):
-                part.start()
-                parts.callback(part.stop)
-            if self._sockets.further:
-                asked = self._resolver.asked
-                fronts = FrontProcesses(self._sockets.further, packed, asked, udp, self._door)
-                fronts.start()
-                parts.callback(fronts.stop)
-                self._fronts = fronts
+            tcp.start()
+            parts.callback(tcp.stop)
+            udps = self._sockets.udps
+            if self._processes > 1:
+                self._fronts = FrontProcesses(udps, packed, self._resolver.asked, self._door)
+            udp = self._fronts or _UdpThread(self._door(udps[0]))
+            udp.start()
+            parts.callback(udp.stop)
             self._parts = parts.pop_all()
 
     def stop(self) -> None:

@@ -19,22 +19,21 @@ PORT_TRIES = 20  # with port 0, until a port that is free for UDP is free for TC
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """What listens on one address and port; `further` are UDP sockets that share it with `udp`."""
+    """What listens on one address and port; several UDP sockets share it."""
 
-    udp: socket.socket
     tcp: socket.socket
-    further: tuple[socket.socket, ...] = ()
+    udps: tuple[socket.socket, ...]
 
     def __iter__(self) -> Iterator[socket.socket]:
-        return iter((self.udp, self.tcp, *self.further))
+        return iter((self.tcp, *self.udps))
 
 
-def bind(listen: str, port: int, *, further: int = 0) -> Sockets:
-    """Return sockets on one port, `further` more of them for UDP. Raises EdgewakeError."""
+def bind(listen: str, port: int, *, udps: int = 1) -> Sockets:
+    """Return sockets on one port, so many of them for UDP. Raises EdgewakeError."""
     try:
         family = socket.AF_INET6 if ip_address(listen).version == 6 else socket.AF_INET
         take = _bind_any if port == 0 else bind_all
-        return take(family, listen, port, further)
+        return take(family, listen, port, udps)
     except (OSError, ValueError) as error:
         number = error.errno if isinstance(error, OSError) else None
         hint = _BIND_HINTS.get(number, "set dns.listen to an IP address of this machine")
@@ -43,15 +42,15 @@ def bind(listen: str, port: int, *, further: int = 0) -> Sockets:
         ) from error
 
 
-def _bind_any(family: int, listen: str, port: int, further: int) -> Sockets:
+def _bind_any(family: int, listen: str, port: int, udps: int) -> Sockets:
     """Try ports that are free for UDP until one is free for TCP too."""
     for _ in range(PORT_TRIES - 1):
         try:
-            return bind_all(family, listen, port, further)
+            return bind_all(family, listen, port, udps)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-    return bind_all(family, listen, port, further)
+    return bind_all(family, listen, port, udps)
 
 
 _BIND_HINTS: dict[int | None, str] = {
@@ -64,7 +63,7 @@ _BIND_HINTS: dict[int | None, str] = {
 }
 
 
-def bind_all(family: int, listen: str, port: int, further: int) -> Sockets:
+def bind_all(family: int, listen: str, port: int, udps: int) -> Sockets:
     """Return the sockets. Raises OSError; then none is open."""
     with contextlib.ExitStack() as undo:
         # TCP first: it is not shared, so that a second edgewake cannot join our UDP port unseen.
@@ -74,17 +73,17 @@ def bind_all(family: int, listen: str, port: int, further: int) -> Sockets:
         tcp.listen(TCP_BACKLOG)
         tcp.setblocking(False)
         chosen = tcp.getsockname()[1]
-        udps = []
-        for _ in range(1 + further):
+        bound = []
+        for _ in range(udps):
             udp = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-            if further:
+            if udps > 1:
                 udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             udp.bind((listen, chosen))
             udp.setblocking(False)
-            udps.append(udp)
+            bound.append(udp)
         undo.pop_all()
-        return Sockets(udps[0], tcp, tuple(udps[1:]))
+        return Sockets(tcp, tuple(bound))
 
 
 class Bell:

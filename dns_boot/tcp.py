@@ -10,10 +10,11 @@ import selectors
 import socket
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 
 from dns_boot.packed import PackedAnswers
+from dns_boot.rates import network_of
 from dns_boot.resolver import Enqueue, Source
 from dns_boot.sockets import Bell
 
@@ -33,6 +34,7 @@ class _Connection:
     def __init__(self, sock: socket.socket, source: Source) -> None:
         self.sock = sock
         self.source = source
+        self.network = network_of(source.address)
         self.inbox = bytearray()
         self.outbox = bytearray()
         self.pending = 0
@@ -63,7 +65,8 @@ class TcpDoor:
     """Serves all TCP connections of a listener.
 
     A connection that gets nothing done for `idle_s` is closed, however busily it sends single
-    bytes; one that waits for a wake is not. Beyond `limit` connections the longest idle one goes.
+    bytes; one that waits for a wake is not. Beyond `limit` connections one of the network of
+    clients that has most goes, an idle one if there is any.
     """
 
     def __init__(
@@ -119,20 +122,31 @@ class TcpDoor:
             logger.warning("accepting a TCP connection: %s", error)
             time.sleep(ACCEPT_REST_S)
             return
-        if len(self._connections) >= self._limit and not self._evict():
+        connection = _Connection(sock, Source(address, port, udp=False))
+        if len(self._connections) >= self._limit and not self._evict(connection.network):
             sock.close()
             return
         sock.setblocking(False)
-        connection = _Connection(sock, Source(address, port, udp=False))
         self._connections.add(connection)
         self._set_events(connection, selectors.EVENT_READ)
 
-    def _evict(self) -> bool:
-        """Close the connection that has been idle for longest; False if none is idle."""
-        idle = [c for c in self._connections if not c.pending and not c.outbox]
+    def _evict(self, network: bytes) -> bool:
+        """Make room for a connection of a network; False if there is none to be made.
+
+        Of those that are idle, the one idle for longest goes, of the network that has most. If
+        all are busy, it is the newest of that network: unless the newcomer would have as many then.
+        """
+        count = Counter(each.network for each in self._connections)
+        idle = [each for each in self._connections if not each.pending and not each.outbox]
         if idle:
-            self._close(min(idle, key=lambda connection: connection.since))
-        return bool(idle)
+            self._close(min(idle, key=lambda each: (-count[each.network], each.since)))
+            return True
+        busiest, most = count.most_common(1)[0]
+        if most <= count[network] + 1:
+            return False
+        of_busiest = [each for each in self._connections if each.network == busiest]
+        self._close(max(of_busiest, key=lambda each: each.since))
+        return True
 
     def _serve(self, connection: _Connection, events: int) -> None:
         if events & selectors.EVENT_READ:

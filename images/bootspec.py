@@ -7,7 +7,7 @@ tender's arguments or whatever it speaks. Neither knows the other.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 
 from images.facts import Architecture, Entry
@@ -19,6 +19,7 @@ class Platform(StrEnum):
     QEMU = "qemu"
     XEN = "xen"
     SPT = "spt"
+    NETNS = "netns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,15 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class GuestAddress:
-    """The addresses a guest is to use on its first network card."""
+    """The addresses a guest is to use on its first network card.
+
+    `own` are further ones that it is to have on its loopback: packets to them come by that card.
+    """
 
     ipv4: IPv4Interface
     gateway: IPv4Address | None
     ipv6: IPv6Interface | None = None
+    own: tuple[IPv4Address | IPv6Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,12 @@ class Image:
     `end_pattern` the console text (a regular expression) that means the guest has ended;
     `obeys_shutdown` whether an ACPI or Xen shutdown request ends it; `least_memory_mib` the least
     memory, in MiB.
+
+    `anonymous` says that guests need not be told for which service they are booted.
+
+    `exec` makes it a command instead: a program of this machine, or of `tree` (a folder that its
+    processes see as their root), by its path there, and its arguments. `filtered` keeps the program
+    from system calls that services have no use for.
     """
 
     name: str
@@ -106,10 +117,16 @@ class Image:
     end_pattern: str = ""
     obeys_shutdown: bool | None = None
     least_memory_mib: int | None = None
+    anonymous: bool = False
+    exec: tuple[str, ...] = ()
+    tree: Path | None = None
+    filtered: bool = True
 
     @property
     def main_file(self) -> Path:
-        """The file that says what the image is: the kernel, else the first disk."""
+        """The file that says what the image is: its program, its kernel, or its first disk."""
+        if self.exec:
+            return (self.tree or Path("/")) / self.exec[0].lstrip("/")
         return self.kernel if self.kernel is not None else self.disks[0].path
 
     @property
@@ -124,8 +141,10 @@ class BootRequest:
     """What a family is told about the guest it is to describe.
 
     `name` is the instance (also its host name), `service` and `host` are for the guest to show;
-    `config` is the service's own configuration from the lab file. `platform` is what will run it
+    `service` is the image's name for an anonymous image; `config` is the service's own
+    configuration from the lab file. `platform` is what will run it
     and `entry` the way in that `images.match` chose; the nic carries network and MAC only.
+    `port` is the first TCP port that the service says it has; 0 for none.
     """
 
     name: str
@@ -138,6 +157,23 @@ class BootRequest:
     config: tuple[tuple[str, str], ...] = ()
     platform: Platform = Platform.QEMU
     entry: Entry = Entry.LINUX
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program to run as it is: no machine is booted for it.
+
+    `argv` begins with the program's path in `tree`, which its processes see as their root folder;
+    `environment` is all that there is of one. `address` is for the host to set on the card.
+    `filtered` is as in `Image`.
+    """
+
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    address: GuestAddress
+    tree: Path = Path("/")
+    filtered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +187,8 @@ class BootSpec:
     `end_pattern` is a regular expression: console text that means that the guest has ended though
     its domain is still there; empty if the domain ends by itself. `obeys_shutdown` says whether a
     shutdown request (ACPI power button, Xen's control/shutdown) ends the guest: most unikernels
-    ignore it and are destroyed.
+    ignore it and are destroyed. `command` is what to run instead of all this; `kernel` and `disks`
+    are empty then.
     """
 
     kernel: Path | None
@@ -167,6 +204,7 @@ class BootSpec:
     xenstore: tuple[tuple[str, str], ...] = ()
     end_pattern: str = ""
     obeys_shutdown: bool = False
+    command: Command | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:

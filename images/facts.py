@@ -47,7 +47,7 @@ class Entry(StrEnum):
 
     PVH is by a PT_NOTE segment, which QEMU and Xen read; PVH_SECTION by a note that only the
     section headers show, which only Xen reads. SPT, HVT and the other Solo5 targets need the tender
-    of that name.
+    of that name. COMMAND is no way into a file: it is run as a program.
     """
 
     LINUX = "Linux boot protocol"
@@ -61,6 +61,7 @@ class Entry(StrEnum):
     HVT = "Solo5 hvt"
     MUEN = "Solo5 muen"
     GENODE = "Solo5 genode"
+    COMMAND = "command"
 
 
 class DeviceKind(StrEnum):

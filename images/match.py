@@ -22,6 +22,7 @@ HOSTS = {
     Platform.QEMU: "a QEMU host",
     Platform.XEN: "a Xen host",
     Platform.SPT: "a host that runs the solo5-spt tender",
+    Platform.NETNS: "a netns host",
 }
 # Families whose files look alike: Solo5 has no formal mark of what was built on it.
 ALIKE = frozenset({"solo5", "mirage"})
@@ -72,7 +73,7 @@ def match(
     With `dumps_core`, its memory is to be kept by the host when it crashes.
     """
     pair = _Pair(image, facts, traits, host, memory_mib, dumps_core)
-    for check in _BEFORE:
+    for check in _BEFORE_COMMAND if image.exec else _BEFORE:
         why_not = check(pair)
         if why_not:
             return Match(why_not=why_not)
@@ -107,13 +108,26 @@ class _Pair:
 # --- before the way in is known ---------------------------------------------------------------
 
 
+def _only_commands(pair: _Pair) -> str:
+    if pair.platform is not Platform.NETNS:
+        return ""
+    return "a netns host runs commands ('exec:'), and boots no images; place it on another host"
+
+
+def _no_command(pair: _Pair) -> str:
+    if pair.platform is Platform.NETNS:
+        return ""
+    return f"it is a command, and {HOSTS[pair.platform]} runs none; place it on a netns host"
+
+
 def _unusable(pair: _Pair) -> str:
     return pair.facts.unusable
 
 
 def _architecture(pair: _Pair) -> str:
     built_for, has = pair.facts.architecture, pair.host.architecture
-    if pair.image.kernel is None and has not in {Architecture.X86_64, Architecture.X86}:
+    from_disk = pair.image.kernel is None and not pair.image.exec
+    if from_disk and has not in {Architecture.X86_64, Architecture.X86}:
         return f"it boots from its disk by BIOS, and the host has {has} processors, without one"
     if built_for in {None, has}:
         return ""
@@ -191,6 +205,7 @@ def _core(pair: _Pair) -> str:
 
 
 _BEFORE: tuple[Callable[[_Pair], str], ...] = (
+    _only_commands,
     _unusable,
     _architecture,
     _container,
@@ -199,6 +214,7 @@ _BEFORE: tuple[Callable[[_Pair], str], ...] = (
     _kvm,
     _core,
 )
+_BEFORE_COMMAND = (_no_command, _unusable, _architecture, _platform, _core)
 
 
 # --- the way in -------------------------------------------------------------------------------
@@ -216,7 +232,7 @@ def _way_in(pair: _Pair) -> Entry | None:
 
 def _entries(pair: _Pair) -> frozenset[Entry]:
     """Return the ways in that the image's files leave open: by a kernel, or by a disk."""
-    if pair.image.kernel is not None:
+    if pair.image.kernel is not None or pair.image.exec:
         return pair.facts.entries - {Entry.BIOS}
     if pair.facts.container is Container.QCOW2:  # not every one can be looked into
         return frozenset({Entry.BIOS})

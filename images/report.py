@@ -22,6 +22,7 @@ RUNS_ON = {
     Entry.HVT: ("solo5-hvt on a machine with KVM",),
     Entry.MUEN: (),
     Entry.GENODE: (),
+    Entry.COMMAND: ("netns on any Linux",),
 }
 
 # Xen's builder looks into a bzImage for the kernel proper, which `images.inspect` does not unpack.

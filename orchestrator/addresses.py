@@ -16,7 +16,7 @@ address on a host with another pool, so who has an address is known for all pool
 import hashlib
 import heapq
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -84,14 +84,7 @@ class AddressPools:
         choice by the service's name that is the same after all state was lost; the one that has
         rested longest. Raises `PoolExhausted` if there is none of these.
         """
-        with self._lock:
-            pool = self._pool(host.name)
-            pool.use(host.network)
-            address = pool.choose(service, now)
-            if address is None:
-                raise PoolExhausted(host, pool.usage(now), now)
-            self._book.hold(address, service)
-            return IPv4Address(address)
+        return self._take(host, service, now, _Pool.choose)
 
     def take_back(self, host: Host, service: str, address: IPv4Address) -> None:
         """Hold the address that a service had last and nobody has now, or raise `AddressGone`."""
@@ -101,6 +94,49 @@ class AddressPools:
             if not pool.is_own(service, int(address)):
                 raise AddressGone(f"{address} is not {service}'s any more")
             self._book.hold(int(address), service)
+
+    def take_spare(self, host: Host, service: str, now: float) -> IPv4Address:
+        """Hold an address that no service is missed at, for what is no service's yet.
+
+        As `take`, but of those that rested it is one that its service would not get back. Raises
+        `PoolExhausted` if there is none of these.
+        """
+        return self._take(host, service, now, _Pool.choose_spare)
+
+    def _take(
+        self,
+        host: Host,
+        service: str,
+        now: float,
+        choose: Callable[["_Pool", str, float], int | None],
+    ) -> IPv4Address:
+        with self._lock:
+            pool = self._pool(host.name)
+            pool.use(host.network)
+            address = choose(pool, service, now)
+            if address is None:
+                raise PoolExhausted(host, pool.usage(now), now)
+            self._book.hold(address, service)
+            return IPv4Address(address)
+
+    def hand_over(self, address: IPv4Address, before: str, after: str) -> None:
+        """Note that the instance that has an address is another service's from now on."""
+        with self._lock:
+            holders = self._book.holders[int(address)]
+            holders[holders.index(before)] = after
+
+    def rests(self, service: str, now: float) -> bool:
+        """Return whether answers that name an address the service had may still be in caches."""
+        with self._lock:
+            had = self._book.of_service.get(service, {})
+            return any(self._book.past[address].until > now for address in had)
+
+    def keeps(self, host: Host, service: str) -> bool:
+        """Return whether a service would get back an address of the host's pool now."""
+        with self._lock:
+            pool = self._pool(host.name)
+            pool.use(host.network)
+            return pool.has_own(service)
 
     def last_had(self, host: Host) -> dict[str, IPv4Address]:
         """Return which address of the host's pool each service would get back now."""
@@ -221,6 +257,19 @@ class _Pool:
             choice = self._new(service)
         return self._rested(now) if choice is None else choice
 
+    def choose_spare(self, service: str, now: float) -> int | None:
+        """Return an address that nobody is missed at, or None; looks at all that rested."""
+        choice = self._own(service) or self._new(service)
+        if choice is not None:
+            return choice
+        rested = (
+            (past.until, address)
+            for address, past in self._book.past.items()
+            if past.until <= now and address not in self._book.holders and self._usable(address)
+            if self._own(past.service) != address
+        )
+        return min(rested, default=(now, None))[1]
+
     def note_rest(self, address: int) -> None:
         """Note that an address, of whatever pool, was given back."""
         if self._usable(address) and address not in self._book.holders:
@@ -246,6 +295,10 @@ class _Pool:
     def is_own(self, service: str, address: int) -> bool:
         """Return whether the service had this address last, and nobody has it now."""
         return self._usable(address) and address in self._book.of_service.get(service, {})
+
+    def has_own(self, service: str) -> bool:
+        """Return whether there is an address that a service would get back."""
+        return self._own(service) is not None
 
     def own(self) -> dict[str, int]:
         """Return which address each service would get back."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from images.bootspec import HostTraits
+from images.errors import ImageError
 from orchestrator import console_pattern
 from orchestrator.errors import (
     EdgewakeError,
@@ -98,6 +99,7 @@ class Boots:
         self._end_patterns: dict[str, str] = {}
         self.flavours = Flavours(fleet, library, self.places)
         self._booted: dict[str, Fit] = {}  # in this run, by instance
+        self._versions: dict[str, str] = {}  # of these, as they were then
         self._waiting: dict[str, float] = {}
         self.closing = ""  # why nobody waits for anything any more
         self._lock = threading.Lock()
@@ -122,6 +124,7 @@ class Boots:
         with ExitStack() as undo:
             undo.callback(self._fleet.drop, instance, rest_s=0.0)
             parts = self._parts(instance)
+            version = self.flavours.version(fit) if fit else ""
             guest = self.guest(instance, service, instance.host, fit)
             instance = replace(instance, address6=guest.mark.address6)
             self._end_patterns[instance.name] = guest.boot.end_pattern
@@ -136,7 +139,7 @@ class Boots:
             undo.pop_all()
         ready = self.finish(instance, service, until(), stamp)
         if fit is not None:
-            self._booted[instance.name] = fit
+            self._booted[instance.name], self._versions[instance.name] = fit, version
         return ready
 
     def guest(
@@ -154,6 +157,21 @@ class Boots:
     def booted(self, instance: Instance) -> Fit | None:
         """Return what an instance was booted from; None if that was not in this run."""
         return self._booted.get(instance.name)
+
+    def outdated(self, instance: Instance, service: Service) -> bool:
+        """Return whether the files that an instance was booted from were written anew since.
+
+        Of one that an earlier run booted, what its host boots first now is looked at.
+        """
+        fit = self._booted.get(instance.name)
+        known = fit or next(iter(self.flavours.of(service, instance.host)), None)
+        try:
+            written_at = self.flavours.written_at(known) if known else 0.0
+        except (OSError, ImageError):  # it could not be booted anew
+            return False
+        if fit is None:
+            return written_at > instance.created_at
+        return self.flavours.version(fit) != self._versions[instance.name]
 
     def finish(
         self, instance: Instance, service: Service, deadline: float, stamp: Stamp = lambda _: None
@@ -188,7 +206,13 @@ class Boots:
         return ready
 
     def _await_answer(
-        self, instance: Instance, service: Service, deadline: float, *, moved: bool = False
+        self,
+        instance: Instance,
+        service: Service,
+        deadline: float,
+        *,
+        moved: bool = False,
+        given_up: Callable[[], str] = lambda: "",
     ) -> None:
         parts = self._parts(instance)
         target = Target(
@@ -207,7 +231,9 @@ class Boots:
                 service.probe,
                 target,
                 deadline=deadline,
-                cancelled=lambda: self._deaths.get(instance.name) or self.closing or None,
+                cancelled=lambda: (
+                    self._deaths.get(instance.name) or self.closing or given_up() or None
+                ),
             )
         except NotAnswering as error:
             raise NotReady(
@@ -235,14 +261,21 @@ class Boots:
                 self._deaths.pop(instance.name, None)
 
     def answers(
-        self, instance: Instance, service: Service, patience_s: float, *, moved: bool = False
+        self,
+        instance: Instance,
+        service: Service,
+        patience_s: float,
+        *,
+        moved: bool = False,
+        given_up: Callable[[], str] = lambda: "",
     ) -> bool:
         """Return whether a guest answers its probe now; waits so many seconds at most.
 
-        `moved` says that it has just been migrated.
+        `moved` says that it has just been migrated; `given_up` why it is not waited for any more.
         """
+        until = time.monotonic() + patience_s
         try:
-            self._await_answer(instance, service, time.monotonic() + patience_s, moved=moved)
+            self._await_answer(instance, service, until, moved=moved, given_up=given_up)
         except WakeError:
             return False
         return True
@@ -316,6 +349,7 @@ class Boots:
         rest_s = self._fleet.rests_s(instance, rest_s)
         self._end_patterns.pop(instance.name, None)
         self._booted.pop(instance.name, None)
+        self._versions.pop(instance.name, None)
         self._library.release(instance.name)
         self._store.remove(instance, rest_until=time.time() + rest_s)
         self._fleet.drop(instance, rest_s=rest_s)
@@ -356,11 +390,23 @@ class Boots:
             except HypervisorError as error:
                 log.info("%s: files that were sent there were not looked through: %s", host, error)
 
-    def image_of(self, service: Service, host: str) -> str:
-        """Return the digest of what a host runs or would boot for a service; empty if nothing."""
+    def fit_of(self, service: Service, host: str) -> Fit | None:
+        """Return what a host runs or would boot for a service; None if nothing."""
         there = (each for each in self._fleet.of(service.name) if each.host == host)
         running = (fit for each in there if (fit := self.booted(each)))
-        fit = next(running, None) or next(iter(self.flavours.of(service, host)), None)
+        return next(running, None) or next(iter(self.flavours.of(service, host)), None)
+
+    def fits_of(self, service: Service) -> dict[str, Fit]:
+        """Return the same for every host where it is something; those of one kind at once."""
+        fits = {host: fit for host, fit in self.fits(service).items() if isinstance(fit, Fit)}
+        there = self._fleet.of(service.name)
+        return fits | {each.host: fit for each in there if (fit := self.booted(each))}
+
+    def digest(self, fit: Fit | None) -> str:
+        """Return the digest of what is booted; empty if that is nothing, or is not there.
+
+        Files that were not seen before are read, which can take seconds.
+        """
         try:
             return self._library.digest(fit) if fit else ""
         except OSError:

@@ -4,6 +4,7 @@ What `edgewake image boot-spec` prints: the result of a family's conventions and
 file overrules. Nothing is started and no host is asked.
 """
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -45,7 +46,7 @@ class Planned:
                 return xen_domain_xml(
                     self.guest, architecture=host.architecture, cpus=host.guest_cpus
                 )
-            case Platform.SPT:
+            case Platform.SPT | Platform.NETNS:
                 return ""
 
 
@@ -100,6 +101,7 @@ def boot_json(planned: Planned) -> dict[str, Any]:
         "xenstore": dict(spec.xenstore),
         "end_pattern": spec.end_pattern,
         "obeys_shutdown": spec.obeys_shutdown,
+        "command": _command(spec),
         "xml": planned.xml,
     }
 
@@ -124,7 +126,8 @@ def _lines(planned: Planned) -> Iterator[tuple[str, str]]:
     processors = 1 if traits.platform is Platform.SPT else spec.vcpus  # the tender has one
     yield "memory", f"{spec.memory_mib} MiB (least {least}), {processors} processor(s)"
     yield from _files(spec)
-    yield "command line", spec.cmdline or "none"
+    if spec.command is None:
+        yield "command line", spec.cmdline or "none"
     for nic in spec.nics:
         yield "card", _card(nic)
     for key, value in spec.xenstore:
@@ -135,7 +138,25 @@ def _lines(planned: Planned) -> Iterator[tuple[str, str]]:
     yield "shutdown", f"{obeyed}: it is {'asked first' if asked else 'destroyed'}"
 
 
+def _command(spec: BootSpec) -> dict[str, Any] | None:
+    command = spec.command
+    if command is None:
+        return None
+    return {
+        "argv": list(command.argv),
+        "tree": str(command.tree),
+        "environment": dict(command.environment),
+        "filtered": command.filtered,
+    }
+
+
 def _files(spec: BootSpec) -> Iterator[tuple[str, str]]:
+    if spec.command is not None:
+        yield "runs", shlex.join(spec.command.argv)
+        yield "root", str(spec.command.tree)
+        for name, value in spec.command.environment:
+            yield "variable", f"{name}={value}"
+        return
     yield "kernel", str(spec.kernel or "none: it boots from its first disk")
     if spec.initrd:
         yield "initrd", str(spec.initrd)
@@ -156,7 +177,7 @@ def _card(nic: Nic) -> str:
 def _on(lab: Lab, library: Library, service: Service, host: Host, kvm: bool) -> Planned:
     place = Place(host, traits_of(host, kvm=kvm))
     fit = library.fit(lab, service, place)
-    instance = example(lab, service, host)
+    instance = example(lab.name, service, host)
     return Planned(place, fit, library.guest(lab, service, instance, place, OWNER))
 
 

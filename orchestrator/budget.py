@@ -82,23 +82,30 @@ class Budgets:
         self._lock = threading.Lock()
         self._clients = TokenBuckets(settings.client_rate_s, settings.client_burst)
         self._total = TokenBuckets(settings.total_rate_s, settings.total_burst, limit=1)
+        self._reserve = TokenBuckets(settings.total_rate_s / 2, settings.total_burst / 2, limit=1)
         self._refused: Counter[str] = Counter()
         self._told_at = float("-inf")
 
-    def refusal(self, address: IPv4Address | IPv6Address, now: float) -> str:
-        """Spend one wake of a client, or say why it may begin none now. Empty: it may."""
+    def refusal(
+        self, address: IPv4Address | IPv6Address, now: float, *, proven: bool = False
+    ) -> str:
+        """Spend one wake of a client, or say why it may begin none now. Empty: it may.
+
+        Whoever forges addresses can use up what others may: but not what is kept for those whose
+        address is `proven`, which is a budget of their own, and half as much again of the total.
+        """
         client = client_of(address)
         with self._lock:
             exempt = any(
                 client.version == subnet.version and address in subnet
                 for subnet in self._settings.exempt
             )
-            if not exempt and not self._clients.take(client, now):
+            if not exempt and not self._clients.take((client, proven), now):
                 self._count(client)
                 return f"{client} began too many wakes"
-            if not self._total.take("", now):
+            if not self._total.take("", now) and not (proven and self._reserve.take("", now)):
                 if not exempt:
-                    self._clients.put_back(client)
+                    self._clients.put_back((client, proven))
                 self._count(client)
                 return "too many wakes were begun by all clients together"
         return ""

@@ -1,9 +1,9 @@
 """The command line, `edgewake`: reads options, asks the running edgewake, and prints.
 
-`up`, `doctor`, `schema`, `demo`, `study` and `plan LAB` work by themselves; every other command
-asks the edgewake that runs with the same state directory. docs/cli.md has every command with an
-example, and the exit codes, which are `Exit`. Heavy modules are imported by the commands that need
-them, so that `edgewake --help` is quick.
+`up`, `doctor`, `schema`, `demo`, `study`, `net` and `plan LAB` work by themselves; every other
+command asks the edgewake that runs with the same state directory. docs/cli.md has every command
+with an example, and the exit codes, which are `Exit`. Heavy modules are imported by the commands
+that need them, so that `edgewake --help` is quick.
 """
 
 # ruff: noqa: PLC0415 - see above
@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from orchestrator import cli_plan, cli_study, cli_trace, display
 from orchestrator.cli_hosts import hosts_app
 from orchestrator.cli_images import images_app
+from orchestrator.cli_net import net_app
 from orchestrator.errors import EdgewakeError, InstallationError, LabError
 from orchestrator.installation import check_installation
 from orchestrator.state_dir import StateDir
@@ -192,6 +193,7 @@ def apply(
     change with a restart only.
     """
     from orchestrator.labfile import load_lab
+    from orchestrator.unguarded import WHAT_TO_DO
 
     path = lab.absolute()
     load_lab(path)  # a wrong file is told without asking anybody
@@ -209,6 +211,8 @@ def apply(
     typer.echo(f"lab {answer['lab']}: {'applied' if answer['applied'] else 'not applied'}")
     typer.echo(f"  {answer['summary']}")
     display.print_changes(answer["changes"])
+    for host, why in answer["unguarded"].items():
+        typer.echo(f"note: {host} is {why}. {WHAT_TO_DO.capitalize()}.", err=True)
 
 
 cli_plan.register(app)
@@ -308,6 +312,8 @@ def abilities(
     answer = client.delete("/abilities") if forget else client.get("/abilities")
     if as_json:
         display.print_json(answer)
+    elif forget:
+        typer.echo("forgotten; what guests survive is found out anew")
     else:
         display.print_abilities(answer["abilities"])
 
@@ -410,6 +416,7 @@ def schema(
 cli_study.register(app)
 app.add_typer(images_app)
 app.add_typer(hosts_app)
+app.add_typer(net_app)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """`edgewake plan`: place every service anew, or show what two terms cost each other.
 
 With a lab file nothing has to run; without one, the running edgewake is asked. Plans and fronts are
-made by `orchestrator.planner`; here are options and words.
+made by `orchestrator.planner`; here are options and words. `orchestrator.cli_plan_network` has the
+questions of the virtual network, which are commands below this one.
 """
 
 # ruff: noqa: PLC0415 - as in orchestrator.cli: what a command needs is imported by it
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from orchestrator import cli_study, display
+from orchestrator import cli_plan_network, cli_study, display
 from orchestrator.errors import EdgewakeError
 from web.client import Client
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".svg", ".png", ".pdf")
 MOST_S = 300.0  # the API's bound
+SERVICES = "services"  # what is planned unless something else is named
 
 Show = Callable[[int, float], None]
 
@@ -77,6 +80,8 @@ def plan(  # noqa: PLR0917 - typer declares options as arguments
     would have to change, in order; nothing changes without --apply. With --front it shows the
     placements between which two terms have to be weighed, such as latency_ms,energy_w. With --warm
     it shows how each idle service should rest: cold, saved, paused or ready.
+
+    Of the virtual network, see `edgewake plan routers` and `edgewake plan aggregation`.
     """
     terms = tuple(front.split(",")) if front else ()
     if warm:
@@ -110,9 +115,26 @@ def plan(  # noqa: PLR0917 - typer declares options as arguments
         display.print_steps(answer["changes"], answer["left"])
 
 
+class _Plans(TyperGroup):
+    """Plans services where no other command is named: `edgewake plan LAB` is of old."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = bool(args) and args[0] in self.commands
+        return super().parse_args(ctx, args if named else [SERVICES, *args])
+
+
 def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command(epilog="Example: edgewake plan lab.yaml")(plan)
+    """Add the commands to the application."""
+    plans = typer.Typer(
+        name="plan",
+        cls=_Plans,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        help="Place every service anew, and show where and why; or the virtual network's routers.",
+    )
+    plans.command(SERVICES, epilog="Example: edgewake plan services lab.yaml")(plan)
+    cli_plan_network.register(plans)
+    app.add_typer(plans)
 
 
 def _check(
@@ -213,12 +235,13 @@ def _warm(ctx: typer.Context, lab: Path | None, wish: dict[str, Any]) -> dict[st
         if lab is None:
             answer: dict[str, Any] = Client(ctx.obj.socket).post("/plans/warm", wish)
             return answer
+        from orchestrator.recipes import anonymous_images
         from orchestrator.warming import LabFacts, warming_of
         from placement.warm import WarmOptions
         from web import wire
 
         planner, question = _question(ctx, lab)
-        known = LabFacts(unfit=question.unfit)
+        known = LabFacts(unfit=question.unfit, late=anonymous_images(planner.lab))
         return wire.warming(warming_of(planner, known, options=WarmOptions(**wish)))
 
 

@@ -19,6 +19,7 @@ from orchestrator import clock
 from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.budget import Budgets
+from orchestrator.chaining import joined
 from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
 from orchestrator.drain import Drainer, DrainReport
 from orchestrator.early import EARLY_TTL_S, EarlyReplies
@@ -27,6 +28,7 @@ from orchestrator.errors import (
     ImageUnusable,
     Overloaded,
     StoreError,
+    UnknownClients,
     UnknownHost,
     UnknownService,
     WakeError,
@@ -36,7 +38,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.frames import WatchGuest, watch_nobody
 from orchestrator.guards.base import Asked
 from orchestrator.hopeless import Hopeless
-from orchestrator.hosts import Hosts, OpenHost
+from orchestrator.hosts import POLL_THREADS, Hosts, OpenHost
 from orchestrator.idle import Usage, kept_up
 from orchestrator.journal import Journal
 from orchestrator.ladder import Rates
@@ -58,13 +60,15 @@ from orchestrator.model import (
 )
 from orchestrator.once import Once
 from orchestrator.planner import OPTIONS, Front
+from orchestrator.recipes import is_spare
 from orchestrator.reconcile import changed_hosts, ends, lab_changes
 from orchestrator.refusals import Refusals
-from orchestrator.replanning import Replanner
+from orchestrator.replanning import Replanner, Rungs
 from orchestrator.retiring import Retirer
 from orchestrator.scaler import Scaler
 from orchestrator.settler import Settler
 from orchestrator.sleeping import Sleeper
+from orchestrator.spares import Spares
 from orchestrator.steering.base import Steering
 from orchestrator.steering.fanout import Fanout
 from orchestrator.store.base import Store
@@ -74,6 +78,7 @@ from orchestrator.traffic import Traffic
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
 from orchestrator.waking import There, Waker
+from orchestrator.warmer import Warmer
 from orchestrator.warming import WakeCosts, Warming
 from placement.problem import Options, Ranking
 from placement.warm import WarmOptions
@@ -85,6 +90,7 @@ Still = Callable[[Change, Instance | None], bool]  # of a change, and the instan
 WARM_OPTIONS = WarmOptions()
 ASK_AGAIN = "ask again: the plan is for what was"
 END_THREADS = 8
+SINK_THREADS = 8  # of their own: saving may hang with a disk, and ending must not wait for that
 DRAIN_THREADS = 4  # hosts that are drained at the same time; each moves one service at a time
 
 
@@ -110,12 +116,14 @@ class Orchestrator:
         library: Library | None = None,
         settings: ControlSettings | None = None,
         watch: WatchGuest = watch_nobody,
+        applied: Callable[[Lab], None] = lambda _lab: None,
     ) -> None:
         self.settings = settings or ControlSettings()
         self.asked: dict[str, float] = {}
         self.wakes = Wakes()
         stored = store.load()
         self.fleet = Fleet(lab, stored.quarantines)
+        self._applied = applied
         self._store = store
         self._journal = Journal(store)
         self._usage = Usage()
@@ -123,6 +131,9 @@ class Orchestrator:
         self._pool = Background("wake", self.settings.parallel_boots)
         self._ender = Background("end", END_THREADS)  # so that endings never take a wake's thread
         self._draining = Background("drain", DRAIN_THREADS)
+        self._filler = Background("spare", 1)  # one anonymous instance at a time
+        self._lanes = Background("sleep", POLL_THREADS)
+        self._sinker = Background("sink", SINK_THREADS)
         self._in_hand: frozenset[str] = frozenset()  # services that `_carry_out` is busy with
         self._boots = Boots(
             owner,
@@ -146,7 +157,7 @@ class Orchestrator:
         self._refusals = Refusals(self._journal, lab.name)
         self._hopeless = Hopeless(self.fleet, self._boots.flavours, self._journal)
         locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        rates = Rates(self.fleet.expected_rate)
+        self._rates = Rates(self.fleet.expected_rate)
         self._sleeper = Sleeper(
             self.fleet,
             self._boots,
@@ -161,7 +172,10 @@ class Orchestrator:
             spare=lambda service: self._expirer.spare(service),  # noqa: PLW0108 - made below
             put_down=lambda service, why: self._expirer.put_down(service, why),  # noqa: PLW0108
             guard=lambda host: self._traffic.sync_host(host),  # noqa: PLW0108 - made below
-            rates=rates,
+            spares=lambda host: self._spares.victims(host),  # noqa: PLW0108 - made below
+            give_up=lambda spare, why: self._spares.give_up(spare, why),  # noqa: PLW0108
+            kept=lambda instance: self._warmer.kept(instance),  # noqa: PLW0108 - made below
+            rates=self._rates,
         )
         self._waker = Waker(
             self.fleet,
@@ -179,6 +193,21 @@ class Orchestrator:
             locks=locks,
             watch=watch,
             reserved=self._reserved,
+            claim=lambda *wake: self._spares.claim(*wake),  # noqa: PLW0108 - made below
+        )
+        self._spares: Spares = Spares(
+            self.fleet,
+            self._boots,
+            self._sleeper,
+            self._journal,
+            locks=locks,
+            rates=self._rates,
+            end=self._waker.end,
+            end_later=self._waker.end_later,
+            busy=lambda: len(self._flights) > 0,
+            lose=self._hosts.lose,
+            watch=watch,
+            background=self._filler,
         )
         self._retirer = Retirer(
             self.fleet,
@@ -231,7 +260,7 @@ class Orchestrator:
             background=self._ender,
         )
         self._replanner = Replanner(self.fleet, self._boots)
-        self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once()
+        self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once(self._landed)
         self._budgets = Budgets(lab.dns.wake_budget)
         self._apply_lock = threading.Lock()
         self._stopping = threading.Event()
@@ -241,7 +270,7 @@ class Orchestrator:
             self._sleeper,
             self._journal,
             self._usage,
-            rates=rates,
+            rates=self._rates,
             asked=self.asked,
             locks=locks,
             steer=self._steering.steer,
@@ -249,7 +278,24 @@ class Orchestrator:
             slept=self._keeper.forget,
             guard=lambda: self._traffic.sync(),  # noqa: PLW0108 - made below
             stopping=self._stopping,
-            background=self._ender,
+            background=self._sinker,
+            lanes=self._lanes,
+        )
+        self._warming = Background("warm", 1)
+        self._warmer = Warmer(
+            self.fleet,
+            self._boots,
+            self._waker,
+            self._sleeper,
+            self._journal,
+            plan=lambda: self._replanner.aims(*self._known_of_wakes()),
+            wanted=lambda service: service in self._flights,
+            busy=lambda: len(self._flights) > 0,
+            in_hand=self._is_in_hand,
+            left_alone=lambda service: self._hopeless.refusal(service) is not None,
+            announce=self._announce,
+            aim_spares=self._spares.aim,
+            background=self._warming,
         )
         self._sweeper = threading.Thread(target=self._sweep, name="edgewake-sweep", daemon=True)
 
@@ -289,12 +335,17 @@ class Orchestrator:
         self._waker.close()
         if self._sweeper.is_alive():
             self._sweeper.join()
-        for background in (self._draining, self._pool, self._ender):
+        ours = (
+            *(self._warming, self._filler, self._draining),
+            *(self._lanes, self._sinker, self._pool, self._ender),
+        )
+        for background in ours:
             background.close()
         if end_guests:
             for _ in range(2):  # a full disk stops the first round half-way, but not the second
                 for instance in self.fleet.instances():
                     self._waker.end_in_turn(instance)
+            self._steering.steer()  # so that nothing of it is left in the kernel
         self._traffic.close()
         self._hosts.close(remove_networks=end_guests)
         self._journal.close()
@@ -334,6 +385,7 @@ class Orchestrator:
             if text:
                 self._store.save_lab(text, path)
             self._journal.record("applied", lab.name, f"{len(changes)} changes")
+            self._applied(lab)
             self._steering.steer()
             self._traffic.sync()
             self._ender.do(self._boots.keep_files, lab)
@@ -362,8 +414,36 @@ class Orchestrator:
 
         To begin a wake costs one of the client's budget, if it has an address. `by` says who asks,
         for the wake's trace. While its wakes fail in a row, none is begun for some time, unless a
-        person does `insist`.
+        person does `insist`. The functions of its chain are woken, and waited for, with it.
         """
+        missing = self.fleet.missing(service)
+        own = self._summon(service, client, asked_at, by=by, insist=insist)
+        if not missing or _failed_at_once(own.endpoints):
+            return own
+        functions = self._summon_functions(service, missing, asked_at, insist=insist)
+        early = self.known(service).reply is Reply.EARLY
+        whole = joined(
+            service,
+            own.endpoints,
+            {name: each.endpoints for name, each in functions.items()},
+            answer=lambda: (
+                self.fleet.answer(service, client.population)
+                or (own.endpoints.result() if early else ())
+            ),
+        )
+        return Summons(whole, own.trace or functions[missing[0]].trace)
+
+    def _summon_functions(
+        self, service: str, missing: Sequence[str], asked_at: float, *, insist: bool
+    ) -> dict[str, Summons]:
+        return {
+            name: self._summon(name, Client(), asked_at, by=f"chain: {service}", insist=insist)
+            for name in missing
+        }
+
+    def _summon(
+        self, service: str, client: Client, asked_at: float, *, by: str, insist: bool
+    ) -> Summons:
         endpoints = self.fleet.answer(service, client.population)
         if endpoints:
             return Summons(_done(endpoints))
@@ -434,8 +514,12 @@ class Orchestrator:
         while another plan is being made.
         """
         with self._replanner.alone():
-            costs = WakeCosts(measured=self._sleeper.wake_costs())
-            return self._replanner.warm(options, costs, self._sleeper.rungs())
+            return self._replanner.warm(options, *self._known_of_wakes())
+
+    def _known_of_wakes(self) -> tuple[WakeCosts, Rungs, Mapping[str, float]]:
+        """Return what wakes cost, which rungs may be used, and how often services are."""
+        costs = WakeCosts(measured=self._sleeper.wake_costs())
+        return costs, self._sleeper.rungs(), self._rates.seen(time.monotonic())
 
     def drain(self, host: str, *, force: bool = False) -> DrainReport:
         """Begin to move everything off a host, and place nothing there; returns at once.
@@ -445,7 +529,9 @@ class Orchestrator:
         with `force` ended. The wish is stored: a restart goes on with it.
         """
         self._known_host(host)
-        return self._drainer.begin(host, force=force)
+        report = self._drainer.begin(host, force=force)
+        self._steering.refresh()  # its copies are named last from now on
+        return report
 
     def undrain(self, host: str) -> None:
         """Use a host again; a drain that is under way stops after its present step.
@@ -454,6 +540,7 @@ class Orchestrator:
         """
         self._known_host(host)
         self._drainer.undo(host)
+        self._steering.refresh()
         self._keeper.try_again()
 
     def expire(self) -> tuple[str, ...]:
@@ -464,9 +551,8 @@ class Orchestrator:
         self._hosts.poll()
         self._settler.probe_the_lost()
         for instance in self.fleet.instances():
-            if self.fleet.service(instance.service) is None and self._waker.resting(
-                instance.service
-            ):
+            known = self.fleet.service(instance.service) or is_spare(instance.service)
+            if not known and self._waker.resting(instance.service):
                 self._waker.end_if_same(instance)
         if by_s := self._clock.jumped_s():
             self._journal.record("clock-set", self.lab.name, clock.told(by_s))
@@ -476,9 +562,12 @@ class Orchestrator:
         self._hopeless.look_for_news()
         self._keeper.tend()
         self._drainer.tend()
+        self._steering.refresh()  # hosts that are lost or are back, and what is free on each
+        self._warmer.tend()
         if news := self._budgets.news(time.monotonic()):
             self._journal.record("wake-budget", self.lab.name, news)
         slept = self._expirer.expire()
+        self._spares.tend()
         self._traffic.sync()
         return slept
 
@@ -496,6 +585,7 @@ class Orchestrator:
                     refused=self.fleet.refusal(host.name),
                     drain=self._drainer.report(host.name),
                     guard=self._traffic.told(host.name),
+                    spares=self._spares.on(host.name),
                 )
                 for host in self.lab.hosts
             ),
@@ -505,8 +595,16 @@ class Orchestrator:
     # --- for people who look on -------------------------------------------------------------
 
     def explain(self, service: str, population: str = "") -> tuple[Choice, ...]:
-        """Return for each host whether it would be chosen to wake a service now, best first."""
+        """Return for each host whether it would be chosen to wake a service now, best first.
+
+        `population` is who asks (empty: nobody in particular). Raises `UnknownService`, or
+        `UnknownClients` if the lab has no such population.
+        """
         known = self.known(service)
+        clients = [each.name for each in self.lab.populations]
+        if population and population not in clients:
+            told = ", ".join(clients) or "none"
+            raise UnknownClients(f"{population}: no such clients", hint=f"the lab has: {told}")
         fits = self._boots.fits(known)
         ranking = self.fleet.ranking(service, population, self._boots.unfit(known))
         ranked = [*enumerate(ranking.hosts, 1), *((None, host) for host in sorted(ranking.reasons))]
@@ -577,7 +675,8 @@ class Orchestrator:
     def _begin(self, service: str, client: Client, asked_at: float, by: str) -> WakeTrace:
         """Begin the trace of a wake, if its client may; raises `Overloaded`."""
         if client.address is not None:
-            why = self._budgets.refusal(client.address, time.monotonic())
+            now = time.monotonic()
+            why = self._budgets.refusal(client.address, now, proven=client.proven)
             if why:
                 raise Overloaded(service, f"not woken: {why}", hint="ask again in a minute")
         return self.wakes.begin(service, asked_at, by)
@@ -593,7 +692,11 @@ class Orchestrator:
             start=lambda trace: self._pool.call(self._wake, service, Client(), trace, there),
         )
         flight.about.queries = flight.callers
-        return flight.future
+        if not (missing := self.fleet.missing(service)):
+            return flight.future
+        functions = self._summon_functions(service, missing, asked.at, insist=False)
+        ways = {name: each.endpoints for name, each in functions.items()}
+        return joined(service, flight.future, ways, answer=lambda: self.fleet.answer(service))
 
     def _reserved(self, instance: Instance, trace: WakeTrace) -> None:
         """Tell clients of a service that is answered early where it will be, if that is guarded."""
@@ -630,10 +733,15 @@ class Orchestrator:
     ) -> tuple[Endpoint, ...]:
         first, service = endpoints[0], self.fleet.service(name)
         trace.ended("ready", instance=first.instance, host=first.host)
-        self._journal.record("woke", name, f"{first.instance} on {first.host}", by=trace.by)
         if service is not None and len(endpoints) < self.fleet.wanted(service):
             self._keeper.grow(service)
         return endpoints
+
+    def _landed(self, trace: WakeTrace) -> None:
+        """Tell of a wake that went well, now that nobody waits for it any more."""
+        if trace.outcome == "ready":
+            text = f"{trace.instance} on {trace.host}"
+            self._journal.record("woke", trace.service, text, by=trace.by)
 
     def _recall(self, service: str, *, staying: bool = False) -> bool:
         return self._retirer.recall(service, staying=staying)
@@ -645,10 +753,18 @@ class Orchestrator:
         return len(hosts | self.fleet.needed_mib(service.name, self._sleeper.gains(), unfit).keys())
 
     def _announce(self, ready: Instance) -> None:
+        """Lead clients to an instance that answers; packets held for the end of a chain go last.
+
+        The chain is closed, or packets are led through it, before these are let go.
+        """
         self.fleet.put(ready)
-        self._traffic.ready(ready)
+        in_chain = self.fleet.ends_chain(ready.service)
+        if not in_chain:
+            self._traffic.ready(ready)
         self._usage.woke(ready.service, time.monotonic())
         self._steering.steer()
+        if in_chain and not self.fleet.missing(ready.service):
+            self._traffic.ready(ready)
 
     def _sweep(self) -> None:
         while not self._stopping.wait(self.settings.sweep_s):
@@ -763,7 +879,8 @@ class Orchestrator:
             return ServiceStatus(service, "waking", instances, trouble=losses)
         state = "asleep" if states <= ASLEEP else "stopping"
         trouble = losses or self._failed_wake(service.name)
-        return ServiceStatus(service, state, instances, trouble=trouble)
+        kept = any(self._warmer.kept(each) for each in instances)
+        return ServiceStatus(service, state, instances, trouble=trouble, kept=kept)
 
     def _failed_wake(self, service: str) -> str:
         """Return how the last wake failed and when; empty if it did not."""
@@ -778,6 +895,10 @@ def _done(endpoints: tuple[Endpoint, ...]) -> Future[tuple[Endpoint, ...]]:
     future: Future[tuple[Endpoint, ...]] = Future()
     future.set_result(endpoints)
     return future
+
+
+def _failed_at_once(future: Future[tuple[Endpoint, ...]]) -> bool:
+    return future.done() and future.exception() is not None
 
 
 def _failed(error: WakeError) -> Future[tuple[Endpoint, ...]]:

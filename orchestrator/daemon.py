@@ -2,10 +2,11 @@
 
 `Daemon` is the process without its signals and output, for tests and programs; `run` is what the
 command line calls. Which back end serves a host is decided here, by its URI: ``memory:`` remembers
-guests instead of booting them, ``spt:`` runs Solo5 unikernels as processes of this machine, and
-everything else is libvirt's.
+guests instead of booting them, ``spt:`` runs Solo5 unikernels as processes of this machine,
+``netns:`` plain commands, and everything else is libvirt's.
 """
 
+import gc
 import json
 import logging
 import os
@@ -26,25 +27,32 @@ from dns_boot.serial import Serials
 from dns_boot.server import DnsServer
 from orchestrator.boot import HostParts
 from orchestrator.control import Orchestrator
+from orchestrator.digests import Digests
 from orchestrator.doctor import probe_kernel
 from orchestrator.errors import CannotGuard, EdgewakeError, LabError
 from orchestrator.frames import Frames
 from orchestrator.guards.base import Guard, Listener
 from orchestrator.guards.ladder import open_guard
-from orchestrator.hypervisors.depot import Digests
 from orchestrator.hypervisors.domain_xml import Virt
 from orchestrator.hypervisors.kvm import cached_verdict
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
+from orchestrator.hypervisors.netns import NetnsHypervisor
 from orchestrator.hypervisors.spt import SptHypervisor
 from orchestrator.installation import check_installation
-from orchestrator.labfile import parse_lab, read_text
+from orchestrator.journal import Journal
+from orchestrator.lab_yaml import read_text
+from orchestrator.labfile import parse_lab
 from orchestrator.library import traits_of
-from orchestrator.local import is_local_qemu, library_of
+from orchestrator.local import is_local_qemu, library_of, networks_of
 from orchestrator.metrics import DnsCounts, WakeMetrics
 from orchestrator.model import Host, Lab, Probe
+from orchestrator.network_monitor import Monitors
+from orchestrator.networking import NetworkKeeper
+from orchestrator.networks import Networks
 from orchestrator.readiness import Cancelled, Target, wait
 from orchestrator.state_dir import StateDir
+from orchestrator.steered import steered
 from orchestrator.store.base import Store, Stored
 from orchestrator.store.sql import SqlStore
 from orchestrator.trace_csv import CsvFile
@@ -59,7 +67,7 @@ log = logging.getLogger(__name__)
 # the default of 5 ms makes the median answer ten times slower (docs/dns.md).
 SWITCH_INTERVAL_S = 0.0005
 
-MEMORY_SCHEME, SPT_SCHEME = "memory", "spt"
+MEMORY_SCHEME, SPT_SCHEME, NETNS_SCHEME = "memory", "spt", "netns"
 ORDERS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 OURS = ("edgewake", "orchestrator", "dns_boot", "web", "images", "placement")
@@ -110,8 +118,10 @@ class Daemon:
         *,
         ephemeral: bool = False,
         tracing: Tracing = NO_TRACING,
+        open_networks: Callable[[StateDir], Networks] = networks_of,
     ) -> None:
         self.ephemeral = ephemeral
+        self._open_networks = open_networks
         self._tracing = tracing
         self._path = state
         self._lab_path = lab_path
@@ -139,13 +149,22 @@ class Daemon:
             undo.callback(frames.close)
             metrics = WakeMetrics()
             exports: list[Export] = [metrics, *open_exports(self._tracing, undo)]
+            digests = Digests()
+            journal = Journal(store)
+            undo.callback(journal.close)
+            opened = self._open_networks(state)
+            networks = NetworkKeeper(opened, journal)
+            monitors = Monitors(opened.seen)
+            undo.callback(networks.close)
+            opener = HostOpener(state, digests)
             orchestrator = Orchestrator(
                 self._lab_to_start_with(wanted.lab, stored, state),
                 store=store,
-                open_host=HostOpener(state),
+                open_host=opener,
                 owner=state.owner,
-                library=library_of(state),
+                library=library_of(state, digests),
                 watch=frames.watch,
+                applied=networks.want,
             )
             frames.start()
             exporter = Exporter(orchestrator.wakes, exports)
@@ -166,10 +185,12 @@ class Daemon:
             load = partial(parse_lab, images_dir=state.images)
             undo.callback(dns.stop)
             dns.bind()
-            view = partial(_metrics, orchestrator, metrics, resolver, dns)
+            view = partial(_metrics, orchestrator, metrics, resolver, dns, monitors)
             api = Server(create_app(orchestrator, load=load, metrics=view), state.socket)
-            undo.callback(self._close, orchestrator)
-            orchestrator.start(resolver, *((local,) if local else ()))
+            packets = steered(orchestrator, wanted.lab, state.owner, opener.world_of, undo)
+            # Before what steers lets go: it steers once more.
+            undo.callback(self._close, orchestrator, networks)
+            orchestrator.start(*packets, resolver, *((local,) if local else ()))
             orchestrator.apply(wanted.lab, text=wanted.text, path=str(wanted.path))
             undo.callback(api.stop)
             api.start()
@@ -220,7 +241,9 @@ class Daemon:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _close(self, orchestrator: Orchestrator) -> None:
+    def _close(self, orchestrator: Orchestrator, networks: NetworkKeeper) -> None:
+        if self.ephemeral:  # before the bridges that it hangs on
+            networks.remove(orchestrator.lab.name)
         orchestrator.close(end_guests=self.ephemeral)
 
     def _wanted(self, stored: Stored, state: StateDir) -> LabFile:
@@ -271,12 +294,18 @@ def open_exports(tracing: Tracing, undo: ExitStack) -> Iterator[Export]:
 
 
 def _metrics(
-    orchestrator: Orchestrator, wakes: WakeMetrics, resolver: Resolver, dns: DnsServer
+    orchestrator: Orchestrator,
+    wakes: WakeMetrics,
+    resolver: Resolver,
+    dns: DnsServer,
+    monitors: Monitors,
 ) -> str:
     """Return what Prometheus is told."""
     services = frozenset(service.name for service in orchestrator.lab.services)
     counts = DnsCounts(held=resolver.held, dropped=dns.dropped)
-    return exposition(orchestrator.status(), wakes.counts(services), counts)
+    lab = orchestrator.lab
+    networks = monitors.samples([lab.name] if lab.network.run else [])
+    return exposition(orchestrator.status(), wakes.counts(services), counts, networks)
 
 
 def _local_names(lab: Lab, orchestrator: Orchestrator) -> MdnsResponder | None:
@@ -299,13 +328,21 @@ def read_lab(path: Path, images_dir: Path) -> LabFile:
 class HostOpener:
     """Opens the hosts of a lab: an `orchestrator.hosts.OpenHost`. Safe to call from threads."""
 
-    def __init__(self, state: StateDir) -> None:
+    def __init__(self, state: StateDir, digests: Digests) -> None:
         self._state = state
         self._owner = state.owner
         self._lock = threading.Lock()
         self._virt: Virt | None = None
         self._machines: dict[str, MemoryMachine] = {}
-        self._digests = Digests()
+        self._digests = digests
+        self._commands: dict[str, NetnsHypervisor] = {}
+
+    def world_of(self, instance: str) -> str | None:
+        """Return the network namespace of an instance that is a process; None if it is not one."""
+        for commands in tuple(self._commands.values()):
+            if world := commands.world_of(instance):
+                return world
+        return None
 
     def __call__(self, host: Host) -> HostParts:
         """Return what control needs to work with a host; connects to nothing yet."""
@@ -320,6 +357,15 @@ class HostOpener:
                 console_dir=self._state.consoles,
             )
             return HostParts(tenders, wait, traits_of(host), guard=guard)
+        if urlsplit(host.uri).scheme == NETNS_SCHEME:
+            commands = NetnsHypervisor(
+                host,
+                self._owner,
+                folder=self._state.path / "netns",
+                console_dir=self._state.consoles,
+            )
+            self._commands[host.name] = commands
+            return HostParts(commands, wait, traits_of(host), guard=guard)
         virt = self._virt_of(host)
         hypervisor = LibvirtHypervisor(
             host, self._owner, console_dir=self._state.consoles, virt=virt, digests=self._digests
@@ -362,7 +408,7 @@ class HostOpener:
 
 def guard_of(host: Host, listener: Listener) -> Guard:
     """Open the guard of a host; raises `CannotGuard`, also for a host that is another machine."""
-    if urlsplit(host.uri).hostname:
+    if host.is_elsewhere:
         raise CannotGuard(
             f"{host.name}: on another machine, traffic to guests that sleep is not noticed",
             hint="run an edgewake there, or let its services be woken by DNS alone",
@@ -409,10 +455,14 @@ def run(
             threading.Thread(target=_end_with_stdin, args=(orders,), daemon=True).start()
         try:
             daemon.start()
+            # What is there now stays. To look at it again would stop every thread for 0.1 s.
+            gc.collect()
+            gc.freeze()
             print(_ready(daemon, as_json=as_json), flush=True)  # noqa: T201 - this is the output
             while orders.next() == signal.SIGHUP:
                 _reload(daemon)
-            log.info("stopping; interrupt again to leave at once")
+            goes_on = "" if ephemeral else "guests go on; "
+            log.info("stopping; %sinterrupt again to leave at once", goes_on)
         finally:
             orders.close()
             daemon.stop()

@@ -94,11 +94,12 @@ def print_status(answer: dict[str, Any]) -> None:
     hosts = Table(*heads, box=None)
     for host in answer["hosts"]:
         used, usable, free = host["used"], host["usable"], host["free"]
+        spares = f", {host['spares']} anonymous" if host.get("spares") else ""
         hosts.add_row(
             host["name"],
             _host_state(host),
             f"{used['cpu']:g} of {usable['cpu']:g}",
-            f"{used['memory_mib']} of {usable['memory_mib']} MiB",
+            f"{used['memory_mib']} of {usable['memory_mib']} MiB{spares}",
             f"{free['memory_mib']} MiB" if free else "?",
             _plain(host.get("guard", "")) or "no",
         )
@@ -139,9 +140,8 @@ def _remark(service: dict[str, Any]) -> str:
     if (copies := service["copies"])["why"]:
         return _plain(f"{copies['has']} of {copies['wanted']} copies: {copies['why']}")
     asleep = service["state"] == "asleep"
-    return _plain(service["idle"]) or (
-        f"{service['rung']}, healthy: a query wakes it" if asleep else ""
-    )
+    rests = f"{service['rung']}, kept by the warm plan" if service["kept"] else service["rung"]
+    return _plain(service["idle"]) or (f"{rests}, healthy: a query wakes it" if asleep else "")
 
 
 def print_plan(plan: dict[str, Any]) -> None:
@@ -157,6 +157,32 @@ def print_plan(plan: dict[str, Any]) -> None:
     out.print(f"\nvalue {plan['value']:g}" + (f" ({terms})" if terms else ""))
     out.print(f"no plan is better than {plan['bound']:g}, gap {plan['gap']:.2%}")
     out.print(f"found by {plan['algorithm']} in {plan['seconds']:.3f} s")
+
+
+def print_pairs(heads: tuple[str, str], pairs: dict[str, str]) -> None:
+    """Print a table of two columns, by the first."""
+    from rich.table import Table
+
+    table = Table(*heads, box=None)
+    for left, right in sorted(pairs.items()):
+        table.add_row(_plain(left), _plain(right))
+    console().print(table)
+
+
+def print_compared(lines: list[dict[str, Any]], fields: tuple[str, ...]) -> None:
+    """Print what each algorithm found: some fields, the proven gap and the time; or why nothing."""
+    from rich.table import Table
+
+    table = Table("algorithm", *fields, "gap", "ms", box=None)
+    for line in lines:
+        if line["why"]:
+            table.add_row(line["algorithm"], _plain(line["why"]))
+            continue
+        numbers = (f"{line[field]:g}" for field in fields)
+        table.add_row(
+            line["algorithm"], *numbers, f"{line['gap']:.2%}", f"{line['seconds'] * 1000:.1f}"
+        )
+    console().print(table)
 
 
 def print_abilities(found: list[dict[str, Any]]) -> None:

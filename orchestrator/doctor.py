@@ -19,24 +19,32 @@ from urllib.parse import urlsplit
 
 from images.build.linux_microvm import KERNEL_NAME, newest_kernel
 from images.errors import BuildFailed, ImageError
-from orchestrator.errors import InstallationError
+from orchestrator.errors import CannotRedirect, InstallationError
 from orchestrator.host_checks import check_hosts
 from orchestrator.hypervisors.kvm import QEMU, probe_kvm
 from orchestrator.hypervisors.solo5 import HOW_TO_INSTALL, TENDER, find_tender
 from orchestrator.installation import check_installation
 from orchestrator.library import Library, Place, traits_of
+from orchestrator.linux.cgroups import CONTROLLERS, Cgroups
 from orchestrator.model import Capacity, DnsSettings, GuestNetwork, Host, Lab
+from orchestrator.network_checks import check_networks
+from orchestrator.steering.redirect.probe import probe as probe_redirects
+from orchestrator.steering.redirect.services import is_here
+from orchestrator.steering.redirect.ways import bridge_of, obstacles
+from orchestrator.unguarded import WHAT_TO_DO, unguarded
 from orchestrator.verdicts import Check, Verdict
 
 LOCAL_URI = "qemu:///system"
 VIRTLOGD_SOCKET = Path("/run/libvirt/virtlogd-sock")
+LIBVIRT_STATE = Path("/run/libvirt")
+MOUNTS = Path("/proc/self/mounts")
 MEMINFO = Path("/proc/meminfo")
 TUN = Path("/dev/net/tun")
 LEAST_FREE_MIB = 512  # a handful of sample guests, with QEMU's own share
 COMMAND_S = 5.0
 SET_UP = "run `make setup`"
 GROUPS = ("libvirt", "kvm")
-OTHERS = frozenset({"memory", "spt"})  # back ends of ours that are no libvirt
+OTHERS = frozenset({"memory", "spt", "netns"})  # back ends of ours that are no libvirt
 DEVICES = Path("/sys/class/net")
 XEN_CAPABILITIES = Path("/proc/xen/capabilities")
 XENSTORED = Path("/run/xenstored/socket")
@@ -68,7 +76,10 @@ def examine(patient: Patient) -> Iterator[Check]:
     """Yield one check after the other, as each is done."""
     for check in CHECKS:
         yield check(patient)
+    yield from check_networks(patient.lab)
     yield from _hosts(patient)
+    yield from _guards(patient)
+    yield from _redirects(patient)
     yield from _images(patient)
 
 
@@ -171,6 +182,29 @@ def _virtlogd(_patient: Patient) -> Check:
             what = f"{VIRTLOGD_SOCKET}: {error.strerror or error}"
             return Check("virtlogd", Verdict.FAIL, what, f"start virtlogd, or {SET_UP}")
     return Check("virtlogd", Verdict.OK, f"answers on {VIRTLOGD_SOCKET}")
+
+
+def _libvirt_state(_patient: Patient) -> Check:
+    """See whether libvirt waits for a disk at each start and each wake of a paused guest."""
+    try:
+        lines = [line.split() for line in MOUNTS.read_text().splitlines()]
+    except OSError:
+        lines = []
+    # The last of those that are mounted at the longest path above it is what is seen there.
+    found = max(
+        ((len(path), number, kind)
+         for number, (_, path, kind, *_) in enumerate(lines)
+         if LIBVIRT_STATE.is_relative_to(path)),
+        default=(0, 0, ""),
+    )[2]  # fmt: skip
+    if found in {"", "tmpfs"}:
+        return Check("libvirt's state", Verdict.OK, f"{LIBVIRT_STATE}: {found or 'not known'}")
+    return Check(
+        "libvirt's state",
+        Verdict.WARN,
+        f"{LIBVIRT_STATE} is on {found}: each start and wake of a guest waits for the disk",
+        "mount a tmpfs there before libvirtd starts: docs/hosts.md, Faster starts",
+    )
 
 
 def _dig(_patient: Patient) -> Check:
@@ -279,6 +313,7 @@ CHECKS: tuple[Callable[[Patient], Check], ...] = (
     _kvm,
     _xen,
     _virtlogd,
+    _libvirt_state,
     _bridging,
     _packets,
     _dnsmasq,
@@ -291,12 +326,40 @@ CHECKS: tuple[Callable[[Patient], Check], ...] = (
 # --- hypervisors and images -------------------------------------------------------------------
 
 
+def _guards(patient: Patient) -> Iterator[Check]:
+    """Tell on which hosts packets will wake nothing although the lab says so."""
+    for host, why in unguarded(patient.lab).items() if patient.lab else ():
+        yield Check(f"traffic {host}", Verdict.WARN, why, WHAT_TO_DO)
+
+
+def _redirects(patient: Patient) -> Iterator[Check]:
+    """Tell what steers traffic for public addresses, and what keeps it from working."""
+    if patient.lab is None or not any(service.public for service in patient.lab.services):
+        return
+    try:
+        abilities = probe_redirects()
+    except CannotRedirect as error:
+        yield Check("redirects", Verdict.WARN, error.message, error.hint)
+        return
+    able = [rung for rung, ability in abilities.items() if not ability.why_no_mac]
+    lost = "; ".join(f"{rung}: {each.why_no_mac}" for rung, each in abilities.items())
+    if able:
+        yield Check("redirects", Verdict.OK, f"public addresses are steered by {able[0]}")
+    else:
+        yield Check("redirects", Verdict.WARN, f"traffic flows on: {lost}", "see docs/redirect.md")
+    for host in filter(is_here, patient.lab.hosts):
+        for obstacle in obstacles(bridge_of(host)):
+            what, _, to_do = obstacle.partition(": ")
+            yield Check(f"redirects {host.name}", Verdict.WARN, what, to_do)
+
+
 def _hosts(patient: Patient) -> Iterator[Check]:
     """Ask every libvirt that the lab names, or this machine's without a lab."""
     hosts = patient.lab.hosts if patient.lab else (_this_machine(),)
     drivers = {host: urlsplit(host.uri).scheme.partition("+")[0] for host in hosts}
     yield from check_hosts(tuple(host for host in hosts if drivers[host] not in OTHERS))
     yield from (_tender(host) for host in hosts if drivers[host] == "spt")
+    yield from (_processes(host) for host in hosts if drivers[host] == "netns")
 
 
 def _tender(host: Host) -> Check:
@@ -306,6 +369,27 @@ def _tender(host: Host) -> Check:
         what = f"Solo5's tender {TENDER} is not installed"
         return Check(f"tender {host.name}", Verdict.FAIL, what, HOW_TO_INSTALL)
     return Check(f"tender {host.name}", Verdict.OK, path)
+
+
+def _processes(host: Host) -> Check:
+    """Say what confines the processes of a host that runs commands."""
+    name = f"processes {host.name}"
+    if os.geteuid() != 0:
+        what = "network namespaces are made by root only"
+        return Check(name, Verdict.FAIL, what, "run edgewake as root")
+    missing = [tool for tool in ("setpriv", "env", "sleep", "mount") if _tool(tool) is None]
+    if missing:
+        what = f"{' and '.join(missing)} is not there"
+        return Check(name, Verdict.FAIL, what, "apt install util-linux coreutils mount")
+    cgroups = Cgroups.found(ask=False)
+    limited = ", ".join(sorted(cgroups.limits))
+    freezer = "a freezer" if cgroups.freezes else "no freezer, so signals pause them"
+    lacks = sorted(set(CONTROLLERS) - cgroups.limits)
+    if lacks:
+        what = f"control groups limit {limited or 'nothing'}, but not {', '.join(lacks)}; {freezer}"
+        to_do = "mount cgroup2 on /sys/fs/cgroup with these controllers, and let root write there"
+        return Check(name, Verdict.WARN, what, to_do)
+    return Check(name, Verdict.OK, f"control groups limit {limited}; {freezer}")
 
 
 def _this_machine() -> Host:

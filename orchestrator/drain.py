@@ -27,6 +27,8 @@ from orchestrator.store.base import Drain, Store
 from orchestrator.trace import WakeTrace
 from orchestrator.waking import Waker
 
+SLEEPS = "it sleeps there, and can only be migrated as it runs: wake it, or force the drain"
+
 
 class Step(StrEnum):
     """What to do next with an instance on a host that is being drained."""
@@ -235,7 +237,8 @@ class Drainer:
 
     def _rests(self, draining: _Draining, instance: Instance) -> bool:
         stuck = draining.stuck.get(instance.name)
-        if stuck is not None and time.monotonic() < stuck.retry_at:
+        woken = stuck is not None and stuck.why == SLEEPS and instance.state not in ASLEEP
+        if stuck is not None and time.monotonic() < stuck.retry_at and not woken:
             return True
         return self._backing_off(instance.service)
 
@@ -258,10 +261,7 @@ class Drainer:
         if step is Step.KEEP:
             self._stick(draining, instance, "its host is lost, and on_host_loss is keep")
         if step is Step.STAY and not draining.wish.force:
-            why = (
-                "it sleeps there, and can only be migrated as it runs: wake it, or force the drain"
-            )
-            self._stick(draining, instance, why)
+            self._stick(draining, instance, SLEEPS)
         if step is Step.END or (step is Step.STAY and draining.wish.force):
             self._waker.end(instance)
         if step is Step.MIGRATE:

@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from weakref import WeakKeyDictionary
 
 from orchestrator.errors import WakeError
 from orchestrator.model import Endpoint
@@ -25,7 +26,8 @@ class EarlyReplies:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._promised: dict[WakeTrace, Endpoints] = {}
+        # A wake that nobody asked by name for has no future to end its promise with.
+        self._promised: WeakKeyDictionary[WakeTrace, Endpoints] = WeakKeyDictionary()
         self._waiting: dict[WakeTrace, Future[Endpoints]] = {}
         self._broken: dict[str, tuple[WakeError, float]] = {}
 
@@ -50,6 +52,12 @@ class EarlyReplies:
         if new:
             wake.add_done_callback(lambda ended: self._ended(trace, ended))
         return future
+
+    def over(self, trace: WakeTrace) -> None:
+        """Forget what was promised in a wake that is over, if nobody has asked for an answer."""
+        with self._lock:
+            if trace not in self._waiting:
+                self._promised.pop(trace, None)
 
     def broken(self, service: str) -> WakeError | None:
         """Return why the last promise of a service was not kept, once; None if it was."""

@@ -5,13 +5,19 @@ EdgewakeError                 has a message (what and where) and a hint (what to
 ├── InstallationError         this installation cannot work: a package is shadowed, a tool missing
 ├── StoreError                the state store cannot be read or written
 ├── UnknownHost               no host of that name in the lab
+├── UnknownClients            no client population of that name in the lab
 ├── TopologyError             a question about the graph that has no answer (unknown node, no path)
 ├── UnsafeChanges             a list of changes was refused; nothing was changed
 ├── CannotGuard               traffic to guests that sleep cannot be noticed on a host
+├── CannotNetwork             virtual routers or links cannot be as wanted on a machine
+├── CannotRedirect            traffic for a public address cannot be steered into an instance here
+├── RuleError                 a traffic rule is wrong: the column, and what was expected there
+├── CannotSay                 a traffic rule is right, but a kind of filter cannot say it
 ├── HypervisorError           a hypervisor said no
 │   ├── HostUnreachable       the connection to a host cannot be made or was lost
 │   └── StartFailed           the host is there, but the guest could not be started
-│       └── DiskFull          because a disk there is full
+│       ├── DiskFull          because a disk there is full
+│       └── NameHeld          because what was never started there holds the guest's name
 └── WakeError                 a service could not be woken; `reason` is for machines
     ├── UnknownService        no service of that name in the lab
     ├── NoCapacity            no host has the memory, CPU or address the service needs
@@ -80,6 +86,10 @@ class UnknownHost(EdgewakeError):  # noqa: N818 - reads as a sentence where it i
     """No host of that name in the lab."""
 
 
+class UnknownClients(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """No client population of that name in the lab."""
+
+
 class TopologyError(EdgewakeError):
     """A question about the graph that has no answer."""
 
@@ -90,6 +100,22 @@ class UnsafeChanges(EdgewakeError):  # noqa: N818 - reads as a sentence where it
 
 class CannotGuard(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
     """Traffic to guests of a host that sleep cannot be noticed; DNS wakes them as ever."""
+
+
+class CannotNetwork(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """Virtual routers, links or programs on them cannot be as wanted; nothing half-made is left."""
+
+
+class CannotRedirect(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """Traffic cannot be steered into an instance on a machine; it flows on as it did."""
+
+
+class RuleError(EdgewakeError):
+    """A text is no traffic rule; the message names the column, from 1, and what was expected."""
+
+
+class CannotSay(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """A kind of filter cannot say a traffic rule, or only at a length that is not sensible."""
 
 
 class HypervisorError(EdgewakeError):
@@ -110,6 +136,13 @@ class StartFailed(HypervisorError):  # noqa: N818
 
 class DiskFull(StartFailed):
     """A disk of the host is full, so a guest could not be started or saved: that may pass."""
+
+
+class NameHeld(StartFailed):
+    """What was never started to the end holds the guest's name there, and cannot be removed.
+
+    A guest of another name can be started.
+    """
 
 
 class WakeReason(StrEnum):

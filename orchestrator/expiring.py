@@ -7,8 +7,11 @@ more, and then it is looked at again.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import ExitStack
 from dataclasses import replace
+from logging import getLogger
 from threading import Event as Flag
 from threading import Lock
 
@@ -22,13 +25,17 @@ from orchestrator.model import ASLEEP, Instance, InstanceState, Rung, Service
 from orchestrator.retiring import QUIET_S, WITHDRAW_GRACE_S
 from orchestrator.sleeping import Sleeper
 
+log = getLogger(__name__)
+
+HOST_PATIENCE_S = 5.0  # a host that hangs keeps neither the others nor the next sweep for longer
+
 
 class Expirer:
     """Says who may sleep, and sees to it.
 
     `asked` is `Orchestrator.asked`; `steer` tells all steering; `poll` asks hosts what runs there;
     `slept` is told of each service that was put to sleep; `guard` has all hosts guard what sleeps;
-    `stopping` is set when edgewake ends.
+    `stopping` is set when edgewake ends; `lanes` has a thread for each host that hangs.
     """
 
     def __init__(
@@ -48,6 +55,7 @@ class Expirer:
         guard: Callable[[], None],
         stopping: Flag,
         background: Background,
+        lanes: Background,
     ) -> None:
         self._fleet = fleet
         self._boots = boots
@@ -63,6 +71,8 @@ class Expirer:
         self._guard = guard
         self._stopping = stopping
         self._background = background
+        self._lanes = lanes
+        self._in_lane: set[str] = set()  # hosts
         self._sinking: set[str] = set()
         self._looked_at = time.monotonic()
 
@@ -82,6 +92,8 @@ class Expirer:
         """Return whether a service may sleep by its hours, and what was seen of its use."""
         if kept := kept_up(service.idle, time.time()):
             return Verdict(False, kept.reason)
+        if ends := self._fleet.awake_ends(service.name):
+            return Verdict(False, f"{ends[0]}, at the end of its chain, is awake")
         now = time.monotonic()
         instances = self._fleet.of(service.name)
         use = self._usage.of(
@@ -105,22 +117,54 @@ class Expirer:
     # --- the sweep ----------------------------------------------------------------------------
 
     def expire(self) -> tuple[str, ...]:
-        """Look at every service once; return those put to sleep. Blocks for these."""
+        """Look at every service once; return those put to sleep. Blocks for these, for some time.
+
+        Hosts are waited for side by side; on one that hangs, nothing else is begun until it does
+        not.
+        """
         self._note_use()
-        slept = [each.name for each in self._fleet.lab.services if self._expire(each)]
+        work: dict[str, list[Service]] = defaultdict(list)
         for service in self._fleet.lab.services:
             if any(each.state in ASLEEP for each in self._fleet.of(service.name)):
                 self._sink_later(service)
+            serving = self._fleet.serving(service.name)
+            if serving and self.idle(service).sleep:
+                work[serving[0].host].append(service)
         for host in self._fleet.lab.hosts:
-            if lacking := self._fleet.lacking_mib(host.name):
-                self._sleeper.make_room(host.name, lacking)
-        return tuple(slept)
+            if self._fleet.lacking_mib(host.name):
+                work[host.name] += ()
+        begun = []
+        for name, services in work.items():
+            if name not in self._in_lane:
+                self._in_lane.add(name)
+                begun.append(self._lanes.call(self._relieve, name, services))
+        done, late = wait(begun, HOST_PATIENCE_S)
+        failed = [each for each in begun if each in done and each.exception()]
+        for each in (*late, *failed[1:]):  # the first is raised
+            each.add_done_callback(_log_error)
+        return tuple(name for each in begun if each in done for name in each.result())
+
+    def _relieve(self, host: str, unused: Sequence[Service]) -> list[str]:
+        """Put services on a host to sleep, and what more it takes if its memory is short."""
+        try:
+            slept = [
+                each.name for each in unused if not self._stopping.is_set() and self._expire(each)
+            ]
+            if lacking := self._fleet.lacking_mib(host):
+                self._sleeper.make_room(host, lacking)
+        finally:
+            self._in_lane.discard(host)
+        return slept
 
     def _note_use(self) -> None:
-        """Count the services that were asked for, or had traffic, since the last sweep."""
+        """Count the services that were asked for, or had traffic, since the last sweep.
+
+        Traffic of one that nobody is led to is that of our own probes.
+        """
         before, self._looked_at = self._looked_at, time.monotonic()
         for service in self._fleet.lab.services:
-            used_at = self._usage.traffic_of(service.name)
+            led = self._fleet.serving(service.name)
+            used_at = self._usage.traffic_of(service.name) if led else 0.0
             if max(self._asked.get(service.name, 0.0), used_at) >= before:
                 self._rates.use(service.name, self._looked_at)
 
@@ -199,7 +243,13 @@ class Expirer:
             self._steer()
             return ()
         self._slept(service.name)
-        reached = {each.name: self._put_down(each, service, rung_of) for each in instances}
+        with ExitStack() as failing:
+            failing.callback(self._steer)
+            for instance in instances:  # should the store fail: what is as it was goes on
+                if instance in led or instance.state in ASLEEP:
+                    failing.callback(self._fleet.restore, instance)
+            reached = {each.name: self._put_down(each, service, rung_of) for each in instances}
+            failing.pop_all()
         self._guard()
         down = {name: rung for name, rung in reached.items() if rung is not None}
         if down:
@@ -227,6 +277,8 @@ class Expirer:
     ) -> Rung | None:
         sleeps = instance.state is InstanceState.READY or instance.state in ASLEEP
         rung = rung_of(instance, service) if sleeps else Rung.COLD
+        if sleeps and rung and rung.depth <= instance.rung.depth:
+            rung = None  # it would be woken for it, on a host that may have no room
         reached = rung and self._sleeper.lower(instance, service, rung)
         if reached is None and self._fleet.get(instance.name) is instance:
             self._fleet.restore(instance)  # it could not be brought down: it goes on
@@ -238,3 +290,8 @@ class Expirer:
         self._stopping.wait(WITHDRAW_GRACE_S)
         self._poll(frozenset(each.host for each in self._fleet.of(service.name)))
         return self._fleet.service(service.name) is None or still()
+
+
+def _log_error(ended: Future[list[str]]) -> None:
+    if not ended.cancelled() and (error := ended.exception()):
+        log.error("services could not be put to sleep", exc_info=error)

@@ -104,6 +104,10 @@ class Flavours:
         """Return what changes whenever a flavour's files do."""
         return self._library.version(fit)
 
+    def written_at(self, fit: Fit) -> float:
+        """Return when a file of a flavour was last written (s since the epoch); raises OSError."""
+        return self._library.written_at(fit)
+
     def _everywhere(
         self, service: Service, places: Mapping[str, Place]
     ) -> dict[str, tuple[Fit, ...]]:

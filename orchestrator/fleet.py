@@ -12,24 +12,28 @@ from ipaddress import IPv4Address
 from itertools import count
 
 from orchestrator.addresses import AddressPools, NoAddress
+from orchestrator.chaining import ends_by_function, functions_by_end
 from orchestrator.errors import NoCapacity, NoHostReachable
 from orchestrator.guards.base import Guarded
 from orchestrator.model import (
     ASLEEP,
     AWAKE,
+    AnswerOrder,
     Capacity,
     Endpoint,
     Host,
     Instance,
     InstanceState,
     Lab,
+    Migrate,
     Reply,
     Service,
     instance_name,
     mac_of,
 )
-from orchestrator.ordering import Copy, Turns
+from orchestrator.ordering import Copy, Turns, rounds_by_population, whole_round
 from orchestrator.planner import Planner
+from orchestrator.recipes import is_spare, recipe_in, recipes, recipes_by_service, spare_name
 from orchestrator.steering.base import Route
 from orchestrator.store.base import Quarantine
 from placement.problem import Ranking
@@ -53,23 +57,31 @@ class Fleet:
         self._pools = AddressPools(self._rests(quarantines))
         self._hidden: set[str] = set()
         self._sinking: set[str] = set()
+        self._ending: set[str] = set()  # those of them that will remember nothing
         self._instances: dict[str, Instance] = {}
+        self._spares: dict[str, Instance] = {}  # those of them that are anonymous
         self._up_since: dict[str, float] = {}  # monotonic, by instance
         self._by_service: dict[str, dict[str, Instance]] = {}
         self._held: dict[str, dict[str, Capacity]] = {}  # by instance and host
         self._used: dict[str, Capacity] = {}
         self._services = {service.name: service for service in lab.services}
+        self._recipes, self._made_by = recipes(lab), recipes_by_service(lab)
+        self._before, self._ends = functions_by_end(lab), ends_by_function(lab)
         self._routes = {name: self._route(name) for name in self._services}
         self._free: dict[str, Capacity] = {}
         self._lost: dict[str, str] = {}
         self._refused: dict[str, str] = {}
         self._draining: frozenset[str] = frozenset()
         self._counted: dict[str, frozenset[str]] = {}
+        self._unusable: dict[str, frozenset[str]] = {}  # names of instances, by host
         self._revision = 0  # of what is guarded
         self._guarded: dict[str, tuple[int, tuple[Guarded, ...]]] = {}  # by host, and as of when
         self._told: set[str] = set()  # instances whose address was told before they answered
         self._longest_ttl_s = {service.name: service.ttl_s for service in lab.services}
         self._turns = Turns()
+        self._ordered: dict[
+            str, tuple[tuple[Copy, ...], Route]
+        ] = {}  # by service, and made of what
         self._wanted: dict[str, int] = {}  # copies by load, of services that are scaled
 
     # --- the lab ---
@@ -81,16 +93,37 @@ class Fleet:
             planner.last_plan = self.planner.last_plan
             self.lab, self.planner = lab, planner
             self._services = {service.name: service for service in lab.services}
+            self._recipes, self._made_by = recipes(lab), recipes_by_service(lab)
+            self._before, self._ends = functions_by_end(lab), ends_by_function(lab)
             for service in lab.services:
                 before = self._longest_ttl_s.get(service.name, 0)
                 self._longest_ttl_s[service.name] = max(before, service.ttl_s)
             self._routes = {name: self._route(name) for name in self._services}
+            self._ordered.clear()
             self._revision += 1
             self._guarded.clear()
 
     def service(self, name: str) -> Service | None:
         """Return the lab's service of that name, or None."""
         return self._services.get(name)
+
+    def recipes(self) -> tuple[Service, ...]:
+        """Return the recipes of anonymous instances, each as a service that boots them."""
+        return tuple(self._recipes.values())
+
+    def recipes_of(self, service: str) -> frozenset[str]:
+        """Return the recipes that make guests of a service, one for each anonymous image of it."""
+        return self._made_by.get(service, frozenset())
+
+    def spares(self) -> tuple[Instance, ...]:
+        """Return all anonymous instances, in order of name."""
+        with self._lock:
+            return tuple(self._spares[name] for name in sorted(self._spares))
+
+    def nobodys(self, slot: str) -> Service | None:
+        """Return what stands for the service of an anonymous instance; None if it has no recipe."""
+        recipe = self._recipes.get(recipe_in(slot)) if is_spare(slot) else None
+        return replace(recipe, name=slot) if recipe else None
 
     def wanted(self, service: Service) -> int:
         """Return how many copies a service should have now, if it is awake.
@@ -115,6 +148,22 @@ class Fleet:
         """Return the uses per second of a service that the lab's client populations let expect."""
         wanted = service in self._services
         return min(1.0, sum(each.requests_s for each in self.lab.populations)) if wanted else 0.0
+
+    def homes(self) -> dict[str, frozenset[str]]:
+        """Return the hosts where each service has instances, else where its last address is.
+
+        On another host it would get another address, and who remembers the one that is guarded
+        would be left alone.
+        """
+        with self._lock:
+            known = [(host.name, self._pools.last_had(host)) for host in self.lab.hosts]
+            found = {}
+            for service in self.lab.services:
+                here = [host for each in self._of(service.name) for host in each.hosts]
+                if not here and service.wake_on_traffic:
+                    here = [host for host, had in known if service.name in had]
+                found[service.name] = frozenset(here)
+            return found
 
     def longest_ttl_s(self, service: str) -> int:
         """Return the longest TTL a service ever had in this run: caches may still hold by it."""
@@ -169,7 +218,13 @@ class Fleet:
         with self._lock:
             news = host not in self._lost
             self._lost[host] = why
+            self._unusable.pop(host, None)  # what held them may be gone when it is back
             return news
+
+    def avoid_name(self, host: str, instance: str) -> None:
+        """Name no new instance on a host so, until the host was lost: something holds the name."""
+        with self._lock:
+            self._unusable[host] = self._unusable.get(host, frozenset()) | {instance}
 
     def lost(self) -> dict[str, str]:
         """Return the hosts that cannot be reached, with why."""
@@ -190,6 +245,12 @@ class Fleet:
         """Return what our instances hold on a host."""
         with self._lock:
             return self._used.get(host, NOTHING)
+
+    def left(self, host: str) -> Capacity:
+        """Return what nobody speaks for on a host; nothing if the lab has no such host."""
+        with self._lock:
+            known = next((each for each in self.lab.hosts if each.name == host), None)
+            return _minus(known.usable, self._spoken_for(known)) if known else NOTHING
 
     def held_beside(self, instances: Iterable[Instance]) -> dict[str, Capacity]:
         """Return what is spoken for on each host beside what some instances hold there."""
@@ -268,6 +329,86 @@ class Fleet:
             open_hosts = tuple(name for name in ranking.hosts if name not in shut)
             return Ranking(open_hosts, {**shut, **ranking.reasons})
 
+    def reserve_spare(self, slot: str, host: str) -> Instance:
+        """Hold what an anonymous instance needs on a host, if all of that is free.
+
+        Enough addresses stay free for every service to get one. Raises `NoCapacity`.
+        """
+        with self._lock:
+            kind, why = self.nobodys(slot), self._why_shut(host)
+            if kind is None or why:
+                raise NoCapacity(slot, f"{host}: {why or 'the lab has no such recipe any more'}")
+            known, now = self.lab.host(host), time.monotonic()
+            taken = known.taken_by(kind.resources)
+            left = _minus(known.usable, self._spoken_for(known))
+            if taken.memory_mib > left.memory_mib or taken.cpu > left.cpu:
+                raise NoCapacity(
+                    slot, f"{host} has {left.cpu:g} cores and {left.memory_mib} MiB left"
+                )
+            usage = self._pools.usage(known, now)
+            if usage.total - usage.in_use - usage.resting <= len(self._services):
+                raise NoCapacity(slot, f"{host} has only as many addresses left as services need")
+            try:
+                address = self._pools.take_spare(known, slot, now)
+            except NoAddress as error:
+                raise NoCapacity(slot, str(error)) from error
+            instance = self._new(slot, known, address, spare_name(self.lab.name, slot))
+            self._keep(instance)
+            return instance
+
+    def suited(
+        self, service: str, population: str, spares: Iterable[Instance]
+    ) -> tuple[Instance, ...]:
+        """Return which anonymous instances are where a service may be, the best host first.
+
+        None while somebody may still use an address that it had: only a boot gets it that again.
+        """
+        with self._lock:
+            there: dict[str, list[Instance]] = {}
+            for spare in spares:
+                there.setdefault(spare.host, []).append(spare)
+            known = self._services.get(service)
+            if not there or known is None or self._is_missed(known):
+                return ()
+            freed = {
+                name: _minus(self._spoken_for(self.lab.host(name)), self.held(some[0].name, name))
+                for name, some in there.items()
+            }
+            ranking = self._rank(service, population, NOWHERE, freed)
+            best = (name for name in ranking.hosts if not self._why_shut(name))
+            return tuple(spare for name in best for spare in there.get(name, ()))
+
+    def returns(self, service: Service) -> bool:
+        """Return whether a service will be wanted at the address that it has, or had, again."""
+        with self._lock:
+            return service.wake_on_traffic and (
+                bool(self._by_service.get(service.name)) or self._is_missed(service)
+            )
+
+    def claim(self, spare: Instance, service: str) -> Instance:
+        """Make an anonymous instance one of a service, ROUSING, with the address that it has.
+
+        Raises `NoCapacity` if it is not what it was, if its host is closed, too busy, or has not
+        said yet that it rests there, and if it is about to end.
+        """
+        with self._lock:
+            why = self._why_shut(spare.host)
+            rests = self._instances.get(spare.name) is spare and spare.name not in self._hidden
+            if why or not rests:
+                raise NoCapacity(service, f"{spare.host}: {why or 'it does not rest there'}")
+            more, left = self._wants(spare)
+            if more.cpu > left.cpu:
+                raise NoCapacity(service, f"{spare.host} has {left.cpu:g} cores left")
+            claimed = replace(spare.step(InstanceState.ROUSING), service=service)
+            self._change_hands(spare, claimed)
+            return claimed
+
+    def unclaim(self, claimed: Instance, spare: Instance) -> None:
+        """Make an instance the anonymous one again that it was."""
+        with self._lock:
+            if self._instances.get(claimed.name) is claimed:
+                self._change_hands(claimed, spare)
+
     def put(self, instance: Instance) -> None:
         """Remember an instance in its present state, replacing what was known of it.
 
@@ -278,17 +419,26 @@ class Fleet:
                 self._pools.adopt(instance)
             if instance.state in ASLEEP:
                 self._hidden.discard(instance.name)
-                self._sinking.discard(instance.name)
+                self._goes_on(instance.name)
             self._keep(instance)
 
-    def sink(self, instance: Instance, *, wanted: bool = True) -> None:
-        """Note that an instance is about to sleep, or end: from now on it answers nobody."""
+    def sink(self, instance: Instance, *, ends: bool = False) -> None:
+        """Note that an instance is about to sleep, or ends: from now on it answers nobody."""
         with self._lock:
-            if wanted:
-                self._sinking.add(instance.name)
-            else:
-                self._sinking.discard(instance.name)
+            self._sinking.add(instance.name)
+            if ends:
+                self._ending.add(instance.name)
             self._revision += 1
+
+    def stay(self, instance: Instance) -> None:
+        """Note that an instance does not sink after all."""
+        with self._lock:
+            self._goes_on(instance.name)
+            self._revision += 1
+
+    def _goes_on(self, instance: str) -> None:
+        self._sinking.discard(instance)
+        self._ending.discard(instance)
 
     def sinks(self, instance: str) -> bool:
         """Return whether an instance is on its way to sleep, or to its end."""
@@ -297,10 +447,11 @@ class Fleet:
     def rouse(self, instance: Instance) -> Instance:
         """Hold what an instance that sleeps needs to run again; return it as ROUSING.
 
-        Raises `NoCapacity` if its host has no room for it now, or is closed.
+        Raises `NoCapacity` if its host has no room for it now, or is closed. One that is only ever
+        migrated as it runs comes back on a host that is being drained, too: else it never could be.
         """
         with self._lock:
-            known, why = self._instances.get(instance.name), self._why_shut(instance.host)
+            known, why = self._instances.get(instance.name), self._why_not_back(instance)
             if known is not instance or why:
                 raise NoCapacity(instance.service, f"{instance.host}: {why or 'it is gone'}")
             more, left = self._wants(instance)
@@ -320,7 +471,7 @@ class Fleet:
         It is 0 if that is not what it lacks.
         """
         with self._lock:
-            if self._why_shut(instance.host):
+            if self._why_not_back(instance):
                 return 0
             more, left = self._wants(instance)
             return 0 if more.cpu > left.cpu else max(0, more.memory_mib - left.memory_mib)
@@ -368,8 +519,9 @@ class Fleet:
             if known is None:
                 return
             del self._by_service[instance.service][instance.name]
+            self._spares.pop(instance.name, None)
             self._hidden.discard(instance.name)
-            self._sinking.discard(instance.name)
+            self._goes_on(instance.name)
             self._up_since.pop(instance.name, None)
             self._let_go(known)
             del self._held[instance.name]
@@ -475,10 +627,33 @@ class Fleet:
             copies = [self._copy(endpoint, population) for endpoint in endpoints]
             return self._turns.order(service, known.answer, copies)
 
+    def missing(self, service: str) -> tuple[str, ...]:
+        """Return the functions before a service in its chain that do not answer now, in order."""
+        before = self._before.get(service, ())
+        return tuple(name for name in before if not self.serving(name))
+
+    def ends_chain(self, service: str) -> bool:
+        """Return whether there are functions before a service."""
+        return bool(self._before.get(service))
+
+    def awake_ends(self, function: str) -> tuple[str, ...]:
+        """Return the services that answer now at the end of chains that a function is in."""
+        return tuple(name for name in self._ends.get(function, ()) if self.serving(name))
+
     def routes(self) -> tuple[Route, ...]:
-        """Return the whole wanted list of routes, one per service of the lab."""
+        """Return the whole wanted list of routes, one per service of the lab.
+
+        A service leads nowhere as long as a function of its chain is missing.
+        """
         with self._lock:
-            return tuple(self._routes.values())
+            for name, route in self._routes.items():
+                # Whether a host is shut, and what it has free, changes without the endpoints.
+                if len(route.endpoints) > 1:
+                    self._routes[name] = self._with_orders(route)
+            return tuple(
+                replace(route, endpoints=(), turns=(), theirs=()) if self.missing(name) else route
+                for name, route in self._routes.items()
+            )
 
     # --- what sleeps, and may be woken by traffic ---
 
@@ -500,6 +675,22 @@ class Fleet:
             return guarded
 
     # --- inside ---
+
+    def _is_missed(self, service: Service) -> bool:
+        """Return whether somebody may want a service at an address that it has no more.
+
+        A cache may name it still, or clients may remember it for ever and wake the service by it.
+        """
+        if self._pools.rests(service.name, time.monotonic()):
+            return True
+        hosts = self.lab.hosts if service.wake_on_traffic else ()
+        return any(self._pools.keeps(host, service.name) for host in hosts)
+
+    def _change_hands(self, before: Instance, after: Instance) -> None:
+        del self._by_service[before.service][before.name]
+        self._spares.pop(before.name, None)
+        self._pools.hand_over(before.address, before.service, after.service)
+        self._keep(after)
 
     def _rests(self, quarantines: Iterable[Quarantine]) -> Iterator[Quarantine]:
         """Turn the end of each rest to monotonic seconds, which no setting of the clock moves.
@@ -523,7 +714,13 @@ class Fleet:
             if service.wake_on_traffic
         ]
         resting = [
-            _guarded(service, host, instance.address, before, remembers=True)
+            _guarded(
+                service,
+                host,
+                instance.address,
+                before,
+                remembers=instance.name not in self._ending,
+            )
             for instance in self._instances.values()
             if instance.host == host.name
             if instance.state in RESTING or instance.name in self._sinking
@@ -557,6 +754,12 @@ class Fleet:
         closed = self.closed()
         return closed.get(host, "") if any(host == h.name for h in self.lab.hosts) else "it is gone"
 
+    def _why_not_back(self, instance: Instance) -> str:
+        """Return why what sleeps on a host may not run there again; empty if it may."""
+        why, service = self._why_shut(instance.host), self._services.get(instance.service)
+        stays = service is not None and service.migrate is Migrate.LIVE_ONLY
+        return "" if stays and why == DRAINING else why
+
     def _rank(
         self,
         service: str,
@@ -582,6 +785,27 @@ class Fleet:
             shut=host is None or name in self._lost or name in self._draining,
         )
 
+    def _with_orders(self, route: Route) -> Route:
+        """Return a route with the orders of its answers: the one of before if they are the same."""
+        rule, name = route.service.answer, route.service.name
+        copies = tuple(self._copy(endpoint, "") for endpoint in route.endpoints)
+        if rule is not AnswerOrder.WEIGHTED:
+            copies = tuple(replace(copy, free_cpu=0.0) for copy in copies)
+        before = self._ordered.get(name)
+        if before is None or before[0] != copies:
+            known = () if rule is AnswerOrder.ROTATED else self.lab.populations
+            far = {
+                each.name: tuple(
+                    self.planner.distance_ms(each.name, c.endpoint.host) for c in copies
+                )
+                for each in known
+            }
+            turns, theirs = whole_round(rule, copies), rounds_by_population(rule, copies, far)
+            same = (turns, theirs) == (route.turns, route.theirs)
+            route = route if same else replace(route, turns=turns, theirs=theirs)
+            before = self._ordered[name] = copies, route
+        return before[1]
+
     def _of(self, service: str) -> tuple[Instance, ...]:
         return tuple(i for _, i in sorted(self._by_service.get(service, {}).items()))
 
@@ -600,7 +824,8 @@ class Fleet:
         before = self._instances.get(instance.name)
         if before is not None:
             self._let_go(before)
-        same = before is not None and not ASLEEP & {before.state, instance.state}
+        ends = instance.state is InstanceState.STOPPING  # and never runs again, should it sleep
+        same = ends or (before is not None and not ASLEEP & {before.state, instance.state})
         held = self._held.get(instance.name, {}) if same else {}
         self._held[instance.name] = {
             host: held[host] if host in held else self._takes(instance, host)
@@ -614,11 +839,13 @@ class Fleet:
         elif instance.state is not InstanceState.STOPPING:
             self._up_since.pop(instance.name, None)
         self._by_service.setdefault(instance.service, {})[instance.name] = instance
+        if is_spare(instance.service):
+            self._spares[instance.name] = instance
         self._reroute(instance.service)
 
     def _takes(self, instance: Instance, name: str) -> Capacity:
         """Return what an instance takes of a host, with what the hypervisor there adds."""
-        service = self._services.get(instance.service)
+        service = self._services.get(instance.service) or self.nobodys(instance.service)
         host = next((host for host in self.lab.hosts if host.name == name), None)
         if service is None or instance.state is InstanceState.SAVED:
             return NOTHING
@@ -640,11 +867,11 @@ class Fleet:
         ipv6 = any(host.network.subnet6 for host in self.lab.hosts)
         return Route(self._services[service], self.endpoints(service), ipv6=ipv6)
 
-    def _new(self, service: str, host: Host, address: IPv4Address) -> Instance:
-        taken = self._by_service.get(service, {})
+    def _new(self, service: str, host: Host, address: IPv4Address, name: str = "") -> Instance:
+        taken = {*self._by_service.get(service, ()), *self._unusable.get(host.name, ())}
         names = (instance_name(self.lab.name, service, index) for index in count())
         return Instance(
-            name=next(name for name in names if name not in taken),
+            name=name or next(name for name in names if name not in taken),
             service=service,
             host=host.name,
             address=address,

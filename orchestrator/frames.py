@@ -12,7 +12,6 @@ our own probes do not count, and nothing that the guest begins by itself does.
 """
 
 import contextlib
-import ctypes
 import selectors
 import socket
 import struct
@@ -24,8 +23,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from logging import getLogger
 
-from orchestrator import neighbours
+from orchestrator import neighbours, packet_filter
 from orchestrator.model import MAC_PREFIX, GuestNetwork, Instance
+from orchestrator.packet_filter import IF_EQUAL, JUMP, LOAD_HALF, LOAD_WORD, RETURN, Instruction
 from orchestrator.trace import WakeTrace
 
 log = getLogger(__name__)
@@ -39,15 +39,12 @@ MOST_FLOWS = 256  # per guest
 BATCH = 64  # packets of one interface before the others get their turn
 SNAP_BYTES = 160  # Ethernet, IPv6 or IPv4 with options, TCP with options
 
-_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-_SO_TIMESTAMPNS = 35
+_SO_TIMESTAMPNS = 35  # asm-generic/socket.h
 _ETH_P_ALL = 0x0003
 _ETHER = 14
 _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 _PREFIX = int.from_bytes(bytes(MAC_PREFIX), "big")
 _TIMESPEC = struct.Struct("@ll")
-_BPF = struct.Struct("@HBBI")  # struct sock_filter, linux/filter.h
-_LD_HALF, _LD_WORD, _JUMP_EQ, _JUMP, _RETURN = 0x28, 0x20, 0x15, 0x05, 0x06
 
 WatchGuest = Callable[[GuestNetwork, Instance, WakeTrace], None]
 Flow = tuple[int, bytes, int, int]  # protocol, the other's address and port, the guest's port
@@ -159,22 +156,22 @@ class _Watch:
 # --- one interface --------------------------------------------------------------------------------
 
 
-def filter_for(guests: Iterable[int]) -> bytes:
-    """Return a classic BPF program that takes frames from and to these guests, and no others."""
-    program: list[tuple[int, int, int, int]] = []
+def filter_for(guests: Iterable[int]) -> tuple[Instruction, ...]:
+    """Return the program that takes frames from and to these guests, and no others."""
+    program: list[Instruction] = []
     for mac_at in (6, 0):  # source, destination
-        match = [step for guest in guests for step in ((_JUMP_EQ, 0, 1, guest), _TAKE)]
+        match = [step for guest in guests for step in ((IF_EQUAL, 0, 1, guest), _TAKE)]
         program += [
-            (_LD_HALF, 0, 0, mac_at),
-            (_JUMP_EQ, 1, 0, _PREFIX),
-            (_JUMP, 0, 0, 1 + len(match)),
-            (_LD_WORD, 0, 0, mac_at + 2),
+            (LOAD_HALF, 0, 0, mac_at),
+            (IF_EQUAL, 1, 0, _PREFIX),
+            (JUMP, 0, 0, 1 + len(match)),
+            (LOAD_WORD, 0, 0, mac_at + 2),
             *match,
         ]
-    return b"".join(_BPF.pack(*step) for step in [*program, (_RETURN, 0, 0, 0)])
+    return (*program, (RETURN, 0, 0, 0))
 
 
-_TAKE = (_RETURN, 0, 0, SNAP_BYTES)
+_TAKE = (RETURN, 0, 0, SNAP_BYTES)
 
 
 class _Ear:
@@ -221,14 +218,16 @@ class _Ear:
         assert self.socket is not None  # noqa: S101 - it was readable
         for _ in range(BATCH):
             try:
-                frame, notes, _, _ = self.socket.recvmsg(SNAP_BYTES, socket.CMSG_SPACE(16))
+                frame, notes, _, place = self.socket.recvmsg(SNAP_BYTES, socket.CMSG_SPACE(16))
             except BlockingIOError:
                 return
             except OSError as error:  # such as ENETDOWN, told once when the interface goes
                 log.debug("packets on %s: %s", self._interface, error)
                 return
             at = _monotonic(notes)
-            for mac in (frame[6:12], frame[:6]):
+            sent_here = place[2] == socket.PACKET_OUTGOING
+            # In a guest's name, its guard answers questions (`guards.bridged`).
+            for mac in (frame[:6],) if sent_here else (frame[6:12], frame[:6]):
                 if watch := self.watches.get(int.from_bytes(mac[2:], "big")):
                     watch.take(frame, at)
                     break
@@ -239,13 +238,7 @@ class _Ear:
             self.socket.close()
 
     def _refilter(self, sock: socket.socket) -> None:
-        program = ctypes.create_string_buffer(filter_for(self.watches))
-        length = len(program) // _BPF.size
-        sock.setsockopt(
-            socket.SOL_SOCKET,
-            _SO_ATTACH_FILTER,
-            struct.pack("@HP", length, ctypes.addressof(program)),
-        )
+        packet_filter.attach(sock, filter_for(self.watches))
 
 
 def _monotonic(notes: list[tuple[int, int, bytes]]) -> float:

@@ -23,6 +23,7 @@ TROUBLE = frozenset(
         "drain-stuck",
         "host-lost",
         "left-behind",
+        "network-failed",
         "network-refused",
         "not-guarded",
         "not-migrated",

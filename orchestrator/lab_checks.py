@@ -9,17 +9,21 @@ from itertools import pairwise
 
 from images.families import family
 from orchestrator.lab_dns_checks import check_dns, key_references
+from orchestrator.lab_network_checks import check_network, machine_references
 from orchestrator.lab_report import Report, Where
 from orchestrator.lab_schema import LabEntry
+from orchestrator.lab_tenant_checks import check_tenants, tenant_references
 from orchestrator.lab_values import LONGEST_DNS_NAME, suggestion
 from orchestrator.library import traits_of
 from orchestrator.model import (
+    BRIDGE,
     Capacity,
     GuestNetwork,
     Host,
     Lab,
     Link,
     ProbeKind,
+    Public,
     Service,
     instance_name,
 )
@@ -37,9 +41,10 @@ def check_references(entry: LabEntry, report: Report) -> set[str]:
         "image": list(entry.images),
         "service": list(entry.services),
         "key": list(entry.dns.keys),
+        "clients": list(entry.clients),
     }
     broken = set()
-    for where, name, noun in _references(entry):
+    for where, name, noun in (*_references(entry), *tenant_references(entry)):
         if name not in known[noun]:
             report.add(where, f"unknown {noun} {name!r}; {suggestion(name, known[noun])}")
             broken.add(str(where[1]))
@@ -52,12 +57,12 @@ def default_memory_mib(entry: LabEntry, service: str) -> int:
     What a file's bytes say does not count: it may not be there yet, and may change.
     """
     images = [entry.images[name] for name in entry.services[service].image if name in entry.images]
-    if not images or not all(image.family for image in images):
+    if not images or not all(image.family_said for image in images):
         return 0
     return max(
-        max(family(image.family).traits.default_memory_mib, image.least_memory or 0)
+        max(family(image.family_said).traits.default_memory_mib, image.least_memory or 0)
         for image in images
-        if image.family
+        if image.family_said
     )
 
 
@@ -79,6 +84,7 @@ def _references(entry: LabEntry) -> Iterator[tuple[Where, str, str]]:
     for name, host in entry.hosts.items():
         if host.router is not None:
             yield ("hosts", name, "router"), host.router, "router"
+    yield from machine_references(entry)
     for index, link in enumerate(entry.links):
         for end, name in enumerate(link.between):
             yield ("links", index, "between", end), name, "router or host"
@@ -111,12 +117,15 @@ def check(lab: Lab, broken: set[str], report: Report) -> None:
     _check_graph(lab, report)
     _check_names(lab, report)
     check_dns(lab, report)
+    check_tenants(lab, report)
+    check_network(lab, report)
     whole = [service for service in lab.services if service.name not in broken]
     for service in whole:
         _check_service(service, lab, report)
         _check_room(service, lab, report)
         _check_probe(service, lab, report)
     _check_company(whole, lab, report)
+    _check_public(whole, lab, report)
 
 
 def _check_host(host: Host, report: Report) -> None:
@@ -144,7 +153,7 @@ def _check_network(network: GuestNetwork, where: Where, report: Report) -> None:
             report.add((*where, "pool"), f"{pool} has {address} in it, which no guest may have")
     if network.create and not network.bridge:
         report.add((*where, "bridge"), "is missing, and required with 'create: true'")
-    if network.create and network.name.startswith("bridge:"):
+    if network.create and network.name.startswith(BRIDGE):
         report.add((*where, "create"), "a bridge is used as it is; edgewake makes networks only")
     if network.bridge and not network.create:
         report.add((*where, "bridge"), "has no meaning without 'create: true'")
@@ -263,16 +272,27 @@ def _check_service(service: Service, lab: Lab, report: Report) -> None:
         report.add((*where, "constraints", "avoid_hosts"), f"{host!r} is also in 'hosts'")
 
 
+def _check_public(services: list[Service], lab: Lab, report: Report) -> None:
+    """Report public addresses that no guest can have, or that two services want all of."""
+    taken: dict[Public, str] = {}
+    for service in services:
+        if service.public is None:
+            continue
+        where = ("services", service.name, "public")
+        anonymous = [name for name in service.images if lab.image(name).anonymous]
+        if anonymous:
+            report.add(
+                where,
+                f"cannot be with image {anonymous[0]!r}: anonymous guests are not told of it",
+            )
+        first = taken.setdefault(service.public, service.name)
+        if first != service.name:
+            report.add(where, f"is the same as that of service {first!r}; give them other rules")
+
+
 def _allowed(service: Service, lab: Lab) -> list[Host]:
     """Return the hosts that a service's constraints on hosts leave to it."""
-    wanted = service.constraints
-    return [
-        host
-        for host in lab.hosts
-        if (not wanted.hosts or host.name in wanted.hosts)
-        and host.name not in wanted.avoid_hosts
-        and set(wanted.labels) <= set(host.labels)
-    ]
+    return [host for host in lab.hosts if service.constraints.allow(host)]
 
 
 def _check_room(service: Service, lab: Lab, report: Report) -> None:

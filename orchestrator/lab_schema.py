@@ -25,15 +25,18 @@ from orchestrator.lab_dns import (
     WakeBudgetEntry,
 )
 from orchestrator.lab_entry import Entry
+from orchestrator.lab_network import NetworkSettingsEntry
 from orchestrator.lab_values import (
     BUILT,
     NEVER,
     Address,
     Address4,
+    Address6,
     After,
     Alpn,
     AnswerRule,
     Arch,
+    Argument,
     Bandwidth,
     BridgeName,
     CatalogName,
@@ -45,6 +48,7 @@ from orchestrator.lab_values import (
     Cpus,
     CrashRule,
     CronHours,
+    DeviceName,
     DiskFormat,
     DnsName,
     Family,
@@ -69,11 +73,14 @@ from orchestrator.lab_values import (
     Power,
     ProcessCount,
     Rate,
+    RedirectWay,
     Replicas,
     ReplyWhen,
     RestartWhen,
+    RuleText,
     Seconds,
     ServiceName,
+    Share,
     SleepRung,
     Socket,
     SomeCores,
@@ -89,12 +96,15 @@ from orchestrator.lab_values import (
     TimeZone,
     Ttl,
     Uri,
+    WarmWhen,
     Weight,
     XenstoreKey,
 )
 from orchestrator.model import (
     AnswerOrder,
     Capacity,
+    Chain,
+    ChainFunction,
     Constraints,
     DnsSettings,
     Energy,
@@ -109,13 +119,20 @@ from orchestrator.model import (
     Price,
     Probe,
     ProbeKind,
+    Public,
+    RedirectBy,
     Reply,
     Restart,
+    Router,
+    RouterProgram,
     Rung,
     Scale,
     Service,
+    Slice,
     TrafficSettings,
+    WarmPlanning,
 )
+from orchestrator.rules.tree import ANY
 
 
 class DnsEntry(Entry):
@@ -143,7 +160,7 @@ class DnsEntry(Entry):
         default=RateLimitEntry(), description="Limit of replies over UDP."
     )
     processes: ProcessCount = Field(
-        default=1, description="Processes that answer over UDP; one per core is enough."
+        default=1, description="Processes; of several, all but the first answer over UDP."
     )
     wake_budget: WakeBudgetEntry = Field(
         default=WakeBudgetEntry(), description="Wakes that clients may begin: each, and in all."
@@ -302,10 +319,38 @@ class HostEntry(Entry):
         )
 
 
+class AppEntry(Entry):
+    """A program that runs on a router."""
+
+    run: Key = Field(description="Which of the ready-made programs.")
+    parameters: dict[str, Line] = Field(default={}, description="Its parameters, by name.")
+
+    def noun(self, name: str) -> RouterProgram:
+        """Return the program of that name."""
+        return RouterProgram(name, self.run, tuple(self.parameters.items()))
+
+
 class RouterEntry(Entry):
     """A virtual router."""
 
     site: Line = Field(default="", description="Where it stands, for people.")
+    host: Key | None = Field(
+        default=None, description="Host that runs it, of `network.machines`; default: this machine."
+    )
+    address: Address4 | None = Field(
+        default=None, description="Its own IPv4 address; default: one of `network.subnet`."
+    )
+    address6: Address6 | None = Field(
+        default=None, description="Its own IPv6 address; default: one of `network.subnet6`."
+    )
+    apps: dict[Key, AppEntry] = Field(
+        default={}, description="Programs that run on it while the network does, by name."
+    )
+
+    def noun(self, name: str) -> Router:
+        """Return the router of that name."""
+        apps = tuple(app.noun(each) for each, app in self.apps.items())
+        return Router(name, self.site, self.host or "", self.address, self.address6, apps)
 
 
 class LinkEntry(Entry):
@@ -317,11 +362,29 @@ class LinkEntry(Entry):
     latency: Latency = Field(description="Latency in one direction.")
     bandwidth: Bandwidth = Field(description="Bandwidth in each direction.")
     weight: Weight = Field(default=1.0, description="Routing weight; smaller is preferred.")
+    jitter: Latency = Field(default=0.0, description="How much more or less the latency may be.")
+    loss: Share = Field(default=0.0, description="Share of packets that get lost.")
+    up: Flag = Field(default=True, description="Whether it carries anything.")
+
+    @model_validator(mode="after")
+    def _no_time_travel(self) -> Self:
+        if self.jitter > self.latency:
+            raise ValueError("has more 'jitter' than 'latency': no packet arrives before it left")
+        return self
 
     def noun(self) -> Link:
         """Return the link."""
         a, b = self.between
-        return Link(a, b, self.latency, self.bandwidth, self.weight)
+        return Link(
+            a,
+            b,
+            latency_ms=self.latency,
+            bandwidth_mbps=self.bandwidth,
+            weight=self.weight,
+            jitter_ms=self.jitter,
+            loss=self.loss / 100,
+            up=self.up,
+        )
 
 
 class ClientEntry(Entry):
@@ -388,6 +451,42 @@ class ImageEntry(Entry):
     least_memory: SomeMemory | None = Field(
         default=None, description="Least memory, instead of the family's own."
     )
+    anonymous: Flag = Field(
+        default=False, description="Whether its guests need not be told which service they are."
+    )
+    exec: list[Argument] = Field(
+        default=[],
+        max_length=1000,
+        description="A program by its path, and its arguments: a process instead of a machine.",
+    )
+    tree: ImageFile | None = Field(
+        default=None, description="Folder that the program sees as its root; default: /, read-only."
+    )
+    seccomp: Flag = Field(
+        default=True, description="Whether the program is kept from system calls it has no use for."
+    )
+
+    @property
+    def family_said(self) -> str:
+        """The family, as far as the file says; empty if the image's bytes are to tell."""
+        return self.family or ("command" if self.exec else "")
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> "ImageEntry":
+        if not self.exec:
+            if self.tree or not self.seccomp:
+                raise ValueError("'tree' and 'seccomp' are for commands: it needs 'exec', too")
+            return self
+        program = self.exec[0]
+        if not program.startswith("/") or program.endswith("/"):
+            raise ValueError("'exec' must begin with the path of a program, such as /usr/bin/env")
+        others = ("catalog", "kernel", "initrd", "disks", "cmdline", "template", "machine")
+        wrong = [name for name in others if getattr(self, name)]
+        if wrong:
+            raise ValueError(f"has 'exec' and {wrong[0]!r}; a command is its 'exec' alone")
+        if self.family_said != "command":
+            raise ValueError(f"is a command by its 'exec', and not of family {self.family!r}")
+        return self
 
     @model_validator(mode="after")
     def _has_one_source(self) -> "ImageEntry":
@@ -395,15 +494,17 @@ class ImageEntry(Entry):
             raise ValueError(
                 "has both files and 'catalog'; the catalogue's image has its own files"
             )
-        if not (self.catalog or self.kernel or self.disks):
-            raise ValueError("needs 'kernel', 'disks' or 'catalog': there is nothing to boot")
+        if not (self.catalog or self.kernel or self.disks or self.exec):
+            raise ValueError(
+                "needs 'kernel', 'disks', 'exec' or 'catalog': there is nothing to boot"
+            )
         return self
 
     def noun(self, name: str, places: ImagePlaces) -> Image:
         """Return the image of that name; whether its files exist is seen when it is booted."""
         return Image(
             name=name,
-            family=self.family or "",
+            family=self.family_said,
             kernel=places.path(self.kernel) if self.kernel else None,
             initrd=places.path(self.initrd) if self.initrd else None,
             disks=tuple(
@@ -416,6 +517,10 @@ class ImageEntry(Entry):
             end_pattern=self.end or "",
             obeys_shutdown=self.obeys_shutdown,
             least_memory_mib=self.least_memory,
+            anonymous=self.anonymous,
+            exec=tuple(self.exec),
+            tree=places.path(self.tree) if self.tree else None,
+            filtered=self.seccomp,
         )
 
 
@@ -624,6 +729,43 @@ class ScaleEntry(Entry):
         )
 
 
+class InterceptEntry(Entry):
+    """Packets that a function of a chain answers itself."""
+
+    rule: RuleText = Field(description="Which packets.")
+    port: PortNumber = Field(description="Port at which its program takes them.")
+
+
+class FunctionEntry(Entry):
+    """What a service does to packets as a function of a chain."""
+
+    admits: RuleText | None = Field(
+        default=None, description="The packets that it lets pass; all, if it does not say."
+    )
+    intercepts: list[InterceptEntry] = Field(
+        default=[], description="The packets that its own program gets instead."
+    )
+
+    def noun(self) -> ChainFunction:
+        """Return what the entry says."""
+        caught = tuple((each.rule, each.port) for each in self.intercepts)
+        return ChainFunction(self.admits, caught)
+
+
+class PublicEntry(Entry):
+    """An address that belongs elsewhere, served here while an instance runs."""
+
+    address: Address = Field(description="The address, which clients ask for.")
+    interface: DeviceName = Field(
+        description="Network interface of this machine at which packets to it arrive."
+    )
+    rule: RuleText = Field(default=ANY, description="Which of these packets are meant.")
+
+    def noun(self) -> Public:
+        """Return what the entry says."""
+        return Public(self.address, self.interface, self.rule)
+
+
 class ConstraintsEntry(Entry):
     """Where a service may run; an empty key allows everything."""
 
@@ -713,6 +855,12 @@ class ServiceDefaults(Entry):
     scale: ScaleEntry | None = Field(
         default=None, description="More instances by load; only `replicas` if absent."
     )
+    function: FunctionEntry | None = Field(
+        default=None, description="What it does to packets as a function of a chain."
+    )
+    public: PublicEntry | None = Field(
+        default=None, description="An address from elsewhere that is steered into an instance."
+    )
 
 
 def _nothing_required(schema: dict[str, Any]) -> None:
@@ -761,6 +909,8 @@ class ServiceEntry(ServiceDefaults):
             wake_on_traffic=self.wake_on_traffic,
             reply=Reply(self.reply),
             scale=self.scale.noun() if self.scale else None,
+            function=self.function.noun() if self.function else None,
+            public=self.public.noun() if self.public else None,
         )
 
 
@@ -783,6 +933,60 @@ class TrafficEntry(Entry):
         return TrafficSettings(self.wakes_per_host, self.wakes)
 
 
+class ChainEntry(Entry):
+    """Services that packets pass in order."""
+
+    functions: list[Key] = Field(
+        min_length=2, description="Services, in order; clients ask for the last one."
+    )
+    clients: Key | None = Field(default=None, description="Clients whose way there is bounded.")
+    latency_bound: SomeLatency | None = Field(
+        default=None, description="The most that the whole path may take, one way."
+    )
+    bandwidth: Bandwidth | None = Field(default=None, description="What flows over it.")
+
+    def noun(self, name: str) -> Chain:
+        """Return the chain of that name."""
+        return Chain(
+            name,
+            tuple(self.functions),
+            population=self.clients or "",
+            latency_bound_ms=self.latency_bound,
+            mbps=self.bandwidth or 0.0,
+        )
+
+
+class SliceEntry(Entry):
+    """What is kept for a tenant, on hosts and on links."""
+
+    services: list[Key] = Field(default=[], description="Services that it consists of.")
+    clients: list[Key] = Field(default=[], description="Clients whose traffic it carries.")
+    cpu: SomePercent | None = Field(default=None, description="Share of every host's processors.")
+    memory: SomePercent | None = Field(default=None, description="Share of every host's memory.")
+    bandwidth: Bandwidth | None = Field(
+        default=None, description="What its clients' traffic always gets on every link."
+    )
+    isolated: Flag = Field(default=False, description="Whether it shares no host with others.")
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if not self.services and not self.clients:
+            raise ValueError("must say whose it is: `services`, `clients` or both")
+        return self
+
+    def noun(self, name: str) -> Slice:
+        """Return the slice of that name."""
+        return Slice(
+            name,
+            frozenset(self.services),
+            frozenset(self.clients),
+            cpu=(self.cpu or 0.0) / 100,
+            memory=(self.memory or 0.0) / 100,
+            mbps=self.bandwidth or 0.0,
+            isolated=self.isolated,
+        )
+
+
 class LabEntry(Entry):
     """A whole lab file."""
 
@@ -802,6 +1006,19 @@ class LabEntry(Entry):
     )
     traffic: TrafficEntry = Field(
         default=TrafficEntry(), description="Wakes by traffic, without a question."
+    )
+    warm: WarmWhen = Field(
+        default=WarmPlanning.OFF,
+        description="Whether services are booted ahead, and rest, as the warm plan says: `auto`.",
+    )
+    chains: dict[Key, ChainEntry] = Field(default={}, description="Service chains, by name.")
+    slices: dict[Key, SliceEntry] = Field(default={}, description="Tenants' slices, by name.")
+    network: NetworkSettingsEntry = Field(
+        default=NetworkSettingsEntry(), description="Whether and how routers and links are run."
+    )
+    redirect: RedirectWay = Field(
+        default=RedirectBy.AUTO,
+        description="What steers traffic for public addresses: the best there is, or this one.",
     )
 
 

@@ -29,6 +29,7 @@ from images.facts import Architecture
 from images.families import known_families
 from images.families.template import parse
 from orchestrator import console_pattern
+from orchestrator.errors import RuleError
 from orchestrator.hours import Hours
 from orchestrator.model import (
     LADDER,
@@ -37,10 +38,17 @@ from orchestrator.model import (
     OnCrash,
     OnHostLoss,
     Port,
+    RedirectBy,
     Reply,
     Restart,
+    WarmPlanning,
     cpu_ranges,
 )
+from orchestrator.network import LinkEngine, Routing
+from orchestrator.rules.parse import MOST_CHARACTERS
+from orchestrator.rules.parse import parse as parse_rule
+from orchestrator.rules.spell import text as spelt
+from orchestrator.rules.tree import Rule
 from orchestrator.units import (
     BANDWIDTH,
     MEMORY,
@@ -55,6 +63,7 @@ from orchestrator.units import (
 LEAST_CAP = 0.01  # cores: Xen counts in these, and 1 ms of 100 ms is the least for the kernel
 LONGEST_KEY = 30
 LONGEST_DNS_NAME = 253  # RFC 1035, 2.3.4: 255 octets on the wire
+_DEVICE = r"[A-Za-z0-9_.:@-]{1,15}"  # Linux: IFNAMSIZ is 16 with the closing zero
 _CPU_RANGES = r"[0-9]{1,3}(-[0-9]{1,3})?(,[0-9]{1,3}(-[0-9]{1,3})?)*"
 LONGEST_TTL_S = 86400  # an address stays reserved for this long after its service is gone
 ARCHITECTURES = (  # of hosts
@@ -65,6 +74,7 @@ ARCHITECTURES = (  # of hosts
 )
 BUILT = "built:"
 NEVER = "never"
+AUTO = "auto"
 _ZONE_RULE = "write a name such as Europe/London or UTC"
 
 
@@ -189,6 +199,13 @@ def _memory(*, above_zero: bool) -> Written:
     return Written(read, _quantity_schema(MEMORY), MEMORY.write)
 
 
+def _share(text: str) -> float:
+    value = PERCENT.parse(text)
+    if value > 100:
+        raise ValueError(f"must be at most 100 %, not {shown(text)}")
+    return float(value)
+
+
 def _ttl(text: str) -> int:
     value = SECONDS.parse(text)
     if value.denominator != 1 or value > LONGEST_TTL_S:
@@ -262,11 +279,31 @@ def _address4(text: str) -> IPv4Address:
         raise ValueError(f"{shown(text)} is not an IPv4 address") from None
 
 
+def _address6(text: str) -> IPv6Address:
+    try:
+        return IPv6Address(text)
+    except ValueError:
+        raise ValueError(f"{shown(text)} is not an IPv6 address") from None
+
+
 def _address(text: str) -> IPv4Address | IPv6Address:
     try:
         return ip_address(text)
     except ValueError:
         raise ValueError(f"{shown(text)} is not an IP address") from None
+
+
+def _rule(text: str) -> Rule:
+    try:
+        return parse_rule(text)
+    except RuleError as error:
+        raise ValueError(f"is no traffic rule: {error}") from None
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(_DEVICE, text):
+        raise ValueError(f"{shown(text)} cannot be the name of a network interface")
+    return text
 
 
 def _pool(text: str) -> tuple[IPv4Address, IPv4Address]:
@@ -397,6 +434,7 @@ Label = Annotated[
     ),
 ]
 ConfigText = Annotated[str, Written(str, _ANY_SCALAR)]
+Argument = ConfigText
 Uri = Annotated[
     str,
     _matching(
@@ -444,6 +482,10 @@ AnswerRule = Annotated[str, _one_of(tuple(AnswerOrder), "order")]
 TsigAlgorithm = Annotated[str, _one_of(("hmac-sha256", "hmac-sha512"), "algorithm")]
 RecordType = Annotated[str, _one_of(("A", "AAAA", "CNAME", "MX", "NS", "TXT"), "type")]
 ReplyWhen = Annotated[str, _one_of(tuple(Reply), "time to reply")]
+RedirectWay = Annotated[str, _one_of(tuple(RedirectBy), "way to redirect")]
+WarmWhen = Annotated[str, _one_of(tuple(WarmPlanning), "setting")]
+RoutingWay = Annotated[str, _one_of(tuple(Routing), "routing")]
+LinkWay = Annotated[str, _one_of((AUTO, *LinkEngine), "engine")]
 Flag = Annotated[bool, Written(_flag, {"type": "boolean"}, bool)]
 PortNumber = Annotated[int, _whole(1, 65535)]
 HttpStatus = Annotated[int, _whole(100, 599)]
@@ -471,6 +513,7 @@ CronHours = Annotated[Hours, Written(Hours.parse, _TEXT, lambda hours: hours.tex
 TimeZone = Annotated[str, Written(_time_zone, _TEXT)]
 SomePercent = Annotated[float, _quantity(PERCENT, above_zero=True)]
 SomeRate = Annotated[float, _quantity(RATE, above_zero=True)]
+Share = Annotated[float, Written(_share, _quantity_schema(PERCENT), PERCENT.write)]
 Latency = Annotated[float, _quantity(MILLISECONDS)]
 SomeLatency = Annotated[float, _quantity(MILLISECONDS, above_zero=True)]
 Bandwidth = Annotated[float, _quantity(BANDWIDTH, above_zero=True)]
@@ -480,6 +523,11 @@ Subnet = Annotated[IPv4Network | IPv6Network, Written(_subnet, _TEXT)]
 Subnet4 = Annotated[IPv4Network, Written(_subnet4, _TEXT)]
 Subnet6 = Annotated[IPv6Network, Written(_subnet6, _TEXT)]
 Address = Annotated[IPv4Address | IPv6Address, Written(_address, _TEXT)]
+Address6 = Annotated[IPv6Address, Written(_address6, {"type": "string", "format": "ipv6"})]
+RuleText = Annotated[
+    Rule, Written(_rule, {"type": "string", "maxLength": MOST_CHARACTERS}, write=spelt)
+]
+DeviceName = Annotated[str, Written(_device, {"type": "string", "pattern": f"^{_DEVICE}$"})]
 Address4 = Annotated[IPv4Address, Written(_address4, {"type": "string", "format": "ipv4"})]
 Pool = Annotated[tuple[IPv4Address, IPv4Address], Written(_pool, _TEXT)]
 Socket = Annotated[tuple[str, int], Written(_socket, _TEXT, _written_socket)]

@@ -20,23 +20,27 @@ GUESS_S = {Rung.READY: 0.0, Rung.PAUSED: 0.02, Rung.SAVED: 1.0, Rung.COLD: 3.0}
 
 
 class SeenWakes:
-    """How long wakes took, by image, host and rung. Safe to use from many threads."""
+    """How long wakes took, by what was woken, host and rung. Safe to use from many threads.
+
+    What was woken is told apart by any text, such as the version of a flavour. A rung may
+    also be ``pooled``, for anonymous instances that a service claimed.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seen: defaultdict[tuple[str, str, Rung], deque[float]] = defaultdict(
+        self._seen: defaultdict[tuple[str, str, str], deque[float]] = defaultdict(
             lambda: deque(maxlen=REMEMBERED)
         )
 
-    def note(self, image: str, host: str, rung: Rung, seconds: float) -> None:
+    def note(self, what: str, host: str, rung: str, seconds: float) -> None:
         """Take note of a wake: from the decision to the guest's answer."""
         with self._lock:
-            self._seen[image, host, rung].append(seconds)
+            self._seen[what, host, rung].append(seconds)
 
-    def seen(self, image: str, host: str, rung: Rung) -> float | None:
+    def seen(self, what: str, host: str, rung: str) -> float | None:
         """Return the median of the last wakes in seconds; None if there was none in this run."""
         with self._lock:
-            found = self._seen.get((image, host, rung))
+            found = self._seen.get((what, host, rung))
             return statistics.median(found) if found else None
 
 
@@ -87,12 +91,14 @@ def below(rung: Rung, policy: IdlePolicy, prospects: Prospects) -> Rung | None:
 class Victim:
     """An instance that could give memory back: how much (MiB), and what it is worth where it is.
 
-    Its value is that of `placement.warm.formulas.value`.
+    Its value is that of `placement.warm.formulas.value`. An anonymous one goes before another of
+    the same value.
     """
 
     instance: str
     memory_mib: int
     value: float
+    anonymous: bool = False
 
 
 def sacrifice(victims: Iterable[Victim], needed_mib: float) -> tuple[Victim, ...]:
@@ -102,7 +108,7 @@ def sacrifice(victims: Iterable[Victim], needed_mib: float) -> tuple[Victim, ...
     """
     chosen: list[Victim] = []
     got = 0
-    for victim in sorted(victims, key=lambda each: (each.value, each.instance)):
+    for victim in sorted(victims, key=lambda each: (each.value, not each.anonymous, each.instance)):
         if got >= needed_mib:
             break
         chosen.append(victim)
@@ -133,6 +139,10 @@ class Rates:
         """Take note of a second (monotonic) in which a service was used."""
         before = self.of(service, now)
         self._seen[service] = (before + self._weight, now)
+
+    def seen(self, now: float) -> dict[str, float]:
+        """Return the uses per second of the services that were used."""
+        return {service: self.of(service, now) for service in tuple(self._seen)}
 
     def of(self, service: str, now: float) -> float:
         """Return the uses per second of a service; before any was seen, what the lab expects."""

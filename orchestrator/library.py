@@ -1,8 +1,8 @@
 """Which image a host boots for a service: the first of its flavours that the host can run.
 
 Joins what `images` knows (what a file is, how its family boots, what a host can start) with our
-nouns. It reads image files, so nothing here is called with a lock held; facts are remembered as
-long as a file does not change.
+nouns. It reads image files, so nothing here is called with a lock held; facts, and what follows
+from them, are remembered as long as a file does not change.
 """
 
 import hashlib
@@ -11,11 +11,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
 from logging import getLogger
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from images import commands
 from images.bootspec import BootRequest, BootSpec, HostTraits, Image, Nic, Platform
 from images.catalog import Fetched
 from images.errors import ImageError, ImageNotFound, ImageRefused
@@ -23,6 +25,7 @@ from images.facts import Entry, ImageFacts
 from images.families import Family, Inspect, family
 from images.families.template import parse
 from images.match import match, resolve
+from orchestrator.digests import Digests
 from orchestrator.errors import ImageUnusable
 from orchestrator.model import (
     Guest,
@@ -33,6 +36,7 @@ from orchestrator.model import (
     Mark,
     OnCrash,
     ProbeKind,
+    Public,
     Service,
     instance_name,
     mac_of,
@@ -40,7 +44,8 @@ from orchestrator.model import (
 
 log = getLogger(__name__)
 
-PLATFORMS = {"xen": Platform.XEN, "spt": Platform.SPT}
+MOST_JUDGED = 10_000  # what hosts can boot for services, remembered at a time
+PLATFORMS = {"xen": Platform.XEN, "spt": Platform.SPT, "netns": Platform.NETNS}
 
 
 class Shelf(Protocol):
@@ -117,6 +122,13 @@ class Known:
             return "ip6" in parse(self.image.template).words
         return self.family.traits.ipv6
 
+    @property
+    def takes_own_address(self) -> bool:
+        """Whether its guests are told an address of their own, for their loopback."""
+        if self.image.template:
+            return "own" in parse(self.image.template).words
+        return self.family.traits.own_address
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
@@ -142,15 +154,19 @@ class Fit:
 
 
 class Library:
-    """The images of a lab as hosts see them.
+    """The images of a lab as hosts see them. Safe to use from many threads.
 
-    `inspect` tells what a file is; `shelf` is the catalogue.
+    `inspect` tells what a file is; `shelf` is the catalogue. Whoever shares `digests` hashes each
+    file once.
     """
 
-    def __init__(self, inspect: Inspect, shelf: Shelf | None = None) -> None:
+    def __init__(
+        self, inspect: Inspect, shelf: Shelf | None = None, digests: Digests | None = None
+    ) -> None:
         self._inspect = inspect
         self._shelf = shelf or NoShelf()
-        self._digests = _Digests()
+        self._digests = digests or Digests()
+        self._judged: dict[tuple[str, ...], tuple[_Question, Fit]] = {}
 
     def recognise(self, image: Image) -> tuple[Known, ...]:
         """Return every flavour of an image with what it is; raises `ImageError` if one is bad."""
@@ -206,10 +222,17 @@ class Library:
         return tuple(attempt for attempt in attempts if isinstance(attempt, Fit))
 
     def digest(self, fit: Fit) -> str:
-        """Return the SHA-256 of what is booted: way in and files. OSError if one is not there."""
+        """Return the SHA-256 of what is booted: way in and files. OSError if one is not there.
+
+        Of a command, its arguments and all files of its tree count, else its program. A block
+        device counts by its name: it would have to be read each time.
+        """
         whole = hashlib.sha256(fit.entry.encode())
+        if fit.image.exec:
+            whole.update(bytes.fromhex(commands.digest(fit.image, self._digests.of)))
         for path in fit.image.files:
-            whole.update(self._digests.of(path))
+            device = path.is_block_device()
+            whole.update(os.fsencode(path) if device else bytes.fromhex(self._digests.of(path)))
         return whole.hexdigest()
 
     def version(self, fit: Fit) -> str:
@@ -218,7 +241,15 @@ class Library:
         A file that is written anew counts as changed.
         """
         files = [f"{path}:{_version(path)}" for path in fit.image.files]
+        if fit.image.exec:
+            files.append(_command_version(fit.image))
         return " ".join((fit.image.name, fit.flavour, fit.entry, *files))
+
+    def written_at(self, fit: Fit) -> float:
+        """Return when a file of an image was last written (s since the epoch); raises OSError."""
+        if fit.image.exec:
+            return commands.written_at(fit.image)
+        return max((path.stat().st_mtime for path in fit.image.files), default=0.0)
 
     def unfit(self, lab: Lab, service: Service, places: Mapping[str, Place]) -> Mapping[str, str]:
         """Return the hosts that can run no image of a service, and why in a clause.
@@ -293,28 +324,22 @@ class Library:
         if flavour.platforms and place.traits.platform not in flavour.platforms:
             wanted = " and ".join(flavour.platforms)
             raise ImageRefused(f"its flavour {flavour.flavour} is for {wanted}")
-        known = self._known(flavour.ready())
-        matched = match(
-            known.image,
-            known.facts,
-            known.family.traits,
-            place.traits,
-            service.resources.memory_mib,
-            dumps_core=service.on_crash is OnCrash.COREDUMP,
-        )
-        if matched.entry is None:
-            raise ImageRefused(matched.why_not)
-        # What the family refuses to say to this image is as good a reason as any other.
-        spec = boot_spec(known, matched.entry, service, example(lab, service, place.host), place)
-        if spec.xenstore and not place.traits.xenstore:
-            keys = ", ".join(key for key, _ in spec.xenstore)
-            raise ImageRefused(f"it wants Xenstore keys ({keys}), {_no_xenstore(place)}")
-        return Fit(known, matched.entry, flavour.flavour)
+        question = _Question(lab.name, service, place, self._known(flavour.ready()))
+        key = (service.name, place.host.name, question.known.image.name, flavour.flavour)
+        asked, fit = self._judged.get(key, (None, None))
+        if fit is None or asked != question:
+            fit = Fit(question.known, _judge(question), flavour.flavour)
+            if len(self._judged) >= MOST_JUDGED:
+                self._judged = {}
+            self._judged[key] = question, fit
+        return fit
 
     def _known(self, image: Image) -> Known:
-        facts = self._inspect(image.main_file)
-        for path in image.files:  # whether they are there
-            self._inspect(path)
+        if image.exec:
+            facts = commands.command_facts(image, self._inspect)
+        else:
+            found = {path: self._inspect(path) for path in image.files}  # all have to be there
+            facts = found[image.main_file]
         how = family(resolve(image, facts))
         how.check(image, self._inspect)
         return Known(image, facts, how)
@@ -329,34 +354,53 @@ class Library:
         return "; ".join(miss.text for miss in misses) if any(m.refused for m in misses) else ""
 
 
-class _Digests:
-    """SHA-256 of files, computed once as long as a file does not change."""
-
-    def __init__(self) -> None:
-        self._known: dict[Path, tuple[tuple[int, int, int], bytes]] = {}
-
-    def of(self, path: Path) -> bytes:
-        """Return the digest of a file; OSError if it cannot be read."""
-        version = _version_of(path.stat())
-        known = self._known.get(path)
-        if known is not None and known[0] == version:
-            return known[1]
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").digest()
-        self._known[path] = version, digest
-        return digest
-
-
-def _version_of(stat: os.stat_result) -> tuple[int, int, int]:
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+def _command_version(image: Image) -> str:
+    try:
+        return commands.version(image)
+    except (OSError, ImageError):
+        return "gone"
 
 
 def _version(path: Path) -> tuple[int, int, int] | None:
     """Return what changes when a file does; None if it is not there."""
     try:
-        return _version_of(path.stat())
+        stat = path.stat()
     except OSError:
         return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Whether a host can boot an image for a service, with all that the answer depends on."""
+
+    lab: str
+    service: Service
+    place: Place
+    known: Known
+
+
+def _judge(question: _Question) -> Entry:
+    """Return the way in by which a host boots an image; raises `ImageRefused` if there is none."""
+    service, place, known = question.service, question.place, question.known
+    matched = match(
+        known.image,
+        known.facts,
+        known.family.traits,
+        place.traits,
+        service.resources.memory_mib,
+        dumps_core=service.on_crash is OnCrash.COREDUMP,
+    )
+    if matched.entry is None:
+        raise ImageRefused(matched.why_not)
+    # What the family refuses to say to this image is as good a reason as any other.
+    spec = boot_spec(
+        known, matched.entry, service, example(question.lab, service, place.host), place
+    )
+    if spec.xenstore and not place.traits.xenstore:
+        keys = ", ".join(key for key, _ in spec.xenstore)
+        raise ImageRefused(f"it wants Xenstore keys ({keys}), {_no_xenstore(place)}")
+    return matched.entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,15 +411,28 @@ class _Miss:
     refused: bool
 
 
+def _own_address(known: Known, public: Public) -> IPv4Address | IPv6Address:
+    """Return the public address that a guest is to have; ImageRefused if it cannot be told so."""
+    if not known.takes_own_address:
+        by = "its template" if known.image.template else f"family {known.family.traits.name}"
+        raise ImageRefused(
+            f"its guests are not told to have the public address {public.address}: "
+            f"{by} does not say it"
+        )
+    return public.address
+
+
 def boot_spec(
     known: Known, entry: Entry, service: Service, instance: Instance, place: Place
 ) -> BootSpec:
     """Return how an instance of a service is booted; raises `ImageError`."""
     network = place.host.network
     address = network.guest_address(instance.address)
+    if service.public:
+        address = replace(address, own=(_own_address(known, service.public),))
     request = BootRequest(
         name=instance.name,
-        service=service.name,
+        service=known.image.name if known.image.anonymous else service.name,
         host=instance.host,
         address=address if known.takes_ipv6 else replace(address, ipv6=None),
         nic=Nic(network=network.name, mac=instance.mac),
@@ -384,6 +441,7 @@ def boot_spec(
         config=service.config,
         platform=place.traits.platform,
         entry=entry,
+        port=next((port.number for port in service.ports if port.protocol == "tcp"), 0),
     )
     try:
         return known.family.boot_spec(known.image, known.facts, request)
@@ -417,11 +475,11 @@ def is_asked_to_end(spec: BootSpec, platform: Platform) -> bool:
     return spec.obeys_shutdown and may_lose
 
 
-def example(lab: Lab, service: Service, host: Host) -> Instance:
+def example(lab: str, service: Service, host: Host) -> Instance:
     """Return an instance as it might be: the first of its service, at the pool's first address."""
     address = host.network.first
     return Instance(
-        name=instance_name(lab.name, service.name, 0),
+        name=instance_name(lab, service.name, 0),
         service=service.name,
         host=host.name,
         address=address,

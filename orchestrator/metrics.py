@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.trace import Wake, owner_of
+from orchestrator.trace import Wake
 
 # Upper bounds in seconds. A roused guest takes milliseconds, an emulated one half a minute.
 BUCKETS_S = (
@@ -79,7 +79,7 @@ class WakeMetrics:
             self._queries[(service,)] += wake.queries
             self._wake_s.setdefault(went, Histogram()).add(wake.total_s)
             for span in wake.spans:
-                labels = ("stage", span.stage), ("owner", str(owner_of(span.stage)))
+                labels = ("stage", span.stage), ("owner", str(span.owner))
                 self._stage_s.setdefault(labels, Histogram()).add(span.took_s)
 
     def counts(self, services: Collection[str]) -> WakeCounts:

@@ -29,6 +29,11 @@ from orchestrator.store.base import Store
 
 log = getLogger(__name__)
 
+_STAY = {
+    Platform.SPT: "solo5-spt has no live migration",
+    Platform.NETNS: "a process has no live migration",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
@@ -60,8 +65,8 @@ def obstacle(here: Place, there: Place, fits: Mapping[str, Fit | ImageUnusable])
 
 def _rooted(here: Place, fit: Fit | ImageUnusable | None) -> str:
     """Return why a guest can leave its host for none; empty if it may."""
-    if here.traits.platform is Platform.SPT:
-        return "solo5-spt has no live migration"
+    if here.traits.platform in _STAY:
+        return _STAY[here.traits.platform]
     if not isinstance(fit, Fit):
         return fit.message if fit else "its host has not been opened"
     if any(not disk.read_only for disk in fit.image.disks):

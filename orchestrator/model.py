@@ -20,11 +20,14 @@ from ipaddress import (
     IPv6Network,
 )
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from images.bootspec import BootSpec, GuestAddress, Image
 from images.facts import Architecture
 from orchestrator.hours import Hours
+from orchestrator.network import LinkEngine, Machine, Routing
+from orchestrator.rules.tree import ANY, Rule
 
 IPNetwork = IPv4Network | IPv6Network
 
@@ -34,6 +37,9 @@ IPNetwork = IPv4Network | IPv6Network
 # 1024; 2.3 for one of 8 with two processors, 8.3 for one of 512 with four. PV guests take less.
 XEN_GUEST_MIB, XEN_PROCESSOR_MIB, XEN_MEMORY_SHARE = 0.5, 1, 1 / 128
 
+ROUTERS, ROUTERS6 = IPv4Network("10.255.0.0/16"), IPv6Network("fded:ed::/64")
+
+BRIDGE = "bridge:"  # before the name of a bridge that is there, where a network is named
 MAC_PREFIX = (0x02, 0xED)  # locally administered, unicast; then the four octets of the IPv4 address
 
 
@@ -143,6 +149,11 @@ class Host:
         """The hypervisor that its URI names, such as ``qemu``, ``xen`` or ``memory``."""
         return self.uri.partition(":")[0].partition("+")[0]
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is another machine, so that packets to its guests do not come by here."""
+        return bool(urlsplit(self.uri).hostname)
+
     def taken_by(self, guest: Capacity) -> Capacity:
         """Return what a guest of that size takes of this host, with what its hypervisor adds.
 
@@ -156,22 +167,45 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class RouterProgram:
+    """A ready-made program on a router (`orchestrator.programs`), with its parameters as texts."""
+
+    name: str
+    run: str
+    parameters: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Router:
-    """A virtual router."""
+    """A virtual router. `host` is the one that runs it, of several machines; empty: this machine.
+
+    Without an address of its own it gets one by rule, of the lab's `NetworkSettings`.
+    """
 
     name: str
     site: str = ""
+    host: str = ""
+    address: IPv4Address | None = None
+    address6: IPv6Address | None = None
+    apps: tuple[RouterProgram, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An undirected virtual link between two routers or hosts; `latency_ms` is one way."""
+    """An undirected virtual link between two routers or hosts; `latency_ms` is one way.
+
+    `jitter_ms` is how much more or less that may be, `loss` the share of packets that get lost, 0
+    to 1. One that is not `up` is there, but no way for anything.
+    """
 
     a: str
     b: str
     latency_ms: float
     bandwidth_mbps: float
     weight: float = 1.0
+    jitter_ms: float = 0.0
+    loss: float = 0.0
+    up: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +326,14 @@ class Constraints:
     apart_from: frozenset[str] = frozenset()
     together_with: frozenset[str] = frozenset()
 
+    def allow(self, host: Host) -> bool:
+        """Return whether a host is one where the service may run, whatever else runs there."""
+        return (
+            (not self.hosts or host.name in self.hosts)
+            and host.name not in self.avoid_hosts
+            and set(self.labels) <= set(host.labels)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Port:
@@ -299,6 +341,19 @@ class Port:
 
     number: int
     protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """An address of a service that belongs elsewhere, and is served here while an instance runs.
+
+    Packets to `address` that arrive at `interface` of the machine that edgewake runs on, and that
+    `rule` is true of, are led into an instance there; it has the address on its loopback.
+    """
+
+    address: IPv4Address | IPv6Address
+    interface: str
+    rule: Rule = ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +428,18 @@ class Migrate(StrEnum):
     LIVE_ONLY = "live-only"  # as it runs, or not at all: what it has in memory is nowhere else
 
 
+@dataclass(frozen=True, slots=True)
+class ChainFunction:
+    """What a service does to packets as a function of a chain.
+
+    It lets pass what matches `admits` (None: everything). What matches the rule of one of
+    `intercepts` is for its own program, at that port.
+    """
+
+    admits: Rule | None = None
+    intercepts: tuple[tuple[Rule, int], ...] = ()
+
+
 class Reply(StrEnum):
     """When a question for a service that sleeps is answered."""
 
@@ -419,6 +486,8 @@ class Service:
     wake_on_traffic: bool = True
     reply: Reply = Reply.HELD
     scale: Scale | None = None
+    function: ChainFunction | None = None
+    public: Public | None = None
 
     @property
     def most(self) -> int:
@@ -498,9 +567,10 @@ class RateLimit:
 class DnsSettings:
     """What we answer for. `zone` is lower case without the final dot; `forward_to` may be empty.
 
-    `cookies` is ``off``, ``on`` or ``required`` (RFC 7873); `processes` share the UDP port.
-    With `client_subnet`, resolvers in `client_subnet_from` (none: all) are believed whom they ask
-    for. `nameserver_addresses` empty means the address of `listen`. `mdns` names an interface.
+    `cookies` is ``off``, ``on`` or ``required`` (RFC 7873); of several `processes`, all but one
+    answer over UDP. With `client_subnet`, resolvers in `client_subnet_from` (none: all) are
+    believed whom they ask for. `nameserver_addresses` empty means the address of `listen`. `mdns`
+    names an interface.
     """
 
     zone: str
@@ -532,6 +602,72 @@ class TrafficSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Chain:
+    """Services that packets to the last one pass in order, such as firewall, cache, server.
+
+    `population` are the clients whose way there is bounded ("": from the first function on).
+    `latency_bound_ms` bounds the whole path, one way; `mbps` (megabits per second) flow over it.
+    """
+
+    name: str
+    functions: tuple[str, ...]
+    population: str = ""
+    latency_bound_ms: float | None = None
+    mbps: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A tenant's guaranteed part of the lab: services on hosts, clients' traffic on links.
+
+    On every host, the share `cpu` and `memory` (0 to 1) is kept for its services, whether used or
+    not; an `isolated` slice shares no host with others. On every link, traffic from and to its
+    `populations` has `mbps` (megabits per second) of its own; what it leaves, others may use.
+    """
+
+    name: str
+    services: frozenset[str] = frozenset()
+    populations: frozenset[str] = frozenset()
+    cpu: float = 0.0
+    memory: float = 0.0
+    mbps: float = 0.0
+    isolated: bool = False
+
+
+class WarmPlanning(StrEnum):
+    """Whether the plan of what to keep warm is carried out."""
+
+    OFF = "off"
+    AUTO = "auto"
+
+
+class RedirectBy(StrEnum):
+    """What steers traffic for public addresses; `AUTO` is the first of the others that can."""
+
+    AUTO = "auto"
+    FLOWER = "flower"
+    U32 = "u32"
+    BPF = "bpf"
+    NFT = "nft"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """Whether routers and links are run, or only counted with in placement, and how.
+
+    `engine` forces what makes links slow. Routers without an address get one of `subnet` and
+    `subnet6`. `machines` are the hosts that run routers, and where others reach them.
+    """
+
+    run: bool = False
+    routing: Routing = Routing.STATIC
+    engine: LinkEngine | None = None
+    subnet: IPv4Network = ROUTERS
+    subnet6: IPv6Network = ROUTERS6
+    machines: tuple[Machine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Lab:
     """Everything a lab file says; names within each tuple are unique and references resolve."""
 
@@ -544,6 +680,11 @@ class Lab:
     images: tuple[Image, ...] = ()
     services: tuple[Service, ...] = ()
     traffic: TrafficSettings = TrafficSettings()
+    warm: WarmPlanning = WarmPlanning.OFF
+    chains: tuple[Chain, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    network: NetworkSettings = NetworkSettings()
+    redirect: RedirectBy = RedirectBy.AUTO
 
     def host(self, name: str) -> Host:
         """Return the host of that name; KeyError if there is none."""
@@ -718,10 +859,14 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who asks: the source address and, if the lab knows it, the population it belongs to."""
+    """Who asks: the source address and, if the lab knows it, the population it belongs to.
+
+    `proven` says that the address is not forged: what was sent there has been heard.
+    """
 
     address: IPv4Address | IPv6Address | None = None
     population: str = ""
+    proven: bool = False
 
 
 @dataclass(frozen=True, slots=True)

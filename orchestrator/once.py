@@ -36,9 +36,13 @@ class Flight(Generic[About, Result]):
 
 
 class Once(Generic[About, Result]):
-    """The flights of one kind of work. Safe to use from many threads."""
+    """The flights of one kind of work. Safe to use from many threads.
 
-    def __init__(self) -> None:
+    `landed` is called with what was noted on a flight, after all who wait for it have the result.
+    """
+
+    def __init__(self, landed: Callable[[About], object] = lambda _about: None) -> None:
+        self._landed = landed
         self._lock = threading.Lock()
         self._flights: dict[str, Flight[About, Result]] = {}
 
@@ -84,7 +88,19 @@ class Once(Generic[About, Result]):
             flight.future.set_exception(error)
         else:
             flight.future.set_result(done.result())
+        self._landed(flight.about)
 
     def _forget(self, key: str) -> None:
         with self._lock:
             del self._flights[key]
+
+
+def together(flights: Once[None, Result], key: str, work: Callable[[], Result]) -> Result:
+    """Do the work, or wait for the one who is at it already."""
+
+    def start(_about: None) -> Future[Result]:
+        done: Future[Result] = Future()
+        done.set_result(work())
+        return done
+
+    return flights.do(key, lambda: None, start).future.result()

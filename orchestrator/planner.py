@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 from orchestrator.errors import EdgewakeError
-from orchestrator.model import Capacity, Host, Instance, Lab, Service
+from orchestrator.model import Capacity, Host, Instance, Lab, Service, Slice
 from orchestrator.topology import Topology
 from placement import solve
 from placement.evaluate import UNITS
@@ -31,7 +31,10 @@ from placement.problem import (
     Ranking,
     SolverFailed,
 )
+from placement.problem import Chain as Path
 from placement.problem import Host as Candidate
+from placement.problem import Link as Wire
+from placement.problem import Slice as Tenant
 from placement.rules import Ban, Beside, Fence, Rule, Split
 
 NOWHERE: Mapping[str, Mapping[str, str]] = {}
@@ -190,24 +193,64 @@ def _hint(error: Infeasible, question: Problem) -> str:
 
 
 def problem_of(lab: Lab, topology: Topology) -> Problem:
-    """Return the lab as a placement problem, with nothing running."""
+    """Return the lab as a placement problem, with nothing running.
+
+    Of a lab with chains the links count too: its hosts' sites are then the routers they hang on.
+    """
     return Problem(
-        hosts=tuple(_host(host) for host in lab.hosts),
+        hosts=tuple(_host(host, _node(host, lab)) for host in lab.hosts),
         demands=tuple(_demand(service, lab) for service in lab.services),
         rules=tuple(rule for service in lab.services for rule in _rules(service)),
         latency_ms=topology.latency_table(
             [population.name for population in lab.populations],
             [host.name for host in lab.hosts],
         ),
+        links=tuple(_links(lab)) if lab.chains else (),
+        chains=tuple(_chains(lab)),
+        slices=tuple(_slice(each) for each in lab.slices if each.services),
     )
 
 
-def _host(host: Host) -> Candidate:
+def _node(host: Host, lab: Lab) -> str:
+    """Return the node of the graph at which a host sends and receives, for its traffic."""
+    if not lab.chains:
+        return host.site
+    return host.router or host.name
+
+
+def _links(lab: Lab) -> Iterator[Wire]:
+    """Yield the links with what slices leave of them."""
+    kept = sum(each.mbps for each in lab.slices)
+    for link in lab.links:
+        room = max(0.0, link.bandwidth_mbps - kept)
+        yield Wire(link.a, link.b, capacity_mbps=room, latency_ms=link.latency_ms)
+
+
+def _chains(lab: Lab) -> Iterator[Path]:
+    """Yield the chains; of one in a slice, only what its slice does not carry needs more room."""
+    kept = {each.name: each.mbps for each in lab.slices}
+    for chain in lab.chains:
+        mbps = chain.mbps
+        for each in lab.slices:
+            if set(chain.functions) <= each.services:
+                carried = min(mbps, kept[each.name])
+                kept[each.name] -= carried
+                mbps -= carried
+        yield Path(chain.name, chain.functions, chain.latency_bound_ms, chain.population, mbps)
+
+
+def _slice(each: Slice) -> Tenant:
+    share = {CPU: each.cpu, MEMORY: each.memory}
+    kept = {resource: part for resource, part in share.items() if part}
+    return Tenant(each.name, each.services, kept, isolated=each.isolated)
+
+
+def _host(host: Host, node: str) -> Candidate:
     price = host.price
     return Candidate(
         name=host.name,
         capacity=_amounts(host.usable),
-        site=host.site,
+        site=node,
         labels=frozenset(host.labels),
         idle_w=host.energy.idle_w,
         busy_w=host.energy.busy_w,

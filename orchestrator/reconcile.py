@@ -22,6 +22,7 @@ from orchestrator.model import (
     apart,
     mac_of,
 )
+from orchestrator.recipes import is_spare, recipe_in, recipes
 
 
 class Named(Protocol):
@@ -204,6 +205,8 @@ def orphan(
         created_at=now,
         ready_at=now,
     )
+    if is_spare(mark.service):
+        return End(instance, "it is an anonymous instance, and nobody knows of it")
     if mark.service not in {service.name for service in lab.services}:
         return End(instance, f"the lab has no service {mark.service}")
     homes = [each.network for each in lab.hosts if not apart(each, host)]
@@ -255,6 +258,8 @@ def difference(old: Lab, new: Lab) -> str:
         told += [f"{n} {noun}{'s' if n > 1 else ''} {what}" for what, n in counts if n]
     if old.links != new.links:
         told.append("links changed")
+    if old.network != new.network:
+        told.append("network settings changed")
     return ", ".join(told) or "the lab is the same"
 
 
@@ -272,6 +277,8 @@ def ends(instance: Instance, old: Lab, new: Lab) -> bool:
     before_it = {host.name: host for host in old.hosts}
     if any(after.get(name) != before_it.get(name) for name in instance.hosts):
         return True
+    if is_spare(instance.service):
+        return recipe_in(instance.service) not in recipes(new)
     before = _guest_facts(old, instance.service)
     return before is None or before != _guest_facts(new, instance.service)
 

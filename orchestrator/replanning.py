@@ -19,9 +19,13 @@ from orchestrator.library import Fit
 from orchestrator.model import ASLEEP, Capacity, Instance, InstanceState, Migrate
 from orchestrator.moving import changes_for
 from orchestrator.planner import Front
-from orchestrator.warming import LabFacts, WakeCosts, Warming, warming_of
+from orchestrator.recipes import anonymous_images
+from orchestrator.warming import Aims, LabFacts, WakeCosts, Warming, aims_of, warming_of
 from placement.problem import Options, Plan, Problem
 from placement.warm import WarmOptions
+
+Rungs = Mapping[tuple[str, str], frozenset[str]]  # by service and host
+Rates = Mapping[str, float]  # uses per second, by service
 
 
 class Replanner:
@@ -53,16 +57,25 @@ class Replanner:
         question = self._question(self.movable())
         return self._fleet.planner.front(question, terms, options, points=points)
 
-    def warm(
-        self,
-        options: WarmOptions,
-        costs: WakeCosts,
-        rungs: Mapping[tuple[str, str], frozenset[str]],
-    ) -> Warming:
+    def warm(self, options: WarmOptions, costs: WakeCosts, rungs: Rungs, rates: Rates) -> Warming:
         """Return what hosts should keep warm. Raises `EdgewakeError` as `warming_of` does.
 
-        `rungs` are those of `LabFacts`. An instance that is awake holds nothing beside what it will
-        hold when it rests: then the plan does not depend on who happens to be awake.
+        `rungs` and `rates` are those of `LabFacts`.
+        """
+        return warming_of(self._fleet.planner, self._warm_facts(rungs, rates), costs, options)
+
+    def aims(self, costs: WakeCosts, rungs: Rungs, rates: Rates) -> Aims:
+        """Return what hosts are to keep warm, quickly. Raises `EdgewakeError` as `aims_of` does.
+
+        It takes no turn: nobody is to be refused a plan because of it.
+        """
+        return aims_of(self._fleet.planner, self._warm_facts(rungs, rates), costs)
+
+    def _warm_facts(self, rungs: Rungs, rates: Rates) -> LabFacts:
+        """Return what is known of the lab.
+
+        An instance that is awake holds nothing beside what it will hold when it rests: then the
+        plan does not depend on who happens to be awake.
         """
         unfit, boots = self._fits()
         beside = self._fleet.held_beside(self._fleet.instances())
@@ -73,8 +86,17 @@ class Replanner:
             )
             for host in self._fleet.lab.hosts
         }
-        found = LabFacts(unfit=unfit, boots=boots, room=room, rungs=rungs)
-        return warming_of(self._fleet.planner, found, costs, options)
+        lab = self._fleet.lab
+        return LabFacts(
+            unfit=unfit,
+            boots=boots,
+            room=room,
+            rungs=rungs,
+            late=anonymous_images(lab),
+            settled=frozenset(each.name for each in lab.services if self._fleet.returns(each)),
+            rates=rates,
+            homes=self._fleet.homes(),
+        )
 
     def movable(self) -> tuple[Instance, ...]:
         """Return the instances that can be moved: they answer, on hosts that can be reached.

@@ -16,6 +16,7 @@ from orchestrator.hosts import News
 from orchestrator.idle import Usage
 from orchestrator.journal import Journal
 from orchestrator.model import ASLEEP, Instance, InstanceState, OnHostLoss, RunningGuest, Service
+from orchestrator.recipes import is_spare
 from orchestrator.reconcile import (
     Adopt,
     Copy,
@@ -278,7 +279,10 @@ class Settler:
             try:
                 if service is None:
                     self._waker.end_later(instance)
-                    raise UnknownService(instance.service, "the lab has no such service any more")
+                    why = "the lab has no such service any more"
+                    if is_spare(instance.service):
+                        why = "it was interrupted before it rested"
+                    raise UnknownService(instance.service, why)
                 deadline = time.monotonic() + service.deadline_s
                 ready = self._boots.finish(instance, service, deadline)
             except EdgewakeError as error:

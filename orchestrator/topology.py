@@ -12,6 +12,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ import networkx as nx
 
 from orchestrator.errors import TopologyError
 from orchestrator.model import Host, Lab, Link, Population, Router
+from orchestrator.network import LinkLoad, Load
 
 ROUTER, HOST, POPULATION = "router", "host", "population"
+UNKNOWN = Load()
 
 MAX_GRAPH_BYTES = 16 * 2**20  # the largest graph of the Topology Zoo is under 1 MiB
 EARTH_RADIUS_KM = 6371.0  # mean radius, IUGG
@@ -47,7 +50,7 @@ class Topology:
     ``host:edge1``, ``router:edge1`` or ``population:edge1``. A host or population hangs on its
     router at no latency and unlimited bandwidth; without a router it is isolated unless a link
     names it (hosts only). Routers forward; hosts and populations are only ends of a path. There
-    may be several links between the same two nodes.
+    may be several links between the same two nodes. One that is down is drawn, but is no path.
 
     Raises:
         TopologyError: something names a router or host that does not exist.
@@ -121,8 +124,8 @@ class Topology:
         Of parallel links the fastest counts, then the widest. Infinite where no link is crossed.
         """
         route = self._route(a, b)
-        hops = pairwise(route)
-        return min((_fastest(self._graph[u][v]).bandwidth for u, v in hops), default=math.inf)
+        edges = filter(None, (_fastest(self._graph[u][v]) for u, v in pairwise(route)))
+        return min((edge.bandwidth for edge in edges), default=math.inf)
 
     def widest_mbps(self, a: str, b: str) -> float:
         """Return the largest bandwidth that any *one* path can carry, however long it is.
@@ -135,6 +138,8 @@ class Topology:
         inner = [node for node in self._graph if _kind(node) == ROUTER]
         graph = nx.Graph()
         for u, v, data in self._graph.subgraph({*inner, start, end}).edges(data=True):
+            if not _Edge(data).up:
+                continue
             width = max(_Edge(data).bandwidth, graph.get_edge_data(u, v, {}).get("width", 0.0))
             graph.add_edge(u, v, width=width)
         graph.add_nodes_from((start, end))
@@ -158,6 +163,17 @@ class Topology:
             }
         return table
 
+    def router_latencies(self) -> dict[str, dict[str, float]]:
+        """Return one-way latencies in ms between routers; a pair without path is left out."""
+        nodes = {router.name: f"{ROUTER}:{router.name}" for router in self.routers}
+        table: dict[str, dict[str, float]] = {}
+        for name, node in nodes.items():
+            latencies, _ = self._from(node)
+            table[name] = {
+                other: latencies[there] for other, there in nodes.items() if there in latencies
+            }
+        return table
+
     # --- as text ----------------------------------------------------------------------------
 
     def graphml(self) -> str:
@@ -169,24 +185,38 @@ class Topology:
         lines: Iterator[str] = nx.generate_graphml(graph)  # type: ignore[no-untyped-call]
         return "\n".join(lines) + "\n"
 
-    def dot(self) -> str:
-        """Return the graph as DOT, for Graphviz."""
+    def dot(self, load: Load = UNKNOWN) -> str:
+        """Return the graph as DOT, for Graphviz; with `load`, also how busy links and routers are.
+
+        A link is drawn the thicker, the larger the share of its bandwidth is that is used.
+        """
         shapes = {ROUTER: "circle", HOST: "box", POPULATION: "ellipse"}
         lines = [
-            f"  {_quoted(node)} [label={_quoted(_name(node))}, shape={shapes[_kind(node)]}];"
+            f"  {_quoted(node)} [label={_quoted(_busy_name(node, load))}, "
+            f"shape={shapes[_kind(node)]}];"
             for node in self._graph
         ]
         for u, v, data in self._graph.edges(data=True):
             edge = _Edge(data)
             label = f"{edge.latency:g} ms, {edge.bandwidth:g} Mbit/s" if edge.link else ""
-            lines.append(f"  {_quoted(u)} -- {_quoted(v)} [label={_quoted(label)}];")
+            style = "" if edge.up else ", style=dotted"
+            busy = edge.load(load)
+            if busy is not None and busy.share is not None:
+                label += f", {busy.share:.0%}"
+                style += f", penwidth={1 + 4 * min(busy.share, 1):.1f}"
+            lines.append(f"  {_quoted(u)} -- {_quoted(v)} [label={_quoted(label)}{style}];")
         return "\n".join(("graph topology {", *lines, "}")) + "\n"
 
-    def node_link_json(self) -> str:
-        """Return the graph as JSON in networkx's node-link form, edges under ``edges``."""
-        nodes = [{"id": node, **data} for node, data in self._graph.nodes(data=True)]
+    def node_link_json(self, load: Load = UNKNOWN) -> str:
+        """Return the graph as JSON in networkx's node-link form, edges under ``edges``.
+
+        With `load`, links and routers have what is known of theirs (`network.Load`) under ``load``.
+        """
+        nodes = [
+            {"id": node, **data, **_busy(node, load)} for node, data in self._graph.nodes(data=True)
+        ]
         edges = [
-            {"source": u, "target": v, "key": key, **_Edge(data).attributes()}
+            {"source": u, "target": v, "key": key, **_Edge(data).attributes(load)}
             for u, v, key, data in self._graph.edges(keys=True, data=True)
         ]
         data = {"directed": False, "multigraph": True, "graph": {}, "nodes": nodes, "edges": edges}
@@ -249,14 +279,25 @@ class _Edge:
         self.link: Link | None = data.get("link")
         self.latency = self.link.latency_ms if self.link else 0.0
         self.bandwidth = self.link.bandwidth_mbps if self.link else math.inf
+        self.up = self.link.up if self.link else True
 
-    def attributes(self) -> dict[str, float]:
+    def load(self, load: Load) -> LinkLoad | None:
+        """Return what goes over it, as far as that is known."""
+        return load.links.get("--".join(sorted((self.link.a, self.link.b)))) if self.link else None
+
+    def attributes(self, load: Load = UNKNOWN) -> dict[str, Any]:
+        """Return what is written of it; of what is seldom said, only what is not as usual."""
+        busy = self.load(load)
         if not self.link:
             return {"latency_ms": 0.0}
         return {
             "latency_ms": self.latency,
             "bandwidth_mbps": self.bandwidth,
             "weight": self.link.weight,
+            **({"jitter_ms": self.link.jitter_ms} if self.link.jitter_ms else {}),
+            **({"loss": self.link.loss} if self.link.loss else {}),
+            **({} if self.up else {"up": False}),
+            **({"load": asdict(busy)} if busy else {}),
         }
 
 
@@ -268,16 +309,28 @@ def _name(node: str) -> str:
     return node.partition(":")[2]
 
 
-def _fastest(parallel: Mapping[Any, Mapping[str, Any]]) -> _Edge:
-    edges = [_Edge(data) for data in parallel.values()]
-    return min(edges, key=lambda edge: (edge.latency, -edge.bandwidth))
+def _busy(node: str, load: Load) -> dict[str, Any]:
+    busy = load.routers.get(_name(node)) if _kind(node) == ROUTER else None
+    return {"load": asdict(busy)} if busy else {}
+
+
+def _busy_name(node: str, load: Load) -> str:
+    busy = load.routers.get(_name(node)) if _kind(node) == ROUTER else None
+    return f"{_name(node)}, {busy.cores:.2f} cores" if busy else _name(node)
+
+
+def _fastest(parallel: Mapping[Any, Mapping[str, Any]]) -> _Edge | None:
+    """Return the fastest edge that carries anything, None if none does."""
+    edges = [edge for edge in map(_Edge, parallel.values()) if edge.up]
+    return min(edges, key=lambda edge: (edge.latency, -edge.bandwidth), default=None)
 
 
 def _latency_leaving(start: str) -> Callable[[str, str, Any], float | None]:
     """Return a weight for networkx: latency, with no way on from nodes that do not forward."""
 
     def weight(u: str, _v: str, parallel: Any) -> float | None:
-        return _fastest(parallel).latency if u == start or _kind(u) == ROUTER else None
+        edge = _fastest(parallel) if u == start or _kind(u) == ROUTER else None
+        return edge.latency if edge else None
 
     return weight
 
@@ -373,7 +426,16 @@ def _link(
     if bandwidth is None:
         bandwidth = UNKNOWN_BANDWIDTH_MBPS if raw is None else raw / 1e6
     weight = _number(data, "weight")
-    return Link(a, b, latency, bandwidth, 1.0 if weight is None else weight)
+    return Link(
+        a,
+        b,
+        latency,
+        bandwidth,
+        1.0 if weight is None else weight,
+        jitter_ms=_number(data, "jitter_ms") or 0.0,
+        loss=_number(data, "loss") or 0.0,
+        up=data.get("up") is not False,
+    )
 
 
 def _number(data: Mapping[str, Any], *names: str) -> float | None:

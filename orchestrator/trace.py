@@ -37,7 +37,7 @@ _STAGES = (
     Stage("query", Owner.OURS, "query, or packet, received"),  # by the kernel, where it tells
     Stage("parsed", Owner.OURS, "query understood, wake begun"),
     Stage("taken", Owner.OURS, "a thread took it up"),
-    Stage("turn", Owner.HYPERVISOR, "service stopped or moved until then"),
+    Stage("turn", Owner.HYPERVISOR, "service stopped, moved or booted ahead until then"),
     Stage("cleared", Owner.HYPERVISOR, "what was on its way out ended"),
     Stage("room", Owner.HYPERVISOR, "others gave memory back"),
     Stage("decided", Owner.OURS, "host chosen"),
@@ -57,6 +57,7 @@ _STAGES = (
 )
 STAGES: Mapping[str, Stage] = {stage.name: stage for stage in _STAGES}
 
+SET_GOING = frozenset({"start", "roused"})  # a call returned by which the guest's processor runs
 KEPT = 1000  # wakes that can be looked at afterwards
 UNTOLD = 10_000  # wakes that wait to be told to exports
 SETTLE_S = 3.0  # how long after its end a wake may still get stamps: reply, client's first byte
@@ -76,16 +77,20 @@ def words_of(stage: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The time between two stamps; `stage` ends it. `at_s` counts from the query."""
+    """The time between two stamps; `stage` ends it. `at_s` counts from the query.
+
+    `in_call`: the hypervisor's call that sets the guest's processor going had not returned.
+    """
 
     stage: str
     at_s: float
     took_s: float
+    in_call: bool = False
 
     @property
     def owner(self) -> Owner:
         """Whose time it was."""
-        return owner_of(self.stage)
+        return Owner.HYPERVISOR if self.in_call else owner_of(self.stage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +120,12 @@ class Wake:
     @property
     def spans(self) -> tuple[Span, ...]:
         """The time between each stamp and the next, in order; their sum is the last stamp."""
-        pairs = zip(self.stamps, self.stamps[1:], strict=False)
-        return tuple(Span(stage, at, at - before) for (_, before), (stage, at) in pairs)
+        following = [stage for stage, _ in self.stamps[2:]] + [""]
+        triples = zip(self.stamps, self.stamps[1:], following, strict=False)
+        return tuple(
+            Span(stage, at, at - before, in_call=stage == "frame" and after in SET_GOING)
+            for (_, before), (stage, at), after in triples
+        )
 
     @property
     def total_s(self) -> float:
@@ -165,8 +174,11 @@ class WakeTrace:
         return self._zero
 
     def stamp(self, stage: str, at: float = 0.0) -> None:
-        """Note that a stage was reached now, or at a monotonic time."""
-        self._stamps.append((stage, (at or time.monotonic()) - self._zero))
+        """Note that a stage was reached now, or at a monotonic time; never before the query.
+
+        A packet's time is reckoned from the wall clock, which somebody may just have set.
+        """
+        self._stamps.append((stage, max(0.0, (at or time.monotonic()) - self._zero)))
 
     def at(self, stage: str) -> float | None:
         """Return the monotonic time at which a stage was last reached; None if it was not."""

@@ -71,17 +71,23 @@ class CsvFile:
 
     def __call__(self, wake: Wake) -> None:
         """Append a wake. Raises OSError if that cannot be done."""
-        if self._file.tell() >= self._largest:
-            self._file.close()
-            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-            self._file = self._path.open("a", newline="", encoding="utf-8")
-            self._begin()
+        if self._file.closed or self._file.tell() >= self._largest:
+            self._turn()
         csv.writer(self._file, lineterminator="\n").writerow(row(wake))
         self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _turn(self) -> None:
+        """Put the file aside and begin the next one; where that fails, the next wake tries it."""
+        self._file.close()
+        if self._path.exists() and self._path.stat().st_size >= self._largest:
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        self._file = self._path.open("a", newline="", encoding="utf-8")
+        if not self._file.tell():
+            self._begin()
 
     def _begin(self) -> None:
         csv.writer(self._file, lineterminator="\n").writerow(COLUMNS)

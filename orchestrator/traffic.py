@@ -13,12 +13,19 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from orchestrator.boot import HostParts
-from orchestrator.budget import TokenBuckets
+from orchestrator.budget import TokenBuckets, client_of
 from orchestrator.errors import CannotGuard
 from orchestrator.fleet import Fleet
 from orchestrator.guards.base import Asked, Guard, Guarded
 from orchestrator.journal import Journal
-from orchestrator.model import AWAKE, Endpoint, Instance, InstanceState, TrafficSettings
+from orchestrator.model import (
+    AWAKE,
+    COMING,
+    Endpoint,
+    Instance,
+    InstanceState,
+    TrafficSettings,
+)
 
 Wake = Callable[[str, Asked], Future[tuple[Endpoint, ...]]]  # on that host, as was asked
 
@@ -60,7 +67,7 @@ class Traffic:
         self._told_at: dict[str, float] = {}
         self._tried_at: dict[str, float] = {}
         self._settings: TrafficSettings | None = None
-        self._per_host = self._in_all = TokenBuckets(0, 0)
+        self._per_client = self._per_host = self._in_all = TokenBuckets(0, 0)
         self._closed = False
 
     # --- hosts --------------------------------------------------------------------------------
@@ -170,6 +177,12 @@ class Traffic:
             for each in self._fleet.of(guarded.service)
         )
 
+    def _is_coming(self, host: str, guarded: Guarded) -> bool:
+        return any(
+            each.host == host and each.address == guarded.address and each.state in COMING
+            for each in self._fleet.of(guarded.service)
+        )
+
     def _cannot(self, host: str, why: str) -> None:
         if self._why_not.get(host) != why:
             self._why_not[host] = why
@@ -178,14 +191,16 @@ class Traffic:
     # --- wakes --------------------------------------------------------------------------------
 
     def _asked(self, host: str, asked: Asked) -> None:
-        """Begin a wake, unless too many did. Called on a guard's thread, so never blocks."""
+        """Begin or join a wake, unless too many began. On a guard's thread, so never blocks."""
         guarded = asked.guarded
         if self._answers(host, guarded):
             self.sync_host(host)
             self._release(host, guarded)
+        elif self._is_coming(host, guarded):  # to join a wake costs nothing
+            self._hold(host, asked)
         elif self._resting.get((host, guarded.address), 0.0) > asked.at:
             self._refuse(host, guarded)
-        elif not self._within_budget(host, asked.at):
+        elif not self._within_budget(host, asked):
             self._tell_seldom(
                 "traffic-over-budget",
                 host,
@@ -194,8 +209,12 @@ class Traffic:
             )
             self._refuse(host, guarded)
         else:
-            future = self._wake(host, asked)
-            future.add_done_callback(lambda ended: self._ended(host, asked, ended))
+            self._hold(host, asked)
+
+    def _hold(self, host: str, asked: Asked) -> None:
+        """Wake what is asked for, or join its wake, and see to the client when that is over."""
+        future = self._wake(host, asked)
+        future.add_done_callback(lambda ended: self._ended(host, asked, ended))
 
     def _ended(self, host: str, asked: Asked, ended: Future[tuple[Endpoint, ...]]) -> None:
         """Let the held client go on, or drop what it sent."""
@@ -226,14 +245,18 @@ class Traffic:
         if watch := self._watches.get(host):
             watch.guard.refuse(guarded.address)
 
-    def _within_budget(self, host: str, now: float) -> bool:
-        settings = self._fleet.lab.traffic
-        if settings != self._settings:
-            self._settings = settings
-            each_s, all_s = settings.wakes_per_host_s, settings.wakes_s
-            self._per_host = TokenBuckets(each_s, max(1.0, each_s))
-            self._in_all = TokenBuckets(all_s, max(1.0, all_s), limit=1)
+    def _within_budget(self, host: str, asked: Asked) -> bool:
+        """Spend one wake, if there may be one more. No client can spend more than half of all."""
+        settings, now = self._fleet.lab.traffic, asked.at
         with self._lock:  # hosts have threads of their own
+            if settings != self._settings:
+                self._settings = settings
+                each_s, all_s = settings.wakes_per_host_s, settings.wakes_s
+                self._per_client = TokenBuckets(each_s / 2, max(1.0, each_s / 2))
+                self._per_host = TokenBuckets(each_s, max(1.0, each_s))
+                self._in_all = TokenBuckets(all_s, max(1.0, all_s), limit=1)
+            if asked.source and not self._per_client.take((host, client_of(asked.source)), now):
+                return False
             return self._per_host.take(host, now) and self._in_all.take("", now)
 
     def _tell_seldom(self, kind: str, subject: str, text: str) -> None:

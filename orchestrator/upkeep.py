@@ -205,7 +205,11 @@ class Keeper:
             self._journal.record("pre-waking", name, kept.reason, by=str(kept))
         else:
             self._journal.record("restarting", name, f"after {losses.count} in a row: {losses.why}")
-        woken = self._summon(name, str(kept or "restart"))
+        try:
+            woken = self._summon(name, str(kept or "restart"))
+        except BaseException:  # such as a lab without it by now
+            self._busy.discard(name)
+            raise
         woken.add_done_callback(lambda done: self._restarted(name, done))
 
     def _restarted(self, service: str, done: Future[tuple[Endpoint, ...]]) -> None:

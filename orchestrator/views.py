@@ -14,7 +14,7 @@ class HostStatus:
 
     `refused` says why nothing is placed there although it can be reached: its network is not right.
     `drain` is None unless the host is being drained, or has been. `guard` is how traffic to its
-    guests that sleep is noticed, or why it is not.
+    guests that sleep is noticed, or why it is not. `spares` counts the anonymous instances there.
     """
 
     host: Host
@@ -24,6 +24,7 @@ class HostStatus:
     refused: str = ""
     drain: DrainReport | None = None
     guard: str = ""
+    spares: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class ServiceStatus:
 
     `idle` says why an awake one is still up; `trouble` how its last wake failed, how often in a
     row its instances were lost, or why one cannot be ended. `wanted` is how many copies it should
-    have now, `has` how many clients are led to, and `scale`, unless empty, by what load.
+    have now, `has` how many clients are led to, and `scale`, unless empty, by what load. It is
+    `kept` if it sleeps where the warm plan keeps it.
     """
 
     service: Service
@@ -43,6 +45,7 @@ class ServiceStatus:
     wanted: int = 0
     has: int = 0
     scale: str = ""
+    kept: bool = False
 
     @property
     def rung(self) -> Rung:

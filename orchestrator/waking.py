@@ -24,6 +24,7 @@ from orchestrator.errors import (
     HostUnreachable,
     HypervisorError,
     ImageUnusable,
+    NameHeld,
     NoCapacity,
     NoHostReachable,
     NotReady,
@@ -35,7 +36,6 @@ from orchestrator.fleet import Fleet
 from orchestrator.frames import WatchGuest, watch_nobody
 from orchestrator.hopeless import Hopeless
 from orchestrator.journal import Journal
-from orchestrator.ladder import SeenWakes
 from orchestrator.library import Fit
 from orchestrator.model import (
     ASLEEP,
@@ -43,7 +43,6 @@ from orchestrator.model import (
     Instance,
     InstanceState,
     OnHostLoss,
-    Rung,
     Service,
 )
 from orchestrator.sleeping import Sleeper
@@ -51,6 +50,8 @@ from orchestrator.trace import WakeTrace
 
 ENGINE = "greedy-latency"  # of `placement`; what `Planner.rank` asks
 TURN_S = 0.2  # how long one thread waits to end an instance, before it ends others
+# Nobody is at these when the service's lock is free: something unforeseen happened to who was.
+LEFT = frozenset({InstanceState.STOPPING, InstanceState.ROUSING})
 
 log = getLogger(__name__)
 
@@ -61,6 +62,23 @@ class There:
 
     host: str
     address: IPv4Address
+
+
+class Claim(Protocol):
+    """`Spares.claim`: makes an anonymous instance one of a service."""
+
+    def __call__(
+        self, service: Service, population: str, trace: WakeTrace, deadline: float, /
+    ) -> Instance | None:
+        """Return it READY and stored; None if there is none that suits it."""
+        ...
+
+
+def claim_nothing(
+    _service: Service, _population: str, _trace: WakeTrace, _deadline: float, /
+) -> Instance | None:
+    """Stand for a lab without anonymous instances."""
+    return None
 
 
 class Recall(Protocol):
@@ -76,7 +94,8 @@ class Wish:
     """What is to be booted, and for whom.
 
     `unfit` are hosts that cannot boot it, with why; `only`, unless empty, is the host wanted, and
-    `address` the one that the service had there; `deadline` is monotonic.
+    `address` the one that the service had there; `deadline` is monotonic. If it is `ahead`, nobody
+    waits for it.
     """
 
     service: Service
@@ -85,6 +104,7 @@ class Wish:
     only: str
     deadline: float
     address: IPv4Address | None = None
+    ahead: bool = False
 
 
 class Waker:
@@ -92,7 +112,8 @@ class Waker:
 
     `leaving` says of an instance whether it is being retired; `resolve` finds out where one is that
     was being migrated when that was cut off; `watch` has the packets of a guest that is booted
-    looked at; `reserved` is told of each instance before it boots.
+    looked at; `reserved` is told of each instance before it boots; `claim` finds one that another
+    has booted before.
     """
 
     def __init__(
@@ -113,10 +134,12 @@ class Waker:
         locks: defaultdict[str, Lock],
         watch: WatchGuest = watch_nobody,
         reserved: Callable[[Instance, WakeTrace], None] = lambda _instance, _trace: None,
+        claim: Claim = claim_nothing,
     ) -> None:
         self.locks = locks
         self._sleeper = sleeper
         self._reserved = reserved
+        self._claim = claim
         self._hopeless = hopeless
         self._fleet = fleet
         self._boots = boots
@@ -132,7 +155,6 @@ class Waker:
         self._to_end: dict[str, str] = {}  # why, by instance
         self._not_ended: dict[tuple[str, float], str] = {}
         self._stopping = Flag()
-        self._usual = SeenWakes()  # boots, by flavour and host
 
     def wake(
         self, service: Service, population: str, trace: WakeTrace, there: There | None = None
@@ -238,18 +260,31 @@ class Waker:
         trace: WakeTrace,
         there: There | None = None,
     ) -> None:
-        """Have one more instance answer, by the shortest way: one that sleeps, else a new one.
+        """Have one more instance answer, by the shortest way.
 
-        `there` is where a client is held. The caller holds the service's lock. Raises as `boot`
-        does.
+        That is one that sleeps, else an anonymous one that it claims, else a new one. `there` is
+        where a client is held: what is not at that address is of no use to it. The caller holds
+        the service's lock. Raises as `boot` does.
         """
         asleep = [each for each in self._fleet.of(service.name) if each.state in ASLEEP]
         for instance in sorted(asleep, key=lambda each: each.rung.depth):
+            if self._boots.outdated(instance, service):
+                why = f"{instance.name}: its image was changed since it booted"
+                self._journal.record("not-roused", service.name, why)
+                self.end(instance)
+                trace.stamp("cleared")
+                continue
             self._watch(self._fleet.lab.host(instance.host).network, instance, trace)
             if ready := self._sleeper.rouse(instance, service, trace, deadline):
                 self._announce(ready)
                 trace.stamp("stored")
                 return
+            self._refuse_second_copy(service)  # its host may have been lost just now
+        claimed = self._claim(service, population, trace, deadline) if there is None else None
+        if claimed is not None:
+            self._announce(claimed)
+            trace.stamp("stored")
+            return
         if there is None or not self._boot_there(service, deadline, trace, there):
             self.boot(service, population, deadline, trace)
 
@@ -262,12 +297,14 @@ class Waker:
         *,
         only: str = "",
         address: IPv4Address | None = None,
+        hold: Callable[[Instance], None] | None = None,
     ) -> None:
         """Boot one instance on the best host, or the next best while the deadline allows.
 
-        `only` names the one host that will do, `address` the one that the service had there. The
-        caller holds the service's lock. Raises `WakeError` that tells what happened on each host
-        that was tried.
+        `only` names the one host that will do, `address` the one that the service had there. With
+        `hold` nobody waits for it: others make no room, and once it answers it is handed over
+        instead of being announced. The caller holds the service's lock. Raises `WakeError` that
+        tells what happened on each host that was tried.
         """
         unfit = self._boots.unfit(service)
         if unfit and len(unfit) == len(self._fleet.lab.hosts):
@@ -275,15 +312,16 @@ class Waker:
             raise ImageUnusable(service.name, f"no host of the lab can run it: {why}")
         flavours = self._boots.flavours
         attempts = Attempts(lambda host: flavours.of(service, host), flavours.avoided(service))
-        wish = Wish(service, population, unfit, only, deadline, address)
+        wish = Wish(service, population, unfit, only, deadline, address, ahead=hold is not None)
         while True:
             instance = self._reserve(wish, attempts, trace)
             trace.stamp("claimed")
             trace.instance, trace.host, trace.rung = instance.name, instance.host, "cold"
-            trace.decided_by = self._decided_by(instance, unfit, attempts.without, only)
+            trace.decided_by = self._decided_by(instance, wish, attempts.without)
             self._watch(self._fleet.lab.host(instance.host).network, instance, trace)
             began = time.monotonic()
-            self._reserved(instance, trace)
+            if hold is None:
+                self._reserved(instance, trace)
             fit = attempts.flavour(instance.host)
             self._tell_of_flavour(service, instance, fit)
             until = partial(self._until, wish, attempts, instance.host, fit)
@@ -291,15 +329,30 @@ class Waker:
                 ready = self._boots.boot(instance, service, until, trace.stamp, fit)
             except (HypervisorError, WakeError) as error:
                 trace.stamp("silent" if isinstance(error, NotReady | GuestDied) else "failed")
-                attempts.failed(instance.host, fit, error)
+                failures = attempts.failures
+                if isinstance(error, NameHeld):  # the host is as good as before, by another name
+                    self._fleet.avoid_name(instance.host, instance.name)
+                    failures = [*failures, error]
+                else:
+                    attempts.failed(instance.host, fit, error)
                 self._note_failure(instance, service, fit, error)
                 if time.monotonic() >= deadline or self._stopping.is_set():
-                    raise _told(service.name, attempts.failures) from error
+                    raise _told(service.name, failures) from error
             else:
-                self._announce(ready)
+                if hold is None:
+                    self._announce(ready)
+                else:
+                    self._hide(ready)
+                    hold(ready)
                 trace.stamp("stored")
                 self._note_success(ready, service, fit, time.monotonic() - began)
                 return
+
+    def _hide(self, ready: Instance) -> None:
+        """Remember an instance that answers, and lead nobody to it."""
+        if booting := self._fleet.get(ready.name):
+            self._fleet.withdraw(booting)
+        self._fleet.put(ready)
 
     def _reserve(self, wish: Wish, attempts: Attempts, trace: WakeTrace) -> Instance:
         """Hold what the next attempt needs; raises the error of the wake if there is none."""
@@ -329,18 +382,18 @@ class Waker:
     def _until(self, wish: Wish, attempts: Attempts, host: str, fit: Fit | None) -> float:
         """Return until when to wait for a guest, so that what else can be tried has a chance.
 
+        So it is for one booted ahead: a client that comes meanwhile is to have time for another.
         Every other time that a service fails, a guest may take all of the time: it may be slow.
         """
         others: tuple[str, ...] = ()
         if not wish.only and len(self._fleet.lab.hosts) > 1:
             ranking = self._fleet.ranking(wish.service.name, wish.population, wish.unfit)
             others = ranking.hosts
-        if attempts.is_last(host, others) or self._hopeless.count(wish.service.name) % 2:
+        odd = self._hopeless.count(wish.service.name) % 2
+        if not wish.ahead and (attempts.is_last(host, others) or odd):
             return wish.deadline
-        version = self._boots.flavours.version(fit) if fit else ""
-        usual_s = self._usual.seen(version, host, Rung.COLD) or 0.0
         now = time.monotonic()
-        return now + share_s(wish.deadline - now, usual_s)
+        return now + share_s(wish.deadline - now, self._sleeper.usual_boot_s(fit, host))
 
     def _tell_of_flavour(self, service: Service, instance: Instance, fit: Fit | None) -> None:
         """Have it known that a host boots another flavour than the preferred one, and why."""
@@ -359,13 +412,13 @@ class Waker:
         self, ready: Instance, service: Service, fit: Fit | None, seconds: float
     ) -> None:
         if fit is not None:
-            flavours = self._boots.flavours
-            flavours.worked(service, ready.host, fit)
-            self._usual.note(flavours.version(fit), ready.host, Rung.COLD, seconds)
-        self._sleeper.booted(ready, service, seconds)
+            self._boots.flavours.worked(service, ready.host, fit)
+        self._sleeper.booted(fit, ready.host, seconds)
 
     def _made_room(self, wish: Wish, tried: frozenset[str]) -> bool:
         """Have instances that nobody uses give back memory for a boot, where that is enough."""
+        if wish.ahead:
+            return False
         gains = {
             host: gain
             for host, gain in self._sleeper.gains().items()
@@ -448,7 +501,13 @@ class Waker:
             if not self._fleet.hidden(instance.name):
                 return  # clients are led there again
             rung = self._sleeper.below(instance, service) if service else None
-            slept = service and rung and self._sleeper.lower(instance, service, rung)
+            try:
+                slept = service and rung and self._sleeper.lower(instance, service, rung)
+            except StoreError as error:
+                log.warning("%s could not be put to sleep: %s", instance.name, error)
+                if self._fleet.get(instance.name) is instance:
+                    self.end_later(instance)
+                return
             if not slept and not self._stopping.is_set():
                 self.end(instance)
 
@@ -486,7 +545,7 @@ class Waker:
         awake = bool(self._fleet.serving(service))
         any_ends = False
         for instance in self._fleet.of(service):
-            ends = instance.state is InstanceState.STOPPING or self._fleet.hidden(instance.name)
+            ends = instance.state in LEFT or self._fleet.hidden(instance.name)
             ends = ends and instance.host not in lost
             ends = ends and instance.state is not InstanceState.MIGRATING  # may yet be found
             if ends and not (awake and self._leaving(instance.name)):
@@ -503,18 +562,17 @@ class Waker:
                 "boot another copy instead",
             )
 
-    def _decided_by(
-        self, instance: Instance, unfit: Mapping[str, str], tried: Collection[str], only: str
-    ) -> str:
+    def _decided_by(self, instance: Instance, wish: Wish, tried: Collection[str]) -> str:
         """Say in a few words who or what chose the host of an instance."""
         lab, plan = self._fleet.lab, self._fleet.planner.last_plan
-        if only:
-            return "the change that was asked for"
+        if wish.only:
+            held = "a client is held at its address there"
+            return held if wish.address else "the change that was asked for"
         if tried:
             return f"{ENGINE}, after {', '.join(sorted(tried))} failed"
         if len(lab.hosts) == 1:
             return "only host"
-        if len(lab.hosts) - len(unfit) == 1:
+        if len(lab.hosts) - len(wish.unfit) == 1:
             return "only host that can run it"
         if plan and instance.host in plan.hosts.get(instance.service, ()):
             return f"{ENGINE}, which is where {plan.algorithm or 'the last plan'} has it"
@@ -534,7 +592,7 @@ class Waker:
     ) -> None:
         if isinstance(error, HostUnreachable):
             self._lose(error.host, error.message)
-        elif fit is not None and not self._stopping.is_set():
+        elif fit is not None and not isinstance(error, NameHeld) and not self._stopping.is_set():
             why = _without_name(service, error)
             self._boots.flavours.failed(service, instance.host, fit, why)
         if isinstance(error, StartFailed):

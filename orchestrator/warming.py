@@ -2,17 +2,18 @@
 
 Of each service it is asked where its idle instance rests, and how deep; of each boot recipe (same
 image, arguments and size) how many anonymous instances each host keeps. What a wake costs from each
-rung is measured, or one of the stated `DEFAULTS`; the answer says which. Nothing is done here: the
-policy of sleep follows the `WarmTarget`s.
+rung is measured, or one of the stated `DEFAULTS`; the answer says which. Nothing is done here:
+`orchestrator.warmer` follows the `WarmTarget`s.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from orchestrator.errors import EdgewakeError
 from orchestrator.model import LADDER, Capacity, Host, Lab, Rung, Service
 from orchestrator.planner import Planner
+from orchestrator.recipes import recipe_of
 from placement.problem import CPU, MEMORY, Amounts, Infeasible, Malformed, SolverFailed
 from placement.warm import (
     COLD,
@@ -42,8 +43,8 @@ DEFAULTS: Mapping[str, float] = {COLD: 1.0, SAVED: 0.4, PAUSED: 0.01, READY: 0.0
 READY_CPU = 0.005  # cores of an idle guest that is awake: 0.3 to 0.7 % (docs/measurements.md)
 MOST_SPARES = 8  # anonymous instances of one recipe on one host
 
-RUNGS = (COLD, SAVED, PAUSED, READY)  # the deepest first
-EVERY_RUNG = frozenset(RUNGS)
+SLEEPS = (COLD, SAVED, PAUSED)  # the deepest first
+SOMEBODY = ""  # who asks where the lab names no clients that do: they are near every host
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,9 @@ class LabFacts:
     `unfit[service][host]` says why a host cannot run a service, `boots[service][host]` which image
     it would boot. `room[host]` is what is left there for idle instances (absent: all that guests
     may use). `rungs[service, host]` are those that its guests are known to survive there, or may
-    yet; where nothing is known, every rung is planned with. `late` are the images whose guests may
-    be given an address after they were booted: only of these there are anonymous instances.
+    yet; where nothing is known, every rung is planned with. `late` are the images whose guests
+    need not be told which service they are: only of these there are anonymous instances. Services
+    in `settled` claim none, for they are to have the address again that they had.
     """
 
     unfit: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -80,6 +82,9 @@ class LabFacts:
     room: Mapping[str, Capacity] = field(default_factory=dict)
     rungs: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
     late: frozenset[str] = frozenset()
+    rates: Mapping[str, float] = field(default_factory=dict)
+    homes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    settled: frozenset[str] = frozenset()
 
     def image(self, service: Service, host: str) -> str:
         """Return the image that a host would boot for a service."""
@@ -123,6 +128,27 @@ class Warming:
     room_mib: float
 
 
+@dataclass(frozen=True, slots=True)
+class Aims:
+    """What hosts are to keep, and what each keeps free for the largest wake there."""
+
+    targets: tuple[WarmTarget, ...] = ()
+    free: Mapping[str, Capacity] = field(default_factory=dict)
+
+
+def aims_of(planner: Planner, known: LabFacts, costs: WakeCosts) -> Aims:
+    """Return what the hosts of a planner's lab are to keep warm, by the quick algorithm.
+
+    Raises `EdgewakeError` if some service can rest nowhere.
+    """
+    lab, problem = planner.lab, warm_problem(planner, known, costs)
+    with _told_wrong():
+        plan = plan_warm(problem, WarmOptions(algorithm="greedy", bound=False))
+    able = _able(lab, known)
+    free = {host.name: _kept_free(host, lab, able) for host in lab.hosts}
+    return Aims(plan.targets(problem), free)
+
+
 def warming_of(
     planner: Planner,
     known: LabFacts | None = None,
@@ -135,18 +161,9 @@ def warming_of(
     """
     known, costs, options = known or LabFacts(), costs or WakeCosts(), options or WarmOptions()
     problem = warm_problem(planner, known, costs)
-    try:
+    with _told_wrong():
         plan = plan_warm(problem, options)
         cold = plan_warm(problem.cold(), replace(options, algorithm="greedy"))
-    except Infeasible as error:
-        raise EdgewakeError(
-            f"no warm plan exists: {error}" if error.proven else f"no warm plan was found: {error}",
-            hint="give hosts more capacity, or services wider constraints",
-        ) from error
-    except Malformed as error:
-        raise EdgewakeError(f"this cannot be planned: {error}") from error
-    except SolverFailed as error:
-        raise EdgewakeError(f"the solver gave no warm plan: {error}") from error
     told = _Told(problem, plan, delays(problem, cold), delays(problem, plan), known, costs)
     lab = planner.lab
     lines = [
@@ -164,6 +181,22 @@ def warming_of(
     )
 
 
+@contextmanager
+def _told_wrong() -> Iterator[None]:
+    """Tell whoever asked for a plan why there is none."""
+    try:
+        yield
+    except Infeasible as error:
+        raise EdgewakeError(
+            f"no warm plan exists: {error}" if error.proven else f"no warm plan was found: {error}",
+            hint="give hosts more capacity, or services wider constraints",
+        ) from error
+    except Malformed as error:
+        raise EdgewakeError(f"this cannot be planned: {error}") from error
+    except SolverFailed as error:
+        raise EdgewakeError(f"the solver gave no warm plan: {error}") from error
+
+
 # --- our state to a question --------------------------------------------------------------------
 
 
@@ -174,12 +207,12 @@ def warm_problem(planner: Planner, known: LabFacts, costs: WakeCosts) -> WarmPro
     so that its wake need not wait for another to go.
     """
     lab = planner.lab
-    able = {service.name: _hosts(lab, service, known) for service in lab.services}
+    able = _able(lab, known)
     recipes: dict[str, dict[str, Spare]] = {}
     services = []
     for service in lab.services:
         hosts = able[service.name]
-        recipe = _recipe_name(service, known, hosts)
+        recipe = _recipe_name(lab, service, known, hosts)
         if recipe:
             kept = recipes.setdefault(recipe, {})
             kept |= {
@@ -192,32 +225,49 @@ def warm_problem(planner: Planner, known: LabFacts, costs: WakeCosts) -> WarmPro
         hosts=tuple(_host(host, lab, able, known) for host in lab.hosts),
         services=tuple(services),
         recipes=tuple(Recipe(name, at) for name, at in recipes.items()),
-        latency_ms=planner.problem.latency_ms,
+        latency_ms={
+            **planner.problem.latency_ms,
+            SOMEBODY: {host.name: 0.0 for host in lab.hosts},
+        },
     )
+
+
+def _able(lab: Lab, known: LabFacts) -> dict[str, tuple[Host, ...]]:
+    return {service.name: _hosts(lab, service, known) for service in lab.services}
 
 
 def _hosts(lab: Lab, service: Service, known: LabFacts) -> tuple[Host, ...]:
-    """Return the hosts where a service may be, by its constraints and its images."""
-    wish, unfit = service.constraints, known.unfit.get(service.name, {})
-    return tuple(
-        host
-        for host in lab.hosts
-        if host.name not in unfit
-        and (not wish.hosts or host.name in wish.hosts)
-        and host.name not in wish.avoid_hosts
-        and set(wish.labels) <= set(host.labels)
+    """Return the hosts where a service may be, by its constraints and its images, or is."""
+    unfit = known.unfit.get(service.name, {})
+    may = tuple(
+        host for host in lab.hosts if host.name not in unfit and service.constraints.allow(host)
     )
+    homes = known.homes.get(service.name, frozenset())
+    return tuple(host for host in may if host.name in homes) or may
 
 
 def _host(host: Host, lab: Lab, able: Mapping[str, Sequence[Host]], known: LabFacts) -> WarmHost:
     room = known.room.get(host.name, host.usable)
-    sleeping = [
-        host.taken_by(service.resources).memory_mib
-        for service in lab.services
-        if host in able[service.name] and service.idle.after_s is not None
-    ]
-    free = room.memory_mib - max(sleeping, default=0)
+    free = room.memory_mib - _kept_free(host, lab, able).memory_mib
     return WarmHost(host.name, {MEMORY: float(max(0, free)), CPU: max(0.0, room.cpu)})
+
+
+def _kept_free(host: Host, lab: Lab, able: Mapping[str, Sequence[Host]]) -> Capacity:
+    """Return what is kept free on a host, so that a wake there need not wait for others to go."""
+    needs = [
+        host.taken_by(service.resources)
+        for service in lab.services
+        if host in able[service.name] and not _never_sleeps(service)
+    ]
+    return Capacity(
+        cpu=max((each.cpu for each in needs), default=0.0),
+        memory_mib=max((each.memory_mib for each in needs), default=0),
+    )
+
+
+def _never_sleeps(service: Service) -> bool:
+    idle = service.idle
+    return idle.after_s is None or idle.pin or idle.deepest is Rung.READY
 
 
 def _sleeper(
@@ -233,7 +283,7 @@ def _sleeper(
 
     It goes to sleep once it is unused for its time, and no answer is in a cache (`idle.verdict`).
     """
-    idle = service.idle.after_s
+    idle = None if _never_sleeps(service) else service.idle.after_s
     return Sleeper(
         name=service.name,
         rests={
@@ -242,24 +292,36 @@ def _sleeper(
             )
             for host in hosts
         },
-        rates={each.name: each.requests_s for each in lab.populations},
+        rates=_rates(service, lab, known),
         idle_s=None if idle is None else max(idle, float(service.ttl_s)),
         latency_bound_ms=service.latency_bound_ms,
         recipe=recipe,
     )
 
 
+def _rates(service: Service, lab: Lab, known: LabFacts) -> dict[str, float]:
+    """Return the requests per second of each population; in all, as many as were seen."""
+    told = {each.name: each.requests_s for each in lab.populations}
+    seen, total = known.rates.get(service.name), sum(told.values())
+    if seen is None:
+        return told
+    if not total:
+        return {SOMEBODY: seen}
+    return {name: rate * seen / total for name, rate in told.items()}
+
+
 def _rungs(service: Service, host: Host, known: LabFacts) -> tuple[str, ...]:
     """Return the rungs a service may rest at; one that never sleeps is always ready.
 
-    Cold and ready need no ability. Its policy may leave rungs out.
+    One that may sleep is not asked to be ready, unless it can rest at no other rung: that is what
+    `pin` and `keep_warm` are for. Cold needs no ability. Its policy may leave rungs out.
     """
-    if service.idle.after_s is None:
+    if _never_sleeps(service):
         return (READY,)
-    able = known.rungs.get((service.name, host.name), EVERY_RUNG)
+    able = known.rungs.get((service.name, host.name), frozenset(SLEEPS))
     left_out = {rung for rung in (Rung.PAUSED, Rung.SAVED) if service.idle.rests_s(rung) == 0}
     left_out |= set(LADDER[service.idle.deepest.depth + 1 :])
-    return tuple(rung for rung in RUNGS if rung in (able | {COLD, READY}) - left_out)
+    return tuple(rung for rung in SLEEPS if rung in (able | {COLD}) - left_out) or (READY,)
 
 
 def _rest(service: Service, host: Host, rung: str, known: LabFacts, costs: WakeCosts) -> Rest:
@@ -274,13 +336,14 @@ def _needs(service: Service, host: Host, rung: str) -> Amounts:
     return memory if rung == PAUSED else {}
 
 
-def _recipe_name(service: Service, known: LabFacts, hosts: Sequence[Host]) -> str:
-    """Return a name for the image, arguments and size of a service; empty if it can have none."""
+def _recipe_name(lab: Lab, service: Service, known: LabFacts, hosts: Sequence[Host]) -> str:
+    """Return the name of a service's boot recipe; empty if it can have none."""
     images = {known.image(service, host.name) for host in hosts}
     if len(images) != 1 or not images <= known.late or service.idle.after_s is None:
         return ""
-    told = repr((sorted(service.config), service.resources, service.cpu_cap))
-    return f"{images.pop()}-{hashlib.sha256(told.encode()).hexdigest()[:6]}"
+    if service.name in known.settled:
+        return ""
+    return recipe_of(lab, service, images.pop())
 
 
 def _spare(service: Service, host: Host, known: LabFacts, costs: WakeCosts) -> Spare:

@@ -20,7 +20,7 @@ from placement.latencies import UNREACHABLE_MS, latency_table, worst_cap
 from placement.matrix import Floats, Matrix, components
 from placement.objectives import WORST
 from placement.problem import Malformed, Options, Plan, Problem
-from placement.solvers import Limits, Outcome, solver
+from placement.solvers import COARSE, FINE, Limits, Outcome, solver
 from placement.tracing import later
 
 PART_COLUMNS = 2_000  # independent parts are solved in batches of about that many columns
@@ -188,7 +188,9 @@ def run(matrix: Matrix, options: Options, clock: Clock, start: Floats | None = N
 
 
 def _solved(matrix: Matrix, options: Options, clock: Clock, start: Floats | None) -> Outcome:
-    limits = Limits(clock.left(), options.gap, options.threads, options.seed)
+    bounded = bool(options.order or options.limits.keys() - {WORST})
+    tolerance = FINE if bounded else COARSE
+    limits = Limits(clock.left(), options.gap, options.threads, options.seed, tolerance)
     return solver(options.solver, matrix.columns)(matrix, limits, start)
 
 

@@ -29,12 +29,12 @@ from placement.latencies import worst_cap
 from placement.matrix import Floats
 from placement.objectives import WORST
 from placement.problem import Infeasible, Malformed, Options, Plan, Problem, SolverFailed
-from placement.solvers import Limits, highs
+from placement.solvers import FINE, Limits, highs
 from placement.solving import solve
 from placement.validate import check_options, validate
 
 AUGMENTED = 1e-3  # what the other terms count in AUGMECON: their share of the first one's range
-STEP = 1e-5  # of its range by which a term must fall to be another point of the exact front
+STEP = 10 * FINE  # of its largest factor: what tolerances buy, so a term must fall by more
 UNLIMITED = 1e18
 LATE_S = 0.02  # no other point is begun with so little time left
 
@@ -235,7 +235,8 @@ def exact_front(
     clock = Clock.of(options.deadline_s)
     if WORST in terms:
         return _front_of_worst(problem, terms, options, progress)
-    ends = payoff(problem, terms, replace(options, deadline_s=options.deadline_s / 4))
+    sharp = replace(options, deadline_s=options.deadline_s / 4, slack=0.0)
+    ends = payoff(problem, terms, sharp)
     least = ends.plans[terms[0]].bound
     plans = [_judged(problem, plan, terms, "exact", least) for plan in ends.plans.values()]
     sure = options.gap == 0 and all(plan.gap < PROVEN for plan in ends.plans.values())
@@ -310,7 +311,7 @@ class _Sweep:
         linear = [assembled.terms[name] for name in terms]
         clock = Clock.of(options.deadline_s)
         loaded = highs.load(
-            matrix, Limits(clock.left(), options.gap, options.threads, options.seed)
+            matrix, Limits(clock.left(), options.gap, options.threads, options.seed, FINE)
         )
         costs = [each.dense(matrix.columns) for each in linear]
         shift = [each.constant for each in linear]
@@ -327,7 +328,7 @@ class _Sweep:
 
     def falling(self, low: float, high: float) -> Iterator[Plan]:
         """Yield a plan for every point, the second term falling."""
-        step = max(STEP * (high - low), 1e-6)
+        step = max(STEP * float(np.abs(self.costs[1]).max(initial=0.0)), TINY)
         bound = high
         while bound >= low - step / 2 and (x := self._point(bound)) is not None:
             yield plan_of_solution(self.assembled.model, x)

@@ -10,6 +10,7 @@ set -euo pipefail
 PATH="$PATH:/usr/sbin:/sbin" # a shell from `su` lacks them
 
 NOTES=/run/edgewake-setup
+STATE=/run/libvirt
 WAIT_S=30
 # virtlogd first: libvirtd asks it to keep the guests' consoles.
 DAEMONS=(virtlogd libvirtd)
@@ -36,8 +37,20 @@ await() {
     done
 }
 
+# libvirt writes a guest's state down whenever it changes, and waits for it to be on the disk. On most
+# machines /run is in memory; where it is not, as in many containers, its folder there is to be. Only
+# where nothing is there yet, so that nothing is hidden.
+keep_state_in_memory() {
+    [[ $(stat -f -c %T /run) != tmpfs ]] || return 0
+    mkdir -p "$STATE"
+    [[ -z $(ls -A "$STATE") ]] || return 0
+    mount -t tmpfs -o mode=0755 edgewake "$STATE" 2>/dev/null ||
+        say "$STATE stays on the disk: it cannot be mounted here"
+}
+
 start() {
     local name
+    [[ -d /run/systemd/system ]] || keep_state_in_memory
     for name in "${DAEMONS[@]}"; do
         answers "$name" && continue
         say "starting $name"

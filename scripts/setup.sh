@@ -16,6 +16,8 @@ BASE=(
     tini # ends libvirt's guests properly where there is no systemd
     dnsutils iproute2
     dnsmasq-base # for guest networks with DHCP
+    iputils-ping iperf3 nftables # redirects, chains, and programs that run on virtual routers
+    bird2 # for virtual networks with `routing: ospf`
     libxml2-utils tcpdump minisign skopeo # for tests: virt-xml-validate, captures, catalogues
     knot knot-dnsutils nsd dnsdist unbound # for tests: secondaries, and servers in front of ours
     libvirt-dev pkg-config gcc python3-dev python3-venv # libvirt-python is compiled here
@@ -70,23 +72,26 @@ install_debian_packages() {
     let_servers_rest "${packages[@]}"
 }
 
-# We want these programs, not name servers on port 53 of this machine. Debian's packages start one when
-# they are installed, unless the unit is masked; a mask in /run is gone after a reboot, even if we are
-# killed half-way. Only what *we* install is treated so: a server that was here is in use.
-SERVERS=(knot nsd dnsdist unbound)
+# We want these programs, not name servers on port 53 of this machine, nor its routes from BIRD. Debian's
+# packages start one when they are installed, unless the unit is masked; a mask in /run is gone after a
+# reboot, even if we are killed half-way. Only what *we* install is treated so: a server that was here
+# is in use. A package whose unit has another name is written PACKAGE:UNIT.
+SERVERS=(bird2:bird knot nsd dnsdist unbound)
 
 hold_servers_back() {
     local server
     [[ -d /run/systemd/system ]] || return 0
     for server in "${SERVERS[@]}"; do
-        [[ " $* " != *" $server "* ]] || as_root systemctl mask --runtime --quiet "$server.service"
+        [[ " $* " != *" ${server%:*} "* ]] ||
+            as_root systemctl mask --runtime --quiet "${server#*:}.service"
     done
 }
 
 let_servers_rest() {
     local server
     for server in "${SERVERS[@]}"; do
-        [[ " $* " == *" $server "* ]] || continue
+        [[ " $* " == *" ${server%:*} "* ]] || continue
+        server=${server#*:}
         if [[ -d /run/systemd/system ]]; then
             as_root systemctl unmask --runtime --quiet "$server.service"
             as_root systemctl disable --quiet "$server.service"

@@ -9,7 +9,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("orchestrator", "placement", "images", "dns_boot", "web")
 
-NOUNS = ("orchestrator.model", "orchestrator.topology", "orchestrator.errors")
+NOUNS = (
+    "orchestrator.model",
+    "orchestrator.network",
+    "orchestrator.topology",
+    "orchestrator.errors",
+)
 EVERYTHING = PACKAGES
 
 # Who may import what of ours. The longest name that fits the importer counts; a name stands for
@@ -20,19 +25,60 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "orchestrator.errors": (),
     "orchestrator.trace": (),
     "orchestrator.hours": (),
-    "orchestrator.model": ("images.bootspec", "images.facts", "orchestrator.hours"),
+    "orchestrator.model": (
+        "images.bootspec",
+        "images.facts",
+        "orchestrator.hours",
+        "orchestrator.network",
+        "orchestrator.rules.tree",
+    ),
     "orchestrator.summons": ("orchestrator.model", "orchestrator.trace"),
     "orchestrator.hypervisors": (
         *NOUNS,
         "orchestrator.hypervisors",
+        "orchestrator.linux",
+        "orchestrator.digests",
         "orchestrator.once",
         "images.bootspec",
         "images.facts",
         "images.qcow2_header",
     ),
-    "orchestrator.guards": (*NOUNS, "orchestrator.guards"),
-    "orchestrator.routers": (*NOUNS, "orchestrator.routers"),
-    "orchestrator.steering": (*NOUNS, "orchestrator.steering"),
+    "orchestrator.linux": ("orchestrator.linux",),
+    "orchestrator.network": (),
+    "orchestrator.packet_filter": (),
+    "orchestrator.rules": (
+        "orchestrator.errors",
+        "orchestrator.packet_filter",
+        "orchestrator.rules",
+    ),
+    "orchestrator.guards": (*NOUNS, "orchestrator.guards", "orchestrator.packet_filter"),
+    "orchestrator.routers": (
+        *NOUNS,
+        "orchestrator.linux",
+        "orchestrator.routers",
+        "orchestrator.routing",
+    ),
+    "orchestrator.routing": ("orchestrator.network",),
+    "orchestrator.programs": (
+        "orchestrator.errors",
+        "orchestrator.network",
+        "orchestrator.programs",
+        "orchestrator.rules",
+        "orchestrator.units",
+    ),
+    "orchestrator.steering": (
+        *NOUNS,
+        "orchestrator.linux",
+        "orchestrator.rules",
+        "orchestrator.steering",
+    ),
+    "orchestrator.steering.redirect": (
+        *NOUNS,
+        "orchestrator.linux",
+        "orchestrator.packet_filter",
+        "orchestrator.rules",
+        "orchestrator.steering",
+    ),
     "orchestrator.store": (*NOUNS, "orchestrator.store"),
     "orchestrator": ("orchestrator", "placement", "images"),
     "dns_boot": (
@@ -47,7 +93,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "orchestrator.cli": EVERYTHING,
     "orchestrator.cli_drain": EVERYTHING,
     "orchestrator.cli_images": EVERYTHING,
+    "orchestrator.cli_net_load": EVERYTHING,
     "orchestrator.cli_plan": EVERYTHING,
+    "orchestrator.cli_plan_network": EVERYTHING,
     "orchestrator.cli_trace": EVERYTHING,
     "orchestrator.daemon": EVERYTHING,
     "orchestrator.demo": EVERYTHING,
@@ -61,18 +109,27 @@ WIRING = (
     "orchestrator.cli",
     "orchestrator.cli_images",
     "orchestrator.cli_plan",
+    "orchestrator.cli_plan_network",
     "orchestrator.cli_trace",
     "orchestrator.daemon",
     "orchestrator.demo",
     "orchestrator.display",
     "orchestrator.doctor",
     "orchestrator.local",
+    "orchestrator.steered",
     "orchestrator.host_shell",
     "orchestrator.host_probe",
     "orchestrator.host_checks",
     "orchestrator.host_advice",
     "orchestrator.host_networks",
     "orchestrator.cli_hosts",
+    "orchestrator.cli_apps",
+    "orchestrator.cli_net",
+    "orchestrator.cli_net_load",
+    "orchestrator.cli_scenario",
+    "orchestrator.network_checks",
+    "orchestrator.cli_net_link",
+    "orchestrator.cli_net_parts",
 )
 BACK_ENDS = (
     "orchestrator.guards",
@@ -91,6 +148,7 @@ SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
         "orchestrator.hypervisors.libvirt_driver",
         "orchestrator.hypervisors.libvirt_errors",
         "orchestrator.hypervisors.libvirt_guests",
+        "orchestrator.hypervisors.libvirt_half_made",
         "orchestrator.hypervisors.libvirt_line",
         "orchestrator.hypervisors.libvirt_migration",
         "orchestrator.hypervisors.libvirt_networks",
@@ -106,9 +164,9 @@ SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
     "dnslib": ("dns_boot",),
     "flask": ("web",),
     "opentelemetry": ("orchestrator.trace_otel",),
-    "pyroute2": ("orchestrator.hypervisors.bridges",),
+    "pyroute2": ("orchestrator.linux", "orchestrator.routers", "orchestrator.steering"),
     "sqlalchemy": ("orchestrator.store.sql",),
-    "networkx": ("orchestrator.topology", "placement"),
+    "networkx": ("orchestrator.topology", "orchestrator.routing", "placement"),
 }
 
 

@@ -36,7 +36,9 @@ def ipxe(installed: None) -> Family:
 
 
 def test_without_the_package_there_is_no_such_family() -> None:
-    with pytest.raises(ImageError, match="unknown image family 'ipxe'; known families: hello"):
+    with pytest.raises(
+        ImageError, match="unknown image family 'ipxe'; known families: command, hello"
+    ):
         family("ipxe")
 
 

@@ -22,8 +22,7 @@ STUDIES = sorted(EXAMPLES.glob("studies/*.yaml"))
 @pytest.mark.parametrize("path", LABS, ids=lambda path: path.stem)
 def test_each_lab_loads(path: Path) -> None:
     lab = load_lab(path)
-    assert lab.hosts
-    assert lab.services
+    assert lab.network.run or (lab.hosts and lab.services)
     assert lab.populations
 
 
@@ -31,8 +30,15 @@ def test_there_are_two_studies() -> None:
     assert {path.stem for path in STUDIES} == {"heuristics", "edge-churn"}
 
 
-def test_there_are_three_labs() -> None:
-    assert {path.stem for path in LABS} >= {"demo", "nine-mini-pcs", "four-mecs"}
+def test_there_are_four_labs() -> None:
+    assert {path.stem for path in LABS} >= {"demo", "nine-mini-pcs", "four-mecs", "processes"}
+
+
+def test_the_processes_need_no_hypervisor_and_no_image() -> None:
+    lab = load_lab(EXAMPLES / "processes.yaml")
+    assert [host.uri for host in lab.hosts] == ["netns:///"]
+    assert all(image.exec and not image.files for image in lab.images)
+    assert all(Path(image.exec[0]).exists() for image in lab.images)
 
 
 def test_the_demo_is_one_machine_on_loopback_and_its_own_network() -> None:

@@ -27,7 +27,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -37,38 +36,14 @@ import yaml
 
 from images.build import hello
 from orchestrator.labfile import parse_lab
+from tests.pages import COMMAND_S, ROOT, Block, blocks_of, unmarked
 from tests.xenbed.bed import Bed
 from tests.xenbed.fixture import own_bed
 from tests.xenbed.personality import ssh_config
 from tests.xenbed.plan import Wanted
 
-ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorials" / "xen-mini-pc.md"
-COMMAND_S = 120
 BED_NETWORK = "xenbr0"  # of libvirt in the bed
-BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]+) -->\n)?^```\w+\n(?P<text>.*?)^```$", re.M | re.S)
-MARK = re.compile(r"run: (?:here|dom0|up)|shows|adds to lab\.yaml|(?:file|not run): \S.*")
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A fenced block of the page, and what its mark says."""
-
-    mark: str
-    text: str
-    line: int
-
-
-def blocks_of(page: str) -> tuple[Block, ...]:
-    return tuple(
-        Block(found["mark"] or "", found["text"], page.count("\n", 0, found.start("text")))
-        for found in BLOCK.finditer(page)
-    )
-
-
-def unmarked(page: str) -> list[int]:
-    """Return the lines of blocks whose mark is missing or says nothing that we know."""
-    return [block.line for block in blocks_of(page) if not MARK.fullmatch(block.mark)]
 
 
 BLOCKS = blocks_of(PAGE.read_text())

@@ -40,6 +40,7 @@ from orchestrator.errors import NotReady
 from orchestrator.model import LADDER, Client, Endpoint, Lab, Rung
 from orchestrator.planner import OPTIONS
 from orchestrator.trace import Wake, WakeTrace
+from orchestrator.unguarded import unguarded
 from placement.problem import Options
 from placement.warm import WarmOptions
 from web import wire
@@ -114,6 +115,7 @@ def create_api(orchestrator: Orchestrator, load: LoadLab, metrics: Callable[[], 
         return {
             "lab": wanted.name,
             "summary": changes.why,
+            "unguarded": unguarded(wanted),
             "changes": wire.changes(changes),
             "applied": not dry_run,
         }

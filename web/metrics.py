@@ -1,38 +1,29 @@
 """What Prometheus reads: counters, gauges and histograms in its text format, version 0.0.4.
 
-For `GET /metrics` of `web.api`. The format is a page of rules (Prometheus, "Exposition formats"),
-so it is written here instead of by a library; a test has that library read it.
+For `GET /metrics` of `web.api`. `web.families` writes it; a test has Prometheus's library read it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from orchestrator.metrics import BUCKETS_S, DnsCounts, Histogram, Labels, WakeCounts
+from orchestrator.network_monitor import Sample as NetworkSample
 from orchestrator.views import HostStatus, Status
+from web import network_metrics
+from web.families import Family, Sample, number, text
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MIB = 1 << 20
 STATES = ("asleep", "waking", "awake", "stopping")
 
-Sample = tuple[str, Labels, float]  # what the name ends with, labels, value
 
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """All samples of one name."""
-
-    name: str
-    kind: str
-    about: str
-    samples: tuple[Sample, ...]
-
-
-def exposition(status: Status, wakes: WakeCounts, dns: DnsCounts) -> str:
+def exposition(
+    status: Status, wakes: WakeCounts, dns: DnsCounts, networks: Sequence[NetworkSample] = ()
+) -> str:
     """Return everything as text."""
-    families = (*_wakes(wakes), *_dns(dns), *_lab(status))
-    return "".join(line for family in families for line in _lines(family))
+    of_networks = network_metrics.families(networks)
+    return text((*_wakes(wakes), *_dns(dns), *_lab(status), *of_networks))
 
 
 def _wakes(counts: WakeCounts) -> Iterator[Family]:
@@ -128,21 +119,6 @@ def _histograms(counted: Mapping[Labels, Histogram]) -> tuple[Sample, ...]:
 def _histogram(labels: Labels, histogram: Histogram) -> Iterator[Sample]:
     counts = tuple(accumulate(histogram.counts))
     for bound, count in zip((*BUCKETS_S, float("inf")), counts, strict=True):
-        yield "_bucket", (*labels, ("le", _number(bound))), count
+        yield "_bucket", (*labels, ("le", number(bound))), count
     yield "_sum", labels, histogram.sum_s
     yield "_count", labels, counts[-1]
-
-
-def _lines(family: Family) -> Iterator[str]:
-    yield f"# HELP {family.name} {family.about}\n# TYPE {family.name} {family.kind}\n"
-    for ending, labels, value in family.samples:
-        shown = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels)
-        yield f"{family.name}{ending}{f'{{{shown}}}' if shown else ''} {_number(value)}\n"
-
-
-def _number(value: float) -> str:
-    return "+Inf" if value == float("inf") else repr(value)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

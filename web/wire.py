@@ -21,6 +21,7 @@ from orchestrator.errors import (
     LabError,
     NoCapacity,
     StoreError,
+    UnknownClients,
     UnknownHost,
     UnknownService,
     UnsafeChanges,
@@ -43,6 +44,7 @@ STATUS_OF: dict[type[BaseException], HTTPStatus] = {
     EdgewakeError: HTTPStatus.CONFLICT,  # such as: no placement of all services exists
     LabError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnsafeChanges: HTTPStatus.CONFLICT,
+    UnknownClients: HTTPStatus.NOT_FOUND,
     UnknownHost: HTTPStatus.NOT_FOUND,
     UnknownService: HTTPStatus.NOT_FOUND,
     WakeError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -79,6 +81,7 @@ def host_status(value: HostStatus) -> Document:
         "refused": value.refused,
         "drain": None if value.drain is None else drain(value.drain),
         "guard": value.guard,
+        "spares": value.spares,
     }
 
 
@@ -115,7 +118,8 @@ def migration(value: Migration) -> Document:
 def service_status(value: ServiceStatus) -> Document:
     """Return a service; asleep is a healthy state, `trouble` is how its last wake failed.
 
-    `copies` says how many it should have now, how many answer, and why so many.
+    `copies` says how many it should have now, how many answer, and why so many; `kept`, whether it
+    sleeps where the warm plan keeps it.
     """
     return {
         "name": value.service.name,
@@ -126,6 +130,7 @@ def service_status(value: ServiceStatus) -> Document:
         "idle": value.idle,
         "trouble": value.trouble,
         "copies": {"wanted": value.wanted, "has": value.has, "why": value.scale},
+        "kept": value.kept,
         "instances": [instance(each) for each in value.instances],
     }
 

@@ -98,6 +98,8 @@ class Blobs:
 
     def digest_at(self, path: Path) -> Digest | None:
         """Return the digest of the blob that is at a path; None if that is no blob of ours."""
+        if not digest_in(path.name) and not path.is_symlink():
+            return None  # every wake asks, and to resolve a path takes a call per folder
         path = path.resolve()
         return digest_in(path.name) if path.parent == self.folder.resolve() else None
 

@@ -21,6 +21,7 @@ from images.facts import Entry, ImageFacts
 GROUP = "edgewake.image_families"
 
 FAMILIES = {
+    "command": "images.families.command:COMMAND",
     "hello": "images.families.hello:HELLO",
     "hermit": "images.families.hermit:HERMIT",
     "linux": "images.families.linux:LINUX",
@@ -44,6 +45,7 @@ class AddressBy(StrEnum):
     XENSTORE = "Xenstore"
     DHCP = "DHCP"
     FIXED = "fixed in the image"
+    HOST = "set by its host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Traits:
     Express root port does not. `needs_kvm` says in a clause why QEMU without KVM cannot run it, or
     is empty. `no_migration` says in a clause why its guests do not survive live migration on a
     platform, as far as that is known. `end_pattern` and `obeys_shutdown` are as in `BootSpec`.
+    `own_address` says that a guest can be told of one address of its own (`GuestAddress.own`).
     """
 
     name: str
@@ -75,6 +78,7 @@ class Traits:
     no_migration: Mapping[Platform, str] = field(default_factory=dict)
     end_pattern: str = ""
     obeys_shutdown: bool = False
+    own_address: bool = False
 
     def least(self, platform: Platform) -> int:
         """Return the least memory on a platform, in MiB."""

@@ -124,6 +124,7 @@ def command_line(
 ) -> str:
     """Return the command line: the image's template, else the family's `own`, filled in.
 
+    Guests of an anonymous image are told no service, unless the template cannot do without.
     Raises `ImageRefused` when a value has no room in the syntax, when something the user said
     would be lost, or when the line is longer than one of its readers takes.
     """
@@ -136,7 +137,10 @@ def command_line(
         )
     if image.cmdline and "args" not in template.words:
         raise ImageRefused("it has a cmdline, and its template has no {args}; add {args} to it")
-    line = template.fill(_values(image, request, syntax))
+    values = _values(image, request, syntax)
+    if image.anonymous and "service" not in template.required:
+        values["service"] = ""
+    line = template.fill(values)
     for limit in limits:
         _fits(line, limit, request)
     return line
@@ -229,6 +233,7 @@ def _values(image: Image, request: BootRequest, syntax: Syntax) -> dict[str, str
         "gw": str(address.gateway or ""),
         "ip6": str(ipv6.ip) if ipv6 else "",
         "prefix6": str(ipv6.network.prefixlen) if ipv6 else "",
+        "own": str(address.own[0]) if address.own else "",
         "name": ours(request.name, "the instance's name"),
         "service": ours(request.service, "the service's name"),
         "host": ours(request.host, "the host's name"),

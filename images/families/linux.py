@@ -3,7 +3,8 @@
 Debian's cloud kernel has no CONFIG_IP_PNP, so the kernel's own ``ip=`` does nothing. The settings
 are words of ours instead, percent-encoded, which the initramfs of `images.build.linux_microvm`
 reads (any other may as well): ``edgewake.ip=10.0.0.2/24``, ``edgewake.gw``, ``edgewake.ip6``,
-``edgewake.name`` (the instance), ``edgewake.service``, ``edgewake.host``, and one
+``edgewake.own`` (for its
+loopback), ``edgewake.name`` (the instance), ``edgewake.service``, ``edgewake.host``, and one
 ``edgewake.KEY=VALUE`` for each entry of the service's configuration.
 
 On Xen the same kernel is a PVH or a PV guest, with its console on hvc0; its initramfs must bring
@@ -24,7 +25,7 @@ LEAST_MEMORY_MIB = 80  # measured: see docs/sample-guest.md
 # What a kernel may unpack besides gzip, if it was built to; inside is not looked.
 PACKED = frozenset({Container.XZ, Container.BZIP2, Container.LZMA, Container.LZ4, Container.ZSTD})
 MOST_CMDLINE = 2047  # COMMAND_LINE_SIZE of x86 is 2048 with the final NUL (asm/setup.h)
-RESERVED_KEYS = frozenset({"ip", "ip6", "gw", "name", "service", "host"})
+RESERVED_KEYS = frozenset({"ip", "ip6", "gw", "own", "name", "service", "host"})
 
 # What makes a guest that runs one program answer sooner; each was measured (docs/sample-guest.md).
 FAST_BOOT = (
@@ -42,8 +43,9 @@ FAST_PC = (
     "pnpacpi=off",
 )
 SETTINGS = (
-    "edgewake.ip={cidr}[ edgewake.gw={gw}][ edgewake.ip6={ip6}/{prefix6}][ edgewake.name={name}]"
-    "[ edgewake.service={service}][ edgewake.host={host}][ {config}][ {args}]"
+    "edgewake.ip={cidr}[ edgewake.gw={gw}][ edgewake.ip6={ip6}/{prefix6}][ edgewake.own={own}]"
+    "[ edgewake.name={name}][ edgewake.service={service}][ edgewake.host={host}]"
+    "[ {config}][ {args}]"
 )
 TEMPLATES = {
     Platform.QEMU: " ".join(("console=ttyS0", *FAST_BOOT, *FAST_PC, SETTINGS)),
@@ -74,6 +76,7 @@ TRAITS = Traits(
     elsewhere={Platform.SPT: "a tender starts Solo5 images only"},
     ipv6=True,
     machines=("pc", "q35"),
+    own_address=True,
 )
 
 

@@ -43,7 +43,7 @@ TRAITS = Traits(
     },
     default_memory_mib=32,
     least_memory_mib={Platform.QEMU: 12, Platform.XEN: 32, Platform.SPT: 16},
-    address=dict.fromkeys(Platform, AddressBy.CMDLINE),
+    address=dict.fromkeys((Platform.QEMU, Platform.XEN, Platform.SPT), AddressBy.CMDLINE),
     ipv6=True,
     machines=("pc", "q35"),
     legacy_virtio=True,

@@ -14,17 +14,18 @@ from images.families.cmdline import Syntax, command_line, nothing_to_tell, pv_li
 
 TEMPLATE = "{args}"
 SYNTAX = Syntax(no_config="what an image of family other understands is not known")
+ENTRIES = {
+    Platform.QEMU: (Entry.LINUX, Entry.MULTIBOOT, Entry.PVH, Entry.BIOS),
+    Platform.XEN: (Entry.PVH, Entry.PVH_SECTION, Entry.XEN_PV),
+    Platform.SPT: (Entry.SPT,),
+}
 TRAITS = Traits(
     name="other",
     title="an image of another family",
-    entries={
-        Platform.QEMU: (Entry.LINUX, Entry.MULTIBOOT, Entry.PVH, Entry.BIOS),
-        Platform.XEN: (Entry.PVH, Entry.PVH_SECTION, Entry.XEN_PV),
-        Platform.SPT: (Entry.SPT,),
-    },
+    entries=ENTRIES,
     default_memory_mib=128,
     least_memory_mib=dict.fromkeys(Platform, 1),  # not known; `images.match` looks at the file
-    address=dict.fromkeys(Platform, AddressBy.DHCP),
+    address=dict.fromkeys(ENTRIES, AddressBy.DHCP),
     machines=("pc", "q35"),
 )
 

@@ -14,6 +14,7 @@ be empty. What a value looks like inside a family's syntax (quotes, escapes) is 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn
 
 from images.errors import ImageRefused
@@ -26,6 +27,7 @@ WORDS = {
     "gw": "IPv4 gateway, if there is one",
     "ip6": "IPv6 address, if there is one",
     "prefix6": "its prefix length",
+    "own": "a further address for its loopback, if there is one",
     "name": "name of the instance",
     "service": "name of the service",
     "host": "name of the host",
@@ -34,6 +36,8 @@ WORDS = {
     "config": "the service's config, written as the family takes it",
 }
 MAY_BE_EMPTY = frozenset({"args", "config"})
+
+MOST_REMEMBERED = 256  # templates; every boot fills one in, and there are few
 
 _TOKEN = re.compile(r"\{\{|\}\}|\[\[|\]\]|\{[^{}\[\]]*\}|[{}\[\]]|[^{}\[\]]+")
 _DOUBLED = {"{{": "{", "}}": "}", "[[": "[", "]]": "]"}
@@ -64,6 +68,11 @@ class Template:
         """The words it has, also those in optional parts."""
         return frozenset(word.name for word in _words(self._pieces))
 
+    @property
+    def required(self) -> frozenset[str]:
+        """The words outside optional parts."""
+        return frozenset(piece.name for piece in self._pieces if isinstance(piece, _Word))
+
     def fill(self, values: Mapping[str, str]) -> str:
         """Return the text with its words filled in; an empty value counts as none.
 
@@ -91,6 +100,7 @@ class Template:
         return value
 
 
+@lru_cache(maxsize=MOST_REMEMBERED)
 def parse(text: str) -> Template:
     """Return the template that `text` is; ImageRefused says what is wrong with it and where."""
     pieces: list[_Piece] = []

@@ -3,7 +3,7 @@
 #include "net.h"
 
 #define TCP_PORT 80
-#define CONNECTIONS 64
+#define CONNECTIONS 128
 #define REQUEST_ROOM 2048               /* bytes of requests kept for each connection: our window */
 #define RESPONSE_ROOM 6144              /* bytes of responses kept until they are acknowledged */
 

@@ -41,11 +41,15 @@ class Guarded:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Somebody wants a guarded address: who, in words, and when its packet came (monotonic)."""
+    """Somebody wants a guarded address: who, in words, and when its packet came (monotonic).
+
+    `source` is the address of whoever wants it, None if nobody knows.
+    """
 
     guarded: Guarded
     client: str
     at: float
+    source: IPv4Address | IPv6Address | None = None
 
 
 Listener = Callable[[Asked], None]

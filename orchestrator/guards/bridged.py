@@ -11,7 +11,6 @@ the kernel, but for the moments in which frames are held. A guest whose network 
 service may answer such a client itself, and then refuse it: that cannot be seen from here.
 """
 
-import ctypes
 import logging
 import os
 import select
@@ -27,19 +26,21 @@ from pathlib import Path
 
 from orchestrator.errors import CannotGuard
 from orchestrator.guards.base import Asked, Guarded, Listener, tell
-from orchestrator.guards.frames import Question, packed, program, question
+from orchestrator.guards.frames import Question, program, question
 from orchestrator.guards.held import HeldPackets
 from orchestrator.guards.netlink import Address
+from orchestrator.packet_filter import attach
 
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 2.5  # Linux clients give up 3 s after their first question (mcast_solicit, arp(7))
+AT_ONCE = 512  # frames taken in before others have their turn
+NAP_S = 50e-6  # then, so that who waits for the lock gets it
 MOST_CLIENTS = 256  # that are answered for one address
 
 _ETH_P_ALL = 0x0003
 _OUTGOING = 4  # linux/if_packet.h PACKET_OUTGOING
 _SOL_PACKET, _ADD, _DROP, _PROMISCUOUS = 263, 1, 2, 1
-_SO_ATTACH_FILTER = 26
 _MOST_BYTES = 65536
 _END, _GO_ON = b".", b"+"
 
@@ -101,7 +102,7 @@ class BridgedGuard:
         with ExitStack() as failing:
             made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
             failing.callback(made.close)
-            _filter(made, ())
+            attach(made, program())
             made.bind((self._bridge, _ETH_P_ALL))
             self._index = socket.if_nametoindex(self._bridge)
             failing.pop_all()
@@ -180,6 +181,7 @@ class BridgedGuard:
                 asked = self._drain()
                 self._hold_the_late()
             tell(self._listener, asked)
+            time.sleep(NAP_S)
 
     def _patience_left_ms(self) -> float | None:
         with self._lock:
@@ -189,9 +191,9 @@ class BridgedGuard:
         return max(0.0, min(waiting) + PATIENCE_S - time.monotonic()) * 1000 + 1
 
     def _drain(self) -> list[Asked]:
-        """Take in all frames that are there; return who is asked for by them."""
+        """Take in the frames that are there, not all of a flood; return who is asked for."""
         asked: list[Asked] = []
-        while True:
+        for _ in range(AT_ONCE):
             try:
                 frame, sender = self._socket.recvfrom(_MOST_BYTES)
             except BlockingIOError:
@@ -201,6 +203,7 @@ class BridgedGuard:
                 return asked
             if sender[2] != _OUTGOING and (found := self._take_in(frame, time.monotonic())):
                 asked.append(found)
+        return asked
 
     def _take_in(self, frame: bytes, now: float) -> Asked | None:
         asked = question(frame)
@@ -219,7 +222,9 @@ class BridgedGuard:
             wanted.questions[asked.card, asked.target] = asked
         if wanted.holding:
             self._send(asked.answer(wanted.card))
-        return None if known else Asked(guarded, f"{asked.source} for {asked.target}", now)
+        if known:
+            return None
+        return Asked(guarded, f"{asked.source} for {asked.target}", now, asked.source)
 
     def _hold_the_late(self) -> None:
         """Answer those whose patience is nearly over, and hold what they send then."""
@@ -250,7 +255,7 @@ class BridgedGuard:
         """See the frames to cards of guests that are held for, and no others."""
         cards = [each.card for each in self._wanted.values() if each.holding]
         try:
-            _filter(self._socket, cards)
+            attach(self._socket, program(cards))
             if bool(cards) is not self._promiscuous:
                 wish = struct.pack("=iHH8x", self._index, _PROMISCUOUS, 0)
                 self._socket.setsockopt(_SOL_PACKET, _ADD if cards else _DROP, wish)
@@ -267,11 +272,3 @@ class BridgedGuard:
 
 def _card(guarded: Guarded) -> bytes:
     return bytes.fromhex(guarded.mac.replace(":", ""))
-
-
-def _filter(listening: socket.socket, cards: Sequence[bytes]) -> None:
-    """Have a packet socket see questions and frames to these cards only."""
-    instructions = program(cards)
-    array = ctypes.create_string_buffer(packed(instructions))
-    wish = struct.pack("HL", len(instructions), ctypes.addressof(array))
-    listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, wish)

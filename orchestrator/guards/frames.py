@@ -1,14 +1,22 @@
 """Frames that ask for an address on one layer 2, and the answers to them.
 
 Pure. ARP for IPv4 over Ethernet (RFC 826) and IPv6 neighbour solicitation and advertisement (RFC
-4861); and the classic BPF programs that let a packet socket see only those, and frames to certain
-cards.
+4861); and the programs that let a packet socket see only those, and frames to certain cards.
 """
 
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+
+from orchestrator.packet_filter import (
+    IF_EQUAL,
+    LOAD_BYTE,
+    LOAD_HALF,
+    LOAD_WORD,
+    RETURN,
+    Instruction,
+)
 
 _ETHERNET = struct.Struct("!6s6sH")
 _ARP = struct.Struct("!HHBBH6s4s6s4s")
@@ -20,10 +28,7 @@ _SOLICITED_OVERRIDE = 0x60000000
 _TARGET_CARD = bytes((2, 1))  # option: target link-layer address, 8 octets
 _HOPS = 255
 
-_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _IF_EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x06
 _WHOLE = 0xFFFF
-
-Instruction = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,34 +89,29 @@ def _checksum(data: bytes) -> int:
 
 
 def program(cards: Iterable[bytes] = ()) -> tuple[Instruction, ...]:
-    """Return the classic BPF program that passes questions, and all frames to these cards."""
+    """Return the program that passes questions, and all frames to these cards."""
     found: list[Instruction] = []
     for card in cards:
         high, low = struct.unpack("!IH", card)
         found += [
-            (_LOAD_WORD, 0, 0, 0),
-            (_IF_EQUAL, 0, 3, high),
-            (_LOAD_HALF, 0, 0, 4),
-            (_IF_EQUAL, 0, 1, low),
-            (_RETURN, 0, 0, _WHOLE),
+            (LOAD_WORD, 0, 0, 0),
+            (IF_EQUAL, 0, 3, high),
+            (LOAD_HALF, 0, 0, 4),
+            (IF_EQUAL, 0, 1, low),
+            (RETURN, 0, 0, _WHOLE),
         ]
     found += [
-        (_LOAD_HALF, 0, 0, 12),
-        (_IF_EQUAL, 0, 3, _ETH_ARP),
-        (_LOAD_HALF, 0, 0, 20),
-        (_IF_EQUAL, 6, 0, _REQUEST),
-        (_RETURN, 0, 0, 0),
-        (_IF_EQUAL, 0, 5, _ETH_IPV6),
-        (_LOAD_BYTE, 0, 0, 20),
-        (_IF_EQUAL, 0, 3, _ICMP6),
-        (_LOAD_BYTE, 0, 0, 54),
-        (_IF_EQUAL, 0, 1, _SOLICITATION),
-        (_RETURN, 0, 0, _WHOLE),
-        (_RETURN, 0, 0, 0),
+        (LOAD_HALF, 0, 0, 12),
+        (IF_EQUAL, 0, 3, _ETH_ARP),
+        (LOAD_HALF, 0, 0, 20),
+        (IF_EQUAL, 6, 0, _REQUEST),
+        (RETURN, 0, 0, 0),
+        (IF_EQUAL, 0, 5, _ETH_IPV6),
+        (LOAD_BYTE, 0, 0, 20),
+        (IF_EQUAL, 0, 3, _ICMP6),
+        (LOAD_BYTE, 0, 0, 54),
+        (IF_EQUAL, 0, 1, _SOLICITATION),
+        (RETURN, 0, 0, _WHOLE),
+        (RETURN, 0, 0, 0),
     ]
     return tuple(found)
-
-
-def packed(instructions: Iterable[Instruction]) -> bytes:
-    """Return a program as an array of the kernel's `struct sock_filter`."""
-    return b"".join(struct.pack("=HBBI", *each) for each in instructions)

@@ -14,9 +14,7 @@ from orchestrator.errors import CannotGuard
 from orchestrator.guards.base import Asked, Guard, Guarded, Listener
 from orchestrator.guards.bridged import BridgedGuard
 from orchestrator.guards.routed import RoutedGuard
-from orchestrator.model import GuestNetwork, Host
-
-BRIDGE = "bridge:"  # before the name of a bridge, where a lab file names a network
+from orchestrator.model import BRIDGE, GuestNetwork, Host
 
 
 def open_guard(host: Host, listener: Listener) -> Guard:
@@ -100,7 +98,7 @@ class JoinedGuards:
             guard.close()
 
     def _each(self, address: IPv4Address, tell: Callable[[Guard], None]) -> None:
+        with self._lock:  # first: a packet that comes right after a guard was told is passed on
+            self._asked.discard(address)
         for guard in self._guards:
             tell(guard)
-        with self._lock:
-            self._asked.discard(address)

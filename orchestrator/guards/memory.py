@@ -30,7 +30,13 @@ class MemoryGuard:
         with self._lock:
             return tuple(self._guarded.values())
 
-    def send(self, address: IPv4Address, packet: bytes = b"SYN", client: str = "a client") -> None:
+    def send(
+        self,
+        address: IPv4Address,
+        packet: bytes = b"SYN",
+        client: str = "a client",
+        source: IPv4Address | None = None,
+    ) -> None:
         """Let a packet come that wants an address."""
         asked = None
         with self._lock:
@@ -41,7 +47,7 @@ class MemoryGuard:
             self._held.keep(address, packet)
             if address not in self._pending:
                 self._pending.add(address)
-                asked = Asked(guarded, client, time.monotonic())
+                asked = Asked(guarded, client, time.monotonic(), source)
         if asked:
             self._listener(asked)
 

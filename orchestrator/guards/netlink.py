@@ -21,7 +21,7 @@ _ERROR = 2  # linux/netlink.h NLMSG_ERROR
 _REQUEST, _ACK, _REPLACE, _CREATE = 0x1, 0x4, 0x100, 0x400
 _NEW_LINK, _NEW_ROUTE, _DEL_ROUTE, _GET_ROUTE, _NEW_NEIGHBOUR = 16, 24, 25, 26, 28
 _UP = 1  # linux/if.h IFF_UP
-_IFLA_MTU, _IFLA_IFALIAS = 4, 20
+_IFLA_MTU, _IFLA_TXQLEN, _IFLA_IFALIAS = 4, 13, 20
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
 _NDA_DST, _NDA_LLADDR = 1, 2
 _STALE = 0x04  # linux/neighbour.h NUD_STALE
@@ -81,10 +81,11 @@ def hint(address: Address, index: int, mac: str) -> None:
     _ask(_NEW_NEIGHBOUR, _ACK | _CREATE | _REPLACE, neighbour + attributes, f"card of {address}")
 
 
-def set_up(index: int, mtu: int, alias: str) -> None:
-    """Switch an interface on, with that MTU and alias."""
+def set_up(index: int, mtu: int, queue: int, alias: str) -> None:
+    """Switch an interface on, with that MTU, alias, and room for so many packets to be read."""
     link = _LINK.pack(socket.AF_UNSPEC, 0, index, _UP, _UP)
-    attributes = _attribute(_IFLA_MTU, _number(mtu)) + _attribute(_IFLA_IFALIAS, alias.encode())
+    attributes = _attribute(_IFLA_MTU, _number(mtu)) + _attribute(_IFLA_TXQLEN, _number(queue))
+    attributes += _attribute(_IFLA_IFALIAS, alias.encode())
     _ask(_NEW_LINK, _ACK, link + attributes, f"interface {index}")
 
 

@@ -34,8 +34,11 @@ from orchestrator.model import Host
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 512  # packets taken in before others have their turn; the kernel keeps 500 for us
+NAP_S = 50e-6  # then, so that who waits for the lock gets it
 LATE_S = 5.0  # a packet that was on its way to us when its address was released still goes on
 
+_END, _GO_ON = b".", b"+"
 _CONF4 = Path("/proc/sys/net/ipv4/conf")
 _STRICT, _LOOSE = "1", "2"  # rp_filter (RFC 3704, ip-sysctl.rst)
 
@@ -72,9 +75,8 @@ class RoutedGuard:
         try:
             self.device, self._source = self._network()
             self._index = socket.if_nametoindex(self.device)
-            mtu = int(Path(f"/sys/class/net/{self.device}/mtu").read_text())
-            self._tun = Tun(mtu, f"edgewake: guests of {self._host} that sleep")
-            self._undo.callback(self._tun.close)
+            self._tun = self._new_tun()
+            self._undo.callback(lambda: self._tun.close())  # noqa: PLW0108 - another one by then
             self._out = {version: self._raw(version) for version in self._source}
             self._ended, self._end = os.pipe()
             self._undo.callback(os.close, self._ended)
@@ -106,11 +108,15 @@ class RoutedGuard:
 
     def _set(self, guarded: Sequence[Guarded]) -> None:
         """Guard exactly these; the same list as the last time costs nothing."""
-        if self._network_is_new():
-            self._routed.clear()
+        is_new = self._network_is_new()
+        if is_new:
             self._loosen()
-        elif guarded is self._as_told:
+        if not self._tun.is_up():
+            self._renew_tun()
+            is_new = True
+        if not is_new and guarded is self._as_told:
             return
+        self._as_told = None
         wanted = {address: each for each in guarded for address in each.addresses}
         for address in self._routed - wanted.keys():
             self._unroute(address)
@@ -118,7 +124,7 @@ class RoutedGuard:
             self._pending.discard(gone)
             self._held.take(gone)
         self._guarded = wanted
-        for address in wanted.keys() - self._routed:
+        for address in wanted.keys() - (frozenset() if is_new else self._routed):
             self._route(address)
         self._as_told = guarded
 
@@ -134,8 +140,11 @@ class RoutedGuard:
             self._released = {each: at for each, at in self._released.items() if at > now}
             for each in guarded.addresses:
                 self._released[each] = now + LATE_S
-                with suppress(OSError):  # the route went with its network
+                try:
                     self._unroute(each)
+                except OSError as error:  # the next `set` tries again
+                    log.warning("%s: route to %s stays for now: %s", self._host, each, error)
+                with suppress(OSError):  # its network is gone
                     hint(each, self._index, guarded.mac)  # or it is asked for, a second too late
             asked += self._drain()
             for each in guarded.addresses:
@@ -157,7 +166,7 @@ class RoutedGuard:
             self._guarded = {}
             self._routed.clear()
         if self._thread.is_alive():
-            os.write(self._end, b".")
+            os.write(self._end, _END)
             if self._thread is not threading.current_thread():
                 self._thread.join()
             self._undo.close()  # the kernel takes the routes back with the device
@@ -196,6 +205,17 @@ class RoutedGuard:
             self._out[version] = self._raw(version)
         return True
 
+    def _new_tun(self) -> Tun:
+        mtu = int(Path(f"/sys/class/net/{self.device}/mtu").read_text())
+        return Tun(mtu, f"edgewake: guests of {self._host} that sleep")
+
+    def _renew_tun(self) -> None:
+        """Go on with another device: somebody removed ours, or switched it off, and its routes."""
+        old, self._tun = self._tun, self._new_tun()
+        log.warning("%s: %s was taken away; it is %s now", self._host, old.name, self._tun.name)
+        old.close()
+        os.write(self._end, _GO_ON)
+
     def _loosen(self) -> None:
         """Have what guests send accepted although the way back to them leads to us meanwhile."""
         if any(_filter(name) == _STRICT for name in (self.device, "all")):
@@ -212,8 +232,8 @@ class RoutedGuard:
 
     def _unroute(self, address: Address) -> None:
         if address in self._routed:
-            self._routed.discard(address)
             remove_route(address, self._tun.index)
+            self._routed.discard(address)
 
     def _raw(self, version: int) -> socket.socket:
         family = socket.AF_INET if version == 4 else socket.AF_INET6
@@ -224,20 +244,26 @@ class RoutedGuard:
     # --- packets ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        poll = select.poll()
-        poll.register(self._tun, select.POLLIN)
-        poll.register(self._ended, select.POLLIN)
         while True:
+            poll = select.poll()  # anew each time, as the device may be
+            poll.register(self._ended, select.POLLIN)
+            if not self._tun.lost:
+                poll.register(self._tun, select.POLLIN)
             if any(file == self._ended for file, _ in poll.poll()):
-                return
+                if os.read(self._ended, 1) == _END:
+                    return
+                continue
             with self._lock:
                 asked = self._drain()
             tell(self._listener, asked)
+            time.sleep(NAP_S)
 
     def _drain(self) -> list[Asked]:
-        """Take in all packets that are there; return who is asked for by them."""
+        """Take in the packets that are there, not all of a flood; return who is asked for."""
         asked = []
-        while (packet := self._tun.read()) is not None:
+        for _ in range(AT_ONCE):
+            if (packet := self._tun.read()) is None:
+                break
             if found := self._take_in(packet, time.monotonic()):
                 asked.append(found)
         return asked
@@ -248,7 +274,8 @@ class RoutedGuard:
             return None
         guarded = self._guarded.get(packet.target)
         if guarded is None:
-            if self._released.get(packet.target, 0.0) > now:
+            # While its route is there, it would only come to us again.
+            if self._released.get(packet.target, 0.0) > now and packet.target not in self._routed:
                 self._send_on(raw)
             return None
         pending = guarded.address in self._pending
@@ -258,7 +285,7 @@ class RoutedGuard:
         if pending:
             return None
         self._pending.add(guarded.address)
-        return Asked(guarded, str(packet), now)
+        return Asked(guarded, str(packet), now, packet.source)
 
     def _send_on(self, raw: bytes) -> None:
         """Send a packet as it came; the kernel finds the way, which is the network's by now."""

@@ -104,7 +104,8 @@ class Hypervisor(Protocol):
         Calls `stamp("asked")` when it is about to hand the guest to the hypervisor,
         `stamp("define")` when the hypervisor has built it and `stamp("start")` when it runs.
         Starting a guest that already runs with the same mark does nothing, and stamps nothing; one
-        that sleeps, or that somebody paused, is booted anew.
+        that sleeps, or that somebody paused, is booted anew. Raises `NameHeld` if what was never
+        started to the end has the guest's name, and cannot be removed.
         """
         ...
 
@@ -126,6 +127,15 @@ class Hypervisor(Protocol):
 
         One that runs is left alone. Raises `StartFailed` when there is no such guest or it cannot
         be done; what sleeps then sleeps on. `start` and `stop` end what sleeps.
+        """
+        ...
+
+    def claim(self, instance: str, mark: Mark) -> None:
+        """Put another mark on a guest of ours that is in this host's memory, running or asleep.
+
+        `mark` has the same owner, instance and host. `running` shows it from then on, in every
+        driver that is opened later, too. Raises `StartFailed` when there is no such guest or it
+        cannot be done; the guest has the mark then that it had.
         """
         ...
 

@@ -84,6 +84,12 @@ class Connection(Generic[C]):
         self._retrying = False
         self._closed = threading.Event()
 
+    @property
+    def current(self) -> C | None:
+        """The connection, if there is one just now; does not wait."""
+        with self._lock:
+            return self._line
+
     def get(self) -> C:
         """Return a live connection; callers that come while one is being made share the attempt.
 

@@ -7,7 +7,7 @@ For whoever opens a connection or explains one. What a URI may hold is libvirt's
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
-DRIVERS = ("qemu", "xen", "test", "memory", "spt")
+DRIVERS = ("qemu", "xen", "test", "memory", "spt", "netns")
 TRANSPORTS = ("unix", "ssh", "tls", "tcp", "libssh", "libssh2", "ext")
 PARAMETERS = frozenset(
     {

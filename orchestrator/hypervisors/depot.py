@@ -13,28 +13,25 @@ its seal was written to. The whole file is hashed either way, so damage in it is
 sent anew.
 """
 
-import hashlib
 import logging
 import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from stat import S_ISREG
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from images.bootspec import BootSpec, Disk
 from images.qcow2_header import NotQcow2
+from orchestrator.digests import Digests, hash_of, pieces_of
 from orchestrator.errors import StartFailed
 from orchestrator.hypervisors import qcow2
 from orchestrator.hypervisors.sparse import extents, file_size
 from orchestrator.model import guest_uuid
-from orchestrator.once import Once
+from orchestrator.once import Once, together
 
-PIECE = 256 * 1024  # bytes; libvirt sends no more in one message
 GRACE_S = 3600.0  # an image that nothing names any more is kept this long
 LEAST_HOLE = 2**20  # bytes; to step over less costs more calls than to send it is worth
 SEAL = ".checked"
@@ -45,8 +42,6 @@ _OURS = re.compile(r"(sha256-[0-9a-f]{64})(\.checked)?|overlay-[0-9a-f-]{36}-[0-
 # Overlays that this process has made. Drivers of hosts on one machine share its pool, so what one
 # depot made is not left over for another one to collect.
 _made_here: set[str] = set()
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -110,32 +105,6 @@ class Pool(Protocol):
         ...
 
 
-class Digests:
-    """SHA-256 of files of this machine, each computed once as long as it does not change.
-
-    A block device does not tell that it was written to, so its digest is computed each time.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
-        self._flights: Once[None, str] = Once()
-
-    def of(self, path: Path) -> str:
-        """Return the digest in hexadecimal. OSError if the file cannot be read."""
-        stat = path.stat()
-        file, version = (
-            (stat.st_dev, stat.st_ino),
-            (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns),
-        )
-        known = self._known.get(file)
-        if known is not None and known[0] == version:
-            return known[1]
-        digest = _together(self._flights, f"{file} {version}", lambda: _hash(_pieces(path)))
-        if S_ISREG(stat.st_mode):
-            self._known[file] = version, digest
-        return digest
-
-
 class Depot:
     """What guests of one owner find on one host. Safe to use from many threads.
 
@@ -197,7 +166,7 @@ class Depot:
         self._use(image_name(digest))
         with self._lock:
             there = self._there.get(image_name(digest))
-        return there or _together(self._sending, digest, lambda: self._checked(path, digest))
+        return there or together(self._sending, digest, lambda: self._checked(path, digest))
 
     def written_to(self, boot: BootSpec) -> Path | None:
         """Return the first disk of a guest that has an overlay on its host; None if none has."""
@@ -281,7 +250,7 @@ class Depot:
         for _attempt in range(2):
             self._send(pool, path, name, size)
             stored = pool.find(name)  # before it is read: who writes to it from now on is noticed
-            arrived = _hash(pool.read(name))
+            arrived = hash_of(pool.read(name))
             if arrived == digest and stored is not None:
                 pool.remove(name + SEAL)  # a longer one would show at the end of this one
                 pool.write(name + SEAL, (stored.seal,))
@@ -307,7 +276,7 @@ class Depot:
         data = sum(end - begin for begin, end in parts)
         self._check_room(pool, path, data)
         for begin, end in parts:
-            pool.write(name, _pieces(path, begin, end), offset=begin)
+            pool.write(name, pieces_of(path, begin, end), offset=begin)
         if end < size or not size:  # a hole at the end, which its last byte makes; or no bytes
             pool.write(name, (bytes(1),) if size else (), offset=max(0, size - 1))
         took = time.monotonic() - began
@@ -422,35 +391,9 @@ def image_name(digest: str) -> str:
     return f"sha256-{digest}"
 
 
-def _together(flights: Once[None, T], key: str, work: Callable[[], T]) -> T:
-    """Do the work, or wait for the one who is at it already."""
-
-    def start(_about: None) -> "Future[T]":
-        done: Future[T] = Future()
-        done.set_result(work())
-        return done
-
-    return flights.do(key, lambda: None, start).future.result()
-
-
 def _left_over(name: str) -> bool:
     """Return whether a file is an overlay that another process, now dead, has made."""
     return name.startswith(_OVERLAY) and name not in _made_here
-
-
-def _pieces(path: Path, begin: int = 0, end: int | None = None) -> Iterator[bytes]:
-    """Yield what is in a file, up to its own end or to `end`, in bytes."""
-    with path.open("rb") as file:
-        file.seek(begin)
-        while piece := file.read(PIECE if end is None else min(PIECE, end - file.tell())):
-            yield piece
-
-
-def _hash(pieces: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 def _mib(size: int) -> str:

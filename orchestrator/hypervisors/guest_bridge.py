@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from ipaddress import IPv4Interface, IPv6Interface
 
 from orchestrator.errors import StartFailed
-from orchestrator.hypervisors.bridges import NAME_MAX, Interface, Link, Links
+from orchestrator.linux.bridges import NAME_MAX, Interface, Link, Links
 from orchestrator.model import GuestNetwork, mac_of
 
 

@@ -22,6 +22,8 @@ _STATES = {
     libvirt.VIR_DOMAIN_BLOCKED: GuestState.RUNNING,
     libvirt.VIR_DOMAIN_PAUSED: GuestState.PAUSED,
 }
+# State and reason, on QEMU, until a domain's start or restore is through.
+HALF_MADE = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
 _STATS = (
     libvirt.VIR_DOMAIN_STATS_STATE
     | libvirt.VIR_DOMAIN_STATS_INTERFACE
@@ -76,6 +78,8 @@ def qemu_census(conn: libvirt.virConnect, mark_of: MarkOf) -> Census:
     domains = conn.getAllDomainStats(_STATS, _STATS_OF)
     seen = []
     for domain, stats in domains:
+        if (stats.get("state.state"), stats.get("state.reason")) == HALF_MADE:
+            continue  # its processor time would be libvirtd's own, if it has no process
         state = _STATES.get(stats.get("state.state", -1))
         mark = mark_of(domain) if state is not None else None
         if mark is not None and state is not None:

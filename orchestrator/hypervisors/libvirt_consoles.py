@@ -3,7 +3,9 @@
 For hosts with a remote URI, and for Xen, whose libvirt driver writes no console logs. What a guest
 prints is appended to its `ConsoleLogs` file here. There is no thread per guest, nor per host:
 libvirt's event loop calls when something was printed; it must not wait for the host, so a stream
-that is over is put aside and ended by the next caller that may wait.
+that is over is put aside, and ended later by a thread that nobody waits for: libvirtd locks up for
+good if a console is closed while it takes the guest of that console away (seen with 9.0 and Xen).
+Whoever is about to end a guest therefore lets go of its console first (`let_go`).
 
 A console is opened while its guest is still paused, so that its first words are not lost. `keep`,
 called whenever the host is asked what runs, opens those of guests that run already: after a restart
@@ -20,9 +22,11 @@ from typing import Any, cast
 
 import libvirt
 
-from orchestrator.hypervisors.consoles import ConsoleLogs
+from orchestrator.linux.consoles import ConsoleLogs
 
 REOPEN_S = 5.0  # between attempts to open the console of one guest
+REST_S = 5.0  # from the end of a console to its being closed: its guest should be gone by then
+CLOSE_S = 5.0  # to wait, at the end, for what is closed
 _PIECE = 64 * 1024
 # Of a domain that has just ended.
 _ENDED = frozenset({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID})
@@ -59,7 +63,7 @@ class ConsoleStreams:
         self._logs = logs
         self._lock = threading.Lock()  # never held during a call to libvirt
         self._readers: dict[str, _Reader] = {}  # by instance
-        self._over: list[_Reader] = []  # to be ended
+        self._over: list[tuple[float, _Reader]] = []  # to be ended, at (monotonic)
         self._tried_at: dict[str, float] = {}  # by instance, on the monotonic clock
 
     def begin(self, domain: libvirt.virDomain, instance: str) -> None:
@@ -87,6 +91,14 @@ class ConsoleStreams:
             if due:
                 self._open(domain, instance)
 
+    def let_go(self, instance: str) -> None:
+        """Close the console of a guest that runs and is about to be ended; waits for the host."""
+        with self._lock:
+            reader = self._readers.pop(instance, None)
+        if reader is not None:
+            reader.over = True
+            reader.end()
+
     def lost(self) -> None:
         """Take note that the connection broke; does not wait."""
         with self._lock:
@@ -97,7 +109,9 @@ class ConsoleStreams:
     def close(self) -> None:
         """Let go of all consoles. Streams keep a connection open."""
         self.lost()
-        self._reap()
+        thread = self._reap(at=float("inf"))
+        if thread is not None:
+            thread.join(CLOSE_S)
 
     def _open(self, domain: libvirt.virDomain, instance: str) -> None:
         with self._lock:
@@ -144,10 +158,22 @@ class ConsoleStreams:
         reader = self._readers.pop(instance, None)
         if reader is not None:
             reader.over = True
-            self._over.append(reader)
+            self._over.append((time.monotonic() + REST_S, reader))
 
-    def _reap(self) -> None:
+    def _reap(self, *, at: float | None = None) -> threading.Thread | None:
+        """Begin to end what has rested by now, or by a given time (monotonic)."""
+        at = time.monotonic() if at is None else at
         with self._lock:
-            over, self._over = self._over, []
-        for reader in over:
-            reader.end()
+            due = [reader for rested, reader in self._over if rested <= at]
+            self._over = [each for each in self._over if each[0] > at]
+        if not due:
+            return None
+        name = f"consoles of {self._host}"
+        thread = threading.Thread(target=_end_all, args=(due,), name=name, daemon=True)
+        thread.start()
+        return thread
+
+
+def _end_all(readers: Iterable[_Reader]) -> None:
+    for reader in readers:
+        reader.end()

@@ -7,14 +7,19 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import libvirt
 
 from orchestrator.hypervisors import libvirt_census as census
 from orchestrator.hypervisors.domain_xml import (
+    MARK_ELEMENT,
     MARK_NAMESPACE,
+    MARK_PREFIX,
     SLEEP_NAMESPACE,
     SLEEP_PREFIX,
+    mark_element,
+    parse_cap,
     parse_mark,
 )
 from orchestrator.hypervisors.libvirt_errors import lookup
@@ -33,6 +38,12 @@ def state(domain: libvirt.virDomain) -> int:
     """Return a domain's state, by libvirt's number."""
     info: Any = domain.info()  # the binding's annotations are wrong here
     return int(info[0])
+
+
+def standing(domain: libvirt.virDomain) -> tuple[int, int]:
+    """Return a domain's state and the reason for it, by libvirt's numbers."""
+    found: Any = domain.state()  # the binding's annotation is wrong here
+    return int(found[0]), int(found[1])
 
 
 def job_s(domain: libvirt.virDomain) -> float:
@@ -62,6 +73,15 @@ def read_mark(domain: libvirt.virDomain) -> Mark | None:
         }:
             return None
         raise
+
+
+def set_mark(domain: libvirt.virDomain, mark: Mark) -> None:
+    """Write another mark on a domain that is there; the cap that stands beside it stays."""
+    kind, where = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_LIVE
+    element = mark_element(mark, parse_cap(domain.metadata(kind, MARK_NAMESPACE)))
+    element.tag = MARK_ELEMENT  # libvirt puts the namespace there itself
+    text = ET.tostring(element, encoding="unicode")
+    domain.setMetadata(kind, text, MARK_PREFIX, MARK_NAMESPACE, where)
 
 
 def can_hear(domain: libvirt.virDomain, *, xen: bool) -> bool:

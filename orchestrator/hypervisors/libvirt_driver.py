@@ -24,12 +24,12 @@ from contextlib import (
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import libvirt
 
 from images.bootspec import BootSpec
-from orchestrator.errors import HostUnreachable, HypervisorError, StartFailed
+from orchestrator.digests import Digests
+from orchestrator.errors import HostUnreachable, HypervisorError, NameHeld, StartFailed
 from orchestrator.hypervisors import libvirt_census as census
 from orchestrator.hypervisors import libvirt_domains as domains
 from orchestrator.hypervisors import libvirt_tuning
@@ -46,8 +46,7 @@ from orchestrator.hypervisors.base import (
     Tell,
 )
 from orchestrator.hypervisors.connection import Connections
-from orchestrator.hypervisors.consoles import ConsoleLogs
-from orchestrator.hypervisors.depot import Depot, Digests
+from orchestrator.hypervisors.depot import Depot
 from orchestrator.hypervisors.domain_xml import (
     SLEEP_ELEMENT,
     Virt,
@@ -59,6 +58,7 @@ from orchestrator.hypervisors.libvirt_calls import LibvirtCalls
 from orchestrator.hypervisors.libvirt_consoles import ConsoleStreams
 from orchestrator.hypervisors.libvirt_errors import is_unreachable, lookup
 from orchestrator.hypervisors.libvirt_guests import OurGuests
+from orchestrator.hypervisors.libvirt_half_made import HalfMade
 from orchestrator.hypervisors.libvirt_line import CRASHED, SHARED, Line, error_text
 from orchestrator.hypervisors.libvirt_migration import carry_out
 from orchestrator.hypervisors.libvirt_networks import Networks
@@ -71,6 +71,7 @@ from orchestrator.hypervisors.saved import SavedGuests
 from orchestrator.hypervisors.turns import Turns
 from orchestrator.hypervisors.xen_script import VifScript
 from orchestrator.hypervisors.xenstore import WriteKeys, Xenstore
+from orchestrator.linux.consoles import ConsoleLogs
 from orchestrator.model import (
     Capacity,
     Guest,
@@ -122,7 +123,7 @@ class LibvirtHypervisor(LibvirtCalls):
         self.owner = owner
         self._virt: Virt = virt or "qemu"
         self._xen = host.driver == "xen"
-        far = bool(urlsplit(host.uri).hostname) if far is None else far
+        far = host.is_elsewhere if far is None else far
         self._consoles = ConsoleLogs(console_dir)
         streamed = far or self._xen
         self._streams = ConsoleStreams(host.name, self._consoles) if streamed else None
@@ -136,6 +137,7 @@ class LibvirtHypervisor(LibvirtCalls):
         self._connections = connections
         self._turns = Turns()
         self._guests = OurGuests(host.name, owner)
+        self._half_made = HalfMade(host.name, host.uri)
         self._lock = threading.Lock()  # for the field below
         self._closed = False
         self._busy: set[str] = set()  # UUIDs of domains that libvirt makes everyone wait for
@@ -197,7 +199,10 @@ class LibvirtHypervisor(LibvirtCalls):
                     return
                 if self._is_locked(domain, LOCKED_S):  # or it would be waited for, 30 s in vain
                     raise self._locked(f"stop {instance}")
-                self._destroy(domain, ask_first=mark.obeys_shutdown)
+                try:
+                    self._destroy(domain, ask_first=mark.obeys_shutdown)
+                except NameHeld as error:  # nothing of it runs, which is what is wanted
+                    log.warning("%s", error)
             self._drop(instance)
 
     def sleep(self, instance: str, depth: Depth) -> None:
@@ -228,10 +233,21 @@ class LibvirtHypervisor(LibvirtCalls):
                 self._restore(conn, uuid, instance)
             elif self._guests.mark_of(domain) is None:
                 raise self._refused(f"{instance} does not sleep there", "start it")
-            elif domains.state(domain) == libvirt.VIR_DOMAIN_PAUSED:
+            elif self._made(domain) == libvirt.VIR_DOMAIN_PAUSED:
+                self._saved.drop(uuid)  # a restore was cut off: what is on the disk is of before
                 domain.resume()
                 if self._xen:  # elsewhere it says no more than that it has slept, and costs a wake
                     domains.set_asleep(domain, None)
+
+    def claim(self, instance: str, mark: Mark) -> None:
+        """Put another mark on a guest of ours that is in this host's memory."""
+        with self._turns.of(instance), self._translated(f"claim {instance}"):
+            uuid = guest_uuid(self.owner, instance)
+            domain = lookup(self._connect().conn.lookupByUUIDString, uuid)
+            if domain is None or self._guests.mark_of(domain) is None:
+                raise self._refused(f"{instance} is not there", "start it")
+            domains.set_mark(domain, mark)
+            self._guests.marked(domain, mark)
 
     def migrate(self, guest: Guest, to: Hypervisor, tell: Tell) -> None:
         """Send a guest of ours, as it runs, to another host; return when it runs there."""
@@ -329,6 +345,7 @@ class LibvirtHypervisor(LibvirtCalls):
         if not was_closed:
             if self._streams:
                 self._streams.close()
+            self._remove_empty_pool()
             self._connections.leave(self._connection, self)
             self._listeners.close()
 
@@ -345,6 +362,7 @@ class LibvirtHypervisor(LibvirtCalls):
         if self._streams:
             self._streams.lost()
         self._busy.clear()
+        self._half_made.forget()
         self._guests.hear_nothing()
         self._listeners.tell(HostLost(self.host.name, why))
 
@@ -370,8 +388,17 @@ class LibvirtHypervisor(LibvirtCalls):
 
     # --- files ------------------------------------------------------------------------------------
 
+    def _remove_empty_pool(self) -> None:
+        """Leave no empty folder behind, unless another host here may be about to use it."""
+        line = self._connection.current
+        if line is not None and self._connection.tenants == (self,):
+            with suppress(libvirt.libvirtError):
+                self._pool_behind(line).remove_if_empty()
+
     def _pool(self) -> LibvirtPool:
-        line = self._connect()
+        return self._pool_behind(self._connect())
+
+    def _pool_behind(self, line: Line) -> LibvirtPool:
         return LibvirtPool(line.conn, self.host.name, self.owner, self._depot_dir, line.user)
 
     def _clear(self, instance: str) -> None:
@@ -412,6 +439,7 @@ class LibvirtHypervisor(LibvirtCalls):
             undo.callback(self._saved.drop, uuid, also_unfinished=True)
             file = self._saved.memory_file(uuid)
             with self._guests.ending_by_us(uuid):
+                self._let_go_of_console(instance)
                 domain.save(str(file))
             self._saved.add(uuid, xml)
             undo.pop_all()
@@ -606,17 +634,36 @@ class LibvirtHypervisor(LibvirtCalls):
         self._guests.runs(domain.UUIDString(), mark)
         return True
 
+    def _made(self, domain: libvirt.virDomain) -> int:
+        """Return a domain's state once its start, which another connection began, is through."""
+        standing = domains.standing(domain)
+        if standing == census.HALF_MADE:
+            self._half_made.wait_for(domain)
+            standing = domains.standing(domain)
+        return standing[0]
+
     def _destroy(self, domain: libvirt.virDomain, *, ask_first: bool = False) -> None:
-        """End a domain of ours; with `ask_first`, by its own hand if it does so soon."""
+        """End a domain of ours; with `ask_first`, by its own hand if it does so soon.
+
+        Raises `NameHeld` if libvirt does not let go of what was never started to the end.
+        """
         try:
             with self._guests.ending_by_us(domain.UUIDString()):
+                if domains.standing(domain) == census.HALF_MADE:
+                    self._half_made.remove(domain)
+                    return
                 hears = ask_first and domains.can_hear(domain, xen=self._xen)
                 if not (hears and domains.shut_down(domain)):
+                    self._let_go_of_console(domain.name())
                     domain.destroy()
         except libvirt.libvirtError as error:
             gone = {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID}
             if error.get_error_code() not in gone:
                 raise
+
+    def _let_go_of_console(self, instance: str) -> None:
+        if self._streams:
+            self._streams.let_go(instance)
 
     def _not_ours(self, name: str) -> StartFailed:
         return self._refused(

@@ -25,7 +25,7 @@ class OurGuests:
         self._guests: dict[str, str] = {}  # domain UUID → instance, of ours that run
         self._ending: Counter[str] = Counter()  # by UUID: ends that we caused and will hear of
         self._dumping: set[str] = set()  # instances that leave a dump when they crash
-        self._marks: dict[tuple[str, int], Mark] = {}  # by domain UUID and run; they never change
+        self._marks: dict[tuple[str, int], Mark] = {}  # by domain UUID and run; `claim` changes one
 
     def runs(self, uuid: str, mark: Mark) -> None:
         """Take note of a guest that runs, or is about to."""
@@ -96,6 +96,13 @@ class OurGuests:
         with self._lock:
             self._marks[key] = mark
         return mark
+
+    def marked(self, domain: libvirt.virDomain, mark: Mark) -> None:
+        """Take note of another mark that was put on a domain of ours."""
+        key = (domain.UUIDString(), domain.ID())
+        with self._lock:
+            self._marks[key] = mark
+            self._note(key[0], mark)
 
     def is_ours(self, mark: Mark) -> bool:
         """Return whether a mark says that a guest is of this owner, on this host."""

@@ -17,7 +17,9 @@ from orchestrator.hypervisors.connection_hints import explained
 from orchestrator.hypervisors.connection_uri import guarded
 from orchestrator.hypervisors.libvirt_pool import qemu_user
 
-KEEPALIVE_S, KEEPALIVE_COUNT = 5, 3  # a silent host counts as lost after about 20 s
+# A silent host counts as lost after about 20 s. While one call waits for long, libvirt's client
+# (9.0) may overlook the answer to another until the next keepalive: that must not take 5 s.
+KEEPALIVE_S, KEEPALIVE_COUNT = 2, 9
 
 CRASHED = "crashed"
 _ENDS = {

@@ -15,7 +15,7 @@ import libvirt
 
 from orchestrator.hypervisors.base import Sent, Tell
 
-LOOK_S = 0.2
+LOOK_S = 0.05
 
 log = logging.getLogger(__name__)
 

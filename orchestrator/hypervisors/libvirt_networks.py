@@ -11,9 +11,9 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from orchestrator.errors import StartFailed
-from orchestrator.hypervisors.domain_xml import BRIDGE, network_uuid, network_xml, same_network
+from orchestrator.hypervisors.domain_xml import network_uuid, network_xml, same_network
 from orchestrator.hypervisors.libvirt_errors import lookup
-from orchestrator.model import GuestNetwork
+from orchestrator.model import BRIDGE, GuestNetwork
 
 
 class Networks:

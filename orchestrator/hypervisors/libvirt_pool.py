@@ -20,14 +20,16 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
+from orchestrator.digests import PIECE
 from orchestrator.errors import StartFailed
-from orchestrator.hypervisors.depot import PIECE, Stored
+from orchestrator.hypervisors.depot import Stored
 
 _FOLDER_MODE = "0711"  # QEMU's user may enter, and nobody but root may list
 _SHARED_MODE = "0644"  # for those who know the digest
 _OWN_MODE = "0600"
 _PROGRAM_MODE = "0755"
 _MAKING_S, _RETRY_S = 2.0, 0.02  # an empty volume is made in milliseconds
+_PASSING = frozenset({libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_STORAGE_VOL})
 
 BUSY_S, BUSY_POLL_S = 5.0, 0.02  # how long a file that is being written is waited for
 
@@ -88,14 +90,16 @@ class LibvirtPool:
     ) -> None:
         """Write from `offset` on; make the file if it is not there."""
         mode, user = (_OWN_MODE, self._user) if writable else (_SHARED_MODE, None)
-        self._write(self._volume_to_write(name, mode, user), pieces, offset)
+        self._write(lambda: self._volume_to_write(name, mode, user), pieces, offset)
 
     def write_program(self, name: str, content: bytes) -> None:
         """Write a whole file that may be run."""
-        self._write(self._volume_to_write(name, _PROGRAM_MODE, None), (content,), 0)
+        self._write(lambda: self._volume_to_write(name, _PROGRAM_MODE, None), (content,), 0)
 
-    def _write(self, volume: libvirt.virStorageVol, pieces: Iterable[bytes], offset: int) -> None:
-        with self._stream(lambda stream: volume.upload(stream, offset, 0)) as stream:
+    def _write(
+        self, volume: Callable[[], libvirt.virStorageVol], pieces: Iterable[bytes], offset: int
+    ) -> None:
+        with self._stream(lambda stream: volume().upload(stream, offset, 0)) as stream:
             for piece in pieces:
                 _send_all(stream, piece)
 
@@ -135,6 +139,22 @@ class LibvirtPool:
         _refresh(pool)
         info: Any = pool.info()  # the binding's annotation is wrong here
         return int(info[3])
+
+    def remove_if_empty(self) -> None:
+        """Remove the pool and its folder, unless there is anything in it, or there is none."""
+        pool = self._find()
+        if pool is None:
+            return
+        _refresh(pool)
+        if pool.numOfVolumes():
+            return
+        xml = pool.XMLDesc()
+        pool.destroy()
+        kept = self._conn.storagePoolDefineXML(xml)  # only what is defined can be deleted
+        try:
+            kept.delete()
+        finally:
+            kept.undefine()
 
     # --- libvirt ----------------------------------------------------------------------------------
 
@@ -185,15 +205,17 @@ class LibvirtPool:
             raise
 
     def _begun(self, begin: Callable[[libvirt.virStream], int]) -> libvirt.virStream:
-        """Return a stream that has begun, when another edgewake has made the volume whole."""
+        """Return a stream that has begun, when another edgewake has made the volume whole.
+
+        While another one reads the folder anew, a volume that was just found may not be there.
+        """
         deadline = time.monotonic() + _MAKING_S
         while True:
             stream = self._conn.newStream()
             try:
                 begin(stream)
             except libvirt.libvirtError as error:
-                busy = error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID
-                if not busy or time.monotonic() > deadline:
+                if error.get_error_code() not in _PASSING or time.monotonic() > deadline:
                     raise
                 time.sleep(_RETRY_S)
             else:

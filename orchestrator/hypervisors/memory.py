@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.errors import HostUnreachable, StartFailed
 from orchestrator.hypervisors.base import (
@@ -26,9 +26,9 @@ from orchestrator.hypervisors.base import (
     Stamp,
     Tell,
 )
-from orchestrator.hypervisors.consoles import CONSOLE_BYTES
 from orchestrator.hypervisors.listeners import Listeners
 from orchestrator.hypervisors.turns import Turns
+from orchestrator.linux.consoles import CONSOLE_BYTES
 from orchestrator.model import (
     Capacity,
     Guest,
@@ -226,6 +226,17 @@ class MemoryHypervisor:
                 self._check_memory(kept.guest, f"rouse {instance}")
                 self.machine.guests[instance] = self.machine.saved.pop(instance)
             kept.state = GuestState.RUNNING
+
+    def claim(self, instance: str, mark: Mark) -> None:
+        """Put another mark on a guest of ours that is in the machine's memory."""
+        with self.machine.turns.of(instance), self.machine.lock:
+            self._check_reachable()
+            if self.fail:
+                raise self._refused(f"claim {instance}: {self.fail}", "")
+            kept = self._ours(self.machine.guests, instance)
+            if kept is None:
+                raise self._refused(f"{instance} is not there", "start it")
+            kept.guest = replace(kept.guest, mark=mark)
 
     def migrate(self, guest: Guest, to: Hypervisor, tell: Tell) -> None:
         """Send a guest of ours to another host in memory, `migrate_s` of that one long."""

@@ -10,7 +10,6 @@ from xml.etree import ElementTree as ET
 
 from images.bootspec import BootSpec, Nic
 from orchestrator.hypervisors.domain_xml import (
-    BRIDGE,
     MARK_TAG,
     SLEEP_NAMESPACE,
     mark_element,
@@ -18,7 +17,7 @@ from orchestrator.hypervisors.domain_xml import (
     pin_to,
     pretty,
 )
-from orchestrator.model import Guest
+from orchestrator.model import BRIDGE, Guest
 
 
 def migrated_xml(

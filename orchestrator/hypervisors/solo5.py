@@ -12,7 +12,7 @@ from pathlib import Path
 
 from images.bootspec import BootSpec, Nic
 from images.facts import Entry
-from orchestrator.hypervisors.processes import Exit
+from orchestrator.linux.processes import Exit
 
 TENDER = "solo5-spt"
 TENDER_VARIABLE = "EDGEWAKE_SOLO5_SPT"  # names the tender when it is not on PATH

@@ -15,17 +15,25 @@ import numpy as np
 from placement.matrix import Floats, Matrix
 from placement.problem import Malformed, Moment
 
+COARSE, FINE = 1e-6, 1e-9  # tolerances: what solvers have anyway, and for rows that bound a term
 PULP_COLUMNS = 5_000  # above, pulp's own work is felt: 0.1 s at 20,000 columns, 1 s at 200,000
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a solver may take, and how near to the best is near enough (relative)."""
+    """How long a solver may take, and how near to the best is near enough (relative).
+
+    `tolerance` is how far columns may be from whole numbers, and from their bounds. It buys that
+    much times a column's factor in each row: of a term in which a missing path counts 10,000 ms,
+    0.01 ms at 1e-6. Where a plan exceeds a limit by less, HiGHS and CBC take it for one within the
+    limit: they return it, or find out and drop all that is left with it, which is worse.
+    """
 
     seconds: float = 60.0
     gap: float = 0.0
     threads: int = 1
     seed: int = 0
+    tolerance: float = COARSE
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,6 +49,7 @@ def load(matrix: Matrix, limits: Limits, *, relaxed: bool = False, rows: Ints | 
     highs.setOptionValue("time_limit", max(0.01, limits.seconds))
     highs.setOptionValue("mip_rel_gap", limits.gap)
     highs.setOptionValue("mip_abs_gap", 1e-9)
+    highs.setOptionValue("mip_feasibility_tolerance", limits.tolerance)
     pass_model(highs, taken, relaxed=relaxed)
     return highs
 
@@ -67,12 +68,10 @@ def solve(matrix: Matrix, limits: Limits, start: Floats | None = None) -> Outcom
     rows: Ints | None = None
     bound = -math.inf
     if matrix.rows - matrix.core_rows > ALL_LINKS:
-        relaxation = relax(matrix, Limits(limits.seconds / 2, 0.0, limits.threads, limits.seed))
+        relaxation = relax(matrix, replace(limits, seconds=limits.seconds / 2, gap=0.0))
         rows = relaxation.added if relaxation else np.empty(0, np.int64)
         bound = relaxation.bound if relaxation else bound
-    left = Limits(
-        limits.seconds - (perf_counter() - since), limits.gap, limits.threads, limits.seed
-    )
+    left = replace(limits, seconds=limits.seconds - (perf_counter() - since))
     highs = load(matrix, left, rows=rows)
     if start is not None:
         begin(highs, start)

@@ -20,7 +20,7 @@ import pulp as _pulp
 
 from placement.matrix import Bools, Floats, Matrix
 from placement.problem import Moment, SolverFailed
-from placement.solvers import Limits, Outcome, highs, trivial
+from placement.solvers import COARSE, Limits, Outcome, highs, trivial
 from placement.tracing import later
 
 pulp: Any = _pulp  # annotated in part only, and not as its own examples use it
@@ -114,7 +114,10 @@ def solve_emitted(
     lp = emitted.problem
     begin = {} if start is None else dict(zip(map(id, emitted.variables), start, strict=True))
     highs.library().Highs.resetGlobalScheduler(True)
-    options = {"random_seed": limits.seed % 2**31}
+    options = {
+        "random_seed": limits.seed % 2**31,
+        "mip_feasibility_tolerance": limits.tolerance,
+    }
     solver = ArrayHiGHS(
         begin,
         timeLimit=max(0.01, limits.seconds),
@@ -167,12 +170,21 @@ def _run_cbc(lp: Any, limits: Limits, *, warm: bool) -> str:
             gapRel=limits.gap,
             logPath=str(log),
             warmStart=warm,
+            options=_cbc_tolerances(limits.tolerance),
         )
         try:
             lp.solve(command)
         except (pulp.PulpSolverError, OSError) as error:
             raise SolverFailed(f"cbc could not be run: {error}") from error
         return log.read_text(errors="replace")
+
+
+def _cbc_tolerances(tolerance: float) -> list[str]:
+    """Return what makes CBC keep to finer tolerances than its own, which its preprocessing has."""
+    if tolerance >= COARSE:
+        return []
+    fine = f"{tolerance:g}"
+    return [f"integerTolerance {fine}", f"primalTolerance {fine}", "preprocess off"]
 
 
 def _read_cbc(emitted: Emitted, matrix: Matrix, x: Floats, used: Bools, text: str) -> Outcome:

@@ -120,7 +120,9 @@ class WarmOptions:
 
     What counts is the mean number of clients that wait, and `mib_price` for each MiB held: how
     many waiting clients one MiB must save to be worth it. `algorithm` is ``exact``, ``greedy`` or
-    ``auto``, which is exact for problems of moderate size. The rest is as in `placement.Options`.
+    ``auto``, which is exact for problems of moderate size. Without `bound`, ``greedy`` does not
+    prove how far from the best it is, which takes longer than the plan. The rest is as in
+    `placement.Options`.
     """
 
     mib_price: float = 0.0
@@ -130,6 +132,7 @@ class WarmOptions:
     solver: str = "auto"
     threads: int = 1
     seed: int = 0
+    bound: bool = True
 
 
 # --- the answer ---------------------------------------------------------------------------------

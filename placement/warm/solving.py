@@ -77,8 +77,12 @@ def _greedy(arrays: Arrays, options: WarmOptions) -> WarmPlan:
     plan = arrays.plan(*greedy(arrays))
     spent = perf_counter() - since
     left = max(0.01, options.deadline_s - spent)
-    try:
-        bound = exactly.relaxed_bound(arrays, replace(options, deadline_s=left))
-    except SolverFailed:
-        bound = 0.0  # no LP solver here: 0 is below every plan
+    bound = _bound(arrays, replace(options, deadline_s=left)) if options.bound else 0.0
     return replace(plan, bound=bound, solve_s=spent)
+
+
+def _bound(arrays: Arrays, options: WarmOptions) -> float:
+    try:
+        return exactly.relaxed_bound(arrays, options)
+    except SolverFailed:
+        return 0.0  # no LP solver here: 0 is below every plan

@@ -11,6 +11,7 @@ import pytest
 from orchestrator.guards.base import Asked, Guard, Guarded
 
 SOON_S = 3.0
+CROWD = 150  # more would not fit in the socket of a test that counts datagrams
 
 
 def eventually(what: Callable[[], bool]) -> None:
@@ -135,6 +136,17 @@ class HoldingGuardContract(GuardContract):
         eventually(lambda: len(asked) == 2)
         guard.release(web.address)
         eventually(lambda: self.delivered(guard, web) == 1)
+
+    def test_what_a_crowd_sends_at_once_is_held_whole(
+        self, guard: Guard, asked: list[Asked]
+    ) -> None:
+        web = self.thing(10)
+        guard.set([web])
+        for _ in range(CROWD):
+            self.send(guard, web)
+        eventually(lambda: len(asked) == 1)
+        guard.release(web.address)
+        eventually(lambda: self.delivered(guard, web) == CROWD)
 
     def test_what_is_not_guarded_any_more_goes_its_own_way(
         self, guard: Guard, asked: list[Asked]

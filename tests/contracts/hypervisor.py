@@ -610,6 +610,33 @@ class SleepContract:
         sleeper.rouse(guest.name)
         assert states(sleeper) == {guest.name: GuestState.RUNNING}
 
+    def test_a_claimed_guest_has_its_new_mark_also_after_a_restart(
+        self, rig: Rig, sleeper: Hypervisor, guest: Guest
+    ) -> None:
+        assert {run.mark for run in sleeper.running()} == {guest.mark}
+        for service, state in (("one", GuestState.RUNNING), ("other", GuestState.PAUSED)):
+            if state is GuestState.PAUSED:
+                sleeper.sleep(guest.name, Depth.PAUSED)
+            mark = replace(guest.mark, service=service)
+            sleeper.claim(guest.name, mark)
+            for driver in (sleeper, rig.driver()):
+                assert {run.mark for run in driver.running()} == {mark}
+                assert states(driver) == {guest.name: state}
+        sleeper.rouse(guest.name)
+        assert states(sleeper) == {guest.name: GuestState.RUNNING}
+        sleeper.stop(guest.name)
+        assert not rig.has_guest(guest.name)
+
+    def test_only_a_guest_of_ours_that_is_there_is_claimed(
+        self, rig: Rig, sleeper: Hypervisor, guest: Guest
+    ) -> None:
+        other = rig.driver(owner="someone-else")
+        with pytest.raises(StartFailed):
+            other.claim(guest.name, replace(guest.mark, owner="someone-else", service="other"))
+        with pytest.raises(StartFailed, match=f"host {rig.host.name}: .*never-was"):
+            sleeper.claim("never-was", replace(guest.mark, instance="never-was"))
+        assert {run.mark for run in sleeper.running()} == {guest.mark}
+
     def test_who_does_not_run_cannot_sleep(self, rig: Rig, sleeper: Hypervisor) -> None:
         with pytest.raises(StartFailed, match=f"host {rig.host.name}: .*never-was"):
             sleeper.sleep("never-was", self.depths[0])

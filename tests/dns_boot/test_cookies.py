@@ -194,6 +194,20 @@ def test_where_they_are_required_a_bad_one_gets_a_good_one(
     assert rcode_of(asker(resolver, udp=False)(again)) == 0
 
 
+def test_whose_address_is_proven_is_passed_on(
+    lab: SimpleNamespace, resolver: Resolver, asker: Callable[..., Any], summoner: Any
+) -> None:
+    ask = asker(resolver)
+    cookie = cookie_of(ask(lab.query("nobody.edge.test", edns=1232, options=option(CLIENT))))
+    assert cookie is not None
+    ask(lab.query())
+    ask(lab.query(edns=1232, options=option(CLIENT)))
+    ask(lab.query(edns=1232, options=option(CLIENT * 3)))
+    ask(lab.query(edns=1232, options=option(cookie)))
+    asker(resolver, udp=False)(lab.query())
+    assert [client.proven for _, client in summoner.calls] == [False, False, False, True, True]
+
+
 # --- replies of other servers -----------------------------------------------------------------
 
 

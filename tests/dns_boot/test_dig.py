@@ -130,6 +130,26 @@ def test_the_case_of_the_question_comes_back(resolver: Resolver, dig: Dig) -> No
         assert output.count(name) == 2
 
 
+@pytest.mark.parametrize("options", [(), ("+noedns",), ("+tcp",), ("+dnssec",)], ids=" ".join)
+def test_dig_gets_copies_in_turn(
+    *,
+    lab: SimpleNamespace,
+    resolver: Resolver,
+    summoner: Any,
+    dig: Dig,
+    options: tuple[str, ...],
+) -> None:
+    one, two, three = (lab.endpoint("web", last) for last in (5, 6, 7))
+    turns = (one, two, three), (two, three, one), (three, one, two)
+    resolver.set((Route(lab.WEB, turns[0], turns=turns),))
+    summoner.sleeping("web").set_result(turns[0])
+    summoner.traces.clear()  # it is awake
+    heard = [dig("wEb.edge.test", "+short", *options).split() for _ in range(7)]
+    first, *rest = [tuple(address.rpartition(".")[2] for address in each) for each in heard]
+    assert first == ("5", "6", "7")
+    assert rest == [("6", "7", "5"), ("7", "5", "6"), first] * 2
+
+
 def test_a_newer_version_of_edns_is_negotiated_down(dig: Dig) -> None:
     assert "status: BADVERS" in dig("web.edge.test", "+edns=1", "+noednsnegotiation")
     assert "10.0.0.5" in dig("web.edge.test", "+edns=1", "+ednsnegotiation")

@@ -78,6 +78,22 @@ def test_what_lies_about_itself_is_refused(data: bytes) -> None:
         mdns_wire.read(data)
 
 
+@pytest.mark.parametrize(("pointers", "fine"), [(3, True), (3000, False)])
+def test_a_long_chain_of_pointers_is_not_followed(pointers: int, fine: bool) -> None:
+    """Each is right for itself; to follow thousands, for each record anew, costs too much."""
+    start = 12 + 1 + 10  # of the data of the first record, which is a root label and the chain
+    targets = [start, *range(start + 1, start + 2 * pointers - 1, 2)]
+    data = b"\0" + b"".join((0xC000 | target).to_bytes(2, "big") for target in targets)
+    first = b"\0" + struct.pack("!HHIH", 16, 1, 0, len(data)) + data
+    last = (0xC000 | start + len(data) - 2).to_bytes(2, "big") + struct.pack("!HHIH", 16, 1, 0, 0)
+    packet = struct.pack("!6H", 0, 0, 0, 2, 0, 0) + first + last
+    if fine:
+        assert mdns_wire.read(packet) is not None
+        return
+    with pytest.raises(FormatError, match="pointer"):
+        mdns_wire.read(packet)
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_query_or_an_error(data: bytes) -> None:
     for each in (

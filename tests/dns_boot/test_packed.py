@@ -237,13 +237,13 @@ def test_a_reply_is_kept_if_its_own_service_did_not_change(lab: SimpleNamespace)
     packed.forget(1)
     packed.forget(5, ("other",))
     query, reply = entry_for(lab, "web.edge.test")
-    packed.add(3, query, reply, "other")
+    packed.add(3, query, reply, service="other")
     assert len(packed) == 0
-    packed.add(3, query, reply, "web")
+    packed.add(3, query, reply, service="web")
     assert len(packed) == 1
     packed.forget(6, ("web",))
     assert len(packed) == 0
-    packed.add(5, query, reply, "web")
+    packed.add(5, query, reply, service="web")
     assert len(packed) == 0
 
 

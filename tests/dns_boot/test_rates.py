@@ -10,7 +10,7 @@ from dnslib import DNSRecord
 
 from dns_boot import rates as rates_module
 from dns_boot.rates import DROP, SEND, TRUNCATE, Kind, Limiter, kind_of, truncated
-from dns_boot.resolver import Resolver
+from dns_boot.resolver import Resolver, Source
 from orchestrator.steering.base import Route
 
 FAR = "192.0.2.1"
@@ -197,3 +197,12 @@ def test_a_good_cookie_is_not_limited(
         True,
         False,
     ]
+
+
+def test_a_reply_without_a_question_is_as_short_as_can_be(resolver: Resolver) -> None:
+    """A flood of what cannot be read is limited as any other, and not an error for each."""
+    said: list[bytes | None] = []
+    resolver.resolve(b"\x12\x34" + bytes(10), Source(FAR, 4000), said.append)
+    assert said == [b"\x12\x34\x80\x01" + bytes(8)]
+    assert said[0] is not None
+    assert truncated(said[0]) == said[0]

@@ -91,10 +91,12 @@ def test_every_question_gets_what_the_rules_say(
     assert reply[12 : 12 + len(packet)].startswith(packet[12 : len(packet) - (11 if edns else 0)])
 
 
-def test_a_newer_edns_version_is_told_so(
-    lab: SimpleNamespace, resolver: Resolver, summoner: Any, asker: Ask
+@pytest.mark.parametrize("options", [b"", b"\0\x0a\0\3abc", b"\xff"])
+def test_a_newer_edns_version_is_told_so_whatever_its_options_are(
+    lab: SimpleNamespace, resolver: Resolver, summoner: Any, asker: Ask, options: bytes
 ) -> None:
-    record = DNSRecord.parse(asker(resolver)(lab.query(edns=1232, version=1)))
+    query = lab.query(edns=1232, version=1, options=options)
+    record = DNSRecord.parse(asker(resolver)(query))
     (opt,) = record.ar
     assert (record.header.rcode, opt.ttl >> 24, opt.ttl >> 16 & 0xFF) == (0, 1, 0)
     assert not record.rr

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -459,6 +460,29 @@ def test_when_all_connections_wait_a_newcomer_is_turned_away(
             assert ended(newcomer)
         wake.set_result((lab.endpoint("web"),))
         assert addresses(read_reply(waiting)) == ["10.0.0.5"]
+
+
+def test_one_network_with_all_connections_does_not_keep_out_others(
+    lab: SimpleNamespace, resolver: Resolver, summoner: Any, serve: Callable[..., DnsServer]
+) -> None:
+    server = serve(connections=4)
+    wake = summoner.sleeping("web")
+    with contextlib.ExitStack() as stack:
+        other = ("127.0.1.1", 0)
+        connect = partial(socket.create_connection, server.address, PATIENCE_S)
+        greedy = [stack.enter_context(connect()) for _ in range(4)]
+        for number, sock in enumerate(greedy):
+            sock.sendall(framed(lab.query()))
+            wait_until(lambda number=number: resolver.held == number + 1)
+        for count in (1, 2):  # until both have as many
+            newcomer = stack.enter_context(connect(source_address=other))
+            assert ended(greedy[-count])
+            newcomer.sendall(framed(lab.query()))
+            wait_until(lambda count=count: len(resolver._held) == 4 + count)
+        assert ended(stack.enter_context(connect(source_address=other)))
+        wake.set_result((lab.endpoint("web"),))
+        for sock in (*greedy[:2], newcomer):
+            assert addresses(read_reply(sock)) == ["10.0.0.5"]
 
 
 def test_who_never_reads_is_closed(

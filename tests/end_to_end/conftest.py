@@ -111,7 +111,7 @@ class Edgewake:
     def _reap(self) -> None:
         assert self.process is not None
         assert self.process.stdout is not None
-        self.process.wait(60)
+        self.process.wait(150)
         self.process.stdout.close()
 
     def ask(self, name: str, qtype: str = "A", timeout_s: float = 35.0) -> Reply:

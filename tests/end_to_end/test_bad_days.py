@@ -11,7 +11,7 @@ from dns_boot.query import Reply
 from orchestrator.errors import EdgewakeError
 from tests.end_to_end.conftest import Edgewake, domains, get, virsh
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 
 def test_kill_9_in_a_wake_loses_nothing_acknowledged_and_leaks_nothing(

@@ -17,7 +17,7 @@ import pytest
 from dns_boot.query import Reply
 from tests.end_to_end.conftest import Edgewake, domains, get, virsh
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(480)]
 
 SERVICES = """
   web: {config: {greeting: "hello from a test"}}

@@ -17,7 +17,7 @@ import pytest
 from orchestrator.state_dir import StateDir
 from tests.end_to_end.conftest import Edgewake, virsh
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 PORT = 5487
 PAUSE_S = 0.02

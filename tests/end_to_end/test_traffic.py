@@ -18,7 +18,7 @@ from orchestrator.state_dir import StateDir
 from tests.end_to_end.conftest import Edgewake, virsh
 from tests.orchestrator.guards.wires import ip, within
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(480)]
 
 PORT = 5387
 LAB = """
@@ -48,7 +48,7 @@ defaults:
   ttl: 1 s
   idle: never
   config: {{greeting: hello from traffic}}
-traffic: {{wakes_per_host: 2/s}}
+traffic: {{wakes_per_host: 4/s}}  # 2/s for one client
 services:
   web: {{ports: [80/tcp]}}
   slow: {{image: sample, resources: {{cpu: 0.25, memory: 96 MiB}}}}
@@ -243,5 +243,5 @@ def test_a_restart_keeps_the_guard_and_leaves_nothing_behind(rig: Rig) -> None:
 
 
 def routes() -> str:
-    words = ["ip", "route", "show", "table", "main"]
+    words = ["ip", "route", "show", "table", "main", "root", "10.214.80.0/24"]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout

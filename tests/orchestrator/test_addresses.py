@@ -61,6 +61,35 @@ def test_the_most_recent_of_several_comes_back_first() -> None:
     assert [pools.take(FOUR, "web", 1.0) for _ in range(2)] == [one, two]
 
 
+def test_what_is_no_services_yet_takes_an_address_that_nobody_is_missed_at() -> None:
+    pools = AddressPools()
+    old, new = pools.take(FOUR, "web", 0.0), pools.take(FOUR, "web", 0.0)
+    for address in (old, new):
+        pools.give_back(address, "web", 5.0)
+    fresh = {pools.take_spare(FOUR, f"spare.{number}", 9.0) for number in range(2)}
+    assert fresh == ALL_FOUR - {old, new}
+    with pytest.raises(PoolExhausted):
+        pools.take_spare(FOUR, "spare.2", 4.0)  # both rest still
+    assert pools.take_spare(FOUR, "spare.2", 9.0) == old, "the one it would not get back"
+    assert pools.last_had(FOUR) == {"web": new}
+    with pytest.raises(PoolExhausted):
+        pools.take_spare(FOUR, "spare.3", 9.0)
+    assert pools.take(FOUR, "web", 9.0) == new
+
+
+def test_an_address_that_was_handed_over_is_the_new_holders() -> None:
+    pools = AddressPools()
+    address = pools.take_spare(FOUR, "spare.0", 0.0)
+    pools.hand_over(address, "spare.0", "web")
+    assert (pools.keeps(FOUR, "web"), pools.rests("web", 0.0)) == (False, False), "it has it"
+    pools.give_back(address, "spare.0", 9.0)  # it is not its own any more
+    assert not pools.keeps(FOUR, "spare.0")
+    pools.give_back(address, "web", 9.0)
+    assert (pools.keeps(FOUR, "web"), pools.rests("web", 8.0)) == (True, True)
+    assert not pools.rests("web", 9.0)
+    assert pools.take(FOUR, "web", 1.0) == address
+
+
 def test_the_first_choice_is_the_same_after_all_state_was_lost() -> None:
     wide = host_of("10.0.1.0", "10.0.255.254")
     names = [f"service-{number}" for number in range(50)]

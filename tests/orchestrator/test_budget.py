@@ -107,6 +107,19 @@ def test_one_client_cannot_use_up_what_others_may() -> None:
     assert "all clients together" in budgets.refusal(AWAY, 0.0)  # its own token was put back
 
 
+def test_who_forges_addresses_does_not_use_up_what_others_may() -> None:
+    """Neither by the address of somebody in particular, nor by any, until there is no total."""
+    budgets = Budgets(WakeBudget(0.0, 2, 0.0, 10))
+    assert [bool(budgets.refusal(HOME, 0.0)) for _ in range(3)] == [False, False, True]
+    assert not budgets.refusal(HOME, 0.0, proven=True)
+    for last in range(20):
+        budgets.refusal(ip_address(f"203.0.113.{last}"), 0.0)
+    assert budgets.refusal(AWAY, 0.0)
+    assert not budgets.refusal(AWAY, 0.0, proven=True)
+    others = (ip_address(f"10.0.0.{last}") for last in range(20))
+    assert sum(not budgets.refusal(each, 0.0, proven=True) for each in others) == 4, "half of 10"
+
+
 def test_a_resolver_of_ours_counts_in_the_total_only() -> None:
     budgets = Budgets(
         WakeBudget(0, 1, 0, 4, exempt=(ip_network("fd00::/8"), ip_network("192.0.2.0/24")))

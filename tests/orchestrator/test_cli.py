@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,24 @@ from orchestrator.cli import Exit, app, unseen
 from orchestrator.daemon import Daemon, Tracing
 from orchestrator.errors import EdgewakeError, InstallationError, LabError, StoreError
 from orchestrator.hypervisors.memory import MemoryMachine
+from orchestrator.steering.base import Route
 from web import wire
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cli.md").read_text()
 
 
-def _commands() -> Iterator[tuple[str, Any]]:
-    """Yield every command, those of groups with the group's name before theirs."""
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        group = getattr(command, "commands", None)
-        yield from (
-            [(name, command)]
-            if group is None
-            else ((f"{name} {each}", inner) for each, inner in group.items())
-        )
+def _commands(group: Any = None, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command, those of groups with the groups' names before theirs."""
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        if getattr(command, "commands", None) is None:
+            yield f"{before}{name}", command
+        else:
+            yield from _commands(command, f"{before}{name} ")
 
 
 COMMANDS = dict(_commands())
+NO_RESULTS = {"schema", "demo", "metrics", "net exec", "net dot", "net app watch"}
 HEAVY = {"flask", "libvirt", "networkx", "pulp", "sqlalchemy", "pydantic", "dnslib", "rich.table"}
 
 LAB = """\
@@ -243,7 +243,7 @@ def test_people_are_told_what_happens(up: Daemon, run: Callable[..., Result]) ->
         (["abilities"], r"box +\w+ +paused +yes"),
         (["sleep", "web", "--to", "cold"], r"web: ew-t-web-0 went to sleep, cold now"),
         (["sleep", "web"], r"web: cold now"),
-        (["abilities", "--forget"], r"nothing has been tried yet"),
+        (["abilities", "--forget"], r"forgotten; what guests survive"),
     ]:
         result = run(*command)
         assert result.exit_code == 0, result.output
@@ -400,9 +400,9 @@ def test_a_lab_file_tells_what_to_keep_warm(run: Callable[..., Result], weighed:
     )
     assert web, result.stdout
     rung, mib, before, after, value = web.groups()
-    assert (rung, mib, float(after)) == ("ready", "100", 0.0)
+    assert (rung, mib, float(after)) == ("paused", "100", 3.679)
     assert float(before) == pytest.approx(367.879)  # 1 s x exp(-60 s x 1/min)
-    assert float(value) == pytest.approx(1024 * 0.367879 / 60 / 100, rel=0.01)
+    assert float(value) == pytest.approx(1024 * 0.364200 / 60 / 100, rel=0.01)
     assert "memory held: 100 of" in result.stdout
     dear = _json(run("plan", "--warm", str(weighed), "--mib-price", "1", "--json"))
     assert [(line["name"], line["rung"]) for line in dear["warm"]] == [("web", "saved")]
@@ -413,7 +413,8 @@ def test_a_running_edgewake_tells_what_to_keep_warm(
     up: Daemon, run: Callable[..., Result], lab: Path, weighed: Path
 ) -> None:
     """What is awake now changes nothing: it rests where the plan says when it sleeps."""
-    weighed.write_text(weighed.read_text().replace("rate: 1/s", "rate: 1/min"))
+    seldom = weighed.read_text().replace("rate: 1/s", "rate: 1/min")
+    weighed.write_text(seldom + "    idle: {deepest: paused}\n")  # a boot in memory is as quick
     lab.write_text(weighed.read_text())
     assert run("apply", str(lab)).exit_code == 0
     offline = _json(run("plan", "--warm", str(weighed), "--json"))
@@ -496,6 +497,15 @@ def test_apply_changes_what_runs_and_a_dry_run_does_not(
     assert "lab t: applied" in run("apply", str(lab)).stdout
     assert list(machine.guests) == []
     assert run("wake", "neu").exit_code == 0
+
+
+def test_apply_says_where_packets_wake_nothing(
+    up: Daemon, run: Callable[..., Result], lab: Path
+) -> None:
+    lab.write_text(lab.read_text().replace("memory:///", "qemu+ssh://far.invalid/system"))
+    told = run("apply", str(lab), "--dry-run").output
+    assert "note: box is on another machine" in told
+    assert "`wake_on_traffic: false`" in told
 
 
 def test_apply_asks_at_a_terminal_before_it_ends_anything(
@@ -754,6 +764,31 @@ def test_an_old_lab_that_cannot_be_read_any_more_is_left(
     assert "not allowed any more" in caplog.text
 
 
+def test_an_ephemeral_daemon_steers_no_packets_any_more_when_its_guests_have_ended(
+    state: Path, lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    class Packets:
+        def set(self, routes: Sequence[Route]) -> None:
+            said.append("somewhere" if any(route.endpoints for route in routes) else "nowhere")
+
+        def close(self) -> None:
+            said.append("closed")
+
+    def steered(*parts: Any) -> tuple[Packets, ...]:
+        parts[-1].callback(said.append, "let go")
+        return (Packets(),)
+
+    monkeypatch.setattr(daemon, "steered", steered)
+    ephemeral = Daemon(state, lab, ephemeral=True)
+    ephemeral.start()
+    ask(ephemeral.dns_address, "web.cli.test")
+    assert said[-1] == "somewhere"
+    ephemeral.stop()
+    assert said[-3:] == ["nowhere", "closed", "let go"]
+
+
 def test_an_ephemeral_daemon_leaves_nothing(state: Path, lab: Path, machine: MemoryMachine) -> None:
     ephemeral = Daemon(state, lab, ephemeral=True)
     ephemeral.start()
@@ -891,7 +926,7 @@ def test_each_command_has_an_example_in_its_help(name: str, run: Callable[..., R
     assert f"Example: edgewake {name}" in run(*name.split(), "--help").stdout
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"schema", "demo", "metrics"}))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - NO_RESULTS))
 def test_each_command_that_prints_results_has_json(name: str) -> None:
     assert "--json" in {option for param in COMMANDS[name].params for option in param.opts}
 
@@ -914,7 +949,7 @@ def test_the_page_has_each_commands_example_and_options(name: str) -> None:
     told = {
         word
         for row in re.findall(r"^\| (`-.*?) \|", section, re.MULTILINE)
-        for word in re.findall(r"`(--?[a-z-]+)", row)
+        for word in re.findall(r"`(--?[a-z0-9-]+)", row)
     }
     assert told == options
 

@@ -15,6 +15,7 @@ from orchestrator.errors import (
     NoHostReachable,
     NotReady,
     Overloaded,
+    UnknownClients,
     UnknownService,
     UnsafeChanges,
 )
@@ -243,7 +244,6 @@ def test_a_guest_that_dies_while_booting_sends_the_wake_elsewhere(make_world: Ma
     world.answer_s["web"] = 0.5
     future = world.summon("web")
     world.eventually(lambda: world.guests("a") != [])
-    world.answer_s["web"] = 0.0
     world.drivers["a"].kill("ew-t-web-0", "crashed")
     (endpoint,) = future.result(5)
     assert endpoint.host == "b"
@@ -479,3 +479,9 @@ def test_the_nearest_host_to_the_client_is_chosen(make_world: MakeWorld) -> None
     control = world.start()
     future = control.summon("web", Client(population="near-b")).endpoints
     assert [end.host for end in future.result(5)] == ["b"]
+    assert {each.host: each.distance_ms for each in control.explain("web", "near-b")} == {
+        "a": 20.0,
+        "b": 0.0,
+    }
+    with pytest.raises(UnknownClients, match="near-c: no such clients; the lab has: near-b"):
+        control.explain("web", "near-c")

@@ -147,12 +147,12 @@ def test_what_a_host_boots_is_what_its_instance_is_taken_for(
 ) -> None:
     world = make(a_host("a"))
     boots, web = world.control._boots, world.lab.service("web")
-    preferred = boots.image_of(web, "a")
+    preferred = boots.fit_of(web, "a")
     with dying(world, "fast"):
         world.ask("web")
-        assert boots.image_of(web, "a") != preferred, "it runs the other flavour"
+        assert boots.fit_of(web, "a") != preferred, "it runs the other flavour"
         world.control.release("web")
-    assert boots.image_of(web, "a") == preferred, "one failure is not enough to pass it over"
+    assert boots.fit_of(web, "a") == preferred, "one failure is not enough to pass it over"
 
 
 @pytest.mark.parametrize("mended", ["calm", "applied", "rebuilt"])

@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,9 +23,12 @@ from orchestrator.doctor import CHECKS, Patient, examine, probe_kernel
 from orchestrator.errors import InstallationError
 from orchestrator.hypervisors.kvm import KvmVerdict
 from orchestrator.library import Library
-from orchestrator.model import Capacity, DnsSettings, Lab
+from orchestrator.linux.cgroups import Cgroups
+from orchestrator.model import Capacity, DnsSettings, Lab, Public, Reply
+from orchestrator.steering.redirect.base import Rung
+from orchestrator.steering.redirect.probe import Ability
 from orchestrator.verdicts import Check, Verdict
-from tests.world import a_host
+from tests.world import a_host, a_service
 
 TO_DO = "what to do"
 
@@ -154,6 +158,42 @@ def test_packets(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     _is(_find(patient, "packets"), Verdict.WARN, "grant CAP_NET_RAW")
     monkeypatch.setattr(doctor.socket, "socket", lambda *_: io.BytesIO())
     _is(_find(patient, "packets"), Verdict.OK, "can be seen")
+
+
+def test_where_packets_wake_nothing(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", ())
+    monkeypatch.setattr(doctor, "check_networks", lambda _: ())
+    monkeypatch.setattr(doctor, "check_hosts", lambda _: ())
+    far = replace(a_host("far"), uri="qemu+ssh://far.invalid/system")
+    lab = _lab(hosts=(far,), services=(a_service("web", reply=Reply.EARLY),))
+    check = next(examine(replace(patient, lab=lab)))
+    assert check.name == "traffic far"
+    _is(check, Verdict.WARN, "on another machine", "`reply: early` (web)", "edgewake there")
+
+
+@pytest.mark.parametrize(
+    ("why_not", "verdict", "said"),
+    [
+        ("", Verdict.OK, "public addresses are steered by nft"),
+        ("not here", Verdict.WARN, "traffic flows on: flower: no; u32: no; bpf: no; nft: not here"),
+    ],
+)
+def test_what_steers_public_addresses(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch, why_not: str, verdict: Verdict, said: str
+) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", ())
+    monkeypatch.setattr(doctor, "check_hosts", lambda _: ())
+    monkeypatch.setattr(doctor, "_images", lambda _: ())
+    abilities = dict.fromkeys(Rung, Ability("", "no")) | {Rung.NFT: Ability("", why_not)}
+    monkeypatch.setattr(doctor, "probe_redirects", lambda: abilities)
+    monkeypatch.setattr(doctor, "obstacles", lambda _: ["it drops: sysctl x=2"])
+    here = replace(a_host("here"), uri="qemu:///system")
+    web = replace(a_service("web"), public=Public(IPv4Address("203.0.113.10"), "eth1"))
+    checks = list(examine(replace(patient, lab=_lab(hosts=(here,), services=(web,)))))
+    found = {check.name: check for check in checks}
+    _is(found["redirects"], verdict, said)
+    _is(found["redirects here"], Verdict.WARN, "it drops", "sysctl x=2")
+    assert "redirects" not in {check.name for check in examine(patient)}
 
 
 def test_dnsmasq_is_missed_only_where_the_lab_has_dhcp(
@@ -295,6 +335,27 @@ def test_virtlogd(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
         _is(_find(patient, "virtlogd"), Verdict.OK, str(path))
 
 
+@pytest.mark.parametrize(
+    ("mounts", "verdict"),
+    [
+        (("/ ext4",), Verdict.WARN),
+        (("/ ext4", "/run tmpfs", "/running ext4"), Verdict.OK),
+        (("/run tmpfs", "/ ext4"), Verdict.OK),
+        (("/ ext4", "/run tmpfs", "/run/libvirt xfs"), Verdict.WARN),
+        (("/run/libvirt xfs", "/run/libvirt tmpfs"), Verdict.OK),
+        ((), Verdict.OK),
+    ],
+)
+def test_where_libvirt_keeps_its_state(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch, mounts: tuple[str, ...], verdict: Verdict
+) -> None:
+    file = patient.images / "mounts"
+    monkeypatch.setattr(doctor, "MOUNTS", file)
+    _is(_find(patient, "libvirt state"), Verdict.OK, "not known")
+    file.write_text("".join(f"none {mount} rw 0 0\n" for mount in mounts))
+    _is(_find(patient, "libvirt state"), verdict, "/run/libvirt")
+
+
 def test_dig(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(patient.images))
     _is(_find(patient, "dig"), Verdict.WARN, "dnsutils")
@@ -324,6 +385,7 @@ def test_an_address_that_this_machine_has_not(patient: Patient) -> None:
 def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[[Patient], dict[str, Check]]:
     """Return what makes only the checks of hypervisors and images."""
     monkeypatch.setattr(doctor, "CHECKS", ())
+    monkeypatch.setattr(doctor, "check_networks", lambda _lab: ())
     return lambda patient: {check.name: check for check in examine(patient)}
 
 
@@ -429,3 +491,40 @@ def test_a_host_for_solo5_needs_its_tender(
     tender.chmod(0o755)
     monkeypatch.setenv("EDGEWAKE_SOLO5_SPT", str(tender))
     _is(seen(lab)["tender box"], Verdict.OK, str(tender))
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "verdict", "words"),
+    [
+        (
+            Cgroups(),
+            Verdict.WARN,
+            "control groups limit nothing, but not cpu, memory, pids; no freezer",
+        ),
+        (
+            Cgroups(v1={"memory": Path("/m"), "freezer": Path("/f")}),
+            Verdict.WARN,
+            "control groups limit memory, but not cpu, pids; a freezer",
+        ),
+        (
+            Cgroups(Path("/c"), frozenset({"cpu", "memory", "pids"})),
+            Verdict.OK,
+            "control groups limit cpu, memory, pids; a freezer",
+        ),
+    ],
+)
+def test_a_host_for_commands_is_told_what_confines_them(  # noqa: PLR0917 - fixtures
+    patient: Patient,
+    seen: Callable[[Patient], dict[str, Check]],
+    monkeypatch: pytest.MonkeyPatch,
+    cgroups: Cgroups,
+    verdict: Verdict,
+    words: str,
+) -> None:
+    host = replace(a_host("box"), uri="netns:///")
+    lab = replace(patient, lab=_lab(hosts=(host,)))
+    monkeypatch.setattr(Cgroups, "found", lambda **_: cgroups)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    _is(seen(lab)["processes box"], verdict, words)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    _is(seen(lab)["processes box"], Verdict.FAIL, "made by root only")

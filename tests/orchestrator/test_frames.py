@@ -213,6 +213,19 @@ def test_the_first_packet_of_a_guest_is_stamped_and_a_clients_first_byte(
 
 
 @needs_root
+def test_what_is_said_in_a_guests_name_is_not_its_first_packet(net: Net, watcher: Frames) -> None:
+    trace = WakeTrace("web")
+    watcher.watch(network(), instance(), trace)
+    eventually(lambda: listening(watcher))
+    net.host_says(b"\xff" * 6 + mac(GUEST) + ARP[6:])
+    net.host_says(to_guest(SYN))
+    trace.stamp("start")
+    net.guest_says(b"\xff" * 6 + mac(GUEST) + ARP[6:])
+    eventually(lambda: "frame" in stages(trace))
+    assert stages(trace) == ["query", "start", "frame"]
+
+
+@needs_root
 def test_one_socket_serves_all_wakes_of_a_network(net: Net, watcher: Frames) -> None:
     addresses = [SUBNET[number] for number in range(2, 60)]
     traces = {address: WakeTrace("web") for address in addresses}

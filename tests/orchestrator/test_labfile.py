@@ -2,7 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +25,8 @@ from orchestrator.errors import LabError
 from orchestrator.hours import Hours
 from orchestrator.lab_entry import Entry
 from orchestrator.lab_schema import LabEntry, ServiceDefaults
-from orchestrator.labfile import LARGEST_FILE, lab_schema, load_lab, parse_lab
+from orchestrator.lab_yaml import LARGEST_FILE
+from orchestrator.labfile import lab_schema, load_lab, parse_lab
 from orchestrator.model import (
     AnswerOrder,
     Capacity,
@@ -30,15 +38,19 @@ from orchestrator.model import (
     IdlePolicy,
     Lab,
     Link,
+    NetworkSettings,
     OnCrash,
     Population,
     Port,
     Price,
     Probe,
     ProbeKind,
+    Public,
     RateLimit,
+    RedirectBy,
     Reply,
     Router,
+    RouterProgram,
     Scale,
     Secondary,
     Service,
@@ -47,8 +59,11 @@ from orchestrator.model import (
     Transfer,
     TsigKey,
     WakeBudget,
+    WarmPlanning,
     apart,
 )
+from orchestrator.network import LinkEngine, Machine, Routing
+from orchestrator.rules import tree
 
 ROOT = Path(__file__).parents[2]
 DEMO = (ROOT / "examples" / "demo.yaml").read_text(encoding="utf-8")
@@ -233,6 +248,51 @@ def test_a_service_may_sleep_through_traffic_or_be_answered_early() -> None:
     assert (lab.service("web").wake_on_traffic, lab.service("web").reply) == (True, Reply.HELD)
 
 
+PUBLIC = "    public: {address: 203.0.113.10, interface: eth1, rule: 80==dst_port && tcp}\n"
+
+
+def test_a_service_may_have_a_public_address() -> None:
+    lab = parsed(LAB.replace("    idle: never\n", f"    idle: never\n{PUBLIC}") + "redirect: nft\n")
+    rule = tree.And((tree.Port(tree.Side.DST, 80, 80), tree.Protocol(6)))
+    assert lab.service("db").public == Public(IPv4Address("203.0.113.10"), "eth1", rule)
+    assert lab.redirect is RedirectBy.NFT
+    assert lab.service("web").public is None
+    assert parsed(LAB).redirect is RedirectBy.AUTO
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("80==dst_port", "80==port", "public.rule: is no traffic rule: column 5: expected one of"),
+        ("eth1", "a/b", "public.interface: 'a/b' cannot be the name of a network interface"),
+        ("203.0.113.10", "203.0.113.0/24", "public.address: .* is not an IP address"),
+        ("address: 203.0.113.10, ", "", "public.address: is missing"),
+    ],
+)
+def test_a_wrong_public_address(old: str, new: str, message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        parsed(LAB.replace("    idle: never\n", f"    idle: never\n{PUBLIC.replace(old, new)}"))
+
+
+def test_two_services_cannot_have_the_same_public_traffic() -> None:
+    both = LAB.replace("    idle: never\n", f"    idle: never\n{PUBLIC}")
+    with pytest.raises(LabError, match=r"db\.public: is the same as that of service 'web'"):
+        parsed(both.replace("    ttl: 5 s\n", f"    ttl: 5 s\n{PUBLIC}"))
+
+
+def test_a_guest_that_is_anonymous_has_no_public_address() -> None:
+    both = LAB.replace("    idle: never\n", f"    idle: never\n{PUBLIC}")
+    with pytest.raises(LabError, match="cannot be with image 'other': anonymous guests"):
+        parsed(both.replace("  other:\n", "  other:\n    anonymous: true\n"))
+
+
+def test_a_warm_plan_is_carried_out_if_the_lab_says_so() -> None:
+    assert parsed(LAB).warm is WarmPlanning.OFF
+    assert parsed(LAB + "warm: auto\n").warm is WarmPlanning.AUTO
+    with pytest.raises(LabError, match="warm: unknown setting 'on'"):
+        parsed(LAB + "warm: on\n")
+
+
 def test_wakes_by_traffic_have_a_budget() -> None:
     assert parsed(LAB).traffic == TrafficSettings(5.0, 20.0)
     lab = parsed(LAB + "traffic: {wakes_per_host: 60/min, wakes: 0/s}\n")
@@ -243,6 +303,130 @@ def test_a_service_may_be_capped() -> None:
     lab = parsed(LAB.replace("{cpu: 2, mem", "{cpu_cap: 2.5, cpu: 2, mem"))
     assert lab.service("db").cpu_cap == 2.5
     assert lab.service("web").cpu_cap is None
+
+
+RUN = """\
+name: run
+zone: run.test
+network: {run: true, routing: ospf, links: user, subnet: 10.250.0.0/24, subnet6: "fd00:250::/64",
+  machines: {pc1: 192.0.2.1, pc2: "2001:db8::2"}}
+hosts:
+  pc1:
+    uri: qemu:///system
+    router: r1
+    capacity: {cpu: 4, memory: 8 GiB}
+    network: {name: net1, subnet: 10.1.0.0/24, gateway: 10.1.0.1, pool: 10.1.0.10-10.1.0.254,
+      create: true, bridge: br1, subnet6: "fd00:1::/64"}
+  pc2:
+    uri: xen+ssh://root@pc2/system
+    router: r2
+    capacity: {cpu: 1, memory: 1 GiB}
+    network: {name: "bridge:br2", subnet: 10.2.0.0/24, gateway: 10.2.0.254,
+      pool: 10.2.0.10-10.2.0.20}
+routers:
+  r1: {host: pc1, address: 10.250.0.1, address6: "fd00:9::1"}
+  r2: {host: pc2}
+links:
+  - {between: [r2, r1], latency: 6 ms, bandwidth: 1 Gbit/s, jitter: 2 ms, loss: 0.5 %, up: false}
+clients:
+  desk: {subnets: [127.0.0.0/8, 198.51.100.0/24, "fd00:7::/64"], router: r1}
+"""
+
+
+def test_a_network_is_run_if_the_lab_says_so() -> None:
+    assert parsed(LAB).network == NetworkSettings()
+    lab = parsed(RUN.replace("pool: 10.1.0.10-10.1.0.254", "pool: 10.1.0.10-10.1.0.99"))
+    assert lab.network == NetworkSettings(
+        run=True,
+        routing=Routing.OSPF,
+        engine=LinkEngine.USER,
+        subnet=IPv4Network("10.250.0.0/24"),
+        subnet6=IPv6Network("fd00:250::/64"),
+        machines=(
+            Machine("pc1", ip_address("192.0.2.1")),
+            Machine("pc2", ip_address("2001:db8::2")),
+        ),
+    )
+    address, address6 = IPv4Address("10.250.0.1"), IPv6Address("fd00:9::1")
+    assert lab.routers[0] == Router("r1", host="pc1", address=address, address6=address6)
+    assert lab.links == (Link("r2", "r1", 6.0, 1000.0, jitter_ms=2.0, loss=0.005, up=False),)
+
+
+def test_a_network_that_is_not_run_need_not_be_one_that_can() -> None:
+    assert not parsed(LAB).network.run
+    for old, _, _, _ in RUN_MISTAKES:
+        assert old in RUN
+    assert parsed(RUN.replace("run: true", "run: false")).routers
+
+
+RUN_MISTAKES = [
+    ("run: true", "run: yes", "network.run", "must be true or false"),
+    ("ospf", "rip", "network.routing", "unknown routing 'rip'; known: static, ospf"),
+    ("links: user", "links: fast", "network.links", "known: auto, none, shaper, netem, user"),
+    ("10.250.0.0/24", "10.250.0.0/31", "network.subnet", "of /30 or larger"),
+    ("10.250.0.0/24", "10.1.0.0/16", "hosts.pc1.network.subnet", "overlaps 10.1.0.0/16 of the r"),
+    ("address: 10.250.0.1", "address: 10.1.0.5", "routers.r1.address", "overlaps 10.1.0.0/24 of h"),
+    ("fd00:250::/64", "fd00:7::/64", "clients.desk.subnets.2", "overlaps fd00:7::/64 of the"),
+    ("198.51.100.0/24", "10.2.0.0/16", "hosts.pc2.network.subnet", "overlaps 10.2.0.0/16 of cl"),
+    ("198.51.100.0/24", "198.51.100.9/32", "clients.desk.subnets", "of /30 or larger"),
+    ("198.51.100.0/24", "224.0.0.0/8", "clients.desk.subnets", "not loopback"),
+    ("  desk:", "  pc1:", "clients.pc1", "also the name of a router or host"),
+    ("  desk:", "  r1:", "clients.r1", "also the name of a router or host"),
+    ("[r2, r1]", "[pc2, r1]", "links.0.between", "'pc2' is a host, and does not forward"),
+    ("jitter: 2 ms", "jitter: 7 ms", "links.0", "more 'jitter' than 'latency'"),
+    ("loss: 0.5 %", "loss: 101 %", "links.0.loss", "at most 100 %"),
+    ("loss: 0.5 %", "loss: 0.5", "links.0.loss", "has no unit"),
+    ("up: false", "up: down", "links.0.up", "must be true or false"),
+    ("machines: {pc1", "machines: {pc3", "network.machines.pc3", "unknown host 'pc3'"),
+    (', pc2: "2001:db8::2"', "", "routers.r2.host", "is not in network.machines"),
+    ("r2: {host: pc2}", "r2: {host: pc3}", "routers.r2.host", "unknown host 'pc3'"),
+    ("r2: {host: pc2}", "r2: {}", "routers.r2", "has no 'host', but 'r1' has"),
+    ("r2: {host: pc2}", "r2: {host: pc1}", "hosts.pc2.router", "of their own machine"),
+    (
+        "r2: {host: pc2}",
+        "r2: {host: pc2, address: 10.250.0.1}",
+        "routers.r2.address",
+        "also the address of router 'r1'",
+    ),
+    ('address6: "fd00:9::1"', "address6: 1.2.3.4", "routers.r1.address6", "not an IPv6 address"),
+    ('"bridge:br2"', "net2", "hosts.pc2.network.name", "only libvirt knows the bridge"),
+    ("10.1.0.10-10.1.0.254", "10.1.0.2-10.1.0.254", "hosts.pc1.network.pool", "leaves no address"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "field", "message"), RUN_MISTAKES)
+def test_each_mistake_in_a_network_that_is_run_is_named(
+    old: str, new: str, field: str, message: str
+) -> None:
+    text = RUN.replace(old, new, 1)
+    error = refused(text)
+    assert message in str(error)
+    assert error.field == field
+    assert error.line == expected_line(text, field)
+
+
+def test_a_network_has_an_address_for_each_router() -> None:
+    routers = "".join(f"  n{number}: {{host: pc1}}\n" for number in range(2))
+    text = RUN.replace("10.250.0.0/24", "10.250.0.0/30").replace("links:\n", f"{routers}links:\n")
+    error = refused(text)
+    assert error.field == "network.subnet"
+    assert "has 2 addresses for routers, and 3 need one" in str(error)
+
+
+def test_a_router_may_have_programs() -> None:
+    written = "{host: pc1, apps: {probe: {run: ping, parameters: {to: r2, count: 3}}}}"
+    text = re.sub("{host: pc1, .*}", written, RUN.replace(".10-10.1.0.254", ".10-10.1.0.99"))
+    assert parsed(text).routers[0].apps == (
+        RouterProgram("probe", "ping", (("to", "r2"), ("count", "3"))),
+    )
+    for old, new, message in (
+        ("run: ping", "run: pnig", "there is no program 'pnig'; did you mean 'ping'?"),
+        ("to: r2", "to: r7", "to of ping must be a router, a stub or an IP address, not 'r7'"),
+    ):
+        error = refused(text.replace(old, new))
+        assert message in str(error)
+        assert error.field == "routers.r1.apps.probe"
+        assert error.line == expected_line(text, "routers.r1")
 
 
 def test_everything_about_services_becomes_nouns() -> None:
@@ -546,13 +730,55 @@ def test_memory_left_out_is_the_familys() -> None:
     assert "does not name the family" in str(error)
 
 
+COMMAND = '    exec: [/usr/bin/python3, -m, http.server, 8080, ""]\n'
+OTHER = """    family: linux
+    kernel: /srv/vmlinuz
+    disks: [{path: a.qcow2, format: qcow2, read_only: false}]
+"""
+
+
+def test_an_image_may_be_a_command() -> None:
+    written = f"{COMMAND}    tree: root\n    seccomp: false\n"
+    image = parsed(LAB.replace(OTHER, written)).image("other")
+    assert image.exec == ("/usr/bin/python3", "-m", "http.server", "8080", "")
+    assert (image.family, image.filtered) == ("command", False)
+    assert image.tree is not None
+    assert image.tree.is_absolute()
+    assert image.tree.name == "root"
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("    exec: [python3]\n", "must begin with the path of a program"),
+        ("    exec: [/]\n", "must begin with the path of a program"),
+        ('    exec: [/bin/sh, "a\\0b"]\n', "characters that are not text"),
+        (f"{COMMAND}    kernel: a\n", "has 'exec' and 'kernel'"),
+        (f"{COMMAND}    catalog: web\n", "has 'exec' and 'catalog'"),
+        (f"{COMMAND}    cmdline: a\n", "has 'exec' and 'cmdline'"),
+        (f"{COMMAND}    family: linux\n", "not of family 'linux'"),
+        (f"{OTHER}    tree: a\n", "it needs 'exec', too"),
+    ],
+)
+def test_a_command_is_its_exec_alone(written: str, words: str) -> None:
+    assert OTHER in LAB
+    error = refused(LAB.replace(OTHER, written))
+    assert words in str(error)
+
+
+def test_guests_of_an_image_are_told_their_service_unless_it_is_anonymous() -> None:
+    assert not parsed(LAB).image("micro").anonymous
+    text = LAB.replace("{family: linux,", "{family: linux, anonymous: true,")
+    assert parsed(text).image("micro").anonymous
+
+
 def test_an_image_needs_something_to_boot() -> None:
     files = (
         "    kernel: /srv/vmlinuz\n    disks: [{path: a.qcow2, format: qcow2, read_only: false}]\n"
     )
     assert files in LAB
     error = refused(LAB.replace(files, ""))
-    assert "images.other: needs 'kernel', 'disks' or 'catalog'" in str(error)
+    assert "images.other: needs 'kernel', 'disks', 'exec' or 'catalog'" in str(error)
 
 
 def test_a_service_may_have_several_images() -> None:

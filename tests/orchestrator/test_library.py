@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv6Network
+from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from images.catalog import Fetched
 from images.errors import ImageRefused
 from images.facts import Architecture
 from images.inspect import Inspector
+from images.match import Match, match
 from orchestrator import library as library_module
+from orchestrator.digests import Digests
 from orchestrator.errors import ImageUnusable
 from orchestrator.library import Library, Place, example, traits_of
 from orchestrator.model import (
@@ -23,8 +25,10 @@ from orchestrator.model import (
     Host,
     Lab,
     OnCrash,
+    Port,
     Probe,
     ProbeKind,
+    Public,
     Service,
 )
 from tests.images.specimens import solo5
@@ -82,6 +86,42 @@ def test_the_first_image_that_the_host_can_run_is_taken(tmp_path: Path, hello: I
     assert library.unfit(lab, lab.services[0], {"q": place(), "x": place(XEN)}) == {}
 
 
+def test_whether_a_host_can_boot_an_image_is_worked_out_again_only_when_something_changed(
+    hello: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[str] = []
+
+    def counted(image: Image, *args: Any, **named: Any) -> Match:
+        judged.append(image.name)
+        return match(image, *args, **named)
+
+    monkeypatch.setattr(library_module, "match", counted)
+    lab, library = lab_of(hello), Library(Inspector())
+    service = lab.services[0]
+    more = replace(service, resources=Capacity(0.1, 256))
+    there = replace(QEMU, network=replace(QEMU.network, name="other"))
+    for asked, host in ((service, QEMU), (more, QEMU), (more, there)):
+        before = len(judged)
+        for _ in range(2):
+            assert library.fit(lab, asked, place(host)).image is hello
+        assert len(judged) == before + 1
+    assert hello.kernel is not None
+    hello.kernel.write_bytes(b"no kernel")
+    with pytest.raises(ImageUnusable):
+        library.fit(lab, more, place(there))
+
+
+def test_a_block_device_is_not_read_for_a_digest(
+    hello: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, library = lab_of(hello), Library(Inspector())
+    fit = library.fit(lab, lab.services[0], place())
+    by_bytes = library.digest(fit)
+    monkeypatch.setattr(Path, "is_block_device", lambda _path: True)
+    monkeypatch.setattr(Digests, "of", lambda _digests, _path: pytest.fail("it was read"))
+    assert library.digest(fit) not in {"", by_bytes}
+
+
 def test_a_host_with_other_processors_is_out(tmp_path: Path) -> None:
     lab = lab_of(an_image(tmp_path))
     arm = replace(QEMU, architecture=Architecture.AARCH64)
@@ -119,9 +159,38 @@ def test_on_xen_only_guests_that_have_something_to_lose_are_asked_to_end(
         lab = lab_of(image, hosts=(host,))
         service = lab.services[0]
         guest = Library(Inspector()).guest(
-            lab, service, example(lab, service, host), place(host), "us"
+            lab, service, example(lab.name, service, host), place(host), "us"
         )
         assert guest.mark.obeys_shutdown is (asked and obeys)
+
+
+def test_a_command_runs_where_commands_run_and_what_is_in_its_tree_counts(tmp_path: Path) -> None:
+    program = tmp_path / "tree/serve"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    image = Image("web", family="command", exec=("/serve",), tree=program.parent)
+    box = replace(QEMU, name="p", uri="netns:///")
+    lab = lab_of(image, hosts=(QEMU, box))
+    library = Library(Inspector())
+    service = replace(lab.services[0], ports=(Port(53, "udp"), Port(8080)))
+    unfit = library.unfit(lab, service, {"q": place(), "p": place(box)})
+    assert list(unfit) == ["q"]
+    assert "it is a command, and a QEMU host runs none" in unfit["q"]
+    fit = library.fit(lab, service, place(box))
+    guest = library.guest(lab, service, example(lab.name, service, box), place(box), "us", fit=fit)
+    assert guest.boot.command is not None
+    assert ("PORT", "8080") in guest.boot.command.environment
+    assert guest.mark.obeys_shutdown
+    before = library.digest(fit), library.version(fit)
+    (program.parent / "data").write_text("new")
+    assert library.written_at(fit) > 0
+    assert library.digest(fit) != before[0]
+    assert library.version(fit) != before[1]
+    program.unlink()
+    assert library.version(fit) != before[1]
+    with pytest.raises(ImageUnusable, match="correct 'exec:'"):
+        library.fit(lab, service, place(box))
 
 
 def test_what_the_family_refuses_to_say_leads_to_the_next_image(
@@ -196,10 +265,31 @@ def test_a_guest_that_is_not_told_its_ipv6_address_has_none(tmp_path: Path) -> N
         lab = lab_of(image, hosts=(host,))
         service = lab.services[0]
         guest = Library(Inspector()).guest(
-            lab, service, example(lab, service, host), place(host), "us"
+            lab, service, example(lab.name, service, host), place(host), "us"
         )
         assert (guest.mark.address6 is not None) is told
         assert ("fd00::" in guest.boot.cmdline) is told
+
+
+def test_a_guest_is_told_the_public_address_or_is_not_booted(tmp_path: Path, hello: Image) -> None:
+    linux = an_image(tmp_path)
+    public = Public(IPv4Address("203.0.113.10"), "eth1")
+    for image, told in (
+        (linux, "edgewake.own=203.0.113.10"),
+        (replace(linux, template="ip={cidr} mine={own}"), "mine=203.0.113.10"),
+        (replace(hello, template="ip={cidr}[ mine={own}]"), "mine=203.0.113.10"),
+    ):
+        service = replace(lab_of(image).services[0], public=public)
+        lab = lab_of(image, service=service)
+        instance = example(lab.name, service, QEMU)
+        guest = Library(Inspector()).guest(lab, service, instance, place(), "us")
+        assert told in guest.boot.cmdline
+    lab = lab_of(hello, service=replace(lab_of(hello).services[0], public=public))
+    unfit = Library(Inspector()).unfit(lab, lab.services[0], {"q": place()})
+    assert (
+        "not told to have the public address 203.0.113.10: its template does not say it"
+        in unfit["q"]
+    )
 
 
 def test_a_damaged_flavour_does_not_disable_the_others(tmp_path: Path) -> None:

@@ -25,11 +25,13 @@ from orchestrator.model import (
     GuestNetwork,
     GuestState,
     Host,
+    IdlePolicy,
     Instance,
     InstanceState,
     Lab,
     Migrate,
     OnHostLoss,
+    Rung,
     Service,
     apart,
 )
@@ -737,3 +739,17 @@ def test_a_migrated_guest_whose_record_was_lost_is_adopted(make_world: MakeWorld
     world.start()
     world.eventually(lambda: world.seen.hosts_of("web") == ["b"])
     assert world.ask("web")[0].address == before.address == IPv4Address(instance.address)
+
+
+def test_what_sleeps_on_a_drained_host_can_be_woken_and_then_leaves(make_world: MakeWorld) -> None:
+    resting = IdlePolicy(after_s=60.0, min_up_s=0.0, paused_s=None, saved_s=None)
+    world = make_world(a_live(migrate=Migrate.LIVE_ONLY, idle=resting), hosts=TWO)
+    (before,) = world.ask("web")
+    started = world.drivers[before.host].started_at(NAME)
+    world.control.release("web", Rung.SAVED)
+    world.control.drain(before.host)
+    sweeping(world, lambda: "drain-stuck" in [each.kind for each in world.control.events()])
+    world.ask("web")
+    sweeping(world, drained(world, before.host))
+    other = "b" if before.host == "a" else "a"
+    assert world.drivers[other].started_at(NAME) == started, "it is the same guest, as it was"

@@ -159,3 +159,12 @@ def test_a_result_is_never_older_than_its_question(once: Once[str, int]) -> None
         for each in [askers.submit(partial(ask, workers)) for _ in range(8)]:
             each.result(60)
     assert len(once) == 0
+
+
+def test_what_follows_a_flight_waits_until_all_have_its_result() -> None:
+    told: list[tuple[str, int]] = []
+    start, once = Starter(), Once[str, int](lambda about: told.append((about, len(told))))
+    flight = once.do("key", _about, start)
+    flight.future.add_done_callback(lambda done: told.append(("result", done.result())))
+    start.futures[0].set_result(7)
+    assert told == [("result", 7), ("trace", 1)]

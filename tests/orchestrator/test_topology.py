@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -24,6 +25,7 @@ from orchestrator.model import (
     Population,
     Router,
 )
+from orchestrator.network import LinkLoad, Load, RouterLoad
 from orchestrator.topology import UNKNOWN_BANDWIDTH_MBPS, UNKNOWN_LATENCY_MS, Topology, read_graph
 
 
@@ -200,9 +202,11 @@ def graphs(draw: st.DrawFn) -> Topology:
     names = ["a", "b", "c", "d", "e"]
     amounts = st.integers(0, 9)
     ends = st.lists(st.sampled_from(names), min_size=2, max_size=2, unique=True)
-    links = draw(st.lists(st.tuples(ends, amounts, amounts), max_size=9))
+    states = st.sampled_from([True, True, True, False])
+    links = draw(st.lists(st.tuples(ends, amounts, amounts, states), max_size=9))
     return Topology(
-        [Router(name) for name in names], [Link(a, b, ms, mbps) for (a, b), ms, mbps in links]
+        [Router(name) for name in names],
+        [Link(a, b, ms, mbps, up=up) for (a, b), ms, mbps, up in links],
     )
 
 
@@ -211,7 +215,7 @@ def all_paths(topology: Topology, seen: tuple[str, ...], end: str) -> Iterator[l
         yield []
         return
     for link in topology.links:
-        ends = {link.a, link.b}
+        ends = {link.a, link.b} if link.up else set()
         for after in ends - {seen[-1]} if seen[-1] in ends else ():
             if after not in seen:
                 for rest in all_paths(topology, (*seen, after), end):
@@ -257,6 +261,43 @@ def test_json_is_node_link_data(topology: Topology) -> None:
         "weight": 1.0,
     }
     assert graph.edges["host:near", "router:r1", 0] == {"latency_ms": 0.0}
+
+
+def test_a_link_that_is_down_is_drawn_but_is_no_way(tmp_path: Path) -> None:
+    routers = tuple(map(Router, "abc"))
+    down = Link("a", "c", latency_ms=1, bandwidth_mbps=1000, up=False, jitter_ms=0.5, loss=0.25)
+    links = (Link("a", "b", 5, 100), Link("b", "c", 5, 50), down)
+    topology = Topology(routers, links, (host("h", "c"),), (people("p", "a"),))
+    assert topology.path("a", "c") == ("a", "b", "c")
+    assert (topology.bottleneck_mbps("a", "c"), topology.widest_mbps("a", "c")) == (50, 50)
+    assert topology.latency_table(["p"], ["h"]) == {"p": {"h": 10}}
+    assert topology.with_link(replace(down, up=True)).path("a", "c") == ("a", "c")
+    assert '"router:a" -- "router:c" [label="1 ms, 1000 Mbit/s", style=dotted];' in topology.dot()
+    file = tmp_path / "lab.graphml"
+    file.write_text(topology.graphml())
+    assert down in read_graph(file)[1]
+    alone = Topology(routers, (down,))
+    with pytest.raises(TopologyError, match="no path"):
+        alone.latency_ms("a", "c")
+
+
+def test_how_busy_links_and_routers_are_is_written_and_drawn() -> None:
+    topology = Topology(tuple(map(Router, "abc")), (Link("b", "a", 1, 100), Link("b", "c", 1, 100)))
+    load = Load(1.0, {"a--b": LinkLoad(25.0, 50.0, 0.5)}, {"a": RouterLoad(50.0, 25.0, 0.75)})
+    graph = nx.node_link_graph(json.loads(topology.node_link_json(load)), edges="edges")
+    assert graph.edges["router:a", "router:b", 0]["load"] == {
+        "there_mbps": 25.0,
+        "back_mbps": 50.0,
+        "share": 0.5,
+        "drops_per_s": 0.0,
+    }
+    assert "load" not in graph.edges["router:b", "router:c", 0]
+    assert graph.nodes["router:a"]["load"] == {"rx_mbps": 50.0, "tx_mbps": 25.0, "cores": 0.75}
+    assert "load" not in graph.nodes["router:b"]
+    drawn = topology.dot(load)
+    assert '[label="a, 0.75 cores", shape=circle]' in drawn
+    assert '"router:a" -- "router:b" [label="1 ms, 100 Mbit/s, 50%", penwidth=3.0];' in drawn
+    assert '"router:b" -- "router:c" [label="1 ms, 100 Mbit/s"];' in drawn
 
 
 def test_dot_quotes_what_would_end_a_string() -> None:

@@ -58,6 +58,18 @@ def test_stamps_come_in_order_of_time_whoever_set_them_when() -> None:
     assert watched.at("client") is None
 
 
+@pytest.mark.parametrize("going", ["start", "roused"])
+def test_a_packet_before_the_hypervisors_call_returned_leaves_that_time_the_hypervisors(
+    going: str,
+) -> None:
+    wake = a_wake(("query", 0.0), ("claimed", 1.0), ("frame", 5.0), (going, 6.0), ("answer", 8.0))
+    assert wake.spent_s(Owner.HYPERVISOR) == 5.0
+    assert wake.spent_s(Owner.GUEST) == 2.0
+    later = a_wake(("query", 0.0), ("claimed", 1.0), (going, 5.0), ("frame", 6.0), ("answer", 8.0))
+    assert later.spent_s(Owner.HYPERVISOR) == 4.0
+    assert later.spent_s(Owner.GUEST) == 3.0
+
+
 def test_only_the_first_reply_counts() -> None:
     replied = WakeTrace("web")
     replied.replied()
@@ -109,3 +121,13 @@ def test_a_flood_of_wakes_is_bounded_and_counted(monkeypatch: pytest.MonkeyPatch
         wakes.begin("web").ended("ready")
     assert [wake.id for wake in wakes.settled(everything=True)] == [1, 2, 3]
     assert wakes.missed == 2
+
+
+def test_nothing_of_a_wake_is_before_its_query() -> None:
+    trace = WakeTrace("web")
+    trace.stamp("frame", trace.zero - 0.5)
+    trace.stamp("answer")
+    wake = trace.wake(1)
+    assert [stage for stage, _ in wake.stamps] == ["query", "frame", "answer"]
+    assert wake.own_s == 0.0
+    assert all(span.took_s >= 0 for span in wake.spans)

@@ -70,3 +70,19 @@ def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
         assert file.read_bytes() == content
     with pytest.raises(EdgewakeError, match="cannot be written there"):
         CsvFile(tmp_path / "gone" / "wakes.csv")
+
+
+def test_a_file_that_cannot_be_put_aside_goes_on_when_it_can(tmp_path: Path) -> None:
+    file, aside = tmp_path / "wakes.csv", tmp_path / "wakes.csv.1"
+    out = CsvFile(file)
+    out(TWICE)
+    out.close()
+    aside.mkdir()  # in the way, as a full disk would be
+    out = CsvFile(file, largest=file.stat().st_size)
+    for _ in range(2):
+        with pytest.raises(IsADirectoryError):
+            out(TWICE)
+    aside.rmdir()
+    out(TWICE)
+    out.close()
+    assert [len(each.read_text().splitlines()) for each in (aside, file)] == [2, 2]

@@ -1,5 +1,6 @@
 """Wakes by traffic: a packet to an address that a service had wakes it there, and is delivered."""
 
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,6 +63,7 @@ def test_the_trace_begins_with_the_packet_and_says_that_traffic_asked(
     world.eventually(lambda: bool(awake_at(world)))
     wake = world.control.wakes.last()[-1]
     assert wake.by == "traffic: 10.0.0.7 for tcp/80"
+    assert wake.decided_by == "a client is held at its address there"
     assert wake.stamps[0] == ("query", 0.0)
     assert [at for _, at in wake.stamps] == sorted(at for _, at in wake.stamps)
     assert world.control.wakes.last()[-2].by == "query"
@@ -74,6 +76,23 @@ def test_what_is_guarded_says_whom_and_which_ports(make_world: MakeWorld) -> Non
     (guarded,) = world.guards["a"].guarded
     assert (guarded.service, guarded.address, guarded.mac) == ("web", address, mac_of(address))
     assert guarded.ports == (Port(80),)
+
+
+def test_what_sleeps_remembers_its_connections_and_what_ends_does_not(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world()
+    world.ask("web")
+    fleet = world.control.fleet
+    (instance,) = fleet.of("web")
+    fleet.sink(instance)
+    assert [each.remembers for each in fleet.guarded("a")] == [True]
+    fleet.sink(instance, ends=True)
+    assert [each.remembers for each in fleet.guarded("a")] == [False]
+    fleet.stay(instance)
+    assert fleet.guarded("a") == ()
+    fleet.sink(instance)
+    assert [each.remembers for each in fleet.guarded("a")] == [True]
 
 
 def test_packets_that_come_during_any_boot_are_held(make_world: MakeWorld) -> None:
@@ -195,6 +214,21 @@ def test_a_restart_keeps_the_guard(make_world: MakeWorld) -> None:
     assert [each.address for each in world.guards["a"].guarded] == [address]
     world.guards["a"].send(address)
     world.eventually(lambda: awake_at(world) == [("a", address)])
+
+
+def test_one_client_that_scans_leaves_wakes_for_others(make_world: MakeWorld) -> None:
+    services = [a_service(f"s{number}") for number in range(6)]
+    world = make_world(*services, hosts=[a_host("a", memory_mib=4096)], start=False)
+    world.lab = replace(world.lab, traffic=TrafficSettings(4.0, 20.0))
+    world.start()
+    addresses = [slept(world, service.name) for service in services]
+    scanner, honest = IPv4Address("192.0.2.66"), IPv4Address("192.0.2.7")
+    for address in addresses[:5]:
+        world.guards["a"].send(address, source=scanner)
+    world.eventually(lambda: "traffic-over-budget" in kinds(world))
+    world.guards["a"].send(addresses[5], source=honest)
+    world.eventually(lambda: world.guards["a"].delivered.get(addresses[5]) == [b"SYN"])
+    assert len([each for each in addresses[:5] if each in world.guards["a"].delivered]) <= 3
 
 
 def test_a_host_that_cannot_be_guarded_says_why_once(make_world: MakeWorld) -> None:
@@ -332,6 +366,18 @@ def test_a_start_that_fails_after_a_promise_lets_the_address_rest(make_world: Ma
         world.summon("web").result(1)
 
 
+def test_promises_that_nobody_heard_are_not_kept_for_ever(make_world: MakeWorld) -> None:
+    world = make_world(an_early(replicas=2), hosts=(a_host("a"), a_host("b", 1)))
+    assert world.ask("web")
+    world.eventually(lambda: len(awake_at(world)) == 2)  # nobody asked for the second copy
+
+    def forgotten() -> bool:
+        gc.collect()
+        return not world.control._early._promised
+
+    world.eventually(forgotten)
+
+
 def test_capacity_is_reserved_before_anybody_is_told(make_world: MakeWorld) -> None:
     world = make_world(
         an_early(resources=Capacity(cpu=0.1, memory_mib=900)),
@@ -339,3 +385,33 @@ def test_capacity_is_reserved_before_anybody_is_told(make_world: MakeWorld) -> N
     )
     with pytest.raises(WakeError, match="memory"):
         world.summon("web").result(1)
+
+
+def test_to_join_a_wake_costs_nothing_of_the_budget(make_world: MakeWorld) -> None:
+    names = [f"s{number}" for number in range(12)]
+    services = (replace(an_early(), name=name, names=()) for name in names)
+    world = make_world(*services, hosts=[a_host("a", memory_mib=4096)])
+    assert world.lab.traffic.wakes_per_host_s < len(names)
+    world.answer_s.update(dict.fromkeys(names, 0.6))
+    told = [world.summon(name) for name in names]
+    addresses = [future.result(0.5)[0].address for future in told]
+    for address in addresses:
+        world.guards["a"].send(address)
+    delivered = world.guards["a"].delivered
+    world.eventually(lambda: all(delivered.get(each) == [b"SYN"] for each in addresses))
+    assert "traffic-over-budget" not in kinds(world)
+
+
+def test_a_wake_that_failed_does_not_drop_the_clients_of_the_next_one(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(a_service("web", reply=Reply.EARLY))
+    address = slept(world)
+    world.drivers["a"].fail = "refused"
+    world.guards["a"].send(address)
+    world.eventually(lambda: "wake-failed" in kinds(world))
+    world.drivers["a"].fail = ""
+    world.answer_s["web"] = 0.4
+    (endpoint,) = world.control.summon("web", Client(), insist=True).endpoints.result(0.3)
+    world.guards["a"].send(endpoint.address)
+    world.eventually(lambda: world.guards["a"].delivered.get(endpoint.address) == [b"SYN"])

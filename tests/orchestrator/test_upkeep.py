@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.model import Restart
+from orchestrator.errors import UnknownService
+from orchestrator.model import IdlePolicy, Restart
+from orchestrator.summons import Summons
 from orchestrator.upkeep import Standing, missing
 from tests.world import World, a_host, a_service, straight_to_cold
 
@@ -187,4 +189,19 @@ def test_a_restart_of_edgewake_restarts_what_ended_meanwhile(make_world: MakeWor
     world.crash()
     world.machines["a"].guests.clear()
     world.start()
+    sweeping(world, lambda: world.seen.hosts_of("web") == ["a"])
+
+
+def test_a_wake_that_could_not_be_begun_is_begun_by_a_later_sweep(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(a_service("web", idle=IdlePolicy(after_s=1, pin=True)))
+
+    def gone(name: str, *_: object, **__: object) -> Summons:
+        raise UnknownService(name, "the lab was changed just now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.control, "summon", gone)
+        with pytest.raises(UnknownService):
+            world.control.expire()
     sweeping(world, lambda: world.seen.hosts_of("web") == ["a"])

@@ -17,10 +17,11 @@ from orchestrator.model import (
     Link,
     Population,
     Router,
+    Rung,
     Service,
 )
 from orchestrator.planner import Planner
-from orchestrator.warming import DEFAULTS, LabFacts, WakeCosts, warm_problem, warming_of
+from orchestrator.warming import DEFAULTS, LabFacts, WakeCosts, aims_of, warm_problem, warming_of
 from placement.warm import (
     COLD,
     PAUSED,
@@ -64,11 +65,11 @@ def test_idle_services_are_kept_where_they_are_near_and_fit() -> None:
     some = [service(name, constraints=only_a) for name in ("web", "api")]
     found = warming_of(Planner(a_lab(*some, mib=210)))
     assert {line.host for line in found.lines} == {"a"}
-    assert sorted(line.rung for line in found.lines) == [READY, SAVED]
+    assert sorted(line.rung for line in found.lines) == [PAUSED, SAVED]
     assert found.memory_mib == 100.0
     assert found.room_mib == 110.0 + 210.0
     assert found.after < found.before
-    assert [target.rung for target in found.targets if target.rung == READY] == [READY]
+    assert sorted(target.rung for target in found.targets) == [PAUSED, SAVED]
 
 
 def test_measured_wakes_count_and_are_told() -> None:
@@ -88,9 +89,61 @@ def test_rungs_that_an_image_does_not_survive_are_left_out() -> None:
     known = LabFacts(rungs={("web", "a"): frozenset({COLD}), ("web", "b"): frozenset({PAUSED})})
     (web,) = warm_problem(Planner(lab), known, WakeCosts()).services
     assert {h: [rest.rung for rest in rests] for h, rests in web.rests.items()} == {
-        "a": [COLD, READY],
-        "b": [COLD, PAUSED, READY],
+        "a": [COLD],
+        "b": [COLD, PAUSED],
     }
+
+
+@pytest.mark.parametrize(
+    ("idle", "rungs"),
+    [
+        (IdlePolicy(after_s=None), [READY]),
+        (IdlePolicy(pin=True), [READY]),
+        (IdlePolicy(), [COLD, SAVED, PAUSED]),
+        (IdlePolicy(paused_s=0.0), [COLD, SAVED]),
+        (IdlePolicy(deepest=Rung.PAUSED), [PAUSED]),
+        (IdlePolicy(deepest=Rung.PAUSED, paused_s=0.0), [READY]),
+    ],
+)
+def test_only_who_may_not_sleep_is_asked_to_be_ready(idle: IdlePolicy, rungs: list[str]) -> None:
+    (web,) = warm_problem(
+        Planner(a_lab(service("web", idle=idle))), LabFacts(), WakeCosts()
+    ).services
+    assert [rest.rung for rest in web.rests["a"]] == rungs
+
+
+def test_rates_that_were_seen_count_before_the_labs() -> None:
+    lab = a_lab(service("web"), service("api"), rate=0.04)
+    more = replace(lab.populations[0], name="away", requests_s=0.01)
+    lab = replace(lab, populations=(*lab.populations, more))
+    web, api = warm_problem(Planner(lab), LabFacts(rates={"web": 0.5}), WakeCosts()).services
+    assert web.rates == pytest.approx({"home": 0.4, "away": 0.1})
+    assert api.rates == {"home": 0.04, "away": 0.01}
+
+
+def test_what_is_used_is_kept_warm_though_the_lab_expects_nobody() -> None:
+    bound = service("web", latency_bound_ms=1.0), service("api")
+    found = warming_of(Planner(a_lab(*bound, rate=0.0)), LabFacts(rates={"web": 0.01}))
+    assert {line.name: line.rung for line in found.lines} == {"web": PAUSED, "api": COLD}
+
+
+def test_a_service_stays_where_it_is_if_it_may() -> None:
+    planner = Planner(a_lab(service("web"), service("api"), service("db")))
+    homes = {"web": frozenset("b"), "api": frozenset("b")}
+    known = LabFacts(unfit={"api": {"b": "is being drained"}}, homes=homes)
+    hosts = {line.name: line.host for line in warming_of(planner, known).lines}
+    assert hosts == {"web": "b", "api": "a", "db": "a"}
+
+
+def test_aims_are_what_is_to_be_kept_and_what_stays_free() -> None:
+    some = service("web"), service("big", 300), service("db", idle=IdlePolicy(after_s=None))
+    aims = aims_of(Planner(a_lab(*some)), LabFacts(), WakeCosts())
+    assert {each.name: each.rung for each in aims.targets} == {
+        "web": PAUSED,
+        "big": PAUSED,
+        "db": READY,
+    }
+    assert aims.free["a"] == Capacity(cpu=0.1, memory_mib=300)
 
 
 def test_who_never_sleeps_is_ready_and_constraints_hold() -> None:
@@ -118,6 +171,12 @@ def test_anonymous_instances_are_for_images_that_take_an_address_late() -> None:
     assert [len(recipe.at) for recipe in warm_problem(planner, known, WakeCosts()).recipes] == [
         2,
         2,
+    ]
+    settled = replace(known, settled=frozenset(each.name for each in some))
+    (recipe,) = warm_problem(planner, settled, WakeCosts()).recipes
+    assert [each.recipe for each in warm_problem(planner, settled, WakeCosts()).services] == [
+        *[""] * 12,
+        recipe.name,
     ]
     costs = WakeCosts(defaults={**DEFAULTS, SAVED: 1.0})
     found = warming_of(planner, known, costs)

@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Any
 
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
 from placement.check import violations
@@ -38,6 +38,7 @@ def rounded(found: ParetoFront) -> set[tuple[float, ...]]:
 @pytest.mark.parametrize("family", ["plain", "soft", "flavours", "spread", "revenue"])
 @settings(max_examples=20)
 @given(seed=st.integers(0, 10**9))
+@example(seed=9836922)  # flavours: hosts without a path, whose 10,000 ms times 1e-6 exceed a step
 def test_the_exact_front_has_every_point(family: str, seed: int) -> None:
     problem = tiny.draw(seed, family)
     terms = tuple(Random(seed).sample(TERMS, 2))  # noqa: S311 - not for secrets
@@ -51,6 +52,15 @@ def test_the_exact_front_has_every_point(family: str, seed: int) -> None:
     assert found.proven
     assert rounded(found) == wanted
     assert all(violations(problem, plan) == () for plan in found.plans)
+
+
+def test_points_far_nearer_than_the_ends_are_two(host: MakeHost, demand: MakeDemand) -> None:
+    """A missing path counts 10,000 ms; beside that, the two plans without one differ by 0.05 ms."""
+    hosts = (host("near", host_hour=9), host("next", host_hour=5), host("lost"))
+    problem = Problem(hosts, (demand("web", rates={"p": 1.0}),), {"p": {"near": 1.0, "next": 1.05}})
+    found = exact_front(problem, ("cost_hour", "latency_ms"), FAST)
+    assert found.proven
+    assert rounded(found) == {(9.0, 1.0), (5.0, 1.05), (0.0, 10000.0)}
 
 
 @pytest.mark.parametrize("points", [None, 6])
@@ -293,11 +303,14 @@ def test_a_front_of_quick_points_ends_at_the_deadline(term: str, points: int | N
     )
     latency = {f"p{i}": {h.name: random.uniform(1, 30) for h in hosts} for i in range(4)}
     found: list[int] = []
-    front(
-        Problem(hosts, demands, latency_ms=latency),
-        (term, "cost_hour"),
-        Options(deadline_s=0.01),
-        points=points,
-        progress=lambda count, _: found.append(count),
-    )
+    try:
+        front(
+            Problem(hosts, demands, latency_ms=latency),
+            (term, "cost_hour"),
+            Options(deadline_s=0.01),
+            points=points,
+            progress=lambda count, _: found.append(count),
+        )
+    except Infeasible as late:  # others use this machine, and 10 ms are not much
+        assert not late.proven  # noqa: PT017
     assert len(found) < 3

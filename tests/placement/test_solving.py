@@ -52,6 +52,24 @@ def test_every_algorithm_proves_a_bound(problem: Problem, name: str) -> None:
     assert plan.why["web"].startswith(f"{name} chose ")
 
 
+@pytest.mark.parametrize("solver", ["highs", "highs-direct", "cbc"])
+def test_a_plan_just_beyond_a_limit_is_none(
+    host: MakeHost, demand: MakeDemand, solver: str
+) -> None:
+    """At tolerances of 1e-6, 2e-7 of a request that goes to near makes up for what is too much."""
+    problem = Problem(
+        (host("near", host_hour=1), host("lost"), host("lost too")),
+        (demand("web", replicas=2, rates={"p": 1.0, "q": 1.0}),),
+        {"p": {"near": 1.0}, "q": {"near": 2.0, "lost": 6.0, "lost too": 8.0}},
+    )
+    options = Options(weights={"cost_hour": 1.0}, solver=solver)
+    lost = solve(problem, options).terms["latency_ms"]
+    assert lost == pytest.approx(5003.0)
+    plan = solve(problem, replace(options, limits={"latency_ms": lost - 0.001}))
+    assert plan.terms["latency_ms"] < 3
+    assert plan.terms["cost_hour"] == pytest.approx(1.0)
+
+
 def test_what_an_algorithm_ignores_is_refused(problem: Problem) -> None:
     ruled = replace(problem, rules=(rules.Gather(frozenset({"web", "db"})),))
     with pytest.raises(Malformed, match="first-fit ignores rule gather; use exact"):

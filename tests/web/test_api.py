@@ -331,7 +331,7 @@ def test_a_lab_is_applied_and_kept_with_its_path(
     )
     document = answer.get_json()
     assert "1 service added" in document.pop("summary")
-    assert document == {"lab": "t", "changes": [], "applied": True}
+    assert document == {"lab": "t", "unguarded": {}, "changes": [], "applied": True}
     assert [service.name for service in world.control.lab.services] == ["neu"]
     assert world.store.load().lab_path == str(path)
     assert http.post(f"{API}/services/neu/wake").status_code == 200

@@ -9,6 +9,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.labfile import parse_lab
 from orchestrator.metrics import DnsCounts, WakeMetrics
+from orchestrator.network import (
+    App,
+    AppState,
+    LinkEngine,
+    LinkState,
+    PortCounters,
+    Quality,
+    VirtualLink,
+)
+from orchestrator.network_monitor import Sample
 from orchestrator.trace import Wake
 from tests.world import World
 from web.app import create_app
@@ -16,6 +26,17 @@ from web.metrics import exposition
 
 ODD = 'a "quoted"\\path\nand more {x="y"}'
 NO_QUERIES = DnsCounts()
+NETWORK = Sample(
+    "lab",
+    at=5.0,
+    links=(
+        LinkState(VirtualLink("r1", "r2", Quality(bandwidth_mbps=8)), LinkEngine.USER),
+        LinkState(VirtualLink("r1", "r3", up=False), LinkEngine.NONE),
+    ),
+    counters=(PortCounters("r1", "r2", 1, 2, 3, 4, 5), PortCounters("r2", "r1", 6)),
+    apps=(AppState(App("probe", "r1", ("ping",)), running=True, cpu_s=0.5, memory_mib=2),),
+    cpu_s={"r1": 1.5},
+)
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
 
@@ -24,7 +45,7 @@ def told(world: World, *wakes: Wake, dns: DnsCounts = NO_QUERIES) -> str:
     for wake in wakes:
         metrics(wake)
     services = {wake.service for wake in wakes}
-    return exposition(world.control.status(), metrics.counts(services), dns)
+    return exposition(world.control.status(), metrics.counts(services), dns, [NETWORK])
 
 
 def read(text: str) -> dict[str, Metric]:
@@ -90,6 +111,36 @@ def test_a_lost_host_says_nothing_of_its_memory(world: World) -> None:
         if each.labels["host"] == "b"
     }
     assert kinds == {"usable", "used"}
+
+
+def test_what_went_through_a_network_is_told_by_router_and_peer(world: World) -> None:
+    families = read(told(world))
+    for name, value in (
+        ("receive_bytes", 1),
+        ("receive_packets", 2),
+        ("transmit_bytes", 3),
+        ("transmit_packets", 4),
+        ("dropped_packets", 5),
+    ):
+        first, second = families[f"edgewake_router_{name}"].samples
+        assert first.labels == {"network": "lab", "router": "r1", "peer": "r2"}
+        assert (first.value, second.labels["router"]) == (value, "r2")
+    up = {each.labels["link"]: each.value for each in families["edgewake_link_up"].samples}
+    assert up == {"r1--r2": 1, "r1--r3": 0}
+    (bandwidth,) = families["edgewake_link_bandwidth_bytes_per_second"].samples
+    assert (bandwidth.labels["link"], bandwidth.value) == ("r1--r2", 1e6)
+    (cpu,) = families["edgewake_router_cpu_seconds"].samples
+    assert cpu.value == 1.5
+    values = {
+        name: families[f"edgewake_app_{name}"].samples[0].value
+        for name in ("running", "cpu_seconds", "memory_bytes")
+    }
+    assert values == {"running": 1, "cpu_seconds": 0.5, "memory_bytes": 2 << 20}
+
+
+def test_without_a_network_nothing_is_told_of_one(world: World) -> None:
+    text = exposition(world.control.status(), WakeMetrics().counts(()), NO_QUERIES)
+    assert "edgewake_router" not in text
 
 
 def test_all_names_are_documented(world: World) -> None:

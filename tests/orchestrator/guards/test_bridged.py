@@ -16,7 +16,7 @@ from tests.contracts.guard import GuardContract, eventually
 from tests.orchestrator.guards.test_routed import Datagrams, mac, send
 from tests.orchestrator.guards.wires import Server, Wires, get, ip, wired, within
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 NUMBER = 219
 

@@ -116,6 +116,14 @@ def test_what_is_held_is_bounded_and_in_order() -> None:
     assert not held.keep("d", bytes(11)), "too much for one"
 
 
+def test_so_many_packets_are_held_and_no_more() -> None:
+    held = HeldPackets(each_packets=2, all_packets=3)
+    assert [held.keep(key, b"1") for key in "aaabb"] == [True, True, False, True, False]
+    held.take("a")
+    assert [held.keep("b", b"1") for _ in range(2)] == [True, False]
+    assert len(held.take("b")) == 2
+
+
 CARD, GUEST = bytes.fromhex("020000000001"), bytes.fromhex(WEB.mac.replace(":", ""))
 
 
@@ -200,4 +208,3 @@ def test_the_filter_passes_questions_and_frames_to_held_cards() -> None:
         assert passes(solicitation(HOST6), *cards)
         assert not passes(arp(HOST4, operation=2), *cards)
         assert passes(data, *cards) is (GUEST in cards)
-    assert len(frames.packed(frames.program())) == 8 * len(frames.program())

@@ -22,7 +22,7 @@ from orchestrator.readiness import Target, wait
 from tests.contracts.guard import HoldingGuardContract, eventually
 from tests.orchestrator.guards.wires import Server, Wires, get, ip, wired, within
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 NUMBER = 217
 UDP_PORT = 9000
@@ -221,6 +221,31 @@ def test_an_address_that_is_not_guarded_wakes_nobody(wires: Wires) -> None:
     assert not asked
 
 
+def test_a_flood_keeps_neither_the_wake_nor_the_release_waiting(
+    wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Asked] = []
+    thing = wires.guarded()
+    ends = time.monotonic() + 20  # so that a guard that never ends does not stay behind
+    with guarding(wires, asked.append, thing) as guard:
+        read = guard._tun.read
+        first: list[bytes] = []
+
+        def flood() -> bytes | None:
+            if not first and (packet := read()):
+                first.append(packet)
+            return first[0] if first and time.monotonic() < ends else None
+
+        monkeypatch.setattr(guard._tun, "read", flood)
+        send(str(thing.address))
+        eventually(lambda: len(asked) == 1)
+        released = threading.Thread(target=guard.release, args=(thing.address,), daemon=True)
+        released.start()
+        released.join(5)
+        assert not released.is_alive()
+        ends = 0.0
+
+
 def test_what_was_changed_here_is_put_back(wires: Wires) -> None:
     strict = Path(f"/proc/sys/net/ipv4/conf/{wires.name}/rp_filter")
     strict.write_text("1")
@@ -252,6 +277,54 @@ def test_a_bridge_that_is_made_anew_is_guarded_again(wires: Wires) -> None:
         guard.set([thing])
         send(str(thing.address))
         eventually(lambda: len(asked) == 1)
+
+
+def test_a_route_that_could_not_be_taken_back_is_with_the_next_list(
+    wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else packets for a guest that is awake would come to us for ever."""
+    thing = wires.guarded()
+    with guarding(wires, lambda _: None, thing) as guard:
+        with monkeypatch.context() as failing:
+
+            def fails(*_: object) -> None:
+                raise OSError(24, "Too many open files")
+
+            failing.setattr(routed, "remove_route", fails)
+            guard.release(thing.address)
+            send(str(thing.address))
+            time.sleep(0.1)
+            began = time.monotonic()
+            guard.refuse(thing.address)
+            assert time.monotonic() - began < 2, "the packet went round and round"
+        assert str(thing.address) in routes(wires)
+        guard.set([])
+        assert str(thing.address) not in routes(wires)
+
+
+def test_a_network_that_changes_leaves_no_route_behind(wires: Wires) -> None:
+    first, second = wires.guarded(10), wires.guarded(11)
+    with guarding(wires, lambda _: None, first, second) as guard:
+        guard._source = {4: guard._source[4]}  # as before its IPv6 address came
+        guard.set([second])
+        assert str(first.address) not in routes(wires)
+        assert str(second.address) in routes(wires)
+
+
+@pytest.mark.parametrize("how", ["link set {} down", "link del {}"])
+def test_a_device_that_somebody_takes_away_is_replaced(wires: Wires, how: str) -> None:
+    strict = Path(f"/proc/sys/net/ipv4/conf/{wires.name}/rp_filter")
+    strict.write_text("1")
+    thing = [wires.guarded()]
+    asked: list[Asked] = []
+    with guarding(wires, asked.append) as guard:
+        guard.set(thing)
+        ip(how.format(guard._tun.name))
+        guard.set(thing)
+        send(str(thing[0].address))
+        eventually(lambda: len(asked) == 1)
+        assert routes(wires).count("ewguard") == 1
+    assert strict.read_text().strip() == "1"
 
 
 def test_without_the_rights_it_says_what_it_needs(

@@ -25,7 +25,9 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from uuid import uuid4
 
-START_S = 20.0
+import libvirt
+
+START_S = 60.0
 _POLL_S = 0.05
 # What libvirt keeps, and what would let it talk to daemons of the first one's.
 _OWN = ("/run/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt")
@@ -89,6 +91,18 @@ class SecondLibvirt:
         self._process.stdin.write(b"libvirtd\n")
         self._process.stdin.flush()
         self._await(self._listens, self._soon())
+
+    def notes(self, domain: str) -> Path:
+        """Return where its libvirtd notes what it knows of a domain that runs."""
+        return self._run / "qemu" / f"{domain}.xml"
+
+    def has_domains(self) -> bool:
+        """Return whether any domain is left there."""
+        conn = libvirt.open(self.uri)
+        try:
+            return bool(conn.listAllDomains())
+        finally:
+            conn.close()
 
     def _soon(self) -> float:
         return time.monotonic() + START_S

@@ -1,7 +1,6 @@
 """The rules of a depot, on a pool in memory that breaks when told to."""
 
 import hashlib
-import itertools
 import subprocess
 import threading
 import time
@@ -13,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from images.bootspec import BootSpec, Disk
+from orchestrator.digests import PIECE
 from orchestrator.errors import StartFailed
 from orchestrator.hypervisors import depot as module
-from orchestrator.hypervisors.depot import PIECE, SEAL, Depot, Digests, Stored, image_name
+from orchestrator.hypervisors.depot import SEAL, Depot, Stored, image_name
 from orchestrator.hypervisors.qcow2 import empty_overlay, leans_on
 from orchestrator.model import guest_uuid
 
@@ -291,20 +291,6 @@ def test_no_space_says_how_much_is_missing(depot: Depot, pool: MemoryPool, image
 def test_a_file_that_is_not_here_is_named(depot: Depot, tmp_path: Path) -> None:
     with pytest.raises(StartFailed, match="no-kernel cannot be read on this machine: No such"):
         depot.bring(tmp_path / "no-kernel")
-
-
-def test_a_digest_is_computed_once_per_version_of_a_file(
-    image: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hashed = itertools.count(1)
-    monkeypatch.setattr(module, "_hash", lambda _pieces: str(next(hashed)))
-    digests = Digests()
-    assert [digests.of(image), digests.of(image)] == ["1", "1"]
-    link = image.with_name("link")
-    link.symlink_to(image)
-    assert digests.of(link) == "1"
-    image.write_bytes(b"other")
-    assert digests.of(image) == "2"
 
 
 # --- disks ----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from images.bootspec import BootSpec, Disk, Nic
 from images.facts import Architecture, Entry
 from orchestrator.hypervisors.domain_xml import (
+    SLOW_CPU_CHECK,
     domain_xml,
     network_uuid,
     network_xml,
@@ -205,6 +206,11 @@ def test_a_domain_is_of_its_hosts_architecture(architecture: Architecture) -> No
         xen_domain_xml(XEN_PV, architecture=architecture),
     ):
         assert f'<type arch="{architecture}"' in xml
+
+
+def test_only_for_x86_is_there_a_quicker_check_of_the_processor() -> None:
+    assert SLOW_CPU_CHECK in domain_xml(PLAIN)
+    assert SLOW_CPU_CHECK not in domain_xml(PLAIN, architecture=Architecture.AARCH64)
 
 
 @given(st.frozensets(st.integers(0, 200), min_size=1))

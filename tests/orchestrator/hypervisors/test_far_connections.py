@@ -50,7 +50,7 @@ from tests.world import a_host
 __all__ = ["sshd", "sshds"]
 pytestmark = pytest.mark.real
 
-PATIENCE_S = 40.0
+PATIENCE_S = 100.0
 HOSTS = 20
 RUN = Path("/run/libvirt")
 

@@ -24,10 +24,19 @@ from images.bootspec import BootSpec, Disk, Nic
 from images.build.linux_microvm import Built
 from orchestrator.errors import HostUnreachable, StartFailed
 from orchestrator.hypervisors import libvirt_consoles
-from orchestrator.hypervisors.base import GuestEnded, HostBack, HostLost
-from orchestrator.hypervisors.domain_xml import MARK_NAMESPACE, domain_xml
+from orchestrator.hypervisors.base import Depth, GuestEnded, HostBack, HostLost
+from orchestrator.hypervisors.domain_xml import MARK_NAMESPACE, SLOW_CPU_CHECK, domain_xml
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
-from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, mac_of
+from orchestrator.model import (
+    Capacity,
+    Guest,
+    GuestNetwork,
+    GuestState,
+    Host,
+    Mark,
+    guest_uuid,
+    mac_of,
+)
 from tests.contracts.hypervisor import (
     Heard,
     HypervisorContract,
@@ -76,7 +85,7 @@ def connect() -> libvirt.virConnect:
 class LibvirtRig:
     """Real libvirt; all that is made has `tag` in its name, and is found again by it."""
 
-    patience_s = 60.0
+    patience_s = 150.0
 
     def __init__(self, conn: libvirt.virConnect, files: Built, folder: Path) -> None:
         self.conn = conn
@@ -200,7 +209,20 @@ class TestLibvirtHypervisor(HypervisorContract):
 
 
 class TestLibvirtSleep(SleepContract):
-    pass
+    def test_a_restore_that_was_cut_off_leaves_no_memory_to_be_restored_again(
+        self, rig: LibvirtRig, sleeper: LibvirtHypervisor, guest: Guest
+    ) -> None:
+        sleeper.sleep(guest.name, Depth.PAUSED)
+        sleeper.sleep(guest.name, Depth.SAVED)
+        file = sleeper._saved.memory_file(guest_uuid(rig.owner, guest.name))
+        unchanged: Any = None  # the binding's annotation forgets that this is allowed
+        rig.conn.restoreFlags(str(file), unchanged, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+        sleeper.close()  # killed in the middle of its `rouse`
+        after = rig.driver()
+        assert [each.state for each in after.running()] == [GuestState.PAUSED]
+        after.rouse(guest.name)
+        rig.conn.lookupByName(guest.name).destroy()
+        assert after.saved() == (), "the guest has run on since"
 
 
 @pytest.fixture
@@ -277,13 +299,14 @@ def test_a_copy_of_our_domain_under_another_name_is_foreign(
     assert rig.has_guest(copy)
 
 
-def test_libvirt_reports_our_mark_under_our_namespace(
+def test_libvirt_keeps_our_mark_and_what_saves_it_questions(
     rig: LibvirtRig, hypervisor: LibvirtHypervisor
 ) -> None:
     hypervisor.start(rig.guest(), unheard)
     domain = rig.conn.lookupByName(rig.guest().name)
     element = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, MARK_NAMESPACE)
     assert f'owner="{rig.owner}"' in element or f"owner='{rig.owner}'" in element
+    assert f"<qemu:del capability='{SLOW_CPU_CHECK}'/>" in domain.XMLDesc()
 
 
 def test_guests_share_files_whose_owner_never_changes(

@@ -27,9 +27,9 @@ from dns_boot.query import ask
 from tests.orchestrator.hypervisors.second_libvirt import SecondLibvirt
 from web.client import Client
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(480)]
 
-PATIENCE_S = 90.0
+PATIENCE_S = 200.0
 SUBNETS = tuple(IPv4Network(f"10.79.{third}.0/24") for third in range(60, 120))
 log = logging.getLogger(__name__)
 FACTS = re.compile(r"Started</th><td>([^<]*).*Requests</th><td>(\d+)", re.DOTALL)

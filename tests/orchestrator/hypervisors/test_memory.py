@@ -13,8 +13,8 @@ import pytest
 from images.bootspec import BootSpec, Nic
 from orchestrator.errors import HostUnreachable, StartFailed
 from orchestrator.hypervisors.base import GuestEnded, HostBack, HostLost, Sent
-from orchestrator.hypervisors.consoles import CONSOLE_BYTES
 from orchestrator.hypervisors.memory import MemoryHypervisor, MemoryMachine
+from orchestrator.linux.consoles import CONSOLE_BYTES
 from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, mac_of
 from tests.contracts.hypervisor import (
     Heard,

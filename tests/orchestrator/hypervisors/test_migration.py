@@ -47,7 +47,7 @@ from tests.contracts.hypervisor import (
 )
 from tests.orchestrator.hypervisors.second_libvirt import SecondLibvirt
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(480)]
 
 URI = "qemu:///system"
 SUBNETS = tuple(IPv4Network(f"10.79.{third}.0/24") for third in range(2, 60))
@@ -60,7 +60,7 @@ ALL_FRAMES = 3  # ETH_P_ALL, linux/if_ether.h
 class QemuPair:
     """Two libvirts; all that is made has `tag` in its name, and is found again by it."""
 
-    patience_s = 60.0
+    patience_s = 150.0
     can_call_off = True
 
     def __init__(self, folder: Path, kernel: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from images.bootspec import BootSpec, Disk, Nic
 from images.facts import Entry
-from orchestrator.hypervisors.processes import Exit
 from orchestrator.hypervisors.solo5 import complaint, exit_words, hint, objections, tender_argv
+from orchestrator.linux.processes import Exit
 
 MIRAGE = BootSpec(
     kernel=Path("/images/www.spt"),

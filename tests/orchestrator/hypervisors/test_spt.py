@@ -17,6 +17,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -31,12 +32,15 @@ import pytest
 from images.bootspec import BootSpec, Disk, Nic
 from images.facts import Entry
 from orchestrator.errors import HostUnreachable, StartFailed
+from orchestrator.guards.base import Guarded
+from orchestrator.guards.ladder import open_guard
 from orchestrator.hypervisors.base import Depth, GuestEnded
-from orchestrator.hypervisors.bridges import Link, Links
-from orchestrator.hypervisors.consoles import CONSOLE_BYTES
-from orchestrator.hypervisors.processes import processes_told
+from orchestrator.hypervisors.process_host import LOG_BYTES
 from orchestrator.hypervisors.solo5 import TENDER_VARIABLE, find_tender
-from orchestrator.hypervisors.spt import LOG_BYTES, SptHypervisor
+from orchestrator.hypervisors.spt import SptHypervisor
+from orchestrator.linux.bridges import Link, Links
+from orchestrator.linux.consoles import CONSOLE_BYTES
+from orchestrator.linux.processes import processes_told
 from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, Probe, ProbeKind, mac_of
 from orchestrator.readiness import Target, wait
 from tests.contracts.hypervisor import (
@@ -55,6 +59,8 @@ SOURCE = Path(__file__).parent / "standin" / "solo5-spt.c"
 IMAGE_VARIABLE = "EDGEWAKE_SPT_IMAGE"
 SUBNETS = tuple(IPv4Network(f"10.88.{third}.0/24") for third in range(2, 10))
 MEMORY_MIB = 16
+ECHO_REQUEST = bytes.fromhex("0800f7ff00000000")  # RFC 792, of nobody else's identifier
+ECHO_REPLY = bytes.fromhex("0000ffff00000000")
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def kit(request: pytest.FixtureRequest, standin: Kit, tmp_path: Path) -> Kit:
 class SptRig:
     """The machine; all that is made has `tag` in its name or alias, and is found again by it."""
 
-    patience_s = 20.0
+    patience_s = 60.0
 
     def __init__(self, kit: Kit, folder: Path) -> None:
         self.kit = kit
@@ -177,9 +183,9 @@ class SptRig:
             bridge = links.find(self.host.network.bridge)
             return list(links.ports(bridge)) if bridge else []
 
-    def ping(self, guest: Guest, kind: ProbeKind = ProbeKind.ICMP) -> None:
+    def ping(self, guest: Guest, kind: ProbeKind = ProbeKind.ICMP, *, device: str = "") -> None:
         mark = guest.mark
-        target = Target(mark.address, None, mac_of(mark.address), lambda: b"")
+        target = Target(mark.address, None, mac_of(mark.address), lambda: b"", device=device)
         deadline = time.monotonic() + self.patience_s
         wait(Probe(kind), target, deadline=deadline, cancelled=lambda: None)
 
@@ -192,7 +198,10 @@ class SptRig:
         os.kill(self.pid(guest.name), signal.SIGKILL)
 
     def hold(self, guest: Guest) -> None:
-        os.kill(self.pid(guest.name), signal.SIGSTOP)
+        pid = self.pid(guest.name)
+        os.kill(pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{pid}/stat")
+        eventually(lambda: ") T " in stat.read_text(), self.patience_s, "it stands still")
 
     def chat(self, guest: Guest) -> None:
         self.ping(guest)
@@ -266,6 +275,27 @@ def test_a_guest_answers_on_its_address(
 ) -> None:
     hypervisor.start(rig.guest(), unheard)
     rig.ping(rig.guest(), kind)
+
+
+def test_a_packet_for_a_guest_that_sleeps_is_held_until_it_answers(
+    rig: SptRig, hypervisor: SptHypervisor
+) -> None:
+    address, asked = rig.guest().mark.address, threading.Event()
+    guard = open_guard(rig.host, lambda _: asked.set())
+    try:
+        assert guard.how == "routed, bridged"
+        guard.set([Guarded("web", address, mac_of(address))])
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as client:
+            client.settimeout(rig.patience_s)
+            client.sendto(ECHO_REQUEST, (str(address), 0))
+            assert asked.wait(rig.patience_s)
+            hypervisor.start(rig.guest(), unheard)
+            rig.ping(rig.guest(), device=guard.device)
+            guard.release(address)
+            while not client.recv(100).endswith(ECHO_REPLY):
+                pass  # of our probe
+    finally:
+        guard.close()
 
 
 def test_a_guest_has_as_few_rights_as_can_be(rig: SptRig, hypervisor: SptHypervisor) -> None:
@@ -537,7 +567,7 @@ def test_what_the_tender_cannot_do_is_refused(
 def test_a_program_that_is_no_tender_is_given_up(
     rig: SptRig, hypervisor: SptHypervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.hypervisors.spt._PATIENCE_S", 0.3)
+    monkeypatch.setattr("orchestrator.hypervisors.spt.PATIENCE_S", 0.3)
     said = refused(rig, hypervisor, rig.guest(cmdline="mute"))
     assert "is it Solo5's spt tender?" in said
 
@@ -667,11 +697,14 @@ CRASH = """
 import os, pickle, signal, sys
 from operator import attrgetter
 
-from orchestrator.hypervisors import bridges, processes, records, spt
+import orchestrator.linux.bridges
+import orchestrator.linux.processes
+import orchestrator.linux.records
+from orchestrator.hypervisors import spt
 
 host, owner, folder, tender, guest, verb, place, call, when = pickle.load(sys.stdin.buffer)
-where, _, name = (place or "spt.launch").rpartition(".")
-holder = attrgetter(where)(sys.modules["orchestrator.hypervisors"])
+where, _, name = (place or "hypervisors.spt.launch").rpartition(".")
+holder = attrgetter(where)(sys.modules["orchestrator"])
 real, calls = getattr(holder, name), 0
 
 def dying(*args, **more):
@@ -715,15 +748,15 @@ def nothing_is_left(rig: SptRig) -> bool:
 @pytest.mark.parametrize(
     ("place", "call", "when"),
     [
-        ("records.Records.write", 1, "before"),
-        ("records.Records.write", 1, "after"),
-        ("spt.SptHypervisor._copy_disks", 1, "after"),
-        ("bridges.Links._set", 1, "before"),  # a tap without alias
-        ("bridges.Links.add_tap", 1, "after"),
-        ("spt.launch", 1, "before"),
-        ("spt.launch", 1, "after"),
-        ("spt.SptHypervisor._await_run", 1, "after"),
-        ("records.Records.write", 2, "before"),
+        ("linux.records.Records.write", 1, "before"),
+        ("linux.records.Records.write", 1, "after"),
+        ("hypervisors.spt.SptHypervisor._copy_disks", 1, "after"),
+        ("linux.bridges.Links._set", 1, "before"),  # a tap without alias
+        ("linux.bridges.Links.add_tap", 1, "after"),
+        ("hypervisors.spt.launch", 1, "before"),
+        ("hypervisors.spt.launch", 1, "after"),
+        ("hypervisors.spt.SptHypervisor._await_run", 1, "after"),
+        ("linux.records.Records.write", 2, "before"),
     ],
 )
 def test_a_start_cut_short_is_undone(
@@ -737,7 +770,7 @@ def test_a_start_cut_short_is_undone(
 
 
 def test_what_a_crash_left_does_not_hold_the_bridge(rig: SptRig, hypervisor: SptHypervisor) -> None:
-    in_another_process(rig, "start", "bridges.Links.add_tap", 1, "after")
+    in_another_process(rig, "start", "linux.bridges.Links.add_tap", 1, "after")
     assert len(rig.taps()) == 1
     hypervisor.set_network(None)
     assert not rig.has_network(rig.host.network.name)
@@ -747,7 +780,7 @@ def test_what_a_crash_left_does_not_hold_the_bridge(rig: SptRig, hypervisor: Spt
 def test_a_start_cut_short_does_not_stand_in_the_way(
     rig: SptRig, hypervisor: SptHypervisor, again: str
 ) -> None:
-    assert in_another_process(rig, "start", "spt.launch", 1, "after") == -signal.SIGKILL
+    assert in_another_process(rig, "start", "hypervisors.spt.launch", 1, "after") == -signal.SIGKILL
     if again == "start":
         hypervisor.start(rig.guest(), unheard)
         assert rig.pids() == {rig.pid(rig.guest().name)}
@@ -758,12 +791,12 @@ def test_a_start_cut_short_does_not_stand_in_the_way(
 @pytest.mark.parametrize(
     ("place", "when"),
     [
-        ("processes.Process.send", "before"),
-        ("processes.Process.send", "after"),
-        ("processes.Process.end", "after"),
-        ("bridges.Links.remove", "after"),
-        ("records.Records.remove", "before"),
-        ("records.Records.remove", "after"),
+        ("linux.processes.Process.send", "before"),
+        ("linux.processes.Process.send", "after"),
+        ("linux.processes.Process.end", "after"),
+        ("linux.bridges.Links.remove", "after"),
+        ("linux.records.Records.remove", "before"),
+        ("linux.records.Records.remove", "after"),
     ],
 )
 def test_a_stop_cut_short_can_be_repeated(

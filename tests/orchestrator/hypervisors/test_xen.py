@@ -51,7 +51,7 @@ from tests.contracts.hypervisor import (
 from tests.xenbed.bed import Bed
 
 # The first test waits for the bed.
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 HELLO_MIB, LINUX_MIB = 8, 96
 INSIDE = IPv4Network("10.78.1.0/24")  # a network of the bed's own, which this machine cannot reach
@@ -67,7 +67,7 @@ def hello_kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class XenRig:
     """The bed; all that is made has `tag` in its name, and is found again by it."""
 
-    patience_s = 60.0
+    patience_s = 150.0
 
     def __init__(self, bed: Bed, kernel: Path, folder: Path, network: GuestNetwork | None) -> None:
         self.bed = bed
@@ -182,7 +182,7 @@ class XenRig:
         return got[-1]
 
     def _fetch(self, guest: Guest, path: str) -> bytes:
-        peer = http.client.HTTPConnection(str(guest.mark.address), timeout=2)
+        peer = http.client.HTTPConnection(str(guest.mark.address), timeout=10)
         try:
             peer.request("GET", path)
             return peer.getresponse().read()

@@ -22,7 +22,7 @@ from tests.orchestrator.hypervisors.test_xen import (
 
 __all__ = ["hello_kernel", "make_rig", "outside"]
 # The first test waits for the bed.
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 ADDRESS_KEY = "data/ready"  # which hello writes
 HOSTILE = "$(reboot) `x` ; 'q' \"d\" \\ \\x41 % -s\n\ttwo \x01a"

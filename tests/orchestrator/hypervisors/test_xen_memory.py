@@ -33,7 +33,7 @@ from tests.world import Seen, a_service
 
 __all__ = ["hello_kernel", "hypervisor", "make_rig", "outside"]
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 ROOM_MIB, GUEST_MIB, MOST = 95, 20, 9
 BALLAST = 50  # the number of the guest that takes what the test is not to have
@@ -63,7 +63,7 @@ def lab_of(rig: XenRig, services: int) -> Lab:
     """Return a lab that says the host had more memory than it has."""
     host = replace(rig.host, capacity=Capacity(cpu=16, memory_mib=16384))
     size = Capacity(cpu=1, memory_mib=GUEST_MIB)
-    wanted = tuple(a_service(f"s{n}", resources=size, deadline_s=60.0) for n in range(services))
+    wanted = tuple(a_service(f"s{n}", resources=size, deadline_s=150.0) for n in range(services))
     image = Image("tiny", "hello", rig.kernel)
     return Lab(rig.tag, DnsSettings("edge.test"), (host,), images=(image,), services=wanted)
 

@@ -28,9 +28,9 @@ from tests.xenbed.fixture import own_bed
 from tests.xenbed.plan import Wanted
 
 # The test waits for two beds.
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 LOCK_S = 30.0  # what libvirt waits for a domain that is busy
 DEPOT = Path("/var/lib/libvirt/edgewake")  # in the beds, on their disks
 FACTS = re.compile(r"Started</th><td>([^<]*).*Requests</th><td>(\d+)", re.DOTALL)

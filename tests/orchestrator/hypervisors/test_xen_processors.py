@@ -14,7 +14,7 @@ from tests.orchestrator.hypervisors.test_xen import XenRig, hello_kernel, make_r
 
 __all__ = ["hello_kernel", "make_rig", "outside"]
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 CAP, MEASURED_S = 0.2, 3.0
 LAST = 1  # of the bed's two processors; dom0 has the other

@@ -27,7 +27,7 @@ from orchestrator.readiness import Target, wait
 from tests.contracts.hypervisor import eventually
 
 LOCAL = "xen:///system"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 HOSTILE = (
     "$(touch bad) `touch bad` ; touch bad",
     "'\"\\ \\x41 %s -s --help",

@@ -194,6 +194,13 @@ def test_the_most_asked_are_warm_and_near(options: WarmOptions) -> None:
     assert plan.terms["travelling"] == pytest.approx(1.01 * 0.002)
 
 
+def test_the_quick_plan_need_not_be_proven() -> None:
+    tight = replace(problem(service("a"), service("b")), hosts=(WarmHost("a", {MIB: 150.0}),))
+    proven, quick = plan_warm(tight, GREEDY), plan_warm(tight, replace(GREEDY, bound=False))
+    assert quick.places == proven.places
+    assert (proven.bound > 0, quick.bound) == (True, 0.0)
+
+
 def test_a_price_keeps_memory_free() -> None:
     asked = problem(service("often"), service("seldom", rates={"home": 0.001}))
     plan = plan_warm(asked, WarmOptions(mib_price=1e-4))

@@ -1,0 +1,1 @@
+"""Virtual routers and links: one seam, back ends behind it."""
