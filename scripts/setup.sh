@@ -35,7 +35,7 @@ fail() {
 missing() {
     local installed
     installed=" $(dpkg-query -W -f '${db:Status-Abbrev}${Package}\n' "$@" 2>/dev/null |
-        sed -n 's/^ii *//p' | tr '\n' ' ')"
+        sed -n 's/^ii *//p' | tr '\n' ' ' || true)" # dpkg-query fails where one is missing
     for package in "$@"; do
         [[ $installed == *" $package "* ]] || echo "$package"
     done
