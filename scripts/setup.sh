@@ -19,6 +19,7 @@ BASE=(
     iputils-ping iperf3 nftables # redirects, chains, and programs that run on virtual routers
     bird2 # for virtual networks with `routing: ospf`
     libxml2-utils tcpdump minisign skopeo # for tests: virt-xml-validate, captures, catalogues
+    chromium fonts-dejavu-core # for tests: a real browser
     knot knot-dnsutils nsd dnsdist unbound # for tests: secondaries, and servers in front of ours
     libvirt-dev pkg-config gcc python3-dev python3-venv # libvirt-python is compiled here
     make git openssh-client curl
