@@ -74,7 +74,7 @@ class Client:
             raise EdgewakeError(f"{self.socket_path}: an answer that is not JSON") from error
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
-        connection = _UnixConnection(self.socket_path, self.timeout_s)
+        connection = UnixConnection(self.socket_path, self.timeout_s)
         data = None if body is None else json.dumps(body)
         headers = {"Content-Type": "application/json"} if data else {}
         try:
@@ -105,8 +105,8 @@ class Client:
         return answer
 
 
-class _UnixConnection(HTTPConnection):
-    """HTTP over a UNIX socket."""
+class UnixConnection(HTTPConnection):
+    """HTTP over a UNIX socket. Opening it may take 5 s, each answer `timeout_s`."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost")
@@ -114,6 +114,7 @@ class _UnixConnection(HTTPConnection):
         self._timeout_s = timeout_s
 
     def connect(self) -> None:
+        """Connect."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(CONNECT_S)
         self.sock.connect(str(self._path))
