@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from logging import getLogger
 
 from images.inspect import Inspector
@@ -34,6 +35,8 @@ from orchestrator.errors import (
     WakeError,
 )
 from orchestrator.expiring import Expirer
+from orchestrator.feed import Feed
+from orchestrator.feeding import EVENT
 from orchestrator.fleet import Fleet
 from orchestrator.frames import WatchGuest, watch_nobody
 from orchestrator.guards.base import Asked
@@ -117,15 +120,17 @@ class Orchestrator:
         settings: ControlSettings | None = None,
         watch: WatchGuest = watch_nobody,
         applied: Callable[[Lab], None] = lambda _lab: None,
+        feed: Feed | None = None,
     ) -> None:
         self.settings = settings or ControlSettings()
         self.asked: dict[str, float] = {}
         self.wakes = Wakes()
+        self.feed = feed or Feed()
         stored = store.load()
         self.fleet = Fleet(lab, stored.quarantines)
         self._applied = applied
         self._store = store
-        self._journal = Journal(store)
+        self._journal = Journal(store, partial(self.feed.publish, EVENT))
         self._usage = Usage()
         self._steering = Fanout(self.fleet.routes)
         self._pool = Background("wake", self.settings.parallel_boots)

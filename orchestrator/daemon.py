@@ -30,6 +30,8 @@ from orchestrator.control import Orchestrator
 from orchestrator.digests import Digests
 from orchestrator.doctor import probe_kernel
 from orchestrator.errors import CannotGuard, EdgewakeError, LabError
+from orchestrator.feed import Feed
+from orchestrator.feeding import EVENT, STATUS, WAKE, Feeder, Look, StatusNews, WakeNews
 from orchestrator.frames import Frames
 from orchestrator.guards.base import Guard, Listener
 from orchestrator.guards.ladder import open_guard
@@ -66,6 +68,8 @@ log = logging.getLogger(__name__)
 # The thread that answers warm queries must get the interpreter soon: with a busy thread beside it,
 # the default of 5 ms makes the median answer ten times slower (docs/dns.md).
 SWITCH_INTERVAL_S = 0.0005
+
+WAKE_NEWS_S, STATUS_NEWS_S = 0.1, 0.25  # how often the feed tells of one at most
 
 MEMORY_SCHEME, SPT_SCHEME, NETNS_SCHEME = "memory", "spt", "netns"
 ORDERS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -127,6 +131,7 @@ class Daemon:
         self._lab_path = lab_path
         self._running: _Parts | None = None
         self._undo = ExitStack()
+        self._feed = Feed()
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -150,7 +155,7 @@ class Daemon:
             metrics = WakeMetrics()
             exports: list[Export] = [metrics, *open_exports(self._tracing, undo)]
             digests = Digests()
-            journal = Journal(store)
+            journal = Journal(store, partial(self._feed.publish, EVENT))
             undo.callback(journal.close)
             opened = self._open_networks(state)
             networks = NetworkKeeper(opened, journal)
@@ -165,6 +170,7 @@ class Daemon:
                 library=library_of(state, digests),
                 watch=frames.watch,
                 applied=networks.want,
+                feed=self._feed,
             )
             frames.start()
             exporter = Exporter(orchestrator.wakes, exports)
@@ -194,6 +200,7 @@ class Daemon:
             orchestrator.apply(wanted.lab, text=wanted.text, path=str(wanted.path))
             undo.callback(api.stop)
             api.start()
+            _tell_live(orchestrator, undo)
             undo.callback(dns.stop)  # again: it must stop first
             dns.start()
             if local is not None:
@@ -306,6 +313,17 @@ def _metrics(
     lab = orchestrator.lab
     networks = monitors.samples([lab.name] if lab.network.run else [])
     return exposition(orchestrator.status(), wakes.counts(services), counts, networks)
+
+
+def _tell_live(orchestrator: Orchestrator, undo: ExitStack) -> None:
+    """Tell the feed what happens from now on; `undo` ends that, and lets its readers go."""
+    looks = (
+        Look(WAKE, WAKE_NEWS_S, WakeNews(orchestrator.wakes)),
+        Look(STATUS, STATUS_NEWS_S, StatusNews(orchestrator.fleet)),
+    )
+    feeder = Feeder(orchestrator.feed, looks)
+    undo.callback(feeder.close)
+    feeder.start()
 
 
 def _local_names(lab: Lab, orchestrator: Orchestrator) -> MdnsResponder | None:

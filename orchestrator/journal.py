@@ -5,6 +5,7 @@ logged and let go, while intents (`Store.save`) are never handled this way.
 """
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from logging import INFO, WARNING, getLogger
 
@@ -43,10 +44,14 @@ TROUBLE = frozenset(
 
 
 class Journal:
-    """Appends events to a store in the order they happened, on a thread of its own."""
+    """Appends events to a store in the order they happened, on a thread of its own.
 
-    def __init__(self, store: Store) -> None:
+    `told` is called there with each event, whether it could be stored or not; it must not fail.
+    """
+
+    def __init__(self, store: Store, told: Callable[[Event], None] = lambda _event: None) -> None:
         self._store = store
+        self._told = told
         self._writer = ThreadPoolExecutor(1, "edgewake-journal")
 
     def record(self, kind: str, subject: str, text: str, **data: str) -> None:
@@ -68,3 +73,4 @@ class Journal:
             self._store.record(event)
         except StoreError as error:
             log.warning("an event could not be kept: %s", error)
+        self._told(event)

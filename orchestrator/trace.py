@@ -173,6 +173,11 @@ class WakeTrace:
         """Monotonic time of the query."""
         return self._zero
 
+    @property
+    def progress(self) -> tuple[int, int, float]:
+        """What differs from an earlier time if anything was noted since."""
+        return len(self._stamps), self.queries, self.ended_at
+
     def stamp(self, stage: str, at: float = 0.0) -> None:
         """Note that a stage was reached now, or at a monotonic time; never before the query.
 
@@ -253,6 +258,13 @@ class Wakes:
             traces = list(self._traces)
         chosen = [(n, trace) for n, trace in traces if service in {"", trace.service}]
         return tuple(trace.wake(n) for n, trace in chosen[-limit:])
+
+    def after(self, number: int) -> tuple[tuple[int, WakeTrace], ...]:
+        """Return the wakes that began after one, with their numbers, oldest first; all after 0."""
+        if number + 1 == self._next:  # as nearly always; a stale look is put right by the next
+            return ()
+        with self._lock:
+            return tuple(entry for entry in self._traces if entry[0] > number)
 
     # --- for exports ---
 
