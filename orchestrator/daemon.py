@@ -55,8 +55,10 @@ from orchestrator.state_dir import StateDir
 from orchestrator.steered import steered
 from orchestrator.store.base import Store, Stored
 from orchestrator.store.sql import SqlStore
+from orchestrator.trace import Wakes
 from orchestrator.trace_csv import CsvFile
 from orchestrator.trace_export import Export, Exporter
+from orchestrator.wake_numbers import WakeNumbers
 from web.app import create_app
 from web.metrics import exposition
 from web.server import Server
@@ -165,6 +167,8 @@ class Daemon:
                 library=library_of(state, digests),
                 watch=frames.watch,
                 applied=networks.want,
+                journal=journal,
+                wakes=numbered_wakes(state, undo),
             )
             frames.start()
             exporter = Exporter(orchestrator.wakes, exports)
@@ -273,6 +277,13 @@ class Daemon:
             log.warning("the last lab cannot be read any more, so is not cleaned up: %s", error)
             return wanted
         return replace(old, name=wanted.name, dns=wanted.dns)
+
+
+def numbered_wakes(state: StateDir, undo: ExitStack) -> Wakes:
+    """Return wakes whose numbers go on where the last run ended; `undo` keeps the last one."""
+    numbers = WakeNumbers(state.path / "wake-number")
+    undo.callback(numbers.close)
+    return Wakes(numbers)
 
 
 def open_exports(tracing: Tracing, undo: ExitStack) -> Iterator[Export]:
