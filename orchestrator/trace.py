@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
+from typing import Any
 
 
 class Owner(StrEnum):
@@ -141,6 +142,24 @@ class Wake:
     def spent_s(self, owner: Owner) -> float:
         """Return the seconds that were somebody's time."""
         return sum(span.took_s for span in self.spans if span.owner is owner)
+
+
+def wake_of(data: Mapping[str, Any]) -> Wake:
+    """Return a wake from the JSON that the API gives."""
+    return Wake(
+        id=data["id"],
+        service=data["service"],
+        started_at=data["started_at"],
+        stamps=tuple((stage, at) for stage, at in data["stamps"]),
+        outcome=data["outcome"],
+        instance=data["instance"],
+        host=data["host"],
+        queries=data["queries"],
+        text=data["text"],
+        rung=data["rung"],
+        by=data["by"],
+        decided_by=data["decided_by"],
+    )
 
 
 class WakeTrace:
