@@ -30,8 +30,7 @@ from orchestrator.control import Orchestrator
 from orchestrator.digests import Digests
 from orchestrator.doctor import probe_kernel
 from orchestrator.errors import CannotGuard, EdgewakeError, LabError
-from orchestrator.feed import Feed
-from orchestrator.feeding import EVENT, STATUS, WAKE, Feeder, Look, StatusNews, WakeNews
+from orchestrator.feeding import STATUS, WAKE, Feeder, Look, StatusNews, WakeNews
 from orchestrator.frames import Frames
 from orchestrator.guards.base import Guard, Listener
 from orchestrator.guards.ladder import open_guard
@@ -57,8 +56,10 @@ from orchestrator.state_dir import StateDir
 from orchestrator.steered import steered
 from orchestrator.store.base import Store, Stored
 from orchestrator.store.sql import SqlStore
+from orchestrator.trace import Wakes
 from orchestrator.trace_csv import CsvFile
 from orchestrator.trace_export import Export, Exporter
+from orchestrator.wake_numbers import WakeNumbers
 from web.app import create_app
 from web.metrics import exposition
 from web.server import Server
@@ -131,7 +132,6 @@ class Daemon:
         self._lab_path = lab_path
         self._running: _Parts | None = None
         self._undo = ExitStack()
-        self._feed = Feed()
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class Daemon:
             metrics = WakeMetrics()
             exports: list[Export] = [metrics, *open_exports(self._tracing, undo)]
             digests = Digests()
-            journal = Journal(store, partial(self._feed.publish, EVENT))
+            journal = Journal(store)
             undo.callback(journal.close)
             opened = self._open_networks(state)
             networks = NetworkKeeper(opened, journal)
@@ -170,7 +170,8 @@ class Daemon:
                 library=library_of(state, digests),
                 watch=frames.watch,
                 applied=networks.want,
-                feed=self._feed,
+                journal=journal,
+                wakes=numbered_wakes(state, undo),
             )
             frames.start()
             exporter = Exporter(orchestrator.wakes, exports)
@@ -280,6 +281,13 @@ class Daemon:
             log.warning("the last lab cannot be read any more, so is not cleaned up: %s", error)
             return wanted
         return replace(old, name=wanted.name, dns=wanted.dns)
+
+
+def numbered_wakes(state: StateDir, undo: ExitStack) -> Wakes:
+    """Return wakes whose numbers go on where the last run ended; `undo` keeps the last one."""
+    numbers = WakeNumbers(state.path / "wake-number")
+    undo.callback(numbers.close)
+    return Wakes(numbers)
 
 
 def open_exports(tracing: Tracing, undo: ExitStack) -> Iterator[Export]:

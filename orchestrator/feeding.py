@@ -107,8 +107,8 @@ class StatusNews:
 
     def __call__(self) -> list[object]:
         """Return one empty document if anything changed."""
-        now, self._last = self._look(), (before := self._last)
-        return [{}] if now != before else []
+        before, self._last = self._last, self._look()
+        return [{}] if before != self._last else []
 
     def _look(self) -> tuple[object, ...]:
         fleet = self._fleet
