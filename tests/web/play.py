@@ -11,7 +11,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
@@ -134,10 +134,8 @@ def playing(folder: Path, port: int = 0, *, awake: tuple[str, ...] = AWAKE) -> I
 def _wake(client: Client, services: tuple[str, ...]) -> None:
     for service, address in zip(services, cycle(CLIENTS), strict=False):
         client.post(f"/services/{service}/wake", {"client": address})
-    try:
+    with suppress(ApiError):
         client.post("/services/camera/wake")
-    except ApiError:
-        pass
 
 
 @contextmanager

@@ -23,7 +23,7 @@ log = getLogger(__name__)
 
 LARGEST_REQUEST = 4 << 20  # bytes, as of the API behind
 LARGEST_FORM = 64 << 10
-OPEN_TO_ALL = frozenset({"static", "login", "logout", "enter"})  # endpoints
+OPEN_TO_ALL = frozenset({"pages.static", "login", "logout", "enter"})  # endpoints
 
 
 class CallersView:
@@ -47,7 +47,7 @@ class CallersView:
 
 def create_door(upstream: Upstream, access: Access, settings: DoorSettings) -> Flask:
     """Return the application."""
-    app = Flask("web")
+    app = Flask("web", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
     app.config["MAX_FORM_MEMORY_SIZE"] = LARGEST_FORM
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider

@@ -3,12 +3,13 @@
 from http import HTTPStatus
 from logging import getLogger
 
-from flask import Flask, Response, json, render_template, request
+from flask import Flask, Response, json, request
 from werkzeug.exceptions import HTTPException
 
 from orchestrator.errors import EdgewakeError
 from web.client import ApiError
 from web.door.upstream import UpstreamGone
+from web.pages import failure
 
 log = getLogger(__name__)
 
@@ -61,10 +62,8 @@ def _unforeseen(error: Exception) -> Response:
 def answer(status: HTTPStatus, detail: str, hint: str = "") -> Response:
     """Return a failure as the caller can read it."""
     if _wants_page():
-        page = render_template(
-            "error.html", status=int(status), title=status.phrase, detail=detail, hint=hint
-        )
-        return Response(page, status=status)
+        page, code = failure(int(status), status.phrase, detail, hint)
+        return Response(page, status=code)
     document = {
         "type": "about:blank",
         "title": status.phrase,

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from orchestrator.errors import EdgewakeError
-from web.client import ANSWER_S, ApiError, UnixConnection
+from web.client import ANSWER_S, ApiError, NotRunning, UnixConnection
 from web.door.roles import ACTOR_HEADER, ROLE_HEADER, Caller
 
 FRESH_S = 0.25  # how old an answer may be that others asked for
@@ -27,11 +27,13 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 Headers = tuple[tuple[str, str], ...]
 
 
-class UpstreamGone(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+class UpstreamGone(NotRunning):
     """The daemon does not answer; `late` says that it took the request and gave no answer."""
 
     def __init__(self, message: str, *, late: bool = False) -> None:
-        super().__init__(message, hint="try again in a moment; edgewake's log may say more")
+        EdgewakeError.__init__(
+            self, message, hint="try again in a moment; edgewake's log may say more"
+        )
         self.late = late
 
 
