@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "orchestrator.rules.tree",
     ),
     "orchestrator.summons": ("orchestrator.model", "orchestrator.trace"),
+    "orchestrator.wake_context": ("orchestrator.trace",),
     "orchestrator.hypervisors": (
         *NOUNS,
         "orchestrator.hypervisors",
@@ -87,6 +88,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "orchestrator.steering.base",
         "orchestrator.summons",
         "orchestrator.trace",
+        "orchestrator.wake_context",
     ),
     "web": ("web", "orchestrator", "placement.problem", "placement.warm"),
     "orchestrator.boot_report": EVERYTHING,
@@ -163,6 +165,7 @@ SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
     "ortools": ("placement.solvers.cpsat",),
     "dnslib": ("dns_boot",),
     "flask": ("web",),
+    "cheroot": ("web.door.server",),
     "opentelemetry": ("orchestrator.trace_otel",),
     "pyroute2": ("orchestrator.linux", "orchestrator.routers", "orchestrator.steering"),
     "sqlalchemy": ("orchestrator.store.sql",),

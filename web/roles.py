@@ -1,5 +1,6 @@
-"""Who may do what: roles, and the headers by which the door tells the API who asks."""
+"""Who asks, and what that lets them do: the words of tokens, sessions and of the API's headers."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 ACTOR_HEADER = "X-Edgewake-Actor"
@@ -8,17 +9,21 @@ LOCAL_ACTOR = "local"  # whoever may open the owner-only socket, which is as goo
 
 
 class Role(StrEnum):
-    """What somebody may do; each may do all that those before it may.
+    """What somebody may do, each role all that those before it may."""
 
-    A viewer looks on. An operator does things to what runs: wakes, sleeps, drains, moves, plans. An
-    admin changes what is wanted, and who may come in.
-    """
+    VIEWER = "viewer"  # look
+    OPERATOR = "operator"  # do something to what runs
+    ADMIN = "admin"  # change what is wanted, and who may come in
 
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-    ADMIN = "admin"
-
-    def includes(self, other: "Role") -> bool:
-        """Say whether whoever has this role may do what the other may."""
+    def covers(self, other: "Role") -> bool:
+        """Return whether this role may do what the other one may."""
         order = list(Role)
         return order.index(self) >= order.index(other)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody who was let in: a name for the audit log, and a role."""
+
+    name: str
+    role: Role

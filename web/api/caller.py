@@ -1,20 +1,11 @@
 """Who asks: what the door says of somebody it let in, else whoever may open the socket."""
 
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from flask import request
 
 from web.problems import HttpProblem
-from web.roles import ACTOR_HEADER, LOCAL_ACTOR, ROLE_HEADER, Role
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, by name, and what they may do."""
-
-    actor: str
-    role: Role
+from web.roles import ACTOR_HEADER, LOCAL_ACTOR, ROLE_HEADER, Caller, Role
 
 
 def caller() -> Caller:
@@ -32,11 +23,11 @@ def caller() -> Caller:
 
 
 def demand(least: Role) -> None:
-    """Refuse the present request, with a 403, unless its caller's role includes `least`."""
+    """Refuse the present request, with a 403, unless its caller's role covers `least`."""
     who = caller()
-    if not who.role.includes(least):
+    if not who.role.covers(least):
         raise HttpProblem(
             HTTPStatus.FORBIDDEN,
-            f"{who.actor} is {who.role}; this takes {least}",
+            f"{who.name} is {who.role}; this takes {least}",
             hint=f"ask an admin for a token of role {least} (edgewake token create)",
         )

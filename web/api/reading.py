@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from flask import request
 from pydantic import BaseModel, ValidationError
@@ -21,7 +21,7 @@ def arguments(models: Mapping[str, type[BaseModel]], path: Mapping[str, str]) ->
     `models` has the types of those called path, query, header and body. A query string may not
     hold what the operation does not know: a slip of the pen would else go unseen.
     """
-    found: dict[str, Any] = {"query": _parsed(models.get("query", NoParameters), _query(), "query")}
+    found: dict[str, Any] = {"query": _queried(models.get("query", NoParameters))}
     if "path" in models:
         found["path"] = _parsed(models["path"], path, "path")
     if "header" in models:
@@ -53,16 +53,21 @@ def _parsed(model: type[Model], values: Mapping[str, object], where: str) -> Mod
         raise refused(error, where) from None
 
 
-def _query() -> dict[str, str]:
-    for name, values in request.args.lists():
-        if len(values) > 1:
+def _queried(model: type[Model]) -> Model:
+    several = {
+        name for name, field in model.model_fields.items() if get_origin(field.annotation) is list
+    }
+    values: dict[str, object] = {}
+    for name, given in request.args.lists():
+        if len(given) > 1 and name not in several:
             raise HttpProblem(
                 HTTPStatus.UNPROCESSABLE_ENTITY,
-                f"{name}: given {len(values)} times",
+                f"{name}: given {len(given)} times",
                 hint=ONCE,
                 more={"errors": [{"field": name, "detail": ONCE}]},
             )
-    return request.args.to_dict()
+        values[name] = given if name in several else given[0]
+    return _parsed(model, values, "query")
 
 
 def _headers(model: type[BaseModel]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The journal: what happened."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -39,3 +39,25 @@ class EventsDocument(Document):
     """The last events, oldest first."""
 
     events: list[EventDocument]
+
+
+class Streamed(Parameters):
+    """What a stream tells; all of it if nothing is named."""
+
+    topic: list[Literal["event", "wake", "queries", "operation", "status"]] = Field([])
+
+
+class Resumed(Parameters):
+    """Where a stream goes on."""
+
+    last_event_id: str = Field(
+        "",
+        alias="Last-Event-ID",
+        pattern="^([0-9]{1,16})?$",
+        description="`id` of the last event that was seen; from now on if it is not said",
+    )
+
+    @property
+    def after(self) -> int | None:
+        """The number of the last event that was seen; None if none was."""
+        return int(self.last_event_id) if self.last_event_id else None
