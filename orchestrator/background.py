@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from logging import getLogger
 from typing import ParamSpec, TypeVar
 
@@ -14,7 +15,10 @@ Result = TypeVar("Result")
 
 
 class Background:
-    """A pool of threads with a name. After `close`, new work is left undone without a word."""
+    """A pool of threads with a name. After `close`, new work is left undone without a word.
+
+    What is done there belongs to the same wake as whoever asked for it (`wake_context`).
+    """
 
     def __init__(self, name: str, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, f"edgewake-{name}")
@@ -29,13 +33,14 @@ class Background:
                 log.exception("%s failed in a way we did not foresee", about)
 
         with suppress(RuntimeError):  # closed: whatever needs doing is done by the next start
-            self._pool.submit(done)
+            self._pool.submit(copy_context().run, done)
 
     def call(
         self, work: Callable[Args, Result], *args: Args.args, **named: Args.kwargs
     ) -> Future[Result]:
         """Have something done and return its future; RuntimeError after `close`."""
-        return self._pool.submit(work, *args, **named)
+        context = copy_context()
+        return self._pool.submit(lambda: context.run(work, *args, **named))
 
     def close(self) -> None:
         """Drop what has not begun, and wait for the rest."""

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from logging import getLogger
 
 from images.inspect import Inspector
@@ -34,6 +35,8 @@ from orchestrator.errors import (
     WakeError,
 )
 from orchestrator.expiring import Expirer
+from orchestrator.feed import Feed
+from orchestrator.feeding import EVENT
 from orchestrator.fleet import Fleet
 from orchestrator.frames import WatchGuest, watch_nobody
 from orchestrator.guards.base import Asked
@@ -77,6 +80,7 @@ from orchestrator.trace import Wakes, WakeTrace
 from orchestrator.traffic import Traffic
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
+from orchestrator.wake_context import working_for
 from orchestrator.waking import There, Waker
 from orchestrator.warmer import Warmer
 from orchestrator.warming import WakeCosts, Warming
@@ -117,15 +121,20 @@ class Orchestrator:
         settings: ControlSettings | None = None,
         watch: WatchGuest = watch_nobody,
         applied: Callable[[Lab], None] = lambda _lab: None,
+        journal: Journal | None = None,
+        wakes: Wakes | None = None,
     ) -> None:
         self.settings = settings or ControlSettings()
         self.asked: dict[str, float] = {}
-        self.wakes = Wakes()
+        self.wakes = wakes or Wakes()
+        self.feed = Feed()
         stored = store.load()
         self.fleet = Fleet(lab, stored.quarantines)
         self._applied = applied
         self._store = store
-        self._journal = Journal(store)
+        self._journal = journal or Journal(store)
+        self._journal.listen(partial(self.feed.publish, EVENT))
+        self._own_journal = journal is None
         self._usage = Usage()
         self._steering = Fanout(self.fleet.routes)
         self._pool = Background("wake", self.settings.parallel_boots)
@@ -348,7 +357,8 @@ class Orchestrator:
             self._steering.steer()  # so that nothing of it is left in the kernel
         self._traffic.close()
         self._hosts.close(remove_networks=end_guests)
-        self._journal.close()
+        if self._own_journal:
+            self._journal.close()
         self._steering.close()
 
     # --- the verbs --------------------------------------------------------------------------
@@ -710,7 +720,14 @@ class Orchestrator:
         self, name: str, client: Client, trace: WakeTrace, there: There | None = None
     ) -> tuple[Endpoint, ...]:
         """Carry one wake through; whatever goes wrong comes out as a `WakeError`."""
+        with working_for(trace):
+            return self._carry(name, client, trace, there)
+
+    def _carry(
+        self, name: str, client: Client, trace: WakeTrace, there: There | None
+    ) -> tuple[Endpoint, ...]:
         trace.stamp("taken")
+        log.debug("%s: a wake is begun, for a %s", name, trace.by)
         try:
             self._waker.wake(self.known(name), client.population, trace, there)
         except WakeError as error:
@@ -741,7 +758,8 @@ class Orchestrator:
         """Tell of a wake that went well, now that nobody waits for it any more."""
         if trace.outcome == "ready":
             text = f"{trace.instance} on {trace.host}"
-            self._journal.record("woke", trace.service, text, by=trace.by)
+            with working_for(trace):
+                self._journal.record("woke", trace.service, text, by=trace.by)
 
     def _recall(self, service: str, *, staying: bool = False) -> bool:
         return self._retirer.recall(service, staying=staying)

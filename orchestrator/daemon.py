@@ -30,6 +30,7 @@ from orchestrator.control import Orchestrator
 from orchestrator.digests import Digests
 from orchestrator.doctor import probe_kernel
 from orchestrator.errors import CannotGuard, EdgewakeError, LabError
+from orchestrator.feeding import STATUS, WAKE, Feeder, Look, StatusNews, WakeNews
 from orchestrator.frames import Frames
 from orchestrator.guards.base import Guard, Listener
 from orchestrator.guards.ladder import open_guard
@@ -55,8 +56,10 @@ from orchestrator.state_dir import StateDir
 from orchestrator.steered import steered
 from orchestrator.store.base import Store, Stored
 from orchestrator.store.sql import SqlStore
+from orchestrator.trace import Wakes
 from orchestrator.trace_csv import CsvFile
 from orchestrator.trace_export import Export, Exporter
+from orchestrator.wake_numbers import WakeNumbers
 from web.app import create_app
 from web.metrics import exposition
 from web.server import Server
@@ -66,6 +69,8 @@ log = logging.getLogger(__name__)
 # The thread that answers warm queries must get the interpreter soon: with a busy thread beside it,
 # the default of 5 ms makes the median answer ten times slower (docs/dns.md).
 SWITCH_INTERVAL_S = 0.0005
+
+WAKE_NEWS_S, STATUS_NEWS_S = 0.1, 0.25  # how often the feed tells of one at most
 
 MEMORY_SCHEME, SPT_SCHEME, NETNS_SCHEME = "memory", "spt", "netns"
 ORDERS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -165,6 +170,8 @@ class Daemon:
                 library=library_of(state, digests),
                 watch=frames.watch,
                 applied=networks.want,
+                journal=journal,
+                wakes=numbered_wakes(state, undo),
             )
             frames.start()
             exporter = Exporter(orchestrator.wakes, exports)
@@ -194,6 +201,7 @@ class Daemon:
             orchestrator.apply(wanted.lab, text=wanted.text, path=str(wanted.path))
             undo.callback(api.stop)
             api.start()
+            _tell_live(orchestrator, undo)
             undo.callback(dns.stop)  # again: it must stop first
             dns.start()
             if local is not None:
@@ -275,6 +283,13 @@ class Daemon:
         return replace(old, name=wanted.name, dns=wanted.dns)
 
 
+def numbered_wakes(state: StateDir, undo: ExitStack) -> Wakes:
+    """Return wakes whose numbers go on where the last run ended; `undo` keeps the last one."""
+    numbers = WakeNumbers(state.path / "wake-number")
+    undo.callback(numbers.close)
+    return Wakes(numbers)
+
+
 def open_exports(tracing: Tracing, undo: ExitStack) -> Iterator[Export]:
     """Open what wakes are exported to; `undo` closes it.
 
@@ -306,6 +321,17 @@ def _metrics(
     lab = orchestrator.lab
     networks = monitors.samples([lab.name] if lab.network.run else [])
     return exposition(orchestrator.status(), wakes.counts(services), counts, networks)
+
+
+def _tell_live(orchestrator: Orchestrator, undo: ExitStack) -> None:
+    """Tell the feed what happens from now on; `undo` ends that, and lets its readers go."""
+    looks = (
+        Look(WAKE, WAKE_NEWS_S, WakeNews(orchestrator.wakes)),
+        Look(STATUS, STATUS_NEWS_S, StatusNews(orchestrator.fleet)),
+    )
+    feeder = Feeder(orchestrator.feed, looks)
+    undo.callback(feeder.close)
+    feeder.start()
 
 
 def _local_names(lab: Lab, orchestrator: Orchestrator) -> MdnsResponder | None:

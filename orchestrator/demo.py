@@ -28,7 +28,8 @@ from orchestrator.errors import EdgewakeError, StoreError
 from orchestrator.labfile import load_lab
 from orchestrator.model import Lab, Service
 from orchestrator.state_dir import StateDir
-from orchestrator.timeline import print_wakes, wake_of
+from orchestrator.timeline import print_wakes
+from orchestrator.trace import wake_of
 from web.client import Client
 
 STOP_PATIENCE_S = 30.0

@@ -248,14 +248,15 @@ def print_choices(hosts: list[dict[str, Any]]) -> None:
 
 def print_wakes(wakes: list[dict[str, Any]]) -> None:
     """Print where the time of wakes went."""
-    from orchestrator.timeline import print_wakes, wake_of
+    from orchestrator.timeline import print_wakes
+    from orchestrator.trace import wake_of
 
     print_wakes(console(), [wake_of(wake) for wake in wakes])
 
 
 def print_csv(wakes: list[dict[str, Any]], *, header: bool = True) -> None:
     """Print one line per wake, for spreadsheets and data frames."""
-    from orchestrator.timeline import wake_of
+    from orchestrator.trace import wake_of
     from orchestrator.trace_csv import COLUMNS, row
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -269,8 +270,7 @@ def print_summary(wakes: list[dict[str, Any]], *, as_json: bool) -> None:
     """Print percentiles per service and stage."""
     from rich.table import Table
 
-    from orchestrator.timeline import wake_of
-    from orchestrator.trace import words_of
+    from orchestrator.trace import wake_of, words_of
     from orchestrator.trace_summary import summary
 
     lines = summary([wake_of(wake) for wake in wakes])

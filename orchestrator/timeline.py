@@ -4,7 +4,6 @@ For `edgewake trace` and the demo. The numbers are those of `orchestrator.trace.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,24 +18,6 @@ COLOURS = {
     Owner.GUEST: "cyan",
     Owner.CLIENT: "magenta",
 }
-
-
-def wake_of(data: Mapping[str, Any]) -> Wake:
-    """Return a wake from the JSON that the API gives."""
-    return Wake(
-        id=data["id"],
-        service=data["service"],
-        started_at=data["started_at"],
-        stamps=tuple((stage, at) for stage, at in data["stamps"]),
-        outcome=data["outcome"],
-        instance=data["instance"],
-        host=data["host"],
-        queries=data["queries"],
-        text=data["text"],
-        rung=data["rung"],
-        by=data["by"],
-        decided_by=data["decided_by"],
-    )
 
 
 def print_wakes(out: Console, wakes: Iterable[Wake]) -> None:

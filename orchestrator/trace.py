@@ -10,9 +10,11 @@ people. Nothing here does I/O.
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import count, takewhile
+from typing import Any
 
 
 class Owner(StrEnum):
@@ -142,14 +144,35 @@ class Wake:
         return sum(span.took_s for span in self.spans if span.owner is owner)
 
 
+def wake_of(data: Mapping[str, Any]) -> Wake:
+    """Return a wake from the JSON that the API gives."""
+    return Wake(
+        id=data["id"],
+        service=data["service"],
+        started_at=data["started_at"],
+        stamps=tuple((stage, at) for stage, at in data["stamps"]),
+        outcome=data["outcome"],
+        instance=data["instance"],
+        host=data["host"],
+        queries=data["queries"],
+        text=data["text"],
+        rung=data["rung"],
+        by=data["by"],
+        decided_by=data["decided_by"],
+    )
+
+
 class WakeTrace:
     """Collects the stamps and the outcome of one wake. Safe to use from several threads.
 
     `asked_at` is the monotonic time of the query, if that was before now; `by` says who asked if it
-    was no question.
+    was no question. `id` is the wake's number; 0 for what is nobody's wake, such as a further copy.
     """
 
-    def __init__(self, service: str, asked_at: float = 0.0, by: str = "query") -> None:
+    def __init__(
+        self, service: str, asked_at: float = 0.0, by: str = "query", *, number: int = 0
+    ) -> None:
+        self.id = number
         self.service = service
         self.by = by
         now = time.monotonic()
@@ -172,6 +195,11 @@ class WakeTrace:
     def zero(self) -> float:
         """Monotonic time of the query."""
         return self._zero
+
+    @property
+    def progress(self) -> tuple[int, int, float]:
+        """What differs from an earlier time if anything was noted since."""
+        return len(self._stamps), self.queries, self.ended_at
 
     def stamp(self, stage: str, at: float = 0.0) -> None:
         """Note that a stage was reached now, or at a monotonic time; never before the query.
@@ -225,20 +253,23 @@ class _Untold:
 
 
 class Wakes:
-    """The last `KEPT` wakes, in progress or over."""
+    """The last `KEPT` wakes, in progress or over.
 
-    def __init__(self) -> None:
+    `next_number` numbers them. It is called under our lock: it must be quick.
+    """
+
+    def __init__(self, next_number: Callable[[], int] | None = None) -> None:
+        self._next = next_number or count(1).__next__
         self._traces: deque[tuple[int, WakeTrace]] = deque(maxlen=KEPT)
         self._untold: _Untold | None = None
         self._lock = threading.Lock()
-        self._next = 1
 
     def begin(self, service: str, asked_at: float = 0.0, by: str = "query") -> WakeTrace:
         """Start the trace of a wake that was asked for now, or at a monotonic time before."""
         trace = WakeTrace(service, asked_at, by)
         with self._lock:
-            entry = self._next, trace
-            self._next += 1
+            trace.id = self._next()
+            entry = trace.id, trace
             self._traces.append(entry)
             if self._untold is not None:
                 if len(self._untold.traces) < UNTOLD:
@@ -253,6 +284,12 @@ class Wakes:
             traces = list(self._traces)
         chosen = [(n, trace) for n, trace in traces if service in {"", trace.service}]
         return tuple(trace.wake(n) for n, trace in chosen[-limit:])
+
+    def after(self, number: int) -> tuple[tuple[int, WakeTrace], ...]:
+        """Return the wakes that began after one, with their numbers, oldest first; all after 0."""
+        with self._lock:
+            new = tuple(takewhile(lambda entry: entry[0] > number, reversed(self._traces)))
+        return new[::-1]
 
     # --- for exports ---
 

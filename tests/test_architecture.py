@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "orchestrator.rules.tree",
     ),
     "orchestrator.summons": ("orchestrator.model", "orchestrator.trace"),
+    "orchestrator.wake_context": ("orchestrator.trace",),
     "orchestrator.hypervisors": (
         *NOUNS,
         "orchestrator.hypervisors",
@@ -87,6 +88,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "orchestrator.steering.base",
         "orchestrator.summons",
         "orchestrator.trace",
+        "orchestrator.wake_context",
     ),
     "web": ("web", "orchestrator", "placement.problem", "placement.warm"),
     "orchestrator.boot_report": EVERYTHING,

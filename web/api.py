@@ -12,6 +12,7 @@
     GET  /wakes?service=&limit=     where the time of the last wakes went
     GET  /metrics                   counters and histograms, as Prometheus reads them
     GET  /events?limit=             the last lines of the journal
+    GET  /events/stream?topic=      what happens, as server-sent events (`web.event_stream`)
     POST /plans                     {"apply": false} → a placement and the changes to it
     POST /plans/warm                {"mib_price": 0} → what hosts should keep warm
     POST /fronts                    {"terms": ["latency_ms", "energy_w"]} → the Pareto front
@@ -44,6 +45,7 @@ from orchestrator.unguarded import unguarded
 from placement.problem import Options
 from placement.warm import WarmOptions
 from web import wire
+from web.event_stream import EventStreams
 from web.metrics import CONTENT_TYPE
 
 LoadLab = Callable[[str, Path], Lab]
@@ -103,6 +105,8 @@ def create_api(orchestrator: Orchestrator, load: LoadLab, metrics: Callable[[], 
     @api.get("/events")
     def events() -> wire.Document:
         return {"events": [wire.event(each) for each in orchestrator.events(_limit())]}
+
+    api.add_url_rule("/events/stream", "stream", EventStreams(orchestrator.feed))
 
     _add_plans(api, orchestrator)
 

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from orchestrator.drain import Booted, DrainReport, Migration
 from orchestrator.errors import BackingOff
 from orchestrator.hypervisors.base import Sent
-from orchestrator.timeline import wake_of
+from orchestrator.trace import wake_of
 from placement.problem import Options, Plan, Problem
 from tests.world import World
 from web import wire

@@ -9,8 +9,7 @@ import pytest
 from orchestrator import errors
 from orchestrator.changes import Announce, Boot, Changes, Stop, Withdraw
 from orchestrator.errors import EdgewakeError, HypervisorError, LabError, WakeError
-from orchestrator.timeline import wake_of
-from orchestrator.trace import Wakes
+from orchestrator.trace import Wakes, wake_of
 from placement.problem import Plan
 from web import wire
 
