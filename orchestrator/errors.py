@@ -104,7 +104,7 @@ class UnknownVersion(EdgewakeError):  # noqa: N818 - reads as a sentence where i
 
 
 class CannotEdit(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
-    """The text of the lab cannot be changed as asked without a person's care; nothing was changed."""
+    """The text of the lab cannot be changed as asked but by a person; nothing was changed."""
 
 
 class Outdated(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
@@ -113,7 +113,7 @@ class Outdated(EdgewakeError):  # noqa: N818 - reads as a sentence where it is r
     `now` is the number of the lab's version that is in use.
     """
 
-    def __init__(self, message: str, now: int, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, now: int = 0, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.now = now
 
@@ -121,8 +121,10 @@ class Outdated(EdgewakeError):  # noqa: N818 - reads as a sentence where it is r
 class Unforeseen(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
     """A defect of ours: callers are told no more than that, and our log the rest."""
 
-    def __init__(self) -> None:
-        super().__init__("internal error", hint="see edgewake's log, and report it")
+    def __init__(
+        self, message: str = "internal error", *, hint: str = "see edgewake's log, and report it"
+    ) -> None:
+        super().__init__(message, hint=hint)
 
 
 class TopologyError(EdgewakeError):

@@ -87,7 +87,7 @@ def read(text: str, report: Report, *, needs: str) -> dict[str, Data]:
 
 
 def composed(text: str, path: Path) -> yaml.Node | None:
-    """Return a text as YAML's nodes, which know where they are; LabError if it is no YAML of ours."""
+    """Return a text as nodes, which know where they are; LabError if it is no YAML of ours."""
     try:
         return _Composer(text).get_single_node()
     except yaml.MarkedYAMLError as error:

@@ -103,8 +103,14 @@ class Operations:
     All methods may be called from any thread.
     """
 
-    def __init__(self, *, threads: int = THREADS, kept: int = KEPT) -> None:
-        self.listener: Callable[[Operation], None] = lambda _operation: None
+    def __init__(
+        self,
+        listener: Callable[[Operation], None] = lambda _operation: None,
+        *,
+        threads: int = THREADS,
+        kept: int = KEPT,
+    ) -> None:
+        self.listener = listener
         self._kept = kept
         self._news = threading.Condition(threading.RLock())
         self._all: OrderedDict[str, Operation] = OrderedDict()

@@ -99,9 +99,10 @@ class Store(Protocol):
         ...
 
     def save_lab(self, text: str, path: str, *, actor: str = "", at: float = 0.0) -> None:
-        """Keep the lab file last applied as a new version, unless the last one has its text and path.
+        """Keep the lab file last applied as a new version.
 
-        Of older versions at least the last `VERSIONS_KEPT` are kept, with this one.
+        Nothing is kept if the last version has its text and path. Of all versions the last
+        `VERSIONS_KEPT` are kept.
         """
         ...
 
