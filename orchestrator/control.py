@@ -59,6 +59,7 @@ from orchestrator.model import (
     Service,
 )
 from orchestrator.once import Once
+from orchestrator.plan_metrics import PlanMetrics
 from orchestrator.planner import OPTIONS, Front
 from orchestrator.recipes import is_spare
 from orchestrator.reconcile import changed_hosts, ends, lab_changes
@@ -263,7 +264,8 @@ class Orchestrator:
             count=self._scaler.count,
             background=self._ender,
         )
-        self._replanner = Replanner(self.fleet, self._boots)
+        self.plans = PlanMetrics()
+        self._replanner = Replanner(self.fleet, self._boots, self.plans)
         self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once(self._landed)
         self._budgets = Budgets(lab.dns.wake_budget)
         self._apply_lock = threading.Lock()

@@ -30,6 +30,7 @@ from orchestrator.control import Orchestrator
 from orchestrator.digests import Digests
 from orchestrator.doctor import probe_kernel
 from orchestrator.errors import CannotGuard, EdgewakeError, LabError
+from orchestrator.event_counts import EventMetrics
 from orchestrator.frames import Frames
 from orchestrator.guards.base import Guard, Listener
 from orchestrator.guards.ladder import open_guard
@@ -51,6 +52,7 @@ from orchestrator.network_monitor import Monitors
 from orchestrator.networking import NetworkKeeper
 from orchestrator.networks import Networks
 from orchestrator.readiness import Cancelled, Target, wait
+from orchestrator.readings import Readings
 from orchestrator.state_dir import StateDir
 from orchestrator.steered import steered
 from orchestrator.store.base import Store, Stored
@@ -59,6 +61,7 @@ from orchestrator.trace import Wakes
 from orchestrator.trace_csv import CsvFile
 from orchestrator.trace_export import Export, Exporter
 from orchestrator.wake_numbers import WakeNumbers
+from web.answer_counts import AnswerCounts
 from web.app import create_app
 from web.metrics import exposition
 from web.server import Server
@@ -154,6 +157,8 @@ class Daemon:
             digests = Digests()
             journal = Journal(store)
             undo.callback(journal.close)
+            events = EventMetrics()
+            journal.listen(events)
             opened = self._open_networks(state)
             networks = NetworkKeeper(opened, journal)
             monitors = Monitors(opened.seen)
@@ -189,8 +194,20 @@ class Daemon:
             load = partial(parse_lab, images_dir=state.images)
             undo.callback(dns.stop)
             dns.bind()
-            view = partial(_metrics, orchestrator, metrics, resolver, dns, monitors)
-            api = Server(create_app(orchestrator, load=load, metrics=view), state.socket)
+            answers = AnswerCounts()
+            readings = Readings(
+                orchestrator,
+                metrics,
+                events,
+                monitors,
+                dns=lambda: DnsCounts(held=resolver.held, dropped=dns.dropped),
+                answers=answers.counts,
+                store_errors=lambda: store.failures,
+                lost_events=lambda: journal.lost,
+            )
+            app = create_app(orchestrator, load=load, metrics=partial(_told, readings))
+            answers.watch(app)
+            api = Server(app, state.socket)
             packets = steered(orchestrator, wanted.lab, state.owner, opener.world_of, undo)
             # Before what steers lets go: it steers once more.
             undo.callback(self._close, orchestrator, networks)
@@ -304,19 +321,9 @@ def open_exports(tracing: Tracing, undo: ExitStack) -> Iterator[Export]:
         yield export
 
 
-def _metrics(
-    orchestrator: Orchestrator,
-    wakes: WakeMetrics,
-    resolver: Resolver,
-    dns: DnsServer,
-    monitors: Monitors,
-) -> str:
-    """Return what Prometheus is told."""
-    services = frozenset(service.name for service in orchestrator.lab.services)
-    counts = DnsCounts(held=resolver.held, dropped=dns.dropped)
-    lab = orchestrator.lab
-    networks = monitors.samples([lab.name] if lab.network.run else [])
-    return exposition(orchestrator.status(), wakes.counts(services), counts, networks)
+def _told(readings: Readings, accept: str) -> tuple[str, str]:
+    """Return what Prometheus is told, and its type."""
+    return exposition(readings.now(), accept)
 
 
 def _local_names(lab: Lab, orchestrator: Orchestrator) -> MdnsResponder | None:

@@ -18,6 +18,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.library import Fit
 from orchestrator.model import ASLEEP, Capacity, Instance, InstanceState, Migrate
 from orchestrator.moving import changes_for
+from orchestrator.plan_metrics import PlanMetrics
 from orchestrator.planner import Front
 from orchestrator.recipes import anonymous_images
 from orchestrator.warming import Aims, LabFacts, WakeCosts, Warming, aims_of, warming_of
@@ -31,9 +32,10 @@ Rates = Mapping[str, float]  # uses per second, by service
 class Replanner:
     """Makes plans and fronts of what runs, one at a time: each may take all that a core can do."""
 
-    def __init__(self, fleet: Fleet, boots: Boots) -> None:
+    def __init__(self, fleet: Fleet, boots: Boots, metrics: PlanMetrics | None = None) -> None:
         self._fleet = fleet
         self._boots = boots
+        self._metrics = metrics or PlanMetrics()
         self._busy = threading.Lock()
 
     @contextmanager
@@ -50,26 +52,32 @@ class Replanner:
 
     def plan(self, options: Options) -> Plan:
         """Place everything anew. Raises `EdgewakeError` as `Planner.plan` does."""
-        return self._fleet.planner.plan(self._question(self.movable()), options)
+        with self._metrics.counting("plan"):
+            plan = self._fleet.planner.plan(self._question(self.movable()), options)
+        self._metrics.made(plan)
+        return plan
 
     def front(self, terms: Sequence[str], options: Options, points: int | None) -> Front:
         """Return the Pareto front of some terms. Raises `EdgewakeError` as `Planner.front` does."""
-        question = self._question(self.movable())
-        return self._fleet.planner.front(question, terms, options, points=points)
+        with self._metrics.counting("front"):
+            question = self._question(self.movable())
+            return self._fleet.planner.front(question, terms, options, points=points)
 
     def warm(self, options: WarmOptions, costs: WakeCosts, rungs: Rungs, rates: Rates) -> Warming:
         """Return what hosts should keep warm. Raises `EdgewakeError` as `warming_of` does.
 
         `rungs` and `rates` are those of `LabFacts`.
         """
-        return warming_of(self._fleet.planner, self._warm_facts(rungs, rates), costs, options)
+        with self._metrics.counting("warm"):
+            return warming_of(self._fleet.planner, self._warm_facts(rungs, rates), costs, options)
 
     def aims(self, costs: WakeCosts, rungs: Rungs, rates: Rates) -> Aims:
         """Return what hosts are to keep warm, quickly. Raises `EdgewakeError` as `aims_of` does.
 
         It takes no turn: nobody is to be refused a plan because of it.
         """
-        return aims_of(self._fleet.planner, self._warm_facts(rungs, rates), costs)
+        with self._metrics.counting("aims"):
+            return aims_of(self._fleet.planner, self._warm_facts(rungs, rates), costs)
 
     def _warm_facts(self, rungs: Rungs, rates: Rates) -> LabFacts:
         """Return what is known of the lab.

@@ -44,7 +44,7 @@ from orchestrator.unguarded import unguarded
 from placement.problem import Options
 from placement.warm import WarmOptions
 from web import wire
-from web.metrics import CONTENT_TYPE
+from web.metrics import Told
 
 LoadLab = Callable[[str, Path], Lab]
 Kinds = dict[str, tuple[type, ...]]
@@ -62,7 +62,7 @@ PLAN_OPTIONS: Kinds = {
 }
 
 
-def create_api(orchestrator: Orchestrator, load: LoadLab, metrics: Callable[[], str]) -> Blueprint:
+def create_api(orchestrator: Orchestrator, load: LoadLab, metrics: Told) -> Blueprint:
     """Return the blueprint of ``/api/v1``; `load` turns a lab file's text and path into a lab."""
     api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -98,7 +98,8 @@ def create_api(orchestrator: Orchestrator, load: LoadLab, metrics: Callable[[], 
 
     @api.get("/metrics")
     def prometheus() -> Response:
-        return Response(metrics(), content_type=CONTENT_TYPE)
+        text, kind = metrics(request.headers.get("Accept", ""))
+        return Response(text, content_type=kind)
 
     @api.get("/events")
     def events() -> wire.Document:
