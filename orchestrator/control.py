@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from logging import getLogger
 
 from images.inspect import Inspector
@@ -34,6 +35,8 @@ from orchestrator.errors import (
     WakeError,
 )
 from orchestrator.expiring import Expirer
+from orchestrator.feed import Feed
+from orchestrator.feeding import EVENT
 from orchestrator.fleet import Fleet
 from orchestrator.frames import WatchGuest, watch_nobody
 from orchestrator.guards.base import Asked
@@ -125,11 +128,13 @@ class Orchestrator:
         self.settings = settings or ControlSettings()
         self.asked: dict[str, float] = {}
         self.wakes = wakes or Wakes()
+        self.feed = Feed()
         stored = store.load()
         self.fleet = Fleet(lab, stored.quarantines)
         self._applied = applied
         self._store = store
         self._journal = journal or Journal(store)
+        self._journal.listen(partial(self.feed.publish, EVENT))
         self._own_journal = journal is None
         self._usage = Usage()
         self._steering = Fanout(self.fleet.routes)

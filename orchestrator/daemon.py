@@ -30,7 +30,7 @@ from orchestrator.control import Orchestrator
 from orchestrator.digests import Digests
 from orchestrator.doctor import probe_kernel
 from orchestrator.errors import CannotGuard, EdgewakeError, LabError
-from orchestrator.event_counts import EventMetrics
+from orchestrator.feeding import STATUS, WAKE, Feeder, Look, StatusNews, WakeNews
 from orchestrator.frames import Frames
 from orchestrator.guards.base import Guard, Listener
 from orchestrator.guards.ladder import open_guard
@@ -71,6 +71,8 @@ log = logging.getLogger(__name__)
 # The thread that answers warm queries must get the interpreter soon: with a busy thread beside it,
 # the default of 5 ms makes the median answer ten times slower (docs/dns.md).
 SWITCH_INTERVAL_S = 0.0005
+
+WAKE_NEWS_S, STATUS_NEWS_S = 0.1, 0.25  # how often the feed tells of one at most
 
 MEMORY_SCHEME, SPT_SCHEME, NETNS_SCHEME = "memory", "spt", "netns"
 ORDERS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -157,8 +159,6 @@ class Daemon:
             digests = Digests()
             journal = Journal(store)
             undo.callback(journal.close)
-            events = EventMetrics()
-            journal.listen(events)
             opened = self._open_networks(state)
             networks = NetworkKeeper(opened, journal)
             monitors = Monitors(opened.seen)
@@ -179,34 +179,20 @@ class Daemon:
             exporter = Exporter(orchestrator.wakes, exports)
             undo.callback(exporter.close)
             exporter.start()
-            resolver = Resolver(
-                wanted.lab.dns,
-                lambda: orchestrator.lab.populations,
-                orchestrator,
-                serials=Serials(state.path / "zone-serial.json"),
-            )
-            undo.callback(resolver.close)
-            local = _local_names(wanted.lab, orchestrator)
-            if local is not None:
-                undo.callback(local.close)
-            front = wanted.lab.dns
-            dns = DnsServer(resolver, front.listen, front.port, processes=front.processes)
+            resolver, dns, local = _open_dns(wanted.lab, orchestrator, state, undo)
             load = partial(parse_lab, images_dir=state.images)
-            undo.callback(dns.stop)
-            dns.bind()
             answers = AnswerCounts()
             readings = Readings(
                 orchestrator,
                 metrics,
-                events,
+                journal,
                 monitors,
                 dns=lambda: DnsCounts(held=resolver.held, dropped=dns.dropped),
                 answers=answers.counts,
                 store_errors=lambda: store.failures,
-                lost_events=lambda: journal.lost,
             )
-            app = create_app(orchestrator, load=load, metrics=partial(_told, readings))
-            answers.watch(app)
+            view = partial(_told, readings)
+            app = answers.watched(create_app(orchestrator, load=load, metrics=view))
             api = Server(app, state.socket)
             packets = steered(orchestrator, wanted.lab, state.owner, opener.world_of, undo)
             # Before what steers lets go: it steers once more.
@@ -215,6 +201,7 @@ class Daemon:
             orchestrator.apply(wanted.lab, text=wanted.text, path=str(wanted.path))
             undo.callback(api.stop)
             api.start()
+            _tell_live(orchestrator, undo)
             undo.callback(dns.stop)  # again: it must stop first
             dns.start()
             if local is not None:
@@ -321,9 +308,40 @@ def open_exports(tracing: Tracing, undo: ExitStack) -> Iterator[Export]:
         yield export
 
 
-def _told(readings: Readings, accept: str) -> tuple[str, str]:
-    """Return what Prometheus is told, and its type."""
-    return exposition(readings.now(), accept)
+def _open_dns(
+    lab: Lab, orchestrator: Orchestrator, state: StateDir, undo: ExitStack
+) -> tuple[Resolver, DnsServer, MdnsResponder | None]:
+    """Return what answers questions, bound and not started yet; `undo` takes it apart."""
+    resolver = Resolver(
+        lab.dns,
+        lambda: orchestrator.lab.populations,
+        orchestrator,
+        serials=Serials(state.path / "zone-serial.json"),
+    )
+    undo.callback(resolver.close)
+    local = _local_names(lab, orchestrator)
+    if local is not None:
+        undo.callback(local.close)
+    dns = DnsServer(resolver, lab.dns.listen, lab.dns.port, processes=lab.dns.processes)
+    undo.callback(dns.stop)
+    dns.bind()
+    return resolver, dns, local
+
+
+def _told(readings: Readings) -> str:
+    """Return what Prometheus is told."""
+    return exposition(readings.now())
+
+
+def _tell_live(orchestrator: Orchestrator, undo: ExitStack) -> None:
+    """Tell the feed what happens from now on; `undo` ends that, and lets its readers go."""
+    looks = (
+        Look(WAKE, WAKE_NEWS_S, WakeNews(orchestrator.wakes)),
+        Look(STATUS, STATUS_NEWS_S, StatusNews(orchestrator.fleet)),
+    )
+    feeder = Feeder(orchestrator.feed, looks)
+    undo.callback(feeder.close)
+    feeder.start()
 
 
 def _local_names(lab: Lab, orchestrator: Orchestrator) -> MdnsResponder | None:

@@ -11,6 +11,7 @@ from importlib import metadata
 from orchestrator.control import Orchestrator
 from orchestrator.event_counts import EventCounts, EventMetrics
 from orchestrator.installation import DISTRIBUTION
+from orchestrator.journal import Journal
 from orchestrator.metrics import DnsCounts, Labels, WakeCounts, WakeMetrics
 from orchestrator.network_monitor import Monitors
 from orchestrator.network_monitor import Sample as NetworkSample
@@ -78,13 +79,16 @@ class Readings:
 
     orchestrator: Orchestrator
     wakes: WakeMetrics
-    events: EventMetrics
+    journal: Journal
     monitors: Monitors
     dns: Callable[[], DnsCounts] = DnsCounts
     answers: Callable[[], Counted] = dict
     webhooks: Callable[[], WebhookCounts] = WebhookCounts
     store_errors: Callable[[], int] = int
-    lost_events: Callable[[], int] = int
+    _events: EventMetrics = field(default_factory=EventMetrics, init=False)
+
+    def __post_init__(self) -> None:
+        self.journal.listen(self._events)
 
     def now(self) -> Reading:
         """Ask everybody. Blocks for the look at a virtual network, if one runs."""
@@ -97,10 +101,10 @@ class Readings:
             dns=self.dns(),
             networks=self.monitors.samples([lab.name] if lab.network.run else []),
             plans=self.orchestrator.plans.counts(),
-            events=self.events.counts(hosts),
+            events=self._events.counts(hosts),
             answers=self.answers(),
             webhooks=self.webhooks(),
             store_errors=self.store_errors(),
-            lost_events=self.lost_events(),
+            lost_events=self.journal.lost,
             untold_wakes=self.orchestrator.wakes.missed,
         )

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import count
+from itertools import count, takewhile
 from typing import Any
 
 
@@ -196,6 +196,11 @@ class WakeTrace:
         """Monotonic time of the query."""
         return self._zero
 
+    @property
+    def progress(self) -> tuple[int, int, float]:
+        """What differs from an earlier time if anything was noted since."""
+        return len(self._stamps), self.queries, self.ended_at
+
     def stamp(self, stage: str, at: float = 0.0) -> None:
         """Note that a stage was reached now, or at a monotonic time; never before the query.
 
@@ -279,6 +284,12 @@ class Wakes:
             traces = list(self._traces)
         chosen = [(n, trace) for n, trace in traces if service in {"", trace.service}]
         return tuple(trace.wake(n) for n, trace in chosen[-limit:])
+
+    def after(self, number: int) -> tuple[tuple[int, WakeTrace], ...]:
+        """Return the wakes that began after one, with their numbers, oldest first; all after 0."""
+        with self._lock:
+            new = tuple(takewhile(lambda entry: entry[0] > number, reversed(self._traces)))
+        return new[::-1]
 
     # --- for exports ---
 

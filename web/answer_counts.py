@@ -22,9 +22,10 @@ class AnswerCounts:
         self._lock = threading.Lock()
         self._answers: Counter[Labels] = Counter()
 
-    def watch(self, app: Flask) -> None:
-        """Count what an application answers from now on."""
+    def watched(self, app: Flask) -> Flask:
+        """Return an application, whose answers are counted from now on."""
         app.after_request(self._note)
+        return app
 
     def counts(self) -> Mapping[Labels, int]:
         """Return what was counted."""

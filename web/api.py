@@ -12,6 +12,7 @@
     GET  /wakes?service=&limit=     where the time of the last wakes went
     GET  /metrics                   counters and histograms, as Prometheus reads them
     GET  /events?limit=             the last lines of the journal
+    GET  /events/stream?topic=      what happens, as server-sent events (`web.event_stream`)
     POST /plans                     {"apply": false} → a placement and the changes to it
     POST /plans/warm                {"mib_price": 0} → what hosts should keep warm
     POST /fronts                    {"terms": ["latency_ms", "energy_w"]} → the Pareto front
@@ -44,7 +45,8 @@ from orchestrator.unguarded import unguarded
 from placement.problem import Options
 from placement.warm import WarmOptions
 from web import wire
-from web.metrics import Told
+from web.event_stream import EventStreams
+from web.metrics import CONTENT_TYPE
 
 LoadLab = Callable[[str, Path], Lab]
 Kinds = dict[str, tuple[type, ...]]
@@ -62,7 +64,7 @@ PLAN_OPTIONS: Kinds = {
 }
 
 
-def create_api(orchestrator: Orchestrator, load: LoadLab, metrics: Told) -> Blueprint:
+def create_api(orchestrator: Orchestrator, load: LoadLab, metrics: Callable[[], str]) -> Blueprint:
     """Return the blueprint of ``/api/v1``; `load` turns a lab file's text and path into a lab."""
     api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -98,12 +100,13 @@ def create_api(orchestrator: Orchestrator, load: LoadLab, metrics: Told) -> Blue
 
     @api.get("/metrics")
     def prometheus() -> Response:
-        text, kind = metrics(request.headers.get("Accept", ""))
-        return Response(text, content_type=kind)
+        return Response(metrics(), content_type=CONTENT_TYPE)
 
     @api.get("/events")
     def events() -> wire.Document:
         return {"events": [wire.event(each) for each in orchestrator.events(_limit())]}
+
+    api.add_url_rule("/events/stream", "stream", EventStreams(orchestrator.feed))
 
     _add_plans(api, orchestrator)
 

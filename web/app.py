@@ -5,6 +5,7 @@ Who may connect is the business of whoever serves it: `web.server` does so on a 
 only its owner may open.
 """
 
+from collections.abc import Callable
 from http import HTTPStatus
 from logging import getLogger
 
@@ -15,14 +16,15 @@ from orchestrator.control import Orchestrator
 from orchestrator.errors import EdgewakeError
 from web import wire
 from web.api import LoadLab, create_api
-from web.metrics import Told, told_nothing
 
 log = getLogger(__name__)
 
 LARGEST_REQUEST = 4 << 20  # bytes: a lab file of 1 MiB, with every character escaped in JSON
 
 
-def create_app(orchestrator: Orchestrator, *, load: LoadLab, metrics: Told = told_nothing) -> Flask:
+def create_app(
+    orchestrator: Orchestrator, *, load: LoadLab, metrics: Callable[[], str] = str
+) -> Flask:
     """Return the application.
 
     `load` turns the text and path of a lab file into a lab; `metrics` is what Prometheus is told.

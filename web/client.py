@@ -5,13 +5,18 @@ It knows paths and JSON, not our nouns, so that a command line starts fast.
 
 import json
 import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import EdgewakeError
+from web.sse import CONTENT_TYPE, ServerEvent, read
 
 CONNECT_S = 5.0
+NOTHING: Mapping[str, str] = {}
 ANSWER_S = 330.0  # a wake, a placement or an apply may take minutes; the server bounds each
 
 
@@ -66,6 +71,18 @@ class Client:
         """Return the plain text at a path."""
         return self._ask("GET", path).decode(errors="replace")
 
+    def stream(self, path: str, last_id: str = "") -> Iterator[ServerEvent]:
+        """Yield the server-sent events at a path as they come, until the server ends them.
+
+        `last_id` is the `id` of the last event that was seen earlier.
+        """
+        headers = {"Accept": CONTENT_TYPE} | ({"Last-Event-ID": last_id} if last_id else {})
+        with self._asked("GET", path, headers=headers) as response:
+            try:
+                yield from read(line.decode(errors="replace").rstrip("\n") for line in response)
+            except ValueError as error:
+                raise EdgewakeError(f"{self.socket_path}: events that make no sense") from error
+
     def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         answer = self._ask(method, path, body)
         try:
@@ -74,13 +91,23 @@ class Client:
             raise EdgewakeError(f"{self.socket_path}: an answer that is not JSON") from error
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
-        connection = _UnixConnection(self.socket_path, self.timeout_s)
         data = None if body is None else json.dumps(body)
         headers = {"Content-Type": "application/json"} if data else {}
+        with self._asked(method, path, data, headers) as response:
+            return response.read()
+
+    @contextmanager
+    def _asked(
+        self, method: str, path: str, data: str | None = None, headers: Mapping[str, str] = NOTHING
+    ) -> Iterator[HTTPResponse]:
+        """Give the answer to a request, to be read while the block runs."""
+        connection = _UnixConnection(self.socket_path, self.timeout_s)
         try:
             connection.request(method, f"/api/v1{path}", data, headers)
             response = connection.getresponse()
-            answer = response.read()
+            if response.status >= HTTPStatus.BAD_REQUEST:
+                raise ApiError(response.status, _problem(response, response.read()))
+            yield response
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(self.socket_path) from error
         except PermissionError as error:
@@ -100,9 +127,6 @@ class Client:
             ) from error
         finally:
             connection.close()
-        if response.status >= 400:
-            raise ApiError(response.status, _problem(response, answer))
-        return answer
 
 
 class _UnixConnection(HTTPConnection):

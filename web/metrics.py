@@ -4,39 +4,26 @@ For `GET /metrics` of the API. `web.families` writes it; docs/metrics.md lists i
 that list exact.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from orchestrator.metrics import DnsCounts, WakeCounts
 from orchestrator.readings import Reading
 from web import lab_metrics, network_metrics, own_metrics
 from web.families import (
-    OPENMETRICS,
     PLAIN,
     Family,
     counter,
     histogram,
-    openmetrics,
     single,
     text,
 )
 
-Told = Callable[[str], tuple[str, str]]
-"""Returns the text of all metrics and its type, for the header ``Accept`` of a request."""
+CONTENT_TYPE = PLAIN
 
 
-def told_nothing(_accept: str) -> tuple[str, str]:
-    """Stand for an edgewake that counts nothing."""
-    return "", PLAIN
-
-
-def exposition(reading: Reading, accept: str = "") -> tuple[str, str]:
-    """Return everything as text, and the type of the text.
-
-    That is OpenMetrics for who accepts it, as Prometheus does; `accept` is the request's header.
-    """
-    if "application/openmetrics-text" in accept:
-        return openmetrics(families(reading)), OPENMETRICS
-    return text(families(reading)), PLAIN
+def exposition(reading: Reading) -> str:
+    """Return everything as text."""
+    return text(families(reading))
 
 
 def families(reading: Reading) -> Iterator[Family]:
