@@ -101,7 +101,7 @@ class Client:
         self, method: str, path: str, data: str | None = None, headers: Mapping[str, str] = NOTHING
     ) -> Iterator[HTTPResponse]:
         """Give the answer to a request, to be read while the block runs."""
-        connection = _UnixConnection(self.socket_path, self.timeout_s)
+        connection = UnixConnection(self.socket_path, self.timeout_s)
         try:
             connection.request(method, f"/api/v1{path}", data, headers)
             response = connection.getresponse()
@@ -129,8 +129,8 @@ class Client:
             connection.close()
 
 
-class _UnixConnection(HTTPConnection):
-    """HTTP over a UNIX socket."""
+class UnixConnection(HTTPConnection):
+    """HTTP over a UNIX socket. Opening it may take 5 s, each answer `timeout_s`."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost")
@@ -138,6 +138,7 @@ class _UnixConnection(HTTPConnection):
         self._timeout_s = timeout_s
 
     def connect(self) -> None:
+        """Connect."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(CONNECT_S)
         self.sock.connect(str(self._path))

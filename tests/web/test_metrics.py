@@ -12,6 +12,7 @@ from orchestrator.metrics import DnsCounts, WakeMetrics
 from orchestrator.network import (
     App,
     AppState,
+    Found,
     LinkEngine,
     LinkState,
     PortCounters,
@@ -30,9 +31,11 @@ NO_QUERIES = DnsCounts()
 NETWORK = Sample(
     "lab",
     at=5.0,
-    links=(
-        LinkState(VirtualLink("r1", "r2", Quality(bandwidth_mbps=8)), LinkEngine.USER),
-        LinkState(VirtualLink("r1", "r3", up=False), LinkEngine.NONE),
+    found=Found(
+        links=(
+            LinkState(VirtualLink("r1", "r2", Quality(bandwidth_mbps=8)), LinkEngine.USER),
+            LinkState(VirtualLink("r1", "r3", up=False), LinkEngine.NONE),
+        )
     ),
     counters=(PortCounters("r1", "r2", 1, 2, 3, 4, 5), PortCounters("r2", "r1", 6)),
     apps=(AppState(App("probe", "r1", ("ping",)), running=True, cpu_s=0.5, memory_mib=2),),
