@@ -12,7 +12,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from orchestrator.event_counts import EventMetrics
 from orchestrator.metrics import WakeMetrics
 from orchestrator.model import Energy, Event
-from orchestrator.network import App, AppState, LinkEngine, LinkState, PortCounters, Quality
+from orchestrator.network import App, AppState, Found, LinkEngine, LinkState, PortCounters, Quality
 from orchestrator.network import VirtualLink as Link
 from orchestrator.network_monitor import Sample
 from orchestrator.plan_metrics import PlanMetrics
@@ -33,7 +33,9 @@ TYPES = r"_(sum|count|bucket|created|gauge|counter|histogram)(_|$)"
 NETWORK = Sample(
     "lab",
     at=5.0,
-    links=(LinkState(Link("r1", "r2", Quality(bandwidth_mbps=8)), LinkEngine.USER),),
+    found=Found(
+        links=(LinkState(Link("r1", "r2", Quality(bandwidth_mbps=8)), LinkEngine.USER),),
+    ),
     counters=(PortCounters("r1", "r2", 1, 2, 3, 4, 5),),
     apps=(AppState(App("probe", "r1", ("ping",)), running=True, cpu_s=0.5, memory_mib=2),),
     cpu_s={"r1": 1.5},
