@@ -21,7 +21,7 @@ from orchestrator.daemon import Daemon
 from tests.world import an_image
 from web.client import ApiError, Client
 from web.door.access import Access
-from web.door.app import create_door
+from web.door.app import HUB, create_door
 from web.door.roles import Role
 from web.door.server import TcpServer
 from web.door.settings import DoorSettings
@@ -155,6 +155,7 @@ def _door(folder: Path, asked: Path, port: int) -> Iterator[Played]:
             once = tokens.once("you", Role.ADMIN)
             yield Played(url, f"{url}/login?once={once}", str(asked), str(folder / "state"), texts)
         finally:
+            app.extensions[HUB].close()
             server.stop()
             thread.join()
 
