@@ -13,10 +13,15 @@ from jinja2 import StrictUndefined
 
 from orchestrator.errors import EdgewakeError
 from web.client import ApiError
-from web.pages import formats, topology
+from web.pages import formats, hosts, services, topology, wakes
 from web.pages.area import Area, Link, Upstream, may, query_with, query_without
 
-AREAS: tuple[Area, ...] = (topology,)
+AREAS: tuple[Area, ...] = (  # in the order of the navigation
+    topology,
+    wakes,
+    services,
+    hosts,
+)
 
 __all__ = ["AREAS", "Area", "Link", "Upstream", "create_pages", "failure", "may"]
 
