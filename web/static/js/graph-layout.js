@@ -8,7 +8,9 @@ export const HOST_W = 168;
 const HEAD_H = 34; // of a host's card
 const SLOT_H = 21;
 const DOT = 20;
-const GAP = 18;
+const GAP = 14;
+const SPACE = 52; // between groups, for the label of a link
+const FLAT = 0.72; // most pages are wider than high
 const ROUTER_W = 92;
 const ROW_H = 58;
 const ROUNDS = 120;
@@ -70,8 +72,9 @@ function wrapped(items, perRow) {
   return rows;
 }
 
-// Returns where groups are: `boxes` are {id, width, height}, `pairs` those that links join.
-export function arrange(boxes, pairs) {
+// Returns where groups are: `boxes` are {id, width, height}, `pairs` those that links join. The long
+// side lies, or stands where the page is `tall`.
+export function arrange(boxes, pairs, tall = false) {
   if (!boxes.length) return new Map();
   const index = new Map(boxes.map((box, at) => [box.id, at]));
   const near = boxes.map(() => new Set());
@@ -83,6 +86,10 @@ export function arrange(boxes, pairs) {
   const hops = boxes.map((_, at) => hopsFrom(at, near));
   const points = spread(hops, boxes);
   turn(points);
+  for (const point of points) {
+    if (tall) [point.x, point.y] = [-point.y * FLAT, point.x];
+    else point.y *= FLAT;
+  }
   apart(points, boxes);
   return new Map(boxes.map((box, at) => [box.id, points[at]]));
 }
@@ -109,7 +116,7 @@ function spread(hops, boxes) {
   const longest = Math.max(1, ...hops.flat().filter(Number.isFinite));
   const wanted = (i, j) => {
     const steps = Number.isFinite(hops[i][j]) ? hops[i][j] : Math.min(longest + 1, Math.ceil(Math.sqrt(n)) + 1);
-    return steps === 1 ? reach[i] + reach[j] + 70 : reach[i] + reach[j] + 70 + (steps - 1) * (mean * 1.5 + 70);
+    return steps === 1 ? reach[i] + reach[j] + SPACE : reach[i] + reach[j] + SPACE + (steps - 1) * (mean * 1.5 + SPACE);
   };
   // The start: a circle in the order of a walk from the first, so that neighbours are neighbours.
   const order = hops[0].map((steps, at) => [steps, at]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
@@ -144,7 +151,7 @@ function settle(points, wanted) {
   }
 }
 
-// Turns all so that the long side lies, since pages are wide.
+// Turns all so that the long side lies.
 function turn(points) {
   const n = points.length;
   const cx = points.reduce((sum, p) => sum + p.x, 0) / n;
@@ -167,7 +174,7 @@ function turn(points) {
 }
 
 function apart(points, boxes) {
-  const space = 46;
+  const space = boxes.length > 20 ? SPACE * 0.55 : SPACE * 0.8;
   for (let round = 0; round < 80; round++) {
     let moved = false;
     for (let i = 0; i < boxes.length; i++) {

@@ -62,15 +62,12 @@ export const instancesOf = (model, group) => group.hosts.flatMap((host) => model
 
 // Returns in a few words what is in a group.
 export function summary(model, group) {
-  const words = [];
-  const say = (number, one, many) => number && words.push(`${number} ${number === 1 ? one : many}`);
-  say(group.hosts.length, "host", "hosts");
-  say(group.routers.length, "router", "routers");
-  const { awake, waking, asleep } = countsOf(instancesOf(model, group));
-  say(awake, "awake", "awake");
-  say(waking, "waking", "waking");
-  say(asleep, "asleep", "asleep");
-  return words.join(" · ");
+  const instances = instancesOf(model, group);
+  const { awake, waking } = countsOf(instances);
+  if (waking) return `${waking} waking, ${awake} of ${instances.length} awake`;
+  if (instances.length) return awake ? `${awake} of ${instances.length} awake` : `all ${instances.length} asleep`;
+  const [what, number] = group.hosts.length ? ["host", group.hosts.length] : ["router", group.routers.length];
+  return `${number} ${what}${number === 1 ? "" : "s"}`;
 }
 
 // Returns the worst of a group, which its closed box must not hide: a host that is lost, or "".

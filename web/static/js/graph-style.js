@@ -28,14 +28,14 @@ export const toneOf = (state, palette) => palette[TONES[state] ?? "calm"];
 
 const drawn = new Map();
 
-// Returns a symbol of the sprite as an image, in a colour; "none" if there is no such symbol.
+// Returns a symbol of the sprite as an image, in a colour; NO_IMAGE if there is no such symbol.
 export function symbol(name, colour, palette) {
   const key = `${name} ${colour}`;
   if (!drawn.has(key)) {
     let source = document.getElementById(name);
     const used = source?.querySelector("use")?.getAttribute("href");
     if (used && source.children.length === 1) source = document.querySelector(used);
-    if (!source) return "none";
+    if (!source) return NO_IMAGE;
     const writer = new XMLSerializer();
     const inner = [...source.children].map((child) => writer.serializeToString(child)).join("");
     const text = inner.replaceAll("currentColor", colour).replaceAll("var(--surface)", palette.surface).replaceAll("var(--waking)", palette.waking);
@@ -43,6 +43,8 @@ export function symbol(name, colour, palette) {
   }
   return drawn.get(key);
 }
+
+export const NO_IMAGE = "none";
 
 const image = (svg) => `data:image/svg+xml;utf8,${encodeURIComponent(svg)}`;
 
@@ -66,7 +68,7 @@ export function styleOf(palette) {
       style: {
         shape: "round-rectangle", "corner-radius": 10, width: "data(w)", height: "data(h)", "background-color": palette.surface, "background-opacity": 0.75,
         "border-width": 1, "border-color": palette.line, "text-valign": "top", "text-margin-y": -4, "font-size": 13, "font-weight": 600, color: palette.muted,
-        "text-max-width": "data(w)", "z-index": 0,
+        "text-max-width": "data(w)", "z-compound-depth": "bottom",
       },
     },
     { selector: ".alone", style: { "background-opacity": 0, "border-width": 0, label: "", events: "no" } },
@@ -74,7 +76,7 @@ export function styleOf(palette) {
       selector: ".closed",
       style: {
         shape: "round-rectangle", "corner-radius": 10, width: "data(w)", height: "data(h)", "background-color": palette.raised, "border-width": 1, "border-color": palette["line-strong"],
-        "text-wrap": "wrap", "text-valign": "center", "text-margin-y": -4, "text-max-width": 190, "font-size": 12, "line-height": 1.35,
+        "text-wrap": "wrap", "text-valign": "center", "text-margin-y": -4, "text-max-width": 166, "font-size": 15, "line-height": 1.25,
         "background-image": "data(bar)", "background-width": "90%", "background-height": 4, "background-position-y": "88%", "background-clip": "none",
       },
     },
@@ -83,10 +85,11 @@ export function styleOf(palette) {
       style: {
         shape: "round-rectangle", "corner-radius": 7, width: HOST_W, height: "data(h)", "background-color": palette.raised, "border-width": 1, "border-color": palette["line-strong"],
         "text-valign": "top", "text-margin-y": 18, "font-weight": 600, "text-max-width": HOST_W - 44, "z-index": 2,
-        "background-image": ["data(bar)", "data(symbol)"], "background-width": [HOST_W - 16, 13], "background-height": [4, 13],
+        "background-image": "data(images)", "background-width": [HOST_W - 16, 13], "background-height": [4, 13],
         "background-position-x": ["50%", 8], "background-position-y": [24, 6], "background-image-smoothing": ["no", "yes"],
       },
     },
+    { selector: ".closed.trouble", style: { "border-color": palette.trouble, "border-width": 2.5, color: palette.trouble } },
     { selector: ".host.trouble", style: { "border-color": palette.trouble, "border-width": 2, "border-style": "dashed" } },
     { selector: ".host.draining", style: { "border-color": palette.moving, "border-style": "dashed", "border-width": 1.5 } },
     {

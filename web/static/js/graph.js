@@ -4,11 +4,12 @@
 import cytoscape from "../vendor/cytoscape/cytoscape.esm.min.mjs";
 import { arrange, hostHeight, inside, slotOf, slots } from "./graph-layout.js";
 import { MANY, bundled, countsOf, instancesOf, look, matches, summary, troubleOf } from "./graph-model.js";
-import { bar, colours, edgeLook, styleOf, symbol, toneOf } from "./graph-style.js";
+import { NO_IMAGE, bar, colours, edgeLook, styleOf, symbol, toneOf } from "./graph-style.js";
 import { percent } from "./format.js";
 
-const CLOSED = { w: 214, h: 84 };
+const CLOSED = { w: 172, h: 66 };
 const SLOTS_KEPT = 4; // places on each host's card at least, so that it does not grow all the time
+const READABLE = 0.7; // zoom from which names can be read
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Graph {
@@ -87,7 +88,7 @@ export class Graph {
     const shape = JSON.stringify([boxes, pairs]);
     if (shape !== this.shape) {
       this.shape = shape;
-      this.places = arrange(boxes, pairs);
+      this.places = arrange(boxes, pairs, this.element.clientHeight > this.element.clientWidth);
     }
     return this.places;
   }
@@ -98,8 +99,7 @@ export class Graph {
     const all = awake + waking + asleep + other || 1;
     const parts = [[awake / all, palette.awake], [waking / all, palette.waking], [asleep / all, palette.asleep]];
     const trouble = troubleOf(group);
-    const classes = ["closed", trouble && "trouble"].filter(Boolean).join(" ");
-    return node(group.id, classes, centre, { label: `${group.label}\n${summary(model, group)}${trouble ? `\n⚠ a host is ${trouble}` : ""}`, bar: bar(parts, palette.sunken), ...CLOSED });
+    return node(group.id, trouble ? "closed trouble" : "closed", centre, { label: `${group.label}\n${trouble ? `a host is ${trouble}` : summary(model, group)}`, bar: bar(parts, palette.sunken), ...CLOSED });
   }
 
   opened(group, centre, { width, height, places }) {
@@ -117,7 +117,8 @@ export class Graph {
     const share = host.usable?.memory_mib ? Math.min(1, (host.used?.memory_mib ?? 0) / host.usable.memory_mib) : 0;
     const used = Math.round(share * 20) / 20;
     const bad = host.state === "lost" || host.state === "refused";
-    const data = { label: host.label, h: height, bar: bar([[used, used > 0.85 ? palette.waking : palette.accent]], palette.sunken), symbol: symbol(`s-${host.state}`, toneOf(host.state, palette), palette) };
+    const images = [bar([[used, used > 0.85 ? palette.waking : palette.accent]], palette.sunken), host.state === "up" ? NO_IMAGE : symbol(`s-${host.state}`, toneOf(host.state, palette), palette)];
+    const data = { label: host.label, h: height, images };
     const elements = [node(host.id, `host ${bad ? "trouble" : host.state}`, place, data)];
     const instances = this.model.instances.get(host.id) || [];
     const { named } = slots(host.slots);
@@ -213,7 +214,9 @@ export class Graph {
   show(id) {
     const element = this.cy.getElementById(id);
     if (element.empty()) return;
-    const level = Math.max(this.cy.zoom(), 0.75);
+    const { x1, y1, x2, y2 } = element.renderedBoundingBox();
+    if (this.cy.zoom() >= READABLE && x1 > 0 && y1 > 0 && x2 < this.cy.width() && y2 < this.cy.height()) return;
+    const level = Math.max(this.cy.zoom(), READABLE);
     const aim = { center: { eles: element }, zoom: level };
     if (STILL.matches) {
       this.cy.zoom(level);
