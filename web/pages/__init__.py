@@ -13,13 +13,15 @@ from jinja2 import StrictUndefined
 
 from orchestrator.errors import EdgewakeError
 from web.client import ApiError, NotRunning
-from web.pages import formats, hosts, services, wakes
+from web.pages import dns, formats, hosts, journal, services, wakes
 from web.pages.area import Area, Link, Upstream, may, query_with, query_without
 
 AREAS: tuple[Area, ...] = (
     wakes,
     services,
     hosts,
+    dns,
+    journal,
 )
 
 __all__ = ["AREAS", "Area", "Link", "Upstream", "create_pages", "failure", "may"]
