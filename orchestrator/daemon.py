@@ -46,6 +46,7 @@ from orchestrator.journal import Journal
 from orchestrator.lab_yaml import read_text
 from orchestrator.labfile import parse_lab
 from orchestrator.library import traits_of
+from orchestrator.live_network import LiveNetwork
 from orchestrator.local import is_local_qemu, library_of, networks_of
 from orchestrator.logs import LogFormat, LogLevel
 from orchestrator.metrics import DnsCounts, WakeMetrics
@@ -192,8 +193,9 @@ class Daemon:
                 store_errors=lambda: store.failures,
             )
             view = partial(_told, readings)
-            app = answers.watched(create_app(orchestrator, load=load, metrics=view))
-            api = Server(app, state.socket)
+            live = LiveNetwork(networks, opened, monitors, lambda: orchestrator.lab, journal)
+            app = create_app(orchestrator, load=load, metrics=view, network=live)
+            api = Server(answers.watched(app), state.socket)
             packets = steered(orchestrator, wanted.lab, state.owner, opener.world_of, undo)
             # Before what steers lets go: it steers once more.
             undo.callback(self._close, orchestrator, networks)
