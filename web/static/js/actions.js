@@ -28,10 +28,11 @@ export class Problem extends Error {
 
 // Asks the API; returns the answer's document. Raises Problem.
 export async function ask(method, path, body) {
-  return (await call(method, path, body)).document;
+  return (await request(method, path, body)).document;
 }
 
-async function call(method, path, body) {
+// Asks the API; returns {document, status, location}. Raises Problem.
+export async function request(method, path, body) {
   const headers = { Accept: "application/json" };
   if (method !== "GET") headers["X-CSRF-Token"] = document.querySelector('meta[name="csrf"]').content;
   if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -50,7 +51,7 @@ async function call(method, path, body) {
 // Does something and waits for its end, however long it takes; returns its result. `progress` is
 // called with each operation document on the way. Raises Problem.
 export async function perform(method, path, body, progress = () => {}) {
-  const first = await call(method, path, body);
+  const first = await request(method, path, body);
   if (first.status !== 202) return first.document.state && first.document.kind ? ended(first.document) : first.document;
   progress(first.document);
   return ended(await follow(first.document, progress));

@@ -94,6 +94,8 @@ export function arrange(boxes, pairs, tall = false) {
   return new Map(boxes.map((box, at) => [box.id, points[at]]));
 }
 
+const spaceOf = (boxes) => (boxes.length > 20 ? SPACE / 2 : SPACE);
+
 function hopsFrom(start, near) {
   const hops = new Array(near.length).fill(Infinity);
   hops[start] = 0;
@@ -113,10 +115,11 @@ function spread(hops, boxes) {
   const n = boxes.length;
   const reach = boxes.map((box) => Math.hypot(box.width, box.height) / 2);
   const mean = reach.reduce((sum, each) => sum + each, 0) / n;
+  const gap = spaceOf(boxes);
   const longest = Math.max(1, ...hops.flat().filter(Number.isFinite));
   const wanted = (i, j) => {
     const steps = Number.isFinite(hops[i][j]) ? hops[i][j] : Math.min(longest + 1, Math.ceil(Math.sqrt(n)) + 1);
-    return steps === 1 ? reach[i] + reach[j] + SPACE : reach[i] + reach[j] + SPACE + (steps - 1) * (mean * 1.5 + SPACE);
+    return steps === 1 ? reach[i] + reach[j] + gap : reach[i] + reach[j] + gap + (steps - 1) * (mean * 1.3 + gap);
   };
   // The start: a circle in the order of a walk from the first, so that neighbours are neighbours.
   const order = hops[0].map((steps, at) => [steps, at]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
@@ -174,7 +177,7 @@ function turn(points) {
 }
 
 function apart(points, boxes) {
-  const space = boxes.length > 20 ? SPACE * 0.55 : SPACE * 0.8;
+  const space = spaceOf(boxes) * 0.8;
   for (let round = 0; round < 80; round++) {
     let moved = false;
     for (let i = 0; i < boxes.length; i++) {

@@ -35,6 +35,18 @@ export class Graph {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
   }
 
+  // Marks what a plan would change; marks of before are gone.
+  mark({ arrives, leaves, arrows }) {
+    this.cy.batch(() => {
+      this.cy.elements(".moves").remove();
+      this.cy.elements().removeClass("arrives leaves");
+      for (const id of arrives) this.cy.getElementById(id).addClass("arrives");
+      for (const id of leaves) this.cy.getElementById(id).addClass("leaves");
+      const drawn = arrows.filter((each) => [each.source, each.target].every((id) => this.cy.getElementById(id).nonempty()));
+      this.cy.add(drawn.map((data) => ({ group: "edges", classes: "moves", data: { label: "", width: 2, colour: "", ...data } })));
+    });
+  }
+
   // Draws a model; what stays is not touched, so that nothing flickers.
   draw(model, { open } = {}) {
     const first = !this.model;
