@@ -46,6 +46,8 @@ from orchestrator.guards.base import Asked
 from orchestrator.hopeless import Hopeless
 from orchestrator.hosts import POLL_THREADS, Hosts, OpenHost
 from orchestrator.idle import Usage, kept_up
+from orchestrator.image_insight import Images
+from orchestrator.insight import Insight
 from orchestrator.journal import Journal
 from orchestrator.ladder import Rates
 from orchestrator.library import Fit, Library
@@ -329,6 +331,16 @@ class Orchestrator:
     def lab(self) -> Lab:
         """The lab in use."""
         return self.fleet.lab
+
+    @property
+    def insight(self) -> Insight:
+        """Who knows what hosts, services and instances cost."""
+        return Insight(self.fleet, self._boots, self._sleeper, self._rates)
+
+    @property
+    def images(self) -> Images:
+        """Who knows the lab's images."""
+        return Images(self.fleet, self._boots)
 
     @property
     def plans(self) -> PlanMetrics:
@@ -759,9 +771,9 @@ class Orchestrator:
         """Forget that, so that each rung is probed anew when it is next used."""
         self._sleeper.forget_abilities()
 
-    def events(self, limit: int = 100) -> tuple[Event, ...]:
-        """Return the last events of the journal, oldest first."""
-        return tuple(self._store.events(limit))
+    def events(self, limit: int = 100, *, kind: str = "", before: int = 0) -> tuple[Event, ...]:
+        """Return the last events of the journal, oldest first; see `Store.events`."""
+        return tuple(self._store.events(limit, kind=kind, before=before))
 
     def console(self, service: str) -> bytes:
         """Return the last 64 KiB of the console of a service's instance, also of a past one."""
