@@ -60,6 +60,7 @@ from orchestrator.model import (
     Client,
     Endpoint,
     Event,
+    Host,
     Instance,
     Lab,
     Reply,
@@ -729,20 +730,29 @@ class Orchestrator:
         lost = self.fleet.lost()
         return Status(
             lab=self.lab.name,
-            hosts=tuple(
-                HostStatus(
-                    host=host,
-                    used=self.fleet.used(host.name),
-                    free=self.fleet.free(host.name),
-                    lost=lost.get(host.name, ""),
-                    refused=self.fleet.refusal(host.name),
-                    drain=self._drainer.report(host.name),
-                    guard=self._traffic.told(host.name),
-                    spares=self._spares.on(host.name),
-                )
-                for host in self.lab.hosts
-            ),
+            hosts=tuple(self._host_status(host, lost) for host in self.lab.hosts),
             services=tuple(self._service_status(service) for service in self.lab.services),
+        )
+
+    def host_status(self, name: str) -> HostStatus:
+        """Return one host at a glance; raises `UnknownHost`."""
+        self._known_host(name)
+        return self._host_status(self.lab.host(name), self.fleet.lost())
+
+    def service_status(self, name: str) -> ServiceStatus:
+        """Return one service at a glance; raises `UnknownService`."""
+        return self._service_status(self.known(name))
+
+    def _host_status(self, host: Host, lost: Mapping[str, str]) -> HostStatus:
+        return HostStatus(
+            host=host,
+            used=self.fleet.used(host.name),
+            free=self.fleet.free(host.name),
+            lost=lost.get(host.name, ""),
+            refused=self.fleet.refusal(host.name),
+            drain=self._drainer.report(host.name),
+            guard=self._traffic.told(host.name),
+            spares=self._spares.on(host.name),
         )
 
     # --- for people who look on -------------------------------------------------------------

@@ -68,21 +68,20 @@ class Images:
         return self._digest(fit.known) if fit else ""
 
     def _of(self, images: Iterable[Image]) -> tuple[ImageInsight, ...]:
-        lab = self._fleet.lab
-        boots = [(service, self._boots.fits(service)) for service in lab.services]
-        found = []
-        for image in images:
-            users = [service for service in lab.services if image.name in service.images]
-            hosts = {
-                host
-                for _, fits in boots
-                for host, fit in fits.items()
-                if isinstance(fit, Fit) and fit.image.name == image.name
-            }
-            found.append(self._insight(image, users, tuple(sorted(hosts))))
-        return tuple(found)
+        return tuple(self._insight(image) for image in images)
 
-    def _insight(self, image: Image, users: list[Service], hosts: tuple[str, ...]) -> ImageInsight:
+    def _hosts(self, image: Image, users: Iterable[Service]) -> tuple[str, ...]:
+        """Return the hosts that would boot an image for one of its users."""
+        found = {
+            host
+            for service in users
+            for host, fit in self._boots.fits(service).items()
+            if isinstance(fit, Fit) and fit.image.name == image.name
+        }
+        return tuple(sorted(found))
+
+    def _insight(self, image: Image) -> ImageInsight:
+        users = [each for each in self._fleet.lab.services if image.name in each.images]
         unusable = ""
         flavours: tuple[FlavourInsight, ...] = ()
         try:
@@ -96,7 +95,7 @@ class Images:
             flavours=flavours,
             services=tuple(service.name for service in users),
             memory_mib=tuple(sorted({service.resources.memory_mib for service in users})),
-            hosts=hosts,
+            hosts=self._hosts(image, users),
             unusable=unusable,
         )
 
