@@ -8,10 +8,12 @@ have in common, is in `web.api.operation`; what goes in and out, in `web.models`
 
 from web.api import (
     events,
+    graph,
     hosts,
     images,
     instances,
     lab,
+    network,
     plans,
     populations,
     services,
@@ -32,6 +34,8 @@ RESOURCES = (
     wakes,
     events,
     plans,
+    network,
+    graph,
     lab,
 )
 
