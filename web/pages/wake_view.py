@@ -111,6 +111,16 @@ def reason(outcome: str) -> str:
     return REASONS.get(outcome, outcome)
 
 
+def asker(by: str) -> str:
+    """Return who asked first, in words."""
+    return {
+        "query": "a query",
+        "pin": "nobody: the service is pinned",
+        "keep-warm": "nobody: it is kept warm at this hour",
+        "restart": "nobody: an instance was lost",
+    }.get(by, by)
+
+
 def pieces(wake: Document) -> tuple[Piece, ...]:
     """Return a bar of whose time a wake was: one piece for each owner that had any of it."""
     read = wake_of(wake)
