@@ -22,11 +22,11 @@ from tests.world import an_image
 from web.client import ApiError, Client
 from web.door.access import Access
 from web.door.app import HUB, create_door
-from web.door.roles import Role
 from web.door.server import TcpServer
 from web.door.settings import DoorSettings
 from web.door.tokens import Tokens
 from web.door.upstream import Upstream
+from web.roles import Role
 
 HOSTS = {  # name: (site, router, MiB)
     "attic": ("campus", "r-campus", 2048),

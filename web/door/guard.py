@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from flask import Request, abort
 
 from web.door.access import Access
-from web.door.roles import Caller, Role
 from web.door.sessions import Session, same
 from web.door.settings import DoorSettings
 from web.door.upstream import SAFE
+from web.roles import Caller, Role
 
 CSRF_HEADER = "X-CSRF-Token"
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")

@@ -13,8 +13,8 @@ from http.client import HTTPException
 from logging import getLogger
 from time import monotonic, sleep
 
-from web.door.roles import Caller, Role
 from web.door.upstream import Upstream, identity
+from web.roles import Caller, Role
 
 log = getLogger(__name__)
 

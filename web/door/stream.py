@@ -1,5 +1,4 @@
-"""The event stream as browsers (``/events``) and programs (``/api/v1/events/stream``) ask for it.
-"""
+"""The event stream, as browsers (`/events`) and programs (`/api/v1/events/stream`) ask for it."""
 
 from collections.abc import Callable
 from http import HTTPStatus
