@@ -20,6 +20,7 @@ from orchestrator.errors import (
     InstallationError,
     LabError,
     NoCapacity,
+    NotInNetwork,
     Outdated,
     StoreError,
     Unforeseen,
@@ -30,6 +31,7 @@ from orchestrator.errors import (
     UnknownVersion,
     UnsafeChanges,
     WakeError,
+    WrongProgram,
 )
 
 PROBLEM_TYPE = "application/problem+json"
@@ -40,6 +42,8 @@ STATUS_OF: dict[type[BaseException], HTTPStatus] = {
     EdgewakeError: HTTPStatus.CONFLICT,  # such as: no placement of all services exists
     LabError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnsafeChanges: HTTPStatus.CONFLICT,
+    NotInNetwork: HTTPStatus.NOT_FOUND,
+    WrongProgram: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownClients: HTTPStatus.NOT_FOUND,
     UnknownHost: HTTPStatus.NOT_FOUND,
     UnknownOperation: HTTPStatus.NOT_FOUND,
