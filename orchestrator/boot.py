@@ -135,6 +135,7 @@ class Boots:
             undo.pop_all()  # from here on there is more to take back, and it may not succeed
             undo.callback(self._abandon, instance)
             stamp("intent")
+            log.debug("%s is stored, and about to be started", instance.name)
             parts.hypervisor.start(guest, stamp)
             undo.pop_all()
         ready = self.finish(instance, service, until(), stamp)
@@ -201,6 +202,7 @@ class Boots:
         with self._listening(instance):
             self._await_answer(instance, service, deadline)
         stamp("answer")
+        log.debug("%s answers at %s", instance.name, instance.address)
         ready = instance.step(InstanceState.READY, ready_at=time.time())
         self._store.save(ready)
         return ready

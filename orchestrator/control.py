@@ -858,7 +858,7 @@ class Orchestrator:
         self, name: str, client: Client, trace: WakeTrace, there: There | None
     ) -> tuple[Endpoint, ...]:
         trace.stamp("taken")
-        log.debug("%s: a wake is begun, for a %s", name, trace.by)
+        log.debug("%s is woken, by %s", name, trace.by)
         try:
             self._waker.wake(self.known(name), client.population, trace, there)
         except WakeError as error:
