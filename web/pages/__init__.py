@@ -13,7 +13,7 @@ from jinja2 import StrictUndefined
 
 from orchestrator.errors import EdgewakeError
 from web.client import ApiError
-from web.pages import dns, formats, hosts, journal, placement, services, topology, wakes
+from web.pages import dns, formats, hosts, journal, network, placement, services, topology, wakes
 from web.pages.area import Area, Link, Upstream, may, query_with, query_without
 
 AREAS: tuple[Area, ...] = (  # in the order of the navigation
@@ -21,6 +21,7 @@ AREAS: tuple[Area, ...] = (  # in the order of the navigation
     wakes,
     services,
     hosts,
+    network,
     placement,
     dns,
     journal,
