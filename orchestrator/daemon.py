@@ -64,6 +64,7 @@ from orchestrator.trace import Wakes
 from orchestrator.trace_csv import CsvFile
 from orchestrator.trace_export import Export, Exporter
 from orchestrator.wake_numbers import WakeNumbers
+from orchestrator.webhooks import Webhooks
 from web.answer_counts import AnswerCounts
 from web.app import create_app
 from web.metrics import exposition
@@ -164,6 +165,8 @@ class Daemon:
             networks = NetworkKeeper(opened, journal)
             monitors = Monitors(opened.seen)
             undo.callback(networks.close)
+            hooks = Webhooks(journal)
+            undo.callback(hooks.close)
             opener = HostOpener(state, digests)
             orchestrator = Orchestrator(
                 self._lab_to_start_with(wanted.lab, stored, state),
@@ -172,7 +175,7 @@ class Daemon:
                 owner=state.owner,
                 library=library_of(state, digests),
                 watch=frames.watch,
-                applied=networks.want,
+                applied=partial(_applied, networks, hooks),
                 journal=journal,
                 wakes=numbered_wakes(state, undo),
             )
@@ -190,6 +193,7 @@ class Daemon:
                 monitors,
                 dns=lambda: DnsCounts(held=resolver.held, dropped=dns.dropped),
                 answers=answers.counts,
+                webhooks=hooks.counts,
                 store_errors=lambda: store.failures,
             )
             view = partial(_told, readings)
@@ -328,6 +332,12 @@ def _open_dns(
     undo.callback(dns.stop)
     dns.bind()
     return resolver, dns, local
+
+
+def _applied(networks: NetworkKeeper, hooks: Webhooks, lab: Lab) -> None:
+    """Go over to what a lab says beside its services."""
+    networks.want(lab)
+    hooks.use(lab.name, lab.webhooks)
 
 
 def _told(readings: Readings) -> str:

@@ -100,6 +100,7 @@ from orchestrator.lab_values import (
     Weight,
     XenstoreKey,
 )
+from orchestrator.lab_webhooks import WebhookEntry
 from orchestrator.model import (
     AnswerOrder,
     Capacity,
@@ -1019,6 +1020,9 @@ class LabEntry(Entry):
     redirect: RedirectWay = Field(
         default=RedirectBy.AUTO,
         description="What steers traffic for public addresses: the best there is, or this one.",
+    )
+    webhooks: dict[Key, WebhookEntry] = Field(
+        default={}, description="Who is sent events, by name."
     )
 
 
