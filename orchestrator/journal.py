@@ -41,6 +41,8 @@ TROUBLE = frozenset(
         "traffic-over-budget",
         "webhook-failed",
         "wake-failed",
+        "web-ended",
+        "web-refused",
         "withdrawn",
     }
 )
