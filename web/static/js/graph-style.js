@@ -117,7 +117,7 @@ export function styleOf(palette) {
     {
       selector: "edge",
       style: {
-        ...text, "curve-style": "straight", width: "data(width)", "line-color": "data(colour)", label: "data(label)", "font-size": 9.5, color: palette.muted, "text-background-color": palette.paper,
+        ...text, "curve-style": "straight", width: "data(width)", "line-color": "data(colour)", label: "data(label)", "font-size": 9.5, "min-zoomed-font-size": 7.5, color: palette.muted, "text-background-color": palette.paper,
         "text-background-opacity": 0.9, "text-background-padding": 2, "text-background-shape": "round-rectangle", "overlay-opacity": 0, "z-index": 1, "z-compound-depth": "auto",
       },
     },
