@@ -68,6 +68,7 @@ from orchestrator.model import Migrate as LeaveHost
 from orchestrator.mover import Mover
 from orchestrator.once import Once
 from orchestrator.operations import ALONE, Job, Operations
+from orchestrator.plan_metrics import PlanMetrics
 from orchestrator.planner import OPTIONS, Front
 from orchestrator.recipes import is_spare
 from orchestrator.reconcile import changed_hosts, ends, lab_changes
@@ -328,6 +329,11 @@ class Orchestrator:
     def lab(self) -> Lab:
         """The lab in use."""
         return self.fleet.lab
+
+    @property
+    def plans(self) -> PlanMetrics:
+        """Who counts the plans that are made."""
+        return self._replanner.metrics
 
     # --- life -------------------------------------------------------------------------------
 

@@ -35,8 +35,8 @@ EdgewakeError                 has a message (what and where) and a hint (what to
     └── BackingOff            its last wakes failed in a row; it is tried again later
 
 Drivers translate foreign errors (libvirt, SQLAlchemy, OSError) in one place each; front doors
-(`dns_boot.answers`, `web.wire`, `orchestrator.cli`) turn these into an answer. `images.errors` and
-`placement.problem.Infeasible` belong to the pure libraries below and are translated in
+(`dns_boot.answers`, `web.problems`, `orchestrator.cli`) turn these into an answer. `images.errors`
+and `placement.problem.Infeasible` belong to the pure libraries below and are translated in
 `orchestrator.planner` and `orchestrator.control`.
 """
 

@@ -19,6 +19,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.library import Fit
 from orchestrator.model import ASLEEP, Capacity, Instance, InstanceState, Lab, Migrate
 from orchestrator.moving import changes_for
+from orchestrator.plan_metrics import PlanMetrics
 from orchestrator.planner import Front, Progress
 from orchestrator.recipes import anonymous_images
 from orchestrator.views import Proposal
@@ -38,6 +39,7 @@ class Replanner:
     def __init__(self, fleet: Fleet, boots: Boots) -> None:
         self._fleet = fleet
         self._boots = boots
+        self.metrics = PlanMetrics()
         self._proposals: OrderedDict[str, tuple[Lab, Proposal]] = OrderedDict()
         self._busy = threading.Lock()
 
@@ -55,7 +57,10 @@ class Replanner:
 
     def plan(self, options: Options) -> Plan:
         """Place everything anew. Raises `EdgewakeError` as `Planner.plan` does."""
-        return self._fleet.planner.plan(self._question(self.movable()), options)
+        with self.metrics.counting("plan"):
+            plan = self._fleet.planner.plan(self._question(self.movable()), options)
+        self.metrics.made(plan)
+        return plan
 
     def keep(self, operation: str, lab: Lab, proposal: Proposal) -> None:
         """Remember what an operation has proposed for a lab. The caller has the turn to plan."""
@@ -80,23 +85,26 @@ class Replanner:
         progress: Progress | None = None,
     ) -> Front:
         """Return the Pareto front of some terms. Raises `EdgewakeError` as `Planner.front` does."""
-        question = self._question(self.movable())
-        planner = self._fleet.planner
-        return planner.front(question, terms, options, points=points, progress=progress)
+        with self.metrics.counting("front"):
+            question = self._question(self.movable())
+            planner = self._fleet.planner
+            return planner.front(question, terms, options, points=points, progress=progress)
 
     def warm(self, options: WarmOptions, costs: WakeCosts, rungs: Rungs, rates: Rates) -> Warming:
         """Return what hosts should keep warm. Raises `EdgewakeError` as `warming_of` does.
 
         `rungs` and `rates` are those of `LabFacts`.
         """
-        return warming_of(self._fleet.planner, self._warm_facts(rungs, rates), costs, options)
+        with self.metrics.counting("warm"):
+            return warming_of(self._fleet.planner, self._warm_facts(rungs, rates), costs, options)
 
     def aims(self, costs: WakeCosts, rungs: Rungs, rates: Rates) -> Aims:
         """Return what hosts are to keep warm, quickly. Raises `EdgewakeError` as `aims_of` does.
 
         It takes no turn: nobody is to be refused a plan because of it.
         """
-        return aims_of(self._fleet.planner, self._warm_facts(rungs, rates), costs)
+        with self.metrics.counting("aims"):
+            return aims_of(self._fleet.planner, self._warm_facts(rungs, rates), costs)
 
     def _warm_facts(self, rungs: Rungs, rates: Rates) -> LabFacts:
         """Return what is known of the lab.

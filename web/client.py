@@ -39,6 +39,11 @@ class ApiError(EdgewakeError):
         self.status = status
         self.problem = problem
 
+    @property
+    def kind(self) -> str:
+        """The last word of the problem's type, such as lab or no-capacity."""
+        return str(self.problem.get("type", "")).rpartition(":")[2]
+
 
 class Client:
     """One edgewake; every call is a connection of its own.

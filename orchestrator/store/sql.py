@@ -187,10 +187,12 @@ class SqlStore:
     """A `Store` in the SQLite file that `url` names, such as ``sqlite:////var/lib/x/state.db``.
 
     The file is created with mode 0600, and its folder, if missing, with 0711. One connection
-    writes, behind a lock; readers have their own and never make a writer wait.
+    writes, behind a lock; readers have their own and never make a writer wait. `failures` counts
+    what could not be done.
     """
 
     def __init__(self, url: str) -> None:
+        self.failures = 0
         self._path = _file_of(url)
         self._lock = threading.Lock()
         self._closed = False
@@ -394,23 +396,21 @@ class SqlStore:
 
     @contextmanager
     def _telling(self, doing: str) -> Iterator[None]:
-        """Translate every foreign error into a `StoreError` that names the file."""
+        """Translate every foreign error into a `StoreError` that names the file, and count it."""
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
             cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
             code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the rest is the extended code
-            raise StoreError(
-                f"{self._path}: cannot {doing}: {cause}", hint=HINTS.get(code, "")
-            ) from error
+            raise self._failed(doing, str(cause), HINTS.get(code, "")) from error
         except OSError as error:
-            raise StoreError(
-                f"{self._path}: cannot {doing}: {error.strerror}", hint=_PERMISSION
-            ) from error
+            raise self._failed(doing, str(error.strerror), _PERMISSION) from error
         except (ValueError, TypeError) as error:
-            raise StoreError(
-                f"{self._path}: cannot {doing}: a row makes no sense: {error}", hint=_DAMAGED
-            ) from error
+            raise self._failed(doing, f"a row makes no sense: {error}", _DAMAGED) from error
+
+    def _failed(self, doing: str, why: str, hint: str) -> StoreError:
+        self.failures += 1
+        return StoreError(f"{self._path}: cannot {doing}: {why}", hint=hint)
 
 
 def _file_of(url: str) -> Path:

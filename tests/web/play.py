@@ -21,12 +21,12 @@ from orchestrator.daemon import Daemon
 from tests.world import an_image
 from web.client import ApiError, Client
 from web.door.access import Access
-from web.door.app import create_door
-from web.door.roles import Role
+from web.door.app import HUB, create_door
 from web.door.server import TcpServer
 from web.door.settings import DoorSettings
 from web.door.tokens import Tokens
 from web.door.upstream import Upstream
+from web.roles import Role
 
 HOSTS = {  # name: (site, router, MiB)
     "attic": ("campus", "r-campus", 2048),
@@ -155,6 +155,7 @@ def _door(folder: Path, asked: Path, port: int) -> Iterator[Played]:
             once = tokens.once("you", Role.ADMIN)
             yield Played(url, f"{url}/login?once={once}", str(asked), str(folder / "state"), texts)
         finally:
+            app.extensions[HUB].close()
             server.stop()
             thread.join()
 

@@ -6,10 +6,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from web.door.roles import Caller
 from web.door.sessions import Session, Sessions
 from web.door.throttle import Throttle
 from web.door.tokens import Tokens
+from web.roles import Caller
 
 Note = Callable[[str, str, str], None]  # kind, who or where from, a sentence
 

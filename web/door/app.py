@@ -11,10 +11,11 @@ from typing import Any, cast
 from flask import Flask, Response, g, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from web.door import errors, forward, login
+from web.door import errors, forward, login, stream
 from web.door.access import Access
 from web.door.guard import Visit, admit
 from web.door.headers import protect
+from web.door.hub import Hub
 from web.door.settings import DoorSettings
 from web.door.upstream import Upstream, View
 from web.pages import create_pages
@@ -23,6 +24,7 @@ log = getLogger(__name__)
 
 LARGEST_REQUEST = 4 << 20  # bytes, as of the API behind
 LARGEST_FORM = 64 << 10
+HUB = "edgewake-hub"
 OPEN_TO_ALL = frozenset({"pages.static", "login", "logout", "enter"})  # endpoints
 
 
@@ -76,6 +78,9 @@ def create_door(upstream: Upstream, access: Access, settings: DoorSettings) -> F
         }
 
     login.add(app, access, settings)
+    hub = Hub(upstream, settings.streams)
+    app.extensions[HUB] = hub  # whoever serves the application closes it
+    stream.add(app, hub, access, settings)
     forward.add(app, upstream)
     errors.add(app)
     app.register_blueprint(create_pages(CallersView(upstream)))

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from flask import Request, abort
 
 from web.door.access import Access
-from web.door.roles import Caller, Role
 from web.door.sessions import Session, same
 from web.door.settings import DoorSettings
 from web.door.upstream import SAFE
+from web.roles import Caller, Role
 
 CSRF_HEADER = "X-CSRF-Token"
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
@@ -40,7 +40,10 @@ def admit(request: Request, access: Access, settings: DoorSettings) -> Visit | N
         abort(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.method} does nothing here")
     if STRANGE.search(request.path):
         abort(HTTPStatus.NOT_FOUND, "no path here has such characters")
-    visit = _visit(request, access, settings)
+    authorization = request.headers.get("Authorization", "")
+    visit = find_visit(authorization, request.cookies.get(cookie_name(settings), ""), access)
+    if authorization and visit is None:
+        access.note("refused", address_of(request, settings), "a token that lets nobody in")
     if request.method not in SAFE:
         _may_change(request, visit)
     return visit
@@ -66,17 +69,12 @@ def address_of(request: Request, settings: DoorSettings) -> str:
         return request.remote_addr or "unknown"
 
 
-def _visit(request: Request, access: Access, settings: DoorSettings) -> Visit | None:
-    """Return who asks, by token or else by session."""
-    written = request.headers.get("Authorization", "")
-    if written:
-        scheme, _, text = written.partition(" ")
+def find_visit(authorization: str, cookie: str, access: Access) -> Visit | None:
+    """Return who shows these, a token before a session; None if nobody we know."""
+    if authorization:
+        scheme, _, text = authorization.partition(" ")
         token = access.tokens.find(text.strip()) if scheme.lower() == "bearer" else None
-        if token is None:
-            access.note("refused", address_of(request, settings), "a token that lets nobody in")
-            return None
-        return Visit(token.caller)
-    cookie = request.cookies.get(cookie_name(settings), "")
+        return Visit(token.caller) if token else None
     session = access.sessions.find(cookie) if cookie else None
     return Visit(session.caller, session) if session else None
 

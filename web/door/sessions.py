@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from threading import Lock
 
-from web.door.roles import Caller
+from web.roles import Caller
 
 IDLE_S = 12 * 3600.0  # without a request
 LONGEST_S = 7 * 86400.0

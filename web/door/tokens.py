@@ -25,7 +25,7 @@ from threading import Lock
 from typing import Any
 
 from orchestrator.errors import EdgewakeError, StoreError
-from web.door.roles import Caller, Role
+from web.roles import Caller, Role
 
 PREFIX = "ew_"  # by which people and secret scanners know a token
 SECRET_BYTES = 32

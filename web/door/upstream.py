@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from orchestrator.errors import EdgewakeError
 from web.client import ANSWER_S, ApiError, NotRunning, UnixConnection
-from web.door.roles import ACTOR_HEADER, ROLE_HEADER, Caller
+from web.roles import ACTOR_HEADER, ROLE_HEADER, Caller
 
 FRESH_S = 0.25  # how old an answer may be that others asked for
 MOST_KEPT = 256  # answers

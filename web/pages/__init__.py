@@ -13,10 +13,14 @@ from jinja2 import StrictUndefined
 
 from orchestrator.errors import EdgewakeError
 from web.client import ApiError, NotRunning
-from web.pages import formats
+from web.pages import formats, hosts, services, wakes
 from web.pages.area import Area, Link, Upstream, may, query_with, query_without
 
-AREAS: tuple[Area, ...] = ()
+AREAS: tuple[Area, ...] = (
+    wakes,
+    services,
+    hosts,
+)
 
 __all__ = ["AREAS", "Area", "Link", "Upstream", "create_pages", "failure", "may"]
 

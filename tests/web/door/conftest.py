@@ -12,10 +12,10 @@ from tests.world import World
 from web.app import create_app
 from web.door.access import Access
 from web.door.app import create_door
-from web.door.roles import Role
 from web.door.settings import DoorSettings
 from web.door.tokens import Tokens
 from web.door.upstream import Upstream
+from web.roles import Role
 from web.server import Server
 
 ORIGIN = "http://127.0.0.1:8480"

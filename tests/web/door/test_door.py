@@ -6,8 +6,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from web.door.headers import CSP
-from web.door.roles import Role
 from web.door.tokens import Tokens
+from web.roles import Role
 
 COOKIE = "edgewake-8480"
 PAGE = {"Accept": "text/html"}

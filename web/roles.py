@@ -5,6 +5,7 @@ from enum import StrEnum
 
 ACTOR_HEADER = "X-Edgewake-Actor"
 ROLE_HEADER = "X-Edgewake-Role"
+LOCAL_ACTOR = "local"  # whoever may open the owner-only socket, which is as good as an admin
 
 
 class Role(StrEnum):
