@@ -7,7 +7,7 @@ this page.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
@@ -60,6 +60,14 @@ class LabVersion:
     def sha256(self) -> str:
         """The hash of the text, in hexadecimal."""
         return hashlib.sha256(self.text.encode(errors="surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An event with its number in the journal, which counts from 1."""
+
+    number: int
+    event: Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +140,15 @@ class Store(Protocol):
 
     def events(self, limit: int = 100) -> Sequence[Event]:
         """Return the last `limit` events, oldest first."""
+        ...
+
+    def lines(
+        self, limit: int = 100, *, kinds: Collection[str] = (), before: int | None = None
+    ) -> Sequence[Line]:
+        """Return the last `limit` lines of the journal, newest first.
+
+        Only events of those `kinds` count, if any are named, and only lines `before` a number.
+        """
         ...
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from ipaddress import IPv4Address, IPv6Address
@@ -48,7 +48,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.errors import StoreError
 from orchestrator.model import Ability, Event, Instance, InstanceState, Rung
-from orchestrator.store.base import VERSIONS_KEPT, Drain, LabVersion, Quarantine, Stored
+from orchestrator.store.base import VERSIONS_KEPT, Drain, LabVersion, Line, Quarantine, Stored
 
 SCHEMA = "5"  # grows by one with every change of the tables below; see `_MIGRATIONS`
 JOURNAL_KEPT = 100_000  # rows of the journal that are always there to be read
@@ -312,6 +312,19 @@ class SqlStore:
         last = select(_JOURNAL).order_by(_JOURNAL.c.id.desc()).limit(limit)
         with self._reading("read the journal") as connection:
             return [_event(row) for row in connection.execute(last).mappings()][::-1]
+
+    def lines(
+        self, limit: int = 100, *, kinds: Collection[str] = (), before: int | None = None
+    ) -> Sequence[Line]:
+        """Return the last `limit` lines of the journal, newest first."""
+        last = select(_JOURNAL).order_by(_JOURNAL.c.id.desc()).limit(limit)
+        if kinds:
+            last = last.where(_JOURNAL.c.kind.in_(kinds))
+        if before is not None:
+            last = last.where(_JOURNAL.c.id < before)
+        with self._reading("read the journal") as connection:
+            rows = connection.execute(last).mappings()
+            return [Line(row["id"], _event(row)) for row in rows]
 
     def close(self) -> None:
         """Let go of the file. May be called twice."""

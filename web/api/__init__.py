@@ -6,12 +6,26 @@ have in common, is in `web.api.operation`; what goes in and out, in `web.models`
 `web.problems`.
 """
 
-from web.api import events, hosts, lab, plans, services, status, wakes
+from web.api import (
+    changes,
+    events,
+    hosts,
+    lab,
+    operations,
+    plans,
+    service_changes,
+    services,
+    status,
+    wakes,
+)
 from web.api.context import Context
 from web.api.operation import Api
 
 # Each has an `add`; the order is that of the OpenAPI document.
-RESOURCES = (status, hosts, services, wakes, events, plans, lab)
+RESOURCES = (
+    *(status, hosts, services, service_changes, wakes, events, plans, lab),
+    *(operations, changes),
+)
 
 
 def create_api(context: Context) -> Api:
