@@ -63,14 +63,6 @@ class LabVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """An event with its number in the journal, which counts from 1."""
-
-    number: int
-    event: Event
-
-
-@dataclass(frozen=True, slots=True)
 class Stored:
     """Everything a restart needs: instances that may exist, addresses that must rest, the lab.
 
@@ -138,16 +130,12 @@ class Store(Protocol):
         """Append to the journal, which keeps at least its last 100,000 events."""
         ...
 
-    def events(self, limit: int = 100) -> Sequence[Event]:
-        """Return the last `limit` events, oldest first."""
-        ...
+    def events(
+        self, limit: int = 100, *, kinds: Collection[str] = (), before: int = 0
+    ) -> Sequence[Event]:
+        """Return the last `limit` events, oldest first; each has its number in the journal.
 
-    def lines(
-        self, limit: int = 100, *, kinds: Collection[str] = (), before: int | None = None
-    ) -> Sequence[Line]:
-        """Return the last `limit` lines of the journal, newest first.
-
-        Only events of those `kinds` count, if any are named, and only lines `before` a number.
+        With `kinds`, those of these kinds only; with `before`, those with a lower number only.
         """
         ...
 

@@ -6,12 +6,12 @@ It fulfils the same contract as `orchestrator.store.sql`, save that nothing surv
 import threading
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
-from itertools import islice
 
 from orchestrator.errors import StoreError
 from orchestrator.model import Ability, Event, Instance, Rung
-from orchestrator.store.base import VERSIONS_KEPT, Drain, LabVersion, Line, Quarantine, Stored
+from orchestrator.store.base import VERSIONS_KEPT, Drain, LabVersion, Quarantine, Stored
 
 JOURNAL_KEPT = 100_000  # events
 
@@ -27,7 +27,8 @@ class MemoryStore:
         self._labs: deque[LabVersion] = deque(maxlen=VERSIONS_KEPT)
         self._drains: dict[str, Drain] = {}
         self._abilities: dict[tuple[str, str, Rung], Ability] = {}
-        self._journal: deque[Line] = deque(maxlen=JOURNAL_KEPT)
+        self._journal: deque[Event] = deque(maxlen=JOURNAL_KEPT)
+        self._recorded = 0
 
     def load(self) -> Stored:
         """Return all that is kept."""
@@ -102,28 +103,22 @@ class MemoryStore:
         """Append to the journal."""
         with self._lock:
             self._refuse_closed()
-            number = self._journal[-1].number + 1 if self._journal else 1
-            self._journal.append(Line(number, event))
+            self._recorded += 1
+            self._journal.append(replace(event, number=self._recorded))
 
-    def events(self, limit: int = 100) -> Sequence[Event]:
+    def events(
+        self, limit: int = 100, *, kinds: Collection[str] = (), before: int = 0
+    ) -> Sequence[Event]:
         """Return the last `limit` events, oldest first."""
         with self._lock:
             self._refuse_closed()
-            return [line.event for line in list(self._journal)[-limit:]] if limit else []
-
-    def lines(
-        self, limit: int = 100, *, kinds: Collection[str] = (), before: int | None = None
-    ) -> Sequence[Line]:
-        """Return the last `limit` lines of the journal, newest first."""
-        with self._lock:
-            self._refuse_closed()
-            found = (
-                line
-                for line in reversed(self._journal)
-                if (not kinds or line.event.kind in kinds)
-                and (before is None or line.number < before)
-            )
-            return list(islice(found, limit))
+            known = list(self._journal)
+        chosen = [
+            each
+            for each in known
+            if (not kinds or each.kind in kinds) and (not before or each.number < before)
+        ]
+        return chosen[-limit:] if limit else []
 
     def close(self) -> None:
         """Forget everything. May be called twice."""

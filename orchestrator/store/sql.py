@@ -48,7 +48,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.errors import StoreError
 from orchestrator.model import Ability, Event, Instance, InstanceState, Rung
-from orchestrator.store.base import VERSIONS_KEPT, Drain, LabVersion, Line, Quarantine, Stored
+from orchestrator.store.base import VERSIONS_KEPT, Drain, LabVersion, Quarantine, Stored
 
 SCHEMA = "5"  # grows by one with every change of the tables below; see `_MIGRATIONS`
 JOURNAL_KEPT = 100_000  # rows of the journal that are always there to be read
@@ -307,24 +307,17 @@ class SqlStore:
             if number % PRUNE_EVERY == 0:
                 connection.execute(delete(_JOURNAL).where(_JOURNAL.c.id <= number - JOURNAL_KEPT))
 
-    def events(self, limit: int = 100) -> Sequence[Event]:
+    def events(
+        self, limit: int = 100, *, kinds: Collection[str] = (), before: int = 0
+    ) -> Sequence[Event]:
         """Return the last `limit` events, oldest first."""
-        last = select(_JOURNAL).order_by(_JOURNAL.c.id.desc()).limit(limit)
-        with self._reading("read the journal") as connection:
-            return [_event(row) for row in connection.execute(last).mappings()][::-1]
-
-    def lines(
-        self, limit: int = 100, *, kinds: Collection[str] = (), before: int | None = None
-    ) -> Sequence[Line]:
-        """Return the last `limit` lines of the journal, newest first."""
         last = select(_JOURNAL).order_by(_JOURNAL.c.id.desc()).limit(limit)
         if kinds:
             last = last.where(_JOURNAL.c.kind.in_(kinds))
-        if before is not None:
+        if before:
             last = last.where(_JOURNAL.c.id < before)
         with self._reading("read the journal") as connection:
-            rows = connection.execute(last).mappings()
-            return [Line(row["id"], _event(row)) for row in rows]
+            return [_event(row) for row in connection.execute(last).mappings()][::-1]
 
     def close(self) -> None:
         """Let go of the file. May be called twice."""
@@ -512,4 +505,5 @@ def _event(row: Mapping[Any, Any]) -> Event:
         subject=row["subject"],
         text=row["text"],
         data=tuple((str(key), str(value)) for key, value in json.loads(row["data"])),
+        number=row["id"],
     )

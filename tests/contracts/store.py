@@ -164,17 +164,6 @@ class StoreContract:
         assert list(store.events()) == [event_of(number) for number in range(5)]
         assert list(store.events(0)) == []
 
-    def test_lines_of_the_journal_are_numbered_and_come_in_pages(self, store: Store) -> None:
-        for number in range(6):
-            store.record(replace(event_of(number), kind="audit" if number % 2 else "wake"))
-        assert [line.number for line in store.lines()] == [6, 5, 4, 3, 2, 1]
-        assert [line.event.at for line in store.lines(2)] == [5.0, 4.0]
-        audit = store.lines(2, kinds=("audit", "login"))
-        assert [line.event.at for line in audit] == [5.0, 3.0]
-        audit = store.lines(2, kinds=("audit", "login"), before=audit[-1].number)
-        assert [line.event.at for line in audit] == [1.0]
-        assert list(store.lines(0)) == []
-
     def test_threads_do_not_disturb_each_other(self, store: Store) -> None:
         def work(thread: int) -> None:
             for number in range(thread * 100, thread * 100 + 25):
@@ -203,7 +192,6 @@ class StoreContract:
         for use in (
             store.load,
             store.events,
-            store.lines,
             lambda: store.save(instance_of(1)),
             lambda: store.remove(instance_of(1), rest_until=0.0),
             lambda: store.save_lab("", ""),

@@ -9,10 +9,15 @@ have in common, is in `web.api.operation`; what goes in and out, in `web.models`
 from web.api import (
     changes,
     events,
+    graph,
     hosts,
+    images,
+    instances,
     lab,
+    network,
     operations,
     plans,
+    populations,
     service_changes,
     services,
     status,
@@ -23,8 +28,21 @@ from web.api.operation import Api
 
 # Each has an `add`; the order is that of the OpenAPI document.
 RESOURCES = (
-    *(status, hosts, services, service_changes, wakes, events, plans, lab),
-    *(operations, changes),
+    status,
+    hosts,
+    services,
+    service_changes,
+    instances,
+    images,
+    populations,
+    wakes,
+    events,
+    plans,
+    operations,
+    changes,
+    network,
+    graph,
+    lab,
 )
 
 

@@ -13,12 +13,12 @@ from orchestrator.journal import AUDIT
 from web.api.caller import caller
 from web.api.context import Context
 from web.api.operation import PREFIX, Api
+from web.models.base import NumberedPage
 from web.models.changes import (
     AuditDocument,
     AuditsDocument,
     ChangesDocument,
     LastChanges,
-    NumberedPage,
 )
 from web.problems import HttpProblem
 from web.roles import ACTOR_HEADER, LOCAL_ACTOR
@@ -34,19 +34,19 @@ def add(api: Api, context: Context) -> None:
 
     @api.get("/changes", LastChanges)
     def last_changes(query: NumberedPage) -> LastChanges:
-        """Return the last lists of changes, carried out or proposed, newest first."""
-        found = control.change_log.last(query.limit + 1, query.after)
-        shown = [ChangesDocument.of(each) for each in found[: query.limit]]
-        more = len(found) > len(shown)
-        return LastChanges(changes=shown, next=str(shown[-1].number) if more else None)
+        """Return the last lists of changes, carried out or proposed, oldest first."""
+        found = control.change_log.last(query.limit + 1, query.before)
+        page = [ChangesDocument.of(each) for each in found[-query.limit :]]
+        more = len(found) > len(page)
+        return LastChanges(changes=page, next=str(page[0].number) if more else None)
 
     @api.get("/audit", AuditsDocument)
     def audit_log(query: NumberedPage) -> AuditsDocument:
-        """Return who asked for what, newest first."""
-        found = control.journal(query.limit + 1, kinds=AUDITED, before=query.after)
-        shown = [AuditDocument.of(each) for each in found[: query.limit]]
-        more = len(found) > len(shown)
-        return AuditsDocument(audit=shown, next=str(shown[-1].number) if more else None)
+        """Return who asked for what, oldest first."""
+        found = control.events(query.limit + 1, kinds=AUDITED, before=query.before)
+        page = [AuditDocument.of(each) for each in found[-query.limit :]]
+        more = len(found) > len(page)
+        return AuditsDocument(audit=page, next=str(page[0].number) if more else None)
 
     @api.blueprint.after_request
     def note(answer: Response) -> Response:

@@ -18,7 +18,7 @@ from web.api.conditional import tag_of
 from web.api.context import Context
 from web.api.operation import Api
 from web.api.working import ACCEPTED, Begun, begin
-from web.models.changes import NumberedPage
+from web.models.base import NumberedPage
 from web.models.lab import (
     LabApplied,
     LabHeaders,
@@ -73,12 +73,12 @@ def add(api: Api, context: Context) -> None:
 
     @api.get("/lab/versions", VersionsDocument)
     def lab_versions(query: NumberedPage) -> VersionsDocument:
-        """Return the labs that were applied, newest first, without their text."""
-        kept = reversed(control.versions())
-        found = [each for each in kept if query.after is None or each.number < query.after]
-        shown = [VersionDocument.of(each) for each in found[: query.limit]]
-        more = len(found) > len(shown)
-        return VersionsDocument(versions=shown, next=str(shown[-1].number) if more else None)
+        """Return the labs that were applied, oldest first, without their text."""
+        kept = control.versions()
+        found = [each for each in kept if not query.before or each.number < query.before]
+        page = [VersionDocument.of(each) for each in found[-query.limit :]]
+        more = len(found) > len(page)
+        return VersionsDocument(versions=page, next=str(page[0].number) if more else None)
 
     @api.get("/lab/versions/<number>", LabText, etag=True)
     def lab_version(path: VersionNamed) -> LabText:

@@ -17,13 +17,11 @@ def add(api: Api, context: Context) -> None:
 
     @api.get("/operations", OperationsDocument, problems=(404,))
     def last_operations(query: Page) -> OperationsDocument:
-        """Return the last operations, newest first."""
+        """Return the last operations, oldest first."""
         found = operations.last(query.limit + 1, query.after)
-        shown = found[: query.limit]
-        return OperationsDocument(
-            operations=[OperationDocument.of(each) for each in shown],
-            next=shown[-1].id if len(found) > len(shown) else None,
-        )
+        page = [OperationDocument.of(each) for each in found[-query.limit :]]
+        more = len(found) > len(page)
+        return OperationsDocument(operations=page, next=page[0].id if more else None)
 
     @api.get("/operations/<id>", OperationDocument)
     def operation(path: OperationNamed, header: Preferred) -> OperationDocument:

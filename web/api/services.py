@@ -15,14 +15,44 @@ from web.api.working import ACCEPTED, Begun, begin, follow
 from web.models.base import Named
 from web.models.nouns import ChoiceDocument, EndpointDocument
 from web.models.operations import Preferred
-from web.models.services import Choices, ForPopulation, SleepWish, Slept, WakeWish, Woken
+from web.models.service_details import ServiceDetails
+from web.models.services import (
+    Choices,
+    ForPopulation,
+    ServiceDocument,
+    ServicesDocument,
+    SleepWish,
+    Slept,
+    WakeWish,
+    Woken,
+)
 from web.models.wakes import WakeDocument
 from web.roles import Role
+
+LAST_WAKES = 10  # in the document of a service
 
 
 def add(api: Api, context: Context) -> None:
     """Add what is asked of, or about, one service."""
     control = context.control
+
+    @api.get("/services", ServicesDocument, etag=True)
+    def services() -> ServicesDocument:
+        """Return all services as they are now."""
+        known = control.status().services
+        return ServicesDocument(services=[ServiceDocument.of(each) for each in known])
+
+    @api.get("/services/<name>", ServiceDetails, etag=True)
+    def service(path: Named) -> ServiceDetails:
+        """Return a service: what was asked for, where it is and why there, what it costs."""
+        status = control.service_status(path.name)
+        return ServiceDetails.with_reasons(
+            status,
+            images=[control.images.image(each) for each in status.service.images],
+            choices=control.explain(path.name),
+            cost=control.insight.cost(status.service),
+            wakes=control.wakes.last(path.name, LAST_WAKES),
+        )
 
     @api.post(
         "/services/<name>/wake",
@@ -61,9 +91,8 @@ def add(api: Api, context: Context) -> None:
 
         def work(_job: Job) -> Slept:
             slept = control.release(path.name, Rung(body.to) if body.to else None)
-            services = control.status().services
-            state = next(each for each in services if each.service.name == path.name)
-            return Slept(service=path.name, slept=list(slept), rung=state.rung)
+            rung = control.service_status(path.name).rung
+            return Slept(service=path.name, slept=list(slept), rung=rung)
 
         return begin(control, header, "sleep", path.name, work)
 

@@ -2,19 +2,10 @@
 
 from typing import Self
 
-from pydantic import Field
-
 from orchestrator.change_log import Listed
-from orchestrator.store.base import Line
-from web.models.base import DEFAULT_LISTED, MOST_LISTED, Document, Parameters
+from orchestrator.model import Event
+from web.models.base import Document
 from web.models.plans import ChangeDocument
-
-
-class NumberedPage(Parameters):
-    """Which part of a list is asked for whose lines are numbered."""
-
-    limit: int = Field(DEFAULT_LISTED, ge=1, le=MOST_LISTED, description="how many at most")
-    after: int | None = Field(None, ge=1, le=2**62, description="`next` of the page before")
 
 
 class ChangesDocument(Document):
@@ -56,7 +47,7 @@ class ChangesDocument(Document):
 
 
 class LastChanges(Document):
-    """The last lists of changes, newest first."""
+    """The last lists of changes, oldest first; `next` leads to older ones."""
 
     changes: list[ChangesDocument]
     next: str | None
@@ -78,12 +69,11 @@ class AuditDocument(Document):
     text: str
 
     @classmethod
-    def of(cls, line: Line) -> Self:
+    def of(cls, event: Event) -> Self:
         """Return a line of the audit log."""
-        event = line.event
         data = dict(event.data)
         return cls(
-            number=line.number,
+            number=event.number,
             at=event.at,
             kind=event.kind,
             actor=event.subject,
@@ -95,7 +85,7 @@ class AuditDocument(Document):
 
 
 class AuditsDocument(Document):
-    """Who asked for what, newest first."""
+    """Who asked for what, oldest first; `next` leads to older ones."""
 
     audit: list[AuditDocument]
     next: str | None

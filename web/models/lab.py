@@ -92,7 +92,7 @@ class LabText(VersionDocument):
 
 
 class VersionsDocument(Document):
-    """The last versions of the lab, newest first; the first of all is in use."""
+    """The last versions of the lab, oldest first; `next` leads to older ones."""
 
     versions: list[VersionDocument]
     next: str | None

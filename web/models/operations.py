@@ -84,7 +84,7 @@ class OperationDocument(Document):
 
 
 class OperationsDocument(Document):
-    """The last operations, newest first."""
+    """The last operations, oldest first; `next` leads to older ones."""
 
     operations: list[OperationDocument]
     next: str | None
