@@ -41,6 +41,7 @@ TROUBLE = frozenset(
         "stop-failed",
         "wake-budget",
         "traffic-over-budget",
+        "webhook-failed",
         "wake-failed",
         "web-ended",
         "web-refused",

@@ -21,6 +21,7 @@ from web.api import (
     service_changes,
     services,
     status,
+    tokens,
     wakes,
 )
 from web.api.context import Context
@@ -43,6 +44,7 @@ RESOURCES = (
     network,
     graph,
     lab,
+    tokens,
 )
 
 
