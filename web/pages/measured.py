@@ -127,7 +127,7 @@ def _verdict(value: float | None, most: float, subject: Subject) -> str:
         return f"worse: {value / most:.1f} times what is claimed"
     if value >= most * (1 - SAME):
         return "as claimed"
-    return f"better: {value / most:.0%} of what is claimed".replace("%", " %")
+    return f"better: {formats.percent(value / most)} of what is claimed"
 
 
 def _number(count: int, noun: str) -> str:
