@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 NOTHING = "\N{EN DASH}"
 KIB = 1024.0
+_CLOCK = ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s"))
 
 
 def size(value: float | None) -> str:
@@ -38,10 +39,11 @@ def seconds(value: float | None) -> str:
     if abs(value) < 59.95:
         return f"{_short(value)} s"
     whole = round(value)
-    for unit, part, name, below in ((86400, 3600, "d", "h"), (3600, 60, "h", "min")):
+    for unit, part, name, below in _CLOCK:
         if whole >= unit:
-            return f"{whole // unit} {name} {whole % unit // part} {below}"
-    return f"{whole // 60} min {whole % 60} s"
+            rest = whole % unit // part
+            return f"{whole // unit} {name}" + (f" {rest} {below}" if rest else "")
+    return f"{whole} s"
 
 
 def milliseconds(value: float | None) -> str:

@@ -117,6 +117,7 @@ def test_static_files_are_served(upstream: Through) -> None:
         (formats.seconds(0.0234), "23.4 ms"),
         (formats.seconds(4.25), "4.25 s"),
         (formats.seconds(200), "3 min 20 s"),
+        (formats.seconds(60), "1 min"),
         (formats.seconds(5 * 3600 + 720), "5 h 12 min"),
         (formats.seconds(3 * 86400 + 4 * 3600), "3 d 4 h"),
         (formats.milliseconds(6), "6 ms"),
