@@ -75,6 +75,14 @@ def when(value: float | None) -> str:
     )
 
 
+def since(value: float | None) -> str:
+    """Return a time as `when` does, beside which browsers write how long ago that is."""
+    if value is None:
+        return NOTHING
+    ago = Markup('<span class="muted" data-ago="{}"></span>').format(f"{value:.3f}")
+    return Markup("{} {}").format(when(value), ago)
+
+
 def _short(value: float) -> str:
     """Return a number with two digits that tell something, at most one behind the point from 10."""
     if value == 0:
@@ -94,4 +102,5 @@ FILTERS: dict[str, Callable[[Any], str]] = {
     "count": count,
     "percent": percent,
     "when": when,
+    "since": since,
 }

@@ -50,12 +50,27 @@ export function when(epoch) {
   return today ? clock : `${at.toLocaleDateString()} ${clock}`;
 }
 
-// Shows the times that the server wrote (`<time data-at>`) as this browser's clock has them.
+// Returns how long ago a time was, or how far ahead it is.
+export function ago(epoch) {
+  const passed = Date.now() / 1000 - epoch;
+  if (Math.abs(passed) < 5) return "just now";
+  const [unit, part, name, below] = CLOCK.find(([size]) => Math.abs(passed) >= size) ?? [1, 1, "s", ""];
+  const rest = unit > 60 ? Math.floor((Math.abs(passed) % unit) / part) : 0;
+  const told = `${Math.floor(Math.abs(passed) / unit)} ${name}${rest ? ` ${rest} ${below}` : ""}`;
+  return passed < 0 ? `in ${told}` : `${told} ago`;
+}
+
+// Shows the times that the server wrote (`<time data-at>`) as this browser's clock has them, and how
+// long ago they were (`data-ago`).
 export function localTimes(root = document) {
   for (const element of root.querySelectorAll("time[data-at]")) {
     const at = Number(element.dataset.at);
     const text = when(at);
     if (element.textContent !== text) element.textContent = text;
     element.title = new Date(at * 1000).toISOString();
+  }
+  for (const element of root.querySelectorAll("[data-ago]")) {
+    const text = `(${ago(Number(element.dataset.ago))})`;
+    if (element.textContent !== text) element.textContent = text;
   }
 }
