@@ -181,6 +181,7 @@ class Daemon:
                 journal=journal,
                 wakes=numbered_wakes(state, undo),
             )
+            undo.callback(orchestrator.operations.close)
             frames.start()
             exporter = Exporter(orchestrator.wakes, exports)
             undo.callback(exporter.close)
