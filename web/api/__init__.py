@@ -18,6 +18,7 @@ from web.api import (
     populations,
     services,
     status,
+    tokens,
     wakes,
 )
 from web.api.context import Context
@@ -37,6 +38,7 @@ RESOURCES = (
     network,
     graph,
     lab,
+    tokens,
 )
 
 
