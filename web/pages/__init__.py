@@ -19,6 +19,7 @@ from web.pages import (
     hosts,
     journal,
     lab,
+    measured,
     network,
     placement,
     services,
@@ -37,6 +38,7 @@ AREAS: tuple[Area, ...] = (  # in the order of the navigation
     placement,
     dns,
     journal,
+    measured,
     lab,
     tokens,
 )
