@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 NOTHING = "\N{EN DASH}"
 KIB = 1024.0
+NIL = 5e-5  # what is less is shown as 0: a rounding error of a solver, mostly
 
 
 def size(value: float | None) -> str:
@@ -75,7 +76,7 @@ def when(value: float | None) -> str:
 
 def _short(value: float) -> str:
     """Return a number with two digits that tell something, at most one behind the point from 10."""
-    if value == 0:
+    if abs(value) < NIL:
         return "0"
     if abs(value) >= 99.95:
         return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
