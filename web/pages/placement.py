@@ -109,7 +109,8 @@ def _result(asked: Document | None) -> Document | None:
 def _earlier(upstream: Upstream, kind: str) -> list[Document]:
     """Return the last operations of a kind, newest first."""
     known = upstream.get(f"/operations?limit={LISTED}")["operations"]
-    return [each for each in known if each["kind"] == kind]
+    of_kind = [each for each in known if each["kind"] == kind]
+    return sorted(of_kind, key=lambda each: each["asked_at"], reverse=True)
 
 
 def _chosen(front: Document) -> int:

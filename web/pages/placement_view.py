@@ -96,9 +96,9 @@ def rows_of(plan: Document, status: Document) -> list[Row]:
 
 
 def terms_of(plan: Document, units: Mapping[str, str] | None = None) -> list[tuple[Term, float]]:
-    """Return the value of each term; those that are nothing come last."""
+    """Return the value of each term, 0 for what is a rounding error of a solver."""
     terms = [(term(name, (units or {}).get(name, "")), v) for name, v in plan["terms"].items()]
-    return sorted(terms, key=lambda pair: pair[1] == 0)
+    return [(each, value if abs(value) > PROVEN else 0.0) for each, value in terms]
 
 
 def verdict(plan: Document) -> str:
@@ -107,11 +107,11 @@ def verdict(plan: Document) -> str:
     if gap is None or bound is None:
         return "Nothing is proven: a better placement may exist. The exact algorithm would tell."
     if gap <= PROVEN:
-        return "Proven best: no placement of this lab has a smaller value."
+        return "Proven best: none has a smaller value."
     share = "less than 0.1" if gap < FEW * 2 else f"{gap * 100:.2g}"
     return (
-        f"At most {share} % above the best possible: no placement has a value below {bound:.6g}. "
-        "A longer deadline may close this gap."
+        f"No placement has a value below {bound:.6g}: at most {share} % less than this one. "
+        "A longer deadline, or the exact algorithm, may come closer."
     )
 
 

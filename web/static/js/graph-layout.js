@@ -10,7 +10,7 @@ const SLOT_H = 21;
 const DOT = 20;
 const GAP = 14;
 const SPACE = 52; // between groups, for the label of a link
-const FLAT = 0.72; // most pages are wider than high
+const FLAT = [0.4, 0.8]; // how much wider than high, or higher than wide
 const ROUTER_W = 92;
 const ROW_H = 58;
 const ROUNDS = 120;
@@ -73,8 +73,8 @@ function wrapped(items, perRow) {
 }
 
 // Returns where groups are: `boxes` are {id, width, height}, `pairs` those that links join. The long
-// side lies, or stands where the page is `tall`.
-export function arrange(boxes, pairs, tall = false) {
+// side lies, or stands where the page is higher than wide: `aspect` is its width by its height.
+export function arrange(boxes, pairs, aspect = 1.6) {
   if (!boxes.length) return new Map();
   const index = new Map(boxes.map((box, at) => [box.id, at]));
   const near = boxes.map(() => new Set());
@@ -86,9 +86,10 @@ export function arrange(boxes, pairs, tall = false) {
   const hops = boxes.map((_, at) => hopsFrom(at, near));
   const points = spread(hops, boxes);
   turn(points);
+  const flat = Math.min(FLAT[1], Math.max(FLAT[0], 1.2 * Math.min(aspect, 1 / aspect)));
   for (const point of points) {
-    if (tall) [point.x, point.y] = [-point.y * FLAT, point.x];
-    else point.y *= FLAT;
+    if (aspect < 1) [point.x, point.y] = [-point.y * flat, point.x];
+    else point.y *= flat;
   }
   apart(points, boxes);
   return new Map(boxes.map((box, at) => [box.id, points[at]]));

@@ -100,7 +100,7 @@ export class Graph {
     const shape = JSON.stringify([boxes, pairs]);
     if (shape !== this.shape) {
       this.shape = shape;
-      this.places = arrange(boxes, pairs, this.element.clientHeight > this.element.clientWidth);
+      this.places = arrange(boxes, pairs, this.element.clientWidth / (this.element.clientHeight || 1) || undefined);
     }
     return this.places;
   }

@@ -44,9 +44,11 @@ if (waits()) {
   on("operation", (operation) => operation.id === id && look());
 }
 document.addEventListener("edgewake:done", ({ detail }) => {
-  if (detail.path === "/plans") location.reload();
+  const applied = detail.path === "/plans" && detail.result?.operation;
+  if (applied) location.assign(`${location.pathname}?of=${encodeURIComponent(applied)}`);
 });
 keepFresh("operation");
+setInterval(() => document.querySelector("#earlier :is(.s-running, .s-queued)") && refresh(), 2 * POLL_MS);
 
 // --- on the graph ---------------------------------------------------------------------------------
 
