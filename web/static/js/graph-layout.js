@@ -91,6 +91,12 @@ export function arrange(boxes, pairs, aspect = 1.6) {
     if (aspect < 1) [point.x, point.y] = [-point.y * flat, point.x];
     else point.y *= flat;
   }
+  return separate(new Map(boxes.map((box, at) => [box.id, points[at]])), boxes);
+}
+
+// Returns places that are no nearer than boxes allow: those of before, pushed apart where need be.
+export function separate(places, boxes) {
+  const points = boxes.map((box) => ({ ...places.get(box.id) }));
   apart(points, boxes);
   return new Map(boxes.map((box, at) => [box.id, points[at]]));
 }
