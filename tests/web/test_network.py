@@ -281,6 +281,7 @@ def by_id(document: Any) -> dict[str, Any]:
 
 def test_the_graph_of_a_network_that_runs(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.network_monitor.LEAST_S", 0.0)
+    monkeypatch.setattr("orchestrator.network_monitor.LOOKING", float("inf"))
     net.get("/graph")
     net.send(1000)
     parts = by_id(net.get("/graph"))
