@@ -25,6 +25,7 @@ from dns_boot.mdns import MdnsResponder
 from dns_boot.resolver import Resolver
 from dns_boot.serial import Serials
 from dns_boot.server import DnsServer
+from orchestrator import logs
 from orchestrator.boot import HostParts
 from orchestrator.control import Orchestrator
 from orchestrator.digests import Digests
@@ -47,6 +48,7 @@ from orchestrator.labfile import parse_lab
 from orchestrator.library import traits_of
 from orchestrator.live_network import LiveNetwork
 from orchestrator.local import is_local_qemu, library_of, networks_of
+from orchestrator.logs import LogFormat, LogLevel
 from orchestrator.metrics import DnsCounts, WakeMetrics
 from orchestrator.model import Host, Lab, Probe
 from orchestrator.network_monitor import Monitors
@@ -64,6 +66,8 @@ from orchestrator.trace_export import Export, Exporter
 from orchestrator.wake_numbers import WakeNumbers
 from web.answer_counts import AnswerCounts
 from web.app import create_app
+from web.door.process import DoorProcess
+from web.door.settings import DoorSettings
 from web.metrics import exposition
 from web.server import Server
 
@@ -77,8 +81,6 @@ WAKE_NEWS_S, STATUS_NEWS_S = 0.1, 0.25  # how often the feed tells of one at mos
 
 MEMORY_SCHEME, SPT_SCHEME, NETNS_SCHEME = "memory", "spt", "netns"
 ORDERS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-OURS = ("edgewake", "orchestrator", "dns_boot", "web", "images", "placement")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class _Parts:
     store: Store
     orchestrator: Orchestrator
     dns: DnsServer
+    door: DoorProcess
 
 
 NO_TRACING = Tracing()
@@ -116,7 +119,7 @@ class Daemon:
 
     `lab_path` None means the lab that was last applied in this state directory. `ephemeral` ends
     our guests and removes our networks when it stops; otherwise they go on, and the next start
-    finds them.
+    finds them. `with_door` has the dashboard and the API served over TCP, as the lab says.
     """
 
     def __init__(
@@ -126,9 +129,11 @@ class Daemon:
         *,
         ephemeral: bool = False,
         tracing: Tracing = NO_TRACING,
+        with_door: bool = False,
         open_networks: Callable[[StateDir], Networks] = networks_of,
     ) -> None:
         self.ephemeral = ephemeral
+        self._with_door = with_door
         self._open_networks = open_networks
         self._tracing = tracing
         self._path = state
@@ -165,6 +170,7 @@ class Daemon:
             monitors = Monitors(opened.seen)
             undo.callback(networks.close)
             opener = HostOpener(state, digests)
+            door = self._door(state, wanted.lab, journal, undo)
             orchestrator = Orchestrator(
                 self._lab_to_start_with(wanted.lab, stored, state),
                 store=store,
@@ -172,7 +178,7 @@ class Daemon:
                 owner=state.owner,
                 library=library_of(state, digests),
                 watch=frames.watch,
-                applied=networks.want,
+                applied=partial(_applied, networks, door),
                 journal=journal,
                 wakes=numbered_wakes(state, undo),
             )
@@ -208,7 +214,9 @@ class Daemon:
             dns.start()
             if local is not None:
                 local.start()
-            self._running = _Parts(state, store, orchestrator, dns)
+            undo.callback(door.stop)  # again: before what it asks
+            door.start()
+            self._running = _Parts(state, store, orchestrator, dns, door)
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
@@ -244,12 +252,26 @@ class Daemon:
         return self._parts.state.socket
 
     @property
+    def url(self) -> str | None:
+        """Where the dashboard is; None if there is none."""
+        return self._parts.door.url
+
+    @property
     def _parts(self) -> _Parts:
         if self._running is None:
             raise EdgewakeError("this edgewake does not run", hint="start it first")
         return self._running
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _door(self, state: StateDir, lab: Lab, journal: Journal, undo: ExitStack) -> DoorProcess:
+        """Return the door, which listens if one is wanted, and serves once it is started."""
+        settings = DoorSettings(state.socket, state.tokens, lab=lab.name)
+        door = DoorProcess(settings, state.door, journal.record)
+        undo.callback(door.stop)
+        if self._with_door:
+            door.bind(lab.web)
+        return door
 
     def _close(self, orchestrator: Orchestrator, networks: NetworkKeeper) -> None:
         if self.ephemeral:  # before the bridges that it hangs on
@@ -344,6 +366,12 @@ def _tell_live(orchestrator: Orchestrator, undo: ExitStack) -> None:
     feeder = Feeder(orchestrator.feed, looks)
     undo.callback(feeder.close)
     feeder.start()
+
+
+def _applied(networks: NetworkKeeper, door: DoorProcess, lab: Lab) -> None:
+    """Tell those who follow the lab what it is now."""
+    networks.want(lab)
+    door.want(lab.web)
 
 
 def _local_names(lab: Lab, orchestrator: Orchestrator) -> MdnsResponder | None:
@@ -477,7 +505,8 @@ def run(
     while_stdin: bool = False,
     tracing: Tracing = NO_TRACING,
     as_json: bool = False,
-    verbose: bool = False,
+    log_format: LogFormat = LogFormat.CONSOLE,
+    log_level: LogLevel = LogLevel.INFO,
 ) -> None:
     """Run until SIGTERM or SIGINT, or the end of standard input with `while_stdin`.
 
@@ -485,9 +514,9 @@ def run(
 
     Says on standard output, in one line, that it is ready; logs on standard error.
     """
-    _set_up_logging(verbose=verbose)
+    logs.set_up(log_format, log_level)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    daemon = Daemon(state, lab_path, ephemeral=ephemeral, tracing=tracing)
+    daemon = Daemon(state, lab_path, ephemeral=ephemeral, tracing=tracing, with_door=True)
     with Orders() as orders:
         if while_stdin:
             threading.Thread(target=_end_with_stdin, args=(orders,), daemon=True).start()
@@ -572,14 +601,12 @@ def _ready(daemon: Daemon, *, as_json: bool) -> str:
                 "zone": zone,
                 "dns": {"address": address, "port": port},
                 "socket": str(daemon.socket),
+                "web": daemon.url,
                 "pid": os.getpid(),
             }
         )
     shown = f"[{address}]" if ":" in address else address
-    return f"edgewake is up: zone {zone} on {shown}:{port}, API on {daemon.socket}"
-
-
-def _set_up_logging(*, verbose: bool) -> None:
-    logging.basicConfig(format=LOG_FORMAT, level=logging.WARNING, stream=sys.stderr, force=True)
-    for name in OURS:
-        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+    said = f"edgewake is up: zone {zone} on {shown}:{port}, API on {daemon.socket}"
+    if daemon.url is not None:
+        said += f", dashboard on {daemon.url} (edgewake dashboard --open)"
+    return said

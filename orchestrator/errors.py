@@ -6,6 +6,9 @@ EdgewakeError                 has a message (what and where) and a hint (what to
 ├── StoreError                the state store cannot be read or written
 ├── UnknownHost               no host of that name in the lab
 ├── UnknownClients            no client population of that name in the lab
+├── UnknownImage              no image of that name in the lab
+├── UnknownInstance           no instance of that name, or not any more
+├── UnknownWake               no wake of that number is kept
 ├── UnknownOperation          no operation of that id, or not any more
 ├── UnknownVersion            no version of the lab of that number is kept
 ├── CannotEdit                the text of the lab cannot be changed as asked; nothing was changed
@@ -95,6 +98,18 @@ class UnknownHost(EdgewakeError):  # noqa: N818 - reads as a sentence where it i
 
 class UnknownClients(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
     """No client population of that name in the lab."""
+
+
+class UnknownImage(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """No image of that name in the lab."""
+
+
+class UnknownInstance(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """No instance of that name; it may have ended."""
+
+
+class UnknownWake(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """No wake of that number is kept; it may be long ago."""
 
 
 class UnknownOperation(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised

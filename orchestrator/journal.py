@@ -40,6 +40,8 @@ TROUBLE = frozenset(
         "wake-budget",
         "traffic-over-budget",
         "wake-failed",
+        "web-ended",
+        "web-refused",
         "withdrawn",
     }
 )

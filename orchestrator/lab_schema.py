@@ -100,6 +100,7 @@ from orchestrator.lab_values import (
     Weight,
     XenstoreKey,
 )
+from orchestrator.lab_web import WebEntry
 from orchestrator.model import (
     AnswerOrder,
     Capacity,
@@ -1020,6 +1021,7 @@ class LabEntry(Entry):
         default=RedirectBy.AUTO,
         description="What steers traffic for public addresses: the best there is, or this one.",
     )
+    web: WebEntry = Field(default=WebEntry(), description="The dashboard, and the API over TCP.")
 
 
 class LabJsonSchema(GenerateJsonSchema):

@@ -75,6 +75,7 @@ ARCHITECTURES = (  # of hosts
 BUILT = "built:"
 NEVER = "never"
 AUTO = "auto"
+OFF = "off"
 _ZONE_RULE = "write a name such as Europe/London or UTC"
 
 
@@ -327,6 +328,19 @@ def _socket(text: str) -> tuple[str, int]:
         raise ValueError(f"{shown(text)} is not right: {rule}") from None
 
 
+def _web_address(text: str) -> tuple[str, int]:
+    if text == OFF:
+        return "127.0.0.1", 0
+    try:
+        return _socket(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or '{OFF}'") from None
+
+
+def _written_web_address(value: tuple[str, int]) -> str:
+    return _written_socket(value) if value[1] else OFF
+
+
 def _written_socket(value: tuple[str, int]) -> str:
     address, port = value
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -531,6 +545,8 @@ DeviceName = Annotated[str, Written(_device, {"type": "string", "pattern": f"^{_
 Address4 = Annotated[IPv4Address, Written(_address4, {"type": "string", "format": "ipv4"})]
 Pool = Annotated[tuple[IPv4Address, IPv4Address], Written(_pool, _TEXT)]
 Socket = Annotated[tuple[str, int], Written(_socket, _TEXT, _written_socket)]
+WebAddress = Annotated[tuple[str, int], Written(_web_address, _TEXT, _written_web_address)]
+Streams = Annotated[int, _whole(1, 1000)]
 PortText = Annotated[Port, Written(_port, {"type": "string", "pattern": r"^[0-9]+/(tcp|udp)$"})]
 ConsolePattern = Annotated[str, Written(_console_pattern, {"type": "string", "format": "regex"})]
 XenstoreKey = Annotated[

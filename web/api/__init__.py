@@ -6,12 +6,38 @@ have in common, is in `web.api.operation`; what goes in and out, in `web.models`
 `web.problems`.
 """
 
-from web.api import events, graph, hosts, lab, network, plans, services, status, wakes
+from web.api import (
+    events,
+    graph,
+    hosts,
+    images,
+    instances,
+    lab,
+    network,
+    plans,
+    populations,
+    services,
+    status,
+    wakes,
+)
 from web.api.context import Context
 from web.api.operation import Api
 
 # Each has an `add`; the order is that of the OpenAPI document.
-RESOURCES = (status, hosts, services, wakes, events, plans, network, graph, lab)
+RESOURCES = (
+    status,
+    hosts,
+    services,
+    instances,
+    images,
+    populations,
+    wakes,
+    events,
+    plans,
+    network,
+    graph,
+    lab,
+)
 
 
 def create_api(context: Context) -> Api:
