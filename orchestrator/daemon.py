@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -64,10 +64,12 @@ from orchestrator.trace import Wakes
 from orchestrator.trace_csv import CsvFile
 from orchestrator.trace_export import Export, Exporter
 from orchestrator.wake_numbers import WakeNumbers
+from orchestrator.webhooks import Webhooks
 from web.answer_counts import AnswerCounts
 from web.app import create_app
 from web.door.process import DoorProcess
 from web.door.settings import DoorSettings
+from web.door.tokens import Tokens
 from web.metrics import exposition
 from web.server import Server
 
@@ -154,21 +156,19 @@ class Daemon:
         check_installation()
         with ExitStack() as undo:
             state = undo.enter_context(StateDir.open(self._path))
-            store = SqlStore(f"sqlite:///{state.database}")
-            undo.callback(store.close)
+            store = undo.enter_context(closing(SqlStore(f"sqlite:///{state.database}")))
             stored = store.load()
             wanted = self._wanted(stored, state)
-            frames = Frames()
-            undo.callback(frames.close)
+            frames = undo.enter_context(closing(Frames()))
             metrics = WakeMetrics()
             exports: list[Export] = [metrics, *open_exports(self._tracing, undo)]
             digests = Digests()
-            journal = Journal(store)
-            undo.callback(journal.close)
+            journal = undo.enter_context(closing(Journal(store)))
             opened = self._open_networks(state)
             networks = NetworkKeeper(opened, journal)
             monitors = Monitors(opened.seen)
             undo.callback(networks.close)
+            hooks = undo.enter_context(closing(Webhooks(journal)))
             opener = HostOpener(state, digests)
             door = self._door(state, wanted.lab, journal, undo)
             orchestrator = Orchestrator(
@@ -178,7 +178,7 @@ class Daemon:
                 owner=state.owner,
                 library=library_of(state, digests),
                 watch=frames.watch,
-                applied=partial(_applied, networks, door),
+                applied=partial(_applied, networks, hooks, door),
                 journal=journal,
                 wakes=numbered_wakes(state, undo),
             )
@@ -196,11 +196,13 @@ class Daemon:
                 monitors,
                 dns=lambda: DnsCounts(held=resolver.held, dropped=dns.dropped),
                 answers=answers.counts,
+                webhooks=hooks.counts,
                 store_errors=lambda: store.failures,
             )
             view = partial(_told, readings)
             live = LiveNetwork(networks, opened, monitors, lambda: orchestrator.lab, journal)
-            app = create_app(orchestrator, load=load, metrics=view, network=live)
+            known = Tokens(state.tokens)
+            app = create_app(orchestrator, load=load, metrics=view, network=live, tokens=known)
             api = Server(answers.watched(app), state.socket)
             packets = steered(orchestrator, wanted.lab, state.owner, opener.world_of, undo)
             # Before what steers lets go: it steers once more.
@@ -368,9 +370,10 @@ def _tell_live(orchestrator: Orchestrator, undo: ExitStack) -> None:
     feeder.start()
 
 
-def _applied(networks: NetworkKeeper, door: DoorProcess, lab: Lab) -> None:
+def _applied(networks: NetworkKeeper, hooks: Webhooks, door: DoorProcess, lab: Lab) -> None:
     """Tell those who follow the lab what it is now."""
     networks.want(lab)
+    hooks.use(lab.name, lab.webhooks)
     door.want(lab.web)
 
 

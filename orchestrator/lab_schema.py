@@ -101,6 +101,7 @@ from orchestrator.lab_values import (
     XenstoreKey,
 )
 from orchestrator.lab_web import WebEntry
+from orchestrator.lab_webhooks import WebhookEntry
 from orchestrator.model import (
     AnswerOrder,
     Capacity,
@@ -1022,6 +1023,9 @@ class LabEntry(Entry):
         description="What steers traffic for public addresses: the best there is, or this one.",
     )
     web: WebEntry = Field(default=WebEntry(), description="The dashboard, and the API over TCP.")
+    webhooks: dict[Key, WebhookEntry] = Field(
+        default={}, description="Who is sent events, by name."
+    )
 
 
 class LabJsonSchema(GenerateJsonSchema):

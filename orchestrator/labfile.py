@@ -78,4 +78,5 @@ def _nouns(entry: LabEntry, places: ImagePlaces) -> Lab:
         network=entry.network.noun(),
         redirect=RedirectBy(entry.redirect),
         web=entry.web.noun(places.folder),
+        webhooks=tuple(each.noun(name, places.folder) for name, each in entry.webhooks.items()),
     )

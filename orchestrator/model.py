@@ -28,6 +28,7 @@ from images.facts import Architecture
 from orchestrator.hours import Hours
 from orchestrator.network import LinkEngine, Machine, Routing
 from orchestrator.rules.tree import ANY, Rule
+from orchestrator.webhook import Webhook
 
 IPNetwork = IPv4Network | IPv6Network
 
@@ -715,6 +716,7 @@ class Lab:
     network: NetworkSettings = NetworkSettings()
     redirect: RedirectBy = RedirectBy.AUTO
     web: WebSettings = WebSettings()
+    webhooks: tuple[Webhook, ...] = ()
 
     def host(self, name: str) -> Host:
         """Return the host of that name; KeyError if there is none."""

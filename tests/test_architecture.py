@@ -31,9 +31,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "orchestrator.hours",
         "orchestrator.network",
         "orchestrator.rules.tree",
+        "orchestrator.webhook",
     ),
     "orchestrator.summons": ("orchestrator.model", "orchestrator.trace"),
     "orchestrator.wake_context": ("orchestrator.trace",),
+    "orchestrator.webhook": (),
     "orchestrator.hypervisors": (
         *NOUNS,
         "orchestrator.hypervisors",

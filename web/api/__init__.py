@@ -7,6 +7,7 @@ have in common, is in `web.api.operation`; what goes in and out, in `web.models`
 """
 
 from web.api import (
+    changes,
     events,
     graph,
     hosts,
@@ -14,10 +15,13 @@ from web.api import (
     instances,
     lab,
     network,
+    operations,
     plans,
     populations,
+    service_changes,
     services,
     status,
+    tokens,
     wakes,
 )
 from web.api.context import Context
@@ -28,15 +32,19 @@ RESOURCES = (
     status,
     hosts,
     services,
+    service_changes,
     instances,
     images,
     populations,
     wakes,
     events,
     plans,
+    operations,
+    changes,
     network,
     graph,
     lab,
+    tokens,
 )
 
 
