@@ -1,7 +1,7 @@
 """Pictures of every page for README and docs: ``python -m tests.web.screenshots docs/screenshots``.
 
-`make screenshots` does it. The pages are those of `tests.web.play`, whose hosts take their time to boot
-here, as seen by Chromium. Colours are reduced to a palette: that makes the files five times smaller.
+`make screenshots` does it. The pages are those of `tests.web.play`, whose hosts take their time to
+boot here, as seen by Chromium. Colours are reduced to a palette: files are five times smaller so.
 """
 
 import sys

@@ -48,9 +48,11 @@ def person(
     browser: Browser, site: str, token: str, *, size: ViewportSize = DESK, dark: bool = False
 ) -> Iterator[Page]:
     """Open a page and log in with a token; what the browser complains of fails the test."""
-    scheme = "dark" if dark else "light"
     with browser.new_context(
-        base_url=site, viewport=size, color_scheme=scheme, reduced_motion="reduce"
+        base_url=site,
+        viewport=size,
+        color_scheme="dark" if dark else "light",
+        reduced_motion="reduce",
     ) as context:
         context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()

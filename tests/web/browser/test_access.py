@@ -1,4 +1,4 @@
-"""Every page for everybody: axe finds nothing, on a phone and at a desk, in the light and the dark."""
+"""Every page for everybody: axe finds nothing, on a phone and at a desk, light and dark."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
