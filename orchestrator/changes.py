@@ -60,7 +60,20 @@ class Stop:
         return f"stop      {self.instance or self.service} on {self.host}"
 
 
-Change = Boot | Announce | Withdraw | Stop
+@dataclass(frozen=True, slots=True)
+class Migrate:
+    """Send an instance to another host as it runs; clients are led to it all the while."""
+
+    service: str
+    instance: str
+    host: str
+    to: str
+
+    def __str__(self) -> str:
+        return f"migrate   {self.instance} from {self.host} to {self.to}"
+
+
+Change = Boot | Announce | Withdraw | Stop | Migrate
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,5 +117,5 @@ class Changes:
                 case Stop(service=service, instance=instance, host=host):
                     if (service, instance, host) not in withdrawn:
                         raise UnsafeChanges(f"{instance} would be stopped while clients use it")
-                case Boot():
+                case Boot() | Migrate():
                     pass

@@ -73,7 +73,7 @@ def exit_code(error: EdgewakeError) -> Exit:
     match error:
         case NotRunning():
             return Exit.NOT_RUNNING
-        case LabError() | ApiError(status=422):
+        case LabError() | ApiError(kind="lab"):
             return Exit.LAB_INVALID
         case InstallationError():
             return Exit.INSTALLATION

@@ -6,18 +6,17 @@ docs/network.md tells what it prints.
 # ruff: noqa: PLC0415 - as in orchestrator.cli: what a command needs is imported by it
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator import display
 from orchestrator.cli_net_parts import AnyLab, Json, name_of, networks_at
-from orchestrator.errors import CannotNetwork
 
 if TYPE_CHECKING:
     from orchestrator.linux.probing import Loss
-    from orchestrator.network import Network, VirtualLink
+    from orchestrator.network import Network
     from orchestrator.networks import Networks
     from orchestrator.routers.base import Done
     from orchestrator.units import Dimension
@@ -53,31 +52,32 @@ def link(  # noqa: PLR0917 - typer declares options as arguments
     """
     from orchestrator.net_measure import loss_told
     from orchestrator.net_report import changes_told, quality_told, state_told
-    from orchestrator.networks import link_between, with_link
+    from orchestrator.network_edits import LinkWish, with_link
+    from orchestrator.networks import link_between
     from orchestrator.routing import Paths
     from orchestrator.units import BANDWIDTH, MILLISECONDS, PERCENT
 
     if weight is not None and not 0 < weight < float("inf"):
         raise typer.BadParameter("--weight must be more than 0")
     share = _amount("loss", loss, PERCENT)
-    quality = {
-        "latency_ms": _amount("latency", latency, MILLISECONDS),
-        "jitter_ms": _amount("jitter", jitter, MILLISECONDS),
-        "loss": None if share is None else share / 100,
-        "bandwidth_mbps": _amount("bandwidth", bandwidth, BANDWIDTH),
-    }
-    said: dict[str, Any] = {"weight": weight, "up": up}
-    wishes = {key: value for key, value in {**quality, **said}.items() if value is not None}
+    wish = LinkWish(
+        latency_ms=_amount("latency", latency, MILLISECONDS),
+        jitter_ms=_amount("jitter", jitter, MILLISECONDS),
+        loss=None if share is None else share / 100,
+        bandwidth_mbps=_amount("bandwidth", bandwidth, BANDWIDTH),
+        weight=weight,
+        up=up,
+    )
 
     def edited(network: "Network") -> "Network":
-        return with_link(network, _edited(link_between(network, a, b), wishes))
+        return with_link(network, link_between(network, a, b).name, wish)
 
     name = name_of(ctx, lab)
     with networks_at(ctx) as networks:
         view = networks.view(name)
         link_between(view.kept.network, a, b)
         done, became = None, None
-        if wishes:
+        if wish != LinkWish():
             done, became = _changed(networks, name, edited, (a, b) if measure else None)
             view = networks.view(name)
     now = link_between(view.kept.network, a, b)
@@ -138,19 +138,3 @@ def _changed(
         after_s=after_s,
     )
     return done[0], loss
-
-
-def _edited(link: "VirtualLink", wishes: dict[str, Any]) -> "VirtualLink":
-    own = {key: value for key, value in wishes.items() if key in {"weight", "up"}}
-    quality = replace(
-        link.quality, **{key: value for key, value in wishes.items() if key not in own}
-    )
-    if quality.loss > 1:
-        raise CannotNetwork(f"{link.name}: more than all packets cannot be lost")
-    if quality.bandwidth_mbps == 0:
-        raise CannotNetwork(f"{link.name}: a link without bandwidth carries nothing: --down")
-    if quality.jitter_ms > quality.latency_ms:
-        raise CannotNetwork(
-            f"{link.name}: jitter would be more than latency: no packet arrives before it left"
-        )
-    return replace(link, quality=quality, **own)

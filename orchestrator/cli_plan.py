@@ -223,11 +223,13 @@ def _check_terms(terms: tuple[str, ...]) -> None:
 
 
 def _plan_offline(ctx: typer.Context, lab: Path, wish: dict[str, Any]) -> dict[str, Any]:
-    from web import wire
+    from orchestrator.changes import Changes
+    from orchestrator.views import Proposal
+    from web.models.plans import ProposalDocument
 
     planner, question, options = _offline(ctx, lab, wish)
     made = planner.plan(question, options)
-    return {"plan": wire.plan(made), "changes": [], "left": [], "applied": False}
+    return ProposalDocument.of(Proposal(made, Changes()), applied=False).as_json()
 
 
 def _warm(ctx: typer.Context, lab: Path | None, wish: dict[str, Any]) -> dict[str, Any]:
@@ -238,11 +240,12 @@ def _warm(ctx: typer.Context, lab: Path | None, wish: dict[str, Any]) -> dict[st
         from orchestrator.recipes import anonymous_images
         from orchestrator.warming import LabFacts, warming_of
         from placement.warm import WarmOptions
-        from web import wire
+        from web.models.plans import WarmingDocument
 
         planner, question = _question(ctx, lab)
         known = LabFacts(unfit=question.unfit, late=anonymous_images(planner.lab))
-        return wire.warming(warming_of(planner, known, options=WarmOptions(**wish)))
+        found = warming_of(planner, known, options=WarmOptions(**wish))
+        return WarmingDocument.of(found).as_json()
 
 
 def _front(
@@ -257,12 +260,12 @@ def _front(
             body = {"terms": list(terms), "points": points, **wish}
             answer: dict[str, Any] = Client(ctx.obj.socket).post("/fronts", body)
             return answer
-    from web import wire
+    from web.models.plans import FrontDocument
 
     with _waiting("looking for the front ...") as show:
         planner, question, options = _offline(ctx, lab, wish)
         found = planner.front(question, terms, options, points=points, progress=show)
-    return wire.front(found)
+    return FrontDocument.of(found).as_json()
 
 
 def _offline(

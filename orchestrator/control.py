@@ -20,13 +20,16 @@ from orchestrator import clock
 from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.budget import Budgets
+from orchestrator.carrying import Carrier
 from orchestrator.chaining import joined
-from orchestrator.changes import Announce, Boot, Change, Changes, Stop, Withdraw
+from orchestrator.change_log import ChangeLog, leaving
+from orchestrator.changes import Change, Changes, Migrate
 from orchestrator.drain import Drainer, DrainReport
 from orchestrator.early import EARLY_TTL_S, EarlyReplies
 from orchestrator.errors import (
     EdgewakeError,
     ImageUnusable,
+    Outdated,
     Overloaded,
     StoreError,
     UnknownClients,
@@ -36,7 +39,7 @@ from orchestrator.errors import (
 )
 from orchestrator.expiring import Expirer
 from orchestrator.feed import Feed
-from orchestrator.feeding import EVENT
+from orchestrator.feeding import EVENT, OPERATION
 from orchestrator.fleet import Fleet
 from orchestrator.frames import WatchGuest, watch_nobody
 from orchestrator.guards.base import Asked
@@ -61,7 +64,11 @@ from orchestrator.model import (
     Rung,
     Service,
 )
+from orchestrator.model import Migrate as LeaveHost
+from orchestrator.mover import Mover
 from orchestrator.once import Once
+from orchestrator.operations import ALONE, Job, Operations
+from orchestrator.plan_metrics import PlanMetrics
 from orchestrator.planner import OPTIONS, Front
 from orchestrator.recipes import is_spare
 from orchestrator.reconcile import changed_hosts, ends, lab_changes
@@ -74,7 +81,7 @@ from orchestrator.sleeping import Sleeper
 from orchestrator.spares import Spares
 from orchestrator.steering.base import Steering
 from orchestrator.steering.fanout import Fanout
-from orchestrator.store.base import Store
+from orchestrator.store.base import VERSIONS_KEPT, LabVersion, Store
 from orchestrator.summons import Summons
 from orchestrator.trace import Wakes, WakeTrace
 from orchestrator.traffic import Traffic
@@ -84,12 +91,10 @@ from orchestrator.wake_context import working_for
 from orchestrator.waking import There, Waker
 from orchestrator.warmer import Warmer
 from orchestrator.warming import WakeCosts, Warming
-from placement.problem import Options, Ranking
+from placement.problem import Options, Plan, Ranking
 from placement.warm import WarmOptions
 
 log = getLogger(__name__)
-
-Still = Callable[[Change, Instance | None], bool]  # of a change, and the instance it is to end
 
 WARM_OPTIONS = WarmOptions()
 ASK_AGAIN = "ask again: the plan is for what was"
@@ -128,6 +133,9 @@ class Orchestrator:
         self.asked: dict[str, float] = {}
         self.wakes = wakes or Wakes()
         self.feed = Feed()
+        self.operations = Operations(partial(self.feed.publish, OPERATION))
+        self.change_log = ChangeLog()
+        self._stopping = threading.Event()
         stored = store.load()
         self.fleet = Fleet(lab, stored.quarantines)
         self._applied = applied
@@ -143,7 +151,6 @@ class Orchestrator:
         self._filler = Background("spare", 1)  # one anonymous instance at a time
         self._lanes = Background("sleep", POLL_THREADS)
         self._sinker = Background("sink", SINK_THREADS)
-        self._in_hand: frozenset[str] = frozenset()  # services that `_carry_out` is busy with
         self._boots = Boots(
             owner,
             store,
@@ -233,7 +240,7 @@ class Orchestrator:
             self._journal,
             summon=lambda service, by: self.summon(service, Client(), by=by).endpoints,
             in_use=lambda service: not self._expirer.unused(service).sleep,
-            in_hand=self._is_in_hand,
+            in_hand=lambda service: self._carrier.in_hand(service),  # noqa: PLW0108 - made below
             background=self._pool,
         )
         self._migrator = Migrator(
@@ -246,7 +253,7 @@ class Orchestrator:
             self._retirer,
             self._journal,
             migrator=self._migrator,
-            in_hand=self._is_in_hand,
+            in_hand=lambda service: self._carrier.in_hand(service),  # noqa: PLW0108 - made below
             backing_off=self._keeper.backing_off,
             background=self._draining,
         )
@@ -269,10 +276,20 @@ class Orchestrator:
             background=self._ender,
         )
         self._replanner = Replanner(self.fleet, self._boots)
+        self._carrier = Carrier(
+            self.fleet,
+            self._waker,
+            self._migrator,
+            self._journal,
+            log=self.change_log,
+            asked=self.asked,
+            steer=self._steering.steer,
+            stopping=self._stopping,
+        )
+        self._mover = Mover(self.fleet, self._boots, self._migrator, self._sleeper.gains)
         self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once(self._landed)
         self._budgets = Budgets(lab.dns.wake_budget)
         self._apply_lock = threading.Lock()
-        self._stopping = threading.Event()
         self._expirer = Expirer(
             self.fleet,
             self._boots,
@@ -300,7 +317,7 @@ class Orchestrator:
             plan=lambda: self._replanner.aims(*self._known_of_wakes()),
             wanted=lambda service: service in self._flights,
             busy=lambda: len(self._flights) > 0,
-            in_hand=self._is_in_hand,
+            in_hand=lambda service: self._carrier.in_hand(service),  # noqa: PLW0108 - made below
             left_alone=lambda service: self._hopeless.refusal(service) is not None,
             announce=self._announce,
             aim_spares=self._spares.aim,
@@ -312,6 +329,11 @@ class Orchestrator:
     def lab(self) -> Lab:
         """The lab in use."""
         return self.fleet.lab
+
+    @property
+    def plans(self) -> PlanMetrics:
+        """Who counts the plans that are made."""
+        return self._replanner.metrics
 
     # --- life -------------------------------------------------------------------------------
 
@@ -342,6 +364,7 @@ class Orchestrator:
         self._stopping.set()
         self._boots.closing = "edgewake is stopping"
         self._waker.close()
+        self.operations.close()
         if self._sweeper.is_alive():
             self._sweeper.join()
         ours = (
@@ -363,25 +386,38 @@ class Orchestrator:
 
     # --- the verbs --------------------------------------------------------------------------
 
-    def apply(self, lab: Lab, *, text: str = "", path: str = "", dry_run: bool = False) -> Changes:
+    def apply(
+        self,
+        lab: Lab,
+        *,
+        text: str = "",
+        path: str = "",
+        dry_run: bool = False,
+        job: Job = ALONE,
+        instead_of: int | None = None,
+    ) -> Changes:
         """Go over to another lab; return what had to end for it (or would, with `dry_run`).
 
-        `text` and `path` are the file it was read from, kept for the next start. Blocks until
-        done. Raises `UnsafeChanges` before anything was changed.
+        `text` and `path` are the file it was read from, kept for the next start as a new version of
+        the lab; `instead_of` is the number of the version that the caller has seen (0: none).
+        Blocks until done. Raises `UnsafeChanges`, and `Outdated` if another version is in use,
+        before anything was changed.
         """
         with self._apply_lock:
+            self._refuse_outdated(instead_of)
             old = self.lab
             changes = lab_changes(old, lab, self.fleet.instances())
+            self.change_log.note("apply", lab.name, changes, job, applied=not dry_run)
             if dry_run:
                 return changes
 
             def still_ends(_: Change, now: Instance | None) -> bool:
                 return now is None or ends(now, old, lab)  # it may be migrated while we wait for it
 
-            self._carry_out(changes, still_ends)
+            self._carrier.carry_out(changes, still_ends, job)
             gone, opened = changed_hosts(old, lab)
             self.fleet.use(lab)  # from here on nothing is placed as of old; end what was meanwhile
-            self._carry_out(lab_changes(old, lab, self.fleet.instances()), still_ends)
+            self._carrier.carry_out(lab_changes(old, lab, self.fleet.instances()), still_ends, job)
             for host in gone:
                 self._traffic.let_go(host.name)
                 self._hosts.let_go(host)
@@ -393,13 +429,26 @@ class Orchestrator:
             self._keeper.try_again()
             self._hopeless.forget()
             if text:
-                self._store.save_lab(text, path)
+                self._store.save_lab(text, path, actor=job.actor, at=time.time())
             self._journal.record("applied", lab.name, f"{len(changes)} changes")
             self._applied(lab)
             self._steering.steer()
             self._traffic.sync()
             self._ender.do(self._boots.keep_files, lab)
             return changes
+
+    def versions(self, limit: int = VERSIONS_KEPT) -> tuple[LabVersion, ...]:
+        """Return the last labs that were applied, oldest first; the last one is in use."""
+        return tuple(self._store.lab_versions(limit))
+
+    def _refuse_outdated(self, instead_of: int | None) -> None:
+        now = next((each.number for each in self.versions(1)), 0)
+        if instead_of is not None and instead_of != now:
+            raise Outdated(
+                f"the lab is at version {now} by now, not {instead_of}",
+                now=now,
+                hint="get it again, and make your change to that",
+            )
 
     def _leave_behind(self) -> None:
         """Forget what could not be ended on hosts that the lab no longer has."""
@@ -486,7 +535,9 @@ class Orchestrator:
             to = None if rung is None else (lambda _instance, _service: rung)
             return self._expirer.put_to_sleep(known, "asked to", to=to)
 
-    def rebalance(self, *, dry_run: bool = True, options: Options = OPTIONS) -> Proposal:
+    def rebalance(
+        self, *, dry_run: bool = True, options: Options = OPTIONS, job: Job = ALONE
+    ) -> Proposal:
         """Place everything anew; move what is awake there unless `dry_run`. Blocks.
 
         The order of the changes never overfills a host. Raises `EdgewakeError` as `Planner.plan`
@@ -494,28 +545,106 @@ class Orchestrator:
         """
         with self._replanner.alone():
             lab = self.lab
+            job.tell(f"planning: {options.algorithm}, for {options.deadline_s:g} s at most")
             plan = self._replanner.plan(options)
+            job.tell(f"found: value {plan.value:g}, gap {plan.gap:.2%}" if plan.gap else "found")
             with self._apply_lock:
                 if self.lab is not lab:
                     raise EdgewakeError("the lab was changed while it was planned", hint=ASK_AGAIN)
-                movable = self._replanner.movable()
-                changes = self._replanner.changes(plan, movable)
-                if not dry_run:
-                    then = {instance.name: instance for instance in movable}
-                    self._carry_out(
-                        changes, lambda change, now: self._replanner.still(change, now, then)
-                    )
-            return Proposal(plan, changes)
+                proposal = self._proposal(plan)
+                if dry_run:
+                    self.change_log.note("plan", lab.name, proposal.changes, job, applied=False)
+                    self._replanner.keep(job.id, lab, proposal)
+                else:
+                    self._go_over(proposal, job)
+            return proposal
+
+    def carry_out(self, operation: str, job: Job = ALONE) -> Proposal:
+        """Carry out what an earlier dry run of `rebalance` proposed, just as it was shown. Blocks.
+
+        Raises `EdgewakeError` if there is no such proposal, while a plan is being made, and if the
+        lab or what runs is not any more what it was made for; then nothing was changed.
+        """
+        with self._replanner.alone(), self._apply_lock:
+            lab, proposal = self._replanner.kept(operation)
+            if self.lab is not lab or self._proposal(proposal.plan) != proposal:
+                raise EdgewakeError(
+                    "what runs now, or the lab, is not any more what this plan was made for",
+                    hint="plan again",
+                )
+            self._go_over(proposal, job)
+            self.fleet.planner.last_plan = proposal.plan
+            return proposal
+
+    def _proposal(self, plan: Plan) -> Proposal:
+        return Proposal(plan, self._replanner.changes(plan, self._replanner.movable()))
+
+    def _go_over(self, proposal: Proposal, job: Job) -> None:
+        """Carry out what a plan needs. The caller holds the lock of `apply`."""
+        then = {instance.name: instance for instance in self._replanner.movable()}
+        with self._carrier.noting("plan", self.lab.name, proposal.changes, job):
+            self._carrier.carry_out(
+                proposal.changes,
+                lambda change, now: self._replanner.still(change, now, then),
+                job,
+            )
+
+    def move(self, name: str, host: str, job: Job = ALONE) -> Changes:
+        """Move an instance of a service to a host; return what was done for it. Blocks.
+
+        It is migrated as it runs if its service says so; else, and where that fails, another one
+        answers there before it ends. Raises `EdgewakeError` that says why it cannot move: then it
+        is where it was, and answers.
+        """
+        service = self.known(name)
+        self._known_host(host)
+        with self._apply_lock:
+            instance = self._mover.movable(service, host)
+            if migration := self._mover.migration(service, instance, host):
+                try:
+                    self._move(migration, service, instance, host, job)
+                except EdgewakeError as error:
+                    if service.migrate is LeaveHost.LIVE_ONLY:
+                        raise
+                    job.tell(f"another is booted there instead: {error.message}")
+                    instance = self._mover.movable(service, host)
+                else:
+                    return migration
+            changes = self._mover.boot(service, instance, host)
+            self._move(changes, service, instance, host, job)
+            return changes
+
+    def _move(
+        self, changes: Changes, service: Service, instance: Instance, host: str, job: Job
+    ) -> None:
+        def still(change: Change, now: Instance | None) -> bool:
+            if isinstance(change, Migrate):
+                return now is instance
+            return self._replanner.still(change, now, {instance.name: instance})
+
+        with self._carrier.noting("move", service.name, changes, job):
+            self._carrier.carry_out(changes, still, job)
+            if host not in {each.host for each in self.fleet.serving(service.name)}:
+                raise EdgewakeError(f"{service.name} was put to sleep while it was being moved")
 
     def front(
-        self, terms: Sequence[str], *, options: Options = OPTIONS, points: int | None = None
+        self,
+        terms: Sequence[str],
+        *,
+        options: Options = OPTIONS,
+        points: int | None = None,
+        job: Job = ALONE,
     ) -> Front:
         """Return the Pareto front of some terms, minding where instances run now. Blocks.
 
         Raises `EdgewakeError` as `Planner.front` does, and while another plan is being made.
         """
+
+        def tell(found: int, share: float) -> None:
+            job.tell(f"{found} placements found", round(100 * share), 100)
+
         with self._replanner.alone():
-            return self._replanner.front(terms, options, points)
+            return self._replanner.front(terms, options, points, tell)
 
     def warm(self, options: WarmOptions = WARM_OPTIONS) -> Warming:
         """Return what hosts should keep warm, by rates, memory and what wakes cost. Blocks.
@@ -531,7 +660,7 @@ class Orchestrator:
         costs = WakeCosts(measured=self._sleeper.wake_costs())
         return costs, self._sleeper.rungs(), self._rates.seen(time.monotonic())
 
-    def drain(self, host: str, *, force: bool = False) -> DrainReport:
+    def drain(self, host: str, *, force: bool = False, job: Job = ALONE) -> DrainReport:
         """Begin to move everything off a host, and place nothing there; returns at once.
 
         Each instance is migrated as it runs, if its service says so and it can be, or is booted
@@ -539,6 +668,8 @@ class Orchestrator:
         with `force` ended. The wish is stored: a restart goes on with it.
         """
         self._known_host(host)
+        changes = leaving(host, self.fleet.on(host))
+        self.change_log.note("drain", host, changes, job, applied=True)
         report = self._drainer.begin(host, force=force)
         self._steering.refresh()  # its copies are named last from now on
         return report
@@ -792,70 +923,6 @@ class Orchestrator:
                 log.warning("the sweep could not keep what it did: %s", error)
             except Exception:
                 log.exception("the sweep failed in a way we did not foresee; it goes on")
-
-    # --- changes ----------------------------------------------------------------------------
-
-    def _carry_out(self, changes: Changes, still: Still) -> None:
-        """Do a checked list of changes in its order. The caller holds the lock of `apply`.
-
-        A change of which `still` says no, when its turn has come, is left out.
-        """
-        self._in_hand = frozenset(change.service for change in changes)
-        try:
-            for change in changes:
-                if isinstance(change, Stop):
-                    self._await_caches(change.service)
-                with self._waker.locks[change.service]:
-                    present = self._present(change)
-                    if not still(change, present):
-                        self._leave(change, present)
-                        continue
-                    self._do(change)
-                self._journal.record("changed", change.service, str(change))
-        finally:
-            self._in_hand = frozenset()
-
-    def _leave(self, change: Change, present: Instance | None) -> None:
-        """Lead clients again to an instance that was to be stopped, if it is their last one."""
-        last = not self.fleet.serving(change.service)
-        if isinstance(change, Stop) and present is not None and last:
-            self.fleet.restore(present)
-            self._steering.steer()
-
-    def _is_in_hand(self, service: str) -> bool:
-        return service in self._in_hand
-
-    def _do(self, change: Change) -> None:
-        match change:
-            case Boot(service=name, host=host):
-                service = self.lab.service(name)
-                trace = WakeTrace(name)
-                self._waker.boot(service, "", trace.zero + service.deadline_s, trace, only=host)
-            case Announce():
-                self._steering.steer()
-            case Withdraw():
-                if present := self._present(change):
-                    self.fleet.withdraw(present)
-                self._steering.steer()
-            case Stop():
-                if present := self._present(change):
-                    self._waker.end(present)
-
-    def _present(self, change: Change) -> Instance | None:
-        """Return the instance that a change ends, also one that an earlier change booted."""
-        if not isinstance(change, Withdraw | Stop):
-            return None
-        if change.instance:
-            return self.fleet.get(change.instance)
-        there = [each for each in self.fleet.of(change.service) if each.host == change.host]
-        return there[0] if there else None
-
-    def _await_caches(self, service: str) -> None:
-        """If others answer, wait until no cache can still name the withdrawn instance."""
-        known = self.fleet.service(service)
-        asked_at = self.asked.get(service)
-        if known and asked_at and self.fleet.endpoints(service):
-            self._stopping.wait(max(0.0, asked_at + known.ttl_s - time.monotonic()))
 
     # --- small things -----------------------------------------------------------------------
 

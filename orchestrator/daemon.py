@@ -52,6 +52,7 @@ from orchestrator.network_monitor import Monitors
 from orchestrator.networking import NetworkKeeper
 from orchestrator.networks import Networks
 from orchestrator.readiness import Cancelled, Target, wait
+from orchestrator.readings import Readings
 from orchestrator.state_dir import StateDir
 from orchestrator.steered import steered
 from orchestrator.store.base import Store, Stored
@@ -60,6 +61,7 @@ from orchestrator.trace import Wakes
 from orchestrator.trace_csv import CsvFile
 from orchestrator.trace_export import Export, Exporter
 from orchestrator.wake_numbers import WakeNumbers
+from web.answer_counts import AnswerCounts
 from web.app import create_app
 from web.metrics import exposition
 from web.server import Server
@@ -177,23 +179,21 @@ class Daemon:
             exporter = Exporter(orchestrator.wakes, exports)
             undo.callback(exporter.close)
             exporter.start()
-            resolver = Resolver(
-                wanted.lab.dns,
-                lambda: orchestrator.lab.populations,
-                orchestrator,
-                serials=Serials(state.path / "zone-serial.json"),
-            )
-            undo.callback(resolver.close)
-            local = _local_names(wanted.lab, orchestrator)
-            if local is not None:
-                undo.callback(local.close)
-            front = wanted.lab.dns
-            dns = DnsServer(resolver, front.listen, front.port, processes=front.processes)
+            resolver, dns, local = _open_dns(wanted.lab, orchestrator, state, undo)
             load = partial(parse_lab, images_dir=state.images)
-            undo.callback(dns.stop)
-            dns.bind()
-            view = partial(_metrics, orchestrator, metrics, resolver, dns, monitors)
-            api = Server(create_app(orchestrator, load=load, metrics=view), state.socket)
+            answers = AnswerCounts()
+            readings = Readings(
+                orchestrator,
+                metrics,
+                journal,
+                monitors,
+                dns=lambda: DnsCounts(held=resolver.held, dropped=dns.dropped),
+                answers=answers.counts,
+                store_errors=lambda: store.failures,
+            )
+            view = partial(_told, readings)
+            app = answers.watched(create_app(orchestrator, load=load, metrics=view))
+            api = Server(app, state.socket)
             packets = steered(orchestrator, wanted.lab, state.owner, opener.world_of, undo)
             # Before what steers lets go: it steers once more.
             undo.callback(self._close, orchestrator, networks)
@@ -308,19 +308,29 @@ def open_exports(tracing: Tracing, undo: ExitStack) -> Iterator[Export]:
         yield export
 
 
-def _metrics(
-    orchestrator: Orchestrator,
-    wakes: WakeMetrics,
-    resolver: Resolver,
-    dns: DnsServer,
-    monitors: Monitors,
-) -> str:
+def _open_dns(
+    lab: Lab, orchestrator: Orchestrator, state: StateDir, undo: ExitStack
+) -> tuple[Resolver, DnsServer, MdnsResponder | None]:
+    """Return what answers questions, bound and not started yet; `undo` takes it apart."""
+    resolver = Resolver(
+        lab.dns,
+        lambda: orchestrator.lab.populations,
+        orchestrator,
+        serials=Serials(state.path / "zone-serial.json"),
+    )
+    undo.callback(resolver.close)
+    local = _local_names(lab, orchestrator)
+    if local is not None:
+        undo.callback(local.close)
+    dns = DnsServer(resolver, lab.dns.listen, lab.dns.port, processes=lab.dns.processes)
+    undo.callback(dns.stop)
+    dns.bind()
+    return resolver, dns, local
+
+
+def _told(readings: Readings) -> str:
     """Return what Prometheus is told."""
-    services = frozenset(service.name for service in orchestrator.lab.services)
-    counts = DnsCounts(held=resolver.held, dropped=dns.dropped)
-    lab = orchestrator.lab
-    networks = monitors.samples([lab.name] if lab.network.run else [])
-    return exposition(orchestrator.status(), wakes.counts(services), counts, networks)
+    return exposition(readings.now())
 
 
 def _tell_live(orchestrator: Orchestrator, undo: ExitStack) -> None:

@@ -1,6 +1,7 @@
 """How the command line shows things: tables for people, JSON and CSV for programs.
 
-What is shown are the API's documents (`web.wire`). rich is imported by the functions that need it.
+What is shown are the API's documents (`web.models`). rich is imported by the functions that need
+it.
 """
 
 # ruff: noqa: PLC0415 - see above

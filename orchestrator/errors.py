@@ -6,10 +6,16 @@ EdgewakeError                 has a message (what and where) and a hint (what to
 ├── StoreError                the state store cannot be read or written
 ├── UnknownHost               no host of that name in the lab
 ├── UnknownClients            no client population of that name in the lab
+├── UnknownOperation          no operation of that id, or not any more
+├── UnknownVersion            no version of the lab of that number is kept
+├── CannotEdit                the text of the lab cannot be changed as asked; nothing was changed
+├── Outdated                  what is to be replaced is not any more what the caller has seen
+├── Unforeseen                a defect of ours; edgewake's log has its details
 ├── TopologyError             a question about the graph that has no answer (unknown node, no path)
 ├── UnsafeChanges             a list of changes was refused; nothing was changed
 ├── CannotGuard               traffic to guests that sleep cannot be noticed on a host
 ├── CannotNetwork             virtual routers or links cannot be as wanted on a machine
+│   └── NotInNetwork          the virtual network has no router, link or program of that name
 ├── CannotRedirect            traffic for a public address cannot be steered into an instance here
 ├── RuleError                 a traffic rule is wrong: the column, and what was expected there
 ├── CannotSay                 a traffic rule is right, but a kind of filter cannot say it
@@ -29,8 +35,8 @@ EdgewakeError                 has a message (what and where) and a hint (what to
     └── BackingOff            its last wakes failed in a row; it is tried again later
 
 Drivers translate foreign errors (libvirt, SQLAlchemy, OSError) in one place each; front doors
-(`dns_boot.answers`, `web.wire`, `orchestrator.cli`) turn these into an answer. `images.errors` and
-`placement.problem.Infeasible` belong to the pure libraries below and are translated in
+(`dns_boot.answers`, `web.problems`, `orchestrator.cli`) turn these into an answer. `images.errors`
+and `placement.problem.Infeasible` belong to the pure libraries below and are translated in
 `orchestrator.planner` and `orchestrator.control`.
 """
 
@@ -90,6 +96,38 @@ class UnknownClients(EdgewakeError):  # noqa: N818 - reads as a sentence where i
     """No client population of that name in the lab."""
 
 
+class UnknownOperation(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """No operation of that id; it may have ended long ago, or with an earlier edgewake."""
+
+
+class UnknownVersion(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """No version of the lab of that number is kept."""
+
+
+class CannotEdit(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """The text of the lab cannot be changed as asked but by a person; nothing was changed."""
+
+
+class Outdated(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """What is to be replaced is not any more what the caller has seen; nothing was changed.
+
+    `now` is the number of the lab's version that is in use.
+    """
+
+    def __init__(self, message: str, *, now: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.now = now
+
+
+class Unforeseen(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """A defect of ours: callers are told no more than that, and our log the rest."""
+
+    def __init__(
+        self, message: str = "internal error", *, hint: str = "see edgewake's log, and report it"
+    ) -> None:
+        super().__init__(message, hint=hint)
+
+
 class TopologyError(EdgewakeError):
     """A question about the graph that has no answer."""
 
@@ -104,6 +142,10 @@ class CannotGuard(EdgewakeError):  # noqa: N818 - reads as a sentence where it i
 
 class CannotNetwork(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
     """Virtual routers, links or programs on them cannot be as wanted; nothing half-made is left."""
+
+
+class NotInNetwork(CannotNetwork):
+    """The virtual network has no router, link or program of that name."""
 
 
 class CannotRedirect(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised

@@ -76,7 +76,7 @@ def read(text: str, report: Report, *, needs: str) -> dict[str, Data]:
     """
     if len(text.encode(errors="replace")) > LARGEST_FILE:
         raise LabError("is larger than 1 MiB", file=report.path)
-    node = _composed(text, report.path)
+    node = composed(text, report.path)
     if node is None:
         raise LabError(f"is empty: it needs at least {needs}", file=report.path, line=1)
     data = _data(node, (), report)
@@ -86,7 +86,8 @@ def read(text: str, report: Report, *, needs: str) -> dict[str, Data]:
     return data
 
 
-def _composed(text: str, path: Path) -> yaml.Node | None:
+def composed(text: str, path: Path) -> yaml.Node | None:
+    """Return a text as nodes, which know where they are; LabError if it is no YAML of ours."""
     try:
         return _Composer(text).get_single_node()
     except yaml.MarkedYAMLError as error:

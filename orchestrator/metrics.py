@@ -1,14 +1,15 @@
 """Counts and histograms of wakes since the start, for Prometheus (`web.metrics`).
 
 Labels stay few: stages and owners are a table of ours, outcomes and rungs a handful of words, and
-services those of the lab. A histogram has no service in it; counters have.
+services and hosts those of the lab; what is known of others is forgotten when it is asked for.
 """
 
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.trace import Wake
 
@@ -23,19 +24,23 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass(slots=True)
 class Histogram:
-    """How many values were in each bucket of `BUCKETS_S`, and beyond the last; and their sum."""
+    """How many values were in each bucket up to a bound, and beyond the last; and their sum."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
+    bounds: tuple[float, ...] = BUCKETS_S
+    counts: list[int] = field(default_factory=list)
     sum_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
 
     def add(self, seconds: float) -> None:
         """Count a value; one that equals a bound is in that bound's bucket."""
-        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.counts[bisect_left(self.bounds, seconds)] += 1
         self.sum_s += seconds
 
     def copy(self) -> "Histogram":
         """Return the same numbers, which do not change any more."""
-        return Histogram(list(self.counts), self.sum_s)
+        return Histogram(self.bounds, list(self.counts), self.sum_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +48,16 @@ class WakeCounts:
     """What was counted of wakes that are over.
 
     `wakes` is by service, outcome and rung; `queries` by service counts the callers that waited;
-    `wake_s` by outcome and rung; `stage_s` by stage and owner.
+    `wake_s` by outcome and rung; `stage_s` by stage and owner; `service_s` and `host_s`, of those
+    that came to be ready, by service and by host.
     """
 
     wakes: Mapping[Labels, int]
     queries: Mapping[Labels, int]
     wake_s: Mapping[Labels, Histogram]
     stage_s: Mapping[Labels, Histogram]
+    service_s: Mapping[Labels, Histogram] = field(default_factory=dict)
+    host_s: Mapping[Labels, Histogram] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,8 @@ class WakeMetrics:
         self._queries: Counter[Labels] = Counter()
         self._wake_s: dict[Labels, Histogram] = {}
         self._stage_s: dict[Labels, Histogram] = {}
+        self._service_s: dict[Labels, Histogram] = {}
+        self._host_s: dict[Labels, Histogram] = {}
 
     def __call__(self, wake: Wake) -> None:
         """Count a wake that is over."""
@@ -81,16 +91,30 @@ class WakeMetrics:
             for span in wake.spans:
                 labels = ("stage", span.stage), ("owner", str(span.owner))
                 self._stage_s.setdefault(labels, Histogram()).add(span.took_s)
+            if wake.outcome == "ready":
+                self._service_s.setdefault((service,), Histogram()).add(wake.total_s)
+                self._host_s.setdefault((("host", wake.host),), Histogram()).add(wake.total_s)
 
-    def counts(self, services: Collection[str]) -> WakeCounts:
-        """Return what was counted; services that are not among these are forgotten for good."""
+    def counts(self, services: Collection[str], hosts: Collection[str] = ()) -> WakeCounts:
+        """Return what was counted; services and hosts not among these are forgotten for good."""
         with self._lock:
-            for counter in (self._wakes, self._queries):
-                for labels in [each for each in counter if each[0][1] not in services]:
-                    del counter[labels]
+            for counted in (self._wakes, self._queries, self._service_s):
+                keep_only(counted, services)
+            keep_only(self._host_s, hosts)
             return WakeCounts(
                 dict(self._wakes),
                 dict(self._queries),
-                {labels: each.copy() for labels, each in self._wake_s.items()},
-                {labels: each.copy() for labels, each in self._stage_s.items()},
+                *(
+                    {labels: each.copy() for labels, each in histograms.items()}
+                    for histograms in (
+                        *(self._wake_s, self._stage_s),
+                        *(self._service_s, self._host_s),
+                    )
+                ),
             )
+
+
+def keep_only(counted: MutableMapping[Labels, Any], values: Collection[str]) -> None:
+    """Forget what is counted for other values of its first label than these."""
+    for labels in [each for each in counted if each[0][1] not in values]:
+        del counted[labels]

@@ -114,13 +114,22 @@ class Migrator:
         """Return how far the migration of an instance is."""
         return self._sent.get(instance, Sent())
 
-    def migrate(self, instance: Instance, service: Service, wanted: Callable[[], bool]) -> Migrated:
-        """Migrate a ready instance to the best host that can take it.
+    def obstacle(self, instance: Instance, service: Service, host: str) -> str:
+        """Return why an instance cannot go to a host as it runs; empty if it may try."""
+        try:
+            return self._obstacles(instance, service).get(host, "")
+        except EdgewakeError as error:
+            return error.message
+
+    def migrate(
+        self, instance: Instance, service: Service, wanted: Callable[[], bool], only: str = ""
+    ) -> Migrated:
+        """Migrate a ready instance to the best host that can take it, or to the `only` one.
 
         It is called off when `wanted` says no; the guest then stays, unless it is too late.
         """
         try:
-            moving = self._reserve(instance, service)
+            moving = self._reserve(instance, service, only)
         except EdgewakeError as error:
             return self._failed(instance, error.message, instance)
         try:
@@ -178,13 +187,16 @@ class Migrator:
 
     # --- before -----------------------------------------------------------------------------
 
-    def _reserve(self, instance: Instance, service: Service) -> Instance:
+    def _reserve(self, instance: Instance, service: Service, only: str) -> Instance:
         """Choose the destination and hold what is needed there; raises EdgewakeError."""
         lost = self._fleet.lost()
         if instance.host in lost:
             raise EdgewakeError(f"{instance.host} cannot be reached: {lost[instance.host]}")
         reasons = self._obstacles(instance, service)
         others = {host.name for host in self._fleet.lab.hosts} - {instance.host}
+        if only:
+            unwanted = dict.fromkeys(others - {only}, f"{only} is to take it")
+            reasons = unwanted | {only: reasons[only]} if only in reasons else unwanted
         if others <= reasons.keys():
             told = "; ".join(f"{host}: {why}" for host, why in sorted(reasons.items()))
             raise EdgewakeError(told or "there is no other host")

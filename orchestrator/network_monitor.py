@@ -17,6 +17,7 @@ from functools import partial
 from orchestrator.errors import CannotNetwork
 from orchestrator.network import (
     AppState,
+    Found,
     LinkLoad,
     LinkState,
     Load,
@@ -27,6 +28,7 @@ from orchestrator.network import (
 
 KEPT = 60  # looks
 LEAST_S = 1.0  # between two looks
+NOTHING = Found()
 
 Port = tuple[str, str]  # a router, and what is at the other end
 
@@ -40,19 +42,24 @@ class Sample:
 
     network: str
     at: float
-    links: tuple[LinkState, ...] = ()
+    found: Found = NOTHING
     counters: tuple[PortCounters, ...] = ()
     apps: tuple[AppState, ...] = ()
     cpu_s: Mapping[str, float] | None = None
 
+    @property
+    def links(self) -> tuple[LinkState, ...]:
+        """The links that were there."""
+        return self.found.links
 
-Seen = tuple[tuple[LinkState, ...], tuple[PortCounters, ...], tuple[AppState, ...]]
+
+Seen = tuple[Found, tuple[PortCounters, ...], tuple[AppState, ...]]
 
 
 class NetworkMonitor:
     """The last looks at one network. Safe to use from several threads.
 
-    `look` returns links, counters and programs as they are now, or raises.
+    `look` returns what is there, counters and programs as they are now, or raises.
     """
 
     def __init__(
@@ -66,17 +73,24 @@ class NetworkMonitor:
         self._network, self._look, self._clock = network, look, clock
         self._lock = threading.Lock()
         self._samples: deque[Sample] = deque(maxlen=kept)
+        self._outdated = False
+
+    def outdate(self) -> None:
+        """Look again the next time, however soon: somebody has changed the network."""
+        with self._lock:
+            self._outdated = True
 
     def sample(self) -> Sample:
         """Look, unless somebody just has, and return what was seen last."""
         with self._lock:
             now = self._clock()
-            if not self._samples or now - self._samples[-1].at >= LEAST_S:
-                links, counters, apps = self._look()
+            if not self._samples or self._outdated or now - self._samples[-1].at >= LEAST_S:
+                self._outdated = False
+                found, counters, apps = self._look()
                 now = (now + self._clock()) / 2  # to look takes a while where there is much
                 last = self._samples[-1] if self._samples else None
                 cpu_s = _cpu_s(last, apps)
-                self._samples.append(Sample(self._network, now, links, counters, apps, cpu_s))
+                self._samples.append(Sample(self._network, now, found, counters, apps, cpu_s))
             return self._samples[-1]
 
     def load(self, over_s: float = 0.0) -> Load:

@@ -3,9 +3,12 @@
 Each applied lab is told with `want`. A network that cannot be made at once, such as while a host's
 bridge is missing, is tried again; services go on meanwhile. It stays when edgewake ends, and is
 found again. A lab that does not run its network has the one removed that an earlier file wanted.
+What people change of it meanwhile (`orchestrator.live_network`) is done in turn with that.
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from orchestrator.errors import CannotNetwork
 from orchestrator.journal import Journal
@@ -39,6 +42,26 @@ class NetworkKeeper:
             self._lab, self._said = lab, ""
             self._attempt()
         self._wake.set()
+
+    @property
+    def why_not(self) -> str:
+        """Why the network is not yet as its lab wants; empty if it is."""
+        return self._said if self._lab is not None else ""
+
+    @contextmanager
+    def turn(self) -> Iterator[Networks]:
+        """Yield the networks, and leave them alone meanwhile.
+
+        Raises CannotNetwork while the lab's is not as it wants: what is tried again would undo what
+        is done here.
+        """
+        with self._lock:
+            if self._lab is not None:
+                raise CannotNetwork(
+                    f"network {self._lab.name} is not there yet: {self._said}",
+                    hint=f"it is tried again every {self._retry_s:g} s",
+                )
+            yield self._networks
 
     def close(self) -> None:
         """Try no more; the network stays. May be called twice."""

@@ -103,10 +103,14 @@ class Networks:
         return self._open_apps(name)
 
     def change(self, name: str, edit: Callable[[Network], Network]) -> Done:
-        """Set a network that is set to what `edit` makes of it."""
+        """Set a network that is set to what `edit` makes of it; programs of routers that go, go."""
         with self._turn(name):
             kept = self._known(name)
-            return self._set(replace(kept, network=edit(kept.network)), None)
+            wanted = replace(kept, network=edit(kept.network))
+            done = self._set(wanted, None)
+            if self._open_apps is not None:
+                settle(self._open_apps(name), (), _nodes_here(wanted))
+            return done
 
     def remove(self, name: str, progress: Progress | None = None) -> Done:
         """Remove a network; one that is not set is looked for by its name all the same."""
@@ -126,7 +130,7 @@ class Networks:
         """Return what a `NetworkMonitor` sees of a network that is set."""
         view = self.view(name)
         apps = self._open_apps(name).all() if self._open_apps else ()
-        return view.found.links, view.counters, apps
+        return view.found, view.counters, apps
 
     def found(self, wanted: Kept) -> Found:
         """Return what there is on this machine of a network, whether it was set by us or not."""
@@ -204,12 +208,6 @@ def link_between(network: Network, a: str, b: str) -> VirtualLink:
             return link
     names = ", ".join(link.name for link in network.links) or "none"
     raise CannotNetwork(f"network {network.name} has no link between {a} and {b}; known: {names}")
-
-
-def with_link(network: Network, link: VirtualLink) -> Network:
-    """Return a network in which the link of these two routers is this one."""
-    links = tuple(link if each.name == link.name else each for each in network.links)
-    return replace(network, links=links)
 
 
 def router_at(network: Network, node: str) -> str:

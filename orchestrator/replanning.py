@@ -7,6 +7,7 @@ turn has come (`still`). `control` carries it out.
 """
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,13 +17,17 @@ from orchestrator.changes import Announce, Boot, Change, Changes
 from orchestrator.errors import EdgewakeError
 from orchestrator.fleet import Fleet
 from orchestrator.library import Fit
-from orchestrator.model import ASLEEP, Capacity, Instance, InstanceState, Migrate
+from orchestrator.model import ASLEEP, Capacity, Instance, InstanceState, Lab, Migrate
 from orchestrator.moving import changes_for
-from orchestrator.planner import Front
+from orchestrator.plan_metrics import PlanMetrics
+from orchestrator.planner import Front, Progress
 from orchestrator.recipes import anonymous_images
+from orchestrator.views import Proposal
 from orchestrator.warming import Aims, LabFacts, WakeCosts, Warming, aims_of, warming_of
 from placement.problem import Options, Plan, Problem
 from placement.warm import WarmOptions
+
+PROPOSALS_KEPT = 50
 
 Rungs = Mapping[tuple[str, str], frozenset[str]]  # by service and host
 Rates = Mapping[str, float]  # uses per second, by service
@@ -34,6 +39,8 @@ class Replanner:
     def __init__(self, fleet: Fleet, boots: Boots) -> None:
         self._fleet = fleet
         self._boots = boots
+        self.metrics = PlanMetrics()
+        self._proposals: OrderedDict[str, tuple[Lab, Proposal]] = OrderedDict()
         self._busy = threading.Lock()
 
     @contextmanager
@@ -50,26 +57,54 @@ class Replanner:
 
     def plan(self, options: Options) -> Plan:
         """Place everything anew. Raises `EdgewakeError` as `Planner.plan` does."""
-        return self._fleet.planner.plan(self._question(self.movable()), options)
+        with self.metrics.counting("plan"):
+            plan = self._fleet.planner.plan(self._question(self.movable()), options)
+        self.metrics.made(plan)
+        return plan
 
-    def front(self, terms: Sequence[str], options: Options, points: int | None) -> Front:
+    def keep(self, operation: str, lab: Lab, proposal: Proposal) -> None:
+        """Remember what an operation has proposed for a lab. The caller has the turn to plan."""
+        if operation:
+            self._proposals[operation] = (lab, proposal)
+            while len(self._proposals) > PROPOSALS_KEPT:
+                self._proposals.popitem(last=False)
+
+    def kept(self, operation: str) -> tuple[Lab, Proposal]:
+        """Return what an operation has proposed, and for which lab; `EdgewakeError` if nothing."""
+        if operation not in self._proposals:
+            raise EdgewakeError(
+                f"{operation}: no plan that this operation has made is kept", hint="plan again"
+            )
+        return self._proposals[operation]
+
+    def front(
+        self,
+        terms: Sequence[str],
+        options: Options,
+        points: int | None,
+        progress: Progress | None = None,
+    ) -> Front:
         """Return the Pareto front of some terms. Raises `EdgewakeError` as `Planner.front` does."""
-        question = self._question(self.movable())
-        return self._fleet.planner.front(question, terms, options, points=points)
+        with self.metrics.counting("front"):
+            question = self._question(self.movable())
+            planner = self._fleet.planner
+            return planner.front(question, terms, options, points=points, progress=progress)
 
     def warm(self, options: WarmOptions, costs: WakeCosts, rungs: Rungs, rates: Rates) -> Warming:
         """Return what hosts should keep warm. Raises `EdgewakeError` as `warming_of` does.
 
         `rungs` and `rates` are those of `LabFacts`.
         """
-        return warming_of(self._fleet.planner, self._warm_facts(rungs, rates), costs, options)
+        with self.metrics.counting("warm"):
+            return warming_of(self._fleet.planner, self._warm_facts(rungs, rates), costs, options)
 
     def aims(self, costs: WakeCosts, rungs: Rungs, rates: Rates) -> Aims:
         """Return what hosts are to keep warm, quickly. Raises `EdgewakeError` as `aims_of` does.
 
         It takes no turn: nobody is to be refused a plan because of it.
         """
-        return aims_of(self._fleet.planner, self._warm_facts(rungs, rates), costs)
+        with self.metrics.counting("aims"):
+            return aims_of(self._fleet.planner, self._warm_facts(rungs, rates), costs)
 
     def _warm_facts(self, rungs: Rungs, rates: Rates) -> LabFacts:
         """Return what is known of the lab.

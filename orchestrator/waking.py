@@ -585,7 +585,7 @@ class Waker:
             self._not_ended.pop(gone, None)
         if self._not_ended.get(_key(instance)) != why:
             self._not_ended[_key(instance)] = why
-            self._journal.record("stop-failed", instance.service, why)
+            self._journal.record("stop-failed", instance.service, why, host=instance.host)
 
     def _note_failure(
         self, instance: Instance, service: Service, fit: Fit | None, error: EdgewakeError

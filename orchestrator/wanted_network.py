@@ -93,6 +93,27 @@ def _routers(lab: Lab) -> tuple[VirtualRouter, ...]:
     )
 
 
+def one_more(
+    lab: Lab,
+    network: Network,
+    name: str,
+    addresses: tuple[IPv4Address | None, IPv6Address | None] = (None, None),
+    machine: str = "",
+) -> VirtualRouter:
+    """Return a router that people add to the network of a lab that runs.
+
+    An address that is not given is chosen as for one of the lab file, and free.
+    """
+    subnet, subnet6 = lab.network.subnet, lab.network.subnet6
+    four = {each.name: each.address for each in network.routers if each.name != name}
+    six = {each.name: each.address6 for each in network.routers if each.name != name}
+    given, given6 = addresses
+    address = given or subnet[_places(lab, subnet, {**four, name: None})[name]]
+    taken = {each: address6 for each, address6 in six.items() if address6 is not None}
+    address6 = given6 or subnet6[_places(lab, subnet6, {**taken, name: None})[name]]
+    return VirtualRouter(name, address, address6, machine)
+
+
 def _places(
     lab: Lab,
     subnet: IPv4Network | IPv6Network,

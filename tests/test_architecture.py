@@ -165,6 +165,7 @@ SOLE_IMPORTERS: dict[str, tuple[str, ...]] = {
     "ortools": ("placement.solvers.cpsat",),
     "dnslib": ("dns_boot",),
     "flask": ("web",),
+    "cheroot": ("web.door.server",),
     "opentelemetry": ("orchestrator.trace_otel",),
     "pyroute2": ("orchestrator.linux", "orchestrator.routers", "orchestrator.steering"),
     "sqlalchemy": ("orchestrator.store.sql",),

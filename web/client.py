@@ -39,6 +39,11 @@ class ApiError(EdgewakeError):
         self.status = status
         self.problem = problem
 
+    @property
+    def kind(self) -> str:
+        """The last word of the problem's type, such as lab or no-capacity."""
+        return str(self.problem.get("type", "")).rpartition(":")[2]
+
 
 class Client:
     """One edgewake; every call is a connection of its own.
@@ -101,7 +106,7 @@ class Client:
         self, method: str, path: str, data: str | None = None, headers: Mapping[str, str] = NOTHING
     ) -> Iterator[HTTPResponse]:
         """Give the answer to a request, to be read while the block runs."""
-        connection = _UnixConnection(self.socket_path, self.timeout_s)
+        connection = UnixConnection(self.socket_path, self.timeout_s)
         try:
             connection.request(method, f"/api/v1{path}", data, headers)
             response = connection.getresponse()
@@ -129,8 +134,8 @@ class Client:
             connection.close()
 
 
-class _UnixConnection(HTTPConnection):
-    """HTTP over a UNIX socket."""
+class UnixConnection(HTTPConnection):
+    """HTTP over a UNIX socket. Opening it may take 5 s, each answer `timeout_s`."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost")
@@ -138,6 +143,7 @@ class _UnixConnection(HTTPConnection):
         self._timeout_s = timeout_s
 
     def connect(self) -> None:
+        """Connect."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(CONNECT_S)
         self.sock.connect(str(self._path))

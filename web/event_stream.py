@@ -7,20 +7,23 @@ one for all its browsers.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from http import HTTPStatus
 from typing import Any
 
-from flask import Response, abort, request
+from flask import Response
 
 from orchestrator.feed import Feed
 from orchestrator.feeding import EVENT, OPERATION, QUERIES, STATUS, WAKE
-from web import sse, wire
+from web import sse
+from web.models.events import EventDocument
+from web.models.wakes import WakeDocument
+from web.problems import HttpProblem
 
 MOST_STREAMS = 32
 KEEP_ALIVE_S = 15.0
 RETRY = "retry: 1000\n"  # milliseconds until a browser comes again
 GAP = "gap"
-LONGEST_ID = 16  # digits
 
 
 def _same(value: Any) -> Any:
@@ -28,8 +31,8 @@ def _same(value: Any) -> Any:
 
 
 DOCUMENTS: Mapping[str, Callable[[Any], Any]] = {
-    EVENT: wire.event,
-    WAKE: wire.wake,
+    EVENT: lambda event: EventDocument.of(event).as_json(),
+    WAKE: lambda wake: WakeDocument.of(wake).as_json(),
     STATUS: _same,
     QUERIES: _same,
     OPERATION: _same,
@@ -43,13 +46,19 @@ class EventStreams:
         self._feed = feed
         self._room = threading.BoundedSemaphore(MOST_STREAMS)
 
-    def __call__(self) -> Response:
-        """Return the stream that the request at hand asks for."""
-        topics = _topics(request.args.getlist("topic"))
-        after = _position(request.headers.get("Last-Event-ID", ""))
+    def open(self, topics: AbstractSet[str], after: int | None) -> Response:
+        """Return a stream of some topics (none named: all) from a number on (None: from now on).
+
+        Raises a 503 if too many are open.
+        """
         if not self._room.acquire(blocking=False):
-            abort(HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_STREAMS} event streams are open already")
-        told = _told(self._feed, self._feed.last if after is None else after, topics)
+            raise HttpProblem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{MOST_STREAMS} event streams are open already",
+                hint="close one; browsers share that of the dashboard",
+            )
+        begin = self._feed.last if after is None else after
+        told = _told(self._feed, begin, topics or set(DOCUMENTS))
         response = Response(told, content_type=sse.CONTENT_TYPE)
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Accel-Buffering"] = "no"
@@ -57,7 +66,7 @@ class EventStreams:
         return response
 
 
-def _told(feed: Feed, last: int, topics: frozenset[str]) -> Iterator[str]:
+def _told(feed: Feed, last: int, topics: AbstractSet[str]) -> Iterator[str]:
     """Yield the text of a stream until the feed is closed, or whoever reads is gone."""
     yield RETRY + sse.position(last)
     closed = False
@@ -75,18 +84,3 @@ def _told(feed: Feed, last: int, topics: frozenset[str]) -> Iterator[str]:
             yield "".join(told)
         elif not news.messages:
             yield sse.position(last)
-
-
-def _topics(written: list[str]) -> frozenset[str]:
-    if unknown := sorted(set(written) - set(DOCUMENTS)):
-        known = ", ".join(DOCUMENTS)
-        abort(HTTPStatus.BAD_REQUEST, f"topic: there is no {unknown[0]!r}; there are {known}")
-    return frozenset(written or DOCUMENTS)
-
-
-def _position(written: str) -> int | None:
-    if not written:
-        return None
-    if not (written.isascii() and written.isdigit() and len(written) <= LONGEST_ID):
-        abort(HTTPStatus.BAD_REQUEST, "Last-Event-ID must be the number of an event")
-    return int(written)

@@ -3,12 +3,12 @@
 Labels are the names of the lab: each end of a link is a `router` and its `peer`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from orchestrator.metrics import Labels
 from orchestrator.network import AppState, PortCounters
 from orchestrator.network_monitor import Sample
-from web.families import Family
+from web.families import Family, family
 
 MIB = 1 << 20
 _PORTS = (  # the end of a metric's name, the counter, and what it counts
@@ -25,7 +25,7 @@ def families(samples: Sequence[Sample]) -> Iterator[Family]:
     if not samples:
         return
     for name, key, about in _PORTS:
-        yield _family(
+        yield family(
             f"edgewake_router_{name}_total",
             "counter",
             about,
@@ -35,7 +35,7 @@ def families(samples: Sequence[Sample]) -> Iterator[Family]:
                 for port in each.counters
             ),
         )
-    yield _family(
+    yield family(
         "edgewake_router_cpu_seconds_total",
         "counter",
         "Processor time of a router's programs since edgewake began to look.",
@@ -51,7 +51,7 @@ def families(samples: Sequence[Sample]) -> Iterator[Family]:
 
 def _links(samples: Sequence[Sample]) -> Iterator[Family]:
     states = [(each.network, state) for each in samples for state in each.links]
-    yield _family(
+    yield family(
         "edgewake_link_up",
         "gauge",
         "Whether a link carries packets; and by what it is made slow.",
@@ -67,7 +67,7 @@ def _links(samples: Sequence[Sample]) -> Iterator[Family]:
             for network, state in states
         ),
     )
-    yield _family(
+    yield family(
         "edgewake_link_bandwidth_bytes_per_second",
         "gauge",
         "What a link can carry in each direction, if that is limited.",
@@ -87,7 +87,7 @@ def _apps(samples: Sequence[Sample]) -> Iterator[Family]:
         ("edgewake_app_memory_bytes", "gauge", "Resident memory of a program.", _memory),
     )
     for name, kind, about, value in kinds:
-        yield _family(
+        yield family(
             name, kind, about, ((_app(network, state), value(state)) for network, state in states)
         )
 
@@ -110,7 +110,3 @@ def _port(network: str, port: PortCounters) -> Labels:
 
 def _app(network: str, state: AppState) -> Labels:
     return ("network", network), ("router", state.app.router), ("app", state.app.name)
-
-
-def _family(name: str, kind: str, about: str, values: Iterable[tuple[Labels, float]]) -> Family:
-    return Family(name, kind, about, tuple(("", labels, value) for labels, value in values))

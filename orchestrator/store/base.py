@@ -6,6 +6,7 @@ A store is used from several threads at once. `tests/contracts/store.py` holds e
 this page.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -37,6 +38,28 @@ class Drain:
     host: str
     since: float
     force: bool = False
+
+
+VERSIONS_KEPT = 100  # of the lab
+
+
+@dataclass(frozen=True, slots=True)
+class LabVersion:
+    """A lab file as it was applied: word for word, when (wall-clock seconds), and by whom.
+
+    Numbers count from 1 and are never used twice; `path` is where it was read from.
+    """
+
+    number: int
+    at: float
+    actor: str
+    path: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the text, in hexadecimal."""
+        return hashlib.sha256(self.text.encode(errors="surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +98,16 @@ class Store(Protocol):
         """
         ...
 
-    def save_lab(self, text: str, path: str) -> None:
-        """Keep the lab file last applied."""
+    def save_lab(self, text: str, path: str, *, actor: str = "", at: float = 0.0) -> None:
+        """Keep the lab file last applied as a new version.
+
+        Nothing is kept if the last version has its text and path. Of all versions the last
+        `VERSIONS_KEPT` are kept.
+        """
+        ...
+
+    def lab_versions(self, limit: int = VERSIONS_KEPT) -> Sequence[LabVersion]:
+        """Return the last `limit` versions of the lab, oldest first."""
         ...
 
     def save_drain(self, drain: Drain) -> None:

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 
 from orchestrator.errors import StoreError
 from orchestrator.model import Ability, Event, Instance, Rung
-from orchestrator.store.base import Drain, Quarantine, Stored
+from orchestrator.store.base import VERSIONS_KEPT, Drain, LabVersion, Quarantine, Stored
 
 JOURNAL_KEPT = 100_000  # events
 
@@ -23,7 +23,7 @@ class MemoryStore:
         self._closed = False
         self._instances: dict[str, Instance] = {}
         self._quarantines: dict[tuple[str, IPv4Address], Quarantine] = {}
-        self._lab = ("", "")
+        self._labs: deque[LabVersion] = deque(maxlen=VERSIONS_KEPT)
         self._drains: dict[str, Drain] = {}
         self._abilities: dict[tuple[str, str, Rung], Ability] = {}
         self._journal: deque[Event] = deque(maxlen=JOURNAL_KEPT)
@@ -32,12 +32,12 @@ class MemoryStore:
         """Return all that is kept."""
         with self._lock:
             self._refuse_closed()
-            text, path = self._lab
+            last = self._labs[-1] if self._labs else None
             return Stored(
                 instances=tuple(self._instances.values()),
                 quarantines=tuple(self._quarantines.values()),
-                lab_text=text,
-                lab_path=path,
+                lab_text=last.text if last else "",
+                lab_path=last.path if last else "",
                 drains=tuple(self._drains.values()),
                 abilities=tuple(self._abilities.values()),
             )
@@ -58,11 +58,20 @@ class MemoryStore:
             until = max(rest_until, before.until) if before else rest_until
             self._quarantines[key] = Quarantine(*key, instance.service, until)
 
-    def save_lab(self, text: str, path: str) -> None:
-        """Keep the lab file last applied."""
+    def save_lab(self, text: str, path: str, *, actor: str = "", at: float = 0.0) -> None:
+        """Keep the lab file last applied as a new version, unless it is the last one."""
         with self._lock:
             self._refuse_closed()
-            self._lab = (text, path)
+            last = self._labs[-1] if self._labs else None
+            if last is None or (last.text, last.path) != (text, path):
+                number = last.number + 1 if last else 1
+                self._labs.append(LabVersion(number, at, actor, path, text))
+
+    def lab_versions(self, limit: int = VERSIONS_KEPT) -> Sequence[LabVersion]:
+        """Return the last `limit` versions of the lab, oldest first."""
+        with self._lock:
+            self._refuse_closed()
+            return list(self._labs)[-limit:] if limit else []
 
     def save_drain(self, drain: Drain) -> None:
         """Keep the wish that a host be drained."""

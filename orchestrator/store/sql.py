@@ -29,6 +29,7 @@ from sqlalchemy import (
     Float,
     Integer,
     MetaData,
+    Select,
     String,
     Table,
     Text,
@@ -47,9 +48,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.errors import StoreError
 from orchestrator.model import Ability, Event, Instance, InstanceState, Rung
-from orchestrator.store.base import Drain, Quarantine, Stored
+from orchestrator.store.base import VERSIONS_KEPT, Drain, LabVersion, Quarantine, Stored
 
-SCHEMA = "4"  # grows by one with every change of the tables below; see `_MIGRATIONS`
+SCHEMA = "5"  # grows by one with every change of the tables below; see `_MIGRATIONS`
 JOURNAL_KEPT = 100_000  # rows of the journal that are always there to be read
 PRUNE_EVERY = 1_000  # rows between two prunings, so that almost no record() pays for one
 BUSY_TIMEOUT_MS = 5_000  # how long to wait for a tool (sqlite3, a backup) that holds the file
@@ -115,12 +116,31 @@ _JOURNAL = Table(
     Column("text", Text, nullable=False),
     Column("data", Text, nullable=False),
 )
+_LABS = Table(
+    "labs",
+    _SCHEMA,
+    Column("number", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("text", Text, nullable=False),
+)
 
-# What each older schema lacks: the tables and columns to make on the way to the next one.
+# Up to schema 4 only the last lab was kept, and not when it was applied: it becomes version 1 now.
+_FIRST_LAB = """
+INSERT INTO labs (at, actor, path, text)
+SELECT CAST(strftime('%s', 'now') AS FLOAT), '', path.value, text.value
+FROM meta AS text JOIN meta AS path ON path."key" = 'lab_path'
+WHERE text."key" = 'lab_text' AND text.value <> ''
+"""
+_NO_LAB_IN_META = """DELETE FROM meta WHERE "key" IN ('lab_text', 'lab_path')"""
+
+# What each older schema lacks: the tables to make, and then what to say, on the way to the next.
 _MIGRATIONS: Mapping[str, tuple[str, Sequence[Table], Sequence[str]]] = {
     "1": ("2", (_DRAINS,), ()),
     "2": ("3", (), ("ALTER TABLE instances ADD COLUMN moving_to VARCHAR",)),
     "3": ("4", (_ABILITIES,), ()),
+    "4": ("5", (_LABS,), (_FIRST_LAB, _NO_LAB_IN_META)),
 }
 
 _SAVE = insert(_INSTANCES)
@@ -167,10 +187,12 @@ class SqlStore:
     """A `Store` in the SQLite file that `url` names, such as ``sqlite:////var/lib/x/state.db``.
 
     The file is created with mode 0600, and its folder, if missing, with 0711. One connection
-    writes, behind a lock; readers have their own and never make a writer wait.
+    writes, behind a lock; readers have their own and never make a writer wait. `failures` counts
+    what could not be done.
     """
 
     def __init__(self, url: str) -> None:
+        self.failures = 0
         self._path = _file_of(url)
         self._lock = threading.Lock()
         self._closed = False
@@ -190,7 +212,7 @@ class SqlStore:
     def load(self) -> Stored:
         """Return all that is kept."""
         with self._reading("load") as connection:
-            meta = {row.key: row.value for row in connection.execute(select(_META))}
+            lab = connection.execute(_last_labs(1)).mappings().one_or_none()
             return Stored(
                 instances=tuple(
                     _instance(row) for row in connection.execute(select(_INSTANCES)).mappings()
@@ -198,8 +220,8 @@ class SqlStore:
                 quarantines=tuple(
                     _quarantine(row) for row in connection.execute(select(_QUARANTINES)).mappings()
                 ),
-                lab_text=meta.get("lab_text", ""),
-                lab_path=meta.get("lab_path", ""),
+                lab_text=lab["text"] if lab else "",
+                lab_path=lab["path"] if lab else "",
                 drains=tuple(
                     Drain(row["host"], row["since"], row["force"])
                     for row in connection.execute(select(_DRAINS)).mappings()
@@ -232,12 +254,22 @@ class SqlStore:
             connection.execute(delete(_INSTANCES).where(_INSTANCES.c.name == instance.name))
             connection.execute(_REST, rest)
 
-    def save_lab(self, text: str, path: str) -> None:
-        """Keep the lab file last applied."""
+    def save_lab(self, text: str, path: str, *, actor: str = "", at: float = 0.0) -> None:
+        """Keep the lab file last applied as a new version, unless it is the last one."""
+        row = {"at": at, "actor": actor, "path": path, "text": text}
         with self._writing("save the lab file") as connection:
-            connection.execute(
-                _SET, [{"key": "lab_text", "value": text}, {"key": "lab_path", "value": path}]
-            )
+            last = connection.execute(_last_labs(1)).mappings().one_or_none()
+            if last and (last["text"], last["path"]) == (text, path):
+                return
+            kept = last["number"] - VERSIONS_KEPT + 1 if last else 0
+            connection.execute(insert(_LABS), row)
+            connection.execute(delete(_LABS).where(_LABS.c.number <= kept))
+
+    def lab_versions(self, limit: int = VERSIONS_KEPT) -> Sequence[LabVersion]:
+        """Return the last `limit` versions of the lab, oldest first."""
+        with self._reading("read the versions of the lab") as connection:
+            rows = connection.execute(_last_labs(limit)).mappings()
+            return [LabVersion(**row) for row in rows][::-1]
 
     def save_drain(self, drain: Drain) -> None:
         """Keep the wish that a host be drained."""
@@ -332,10 +364,10 @@ class SqlStore:
         """Bring a file of an older schema up to ours; StoreError if we know no way."""
         schema = found
         while schema in _MIGRATIONS:
-            schema, tables, columns = _MIGRATIONS[schema]
+            schema, tables, statements = _MIGRATIONS[schema]
             _SCHEMA.create_all(self._writer, tables)
-            for column in columns:
-                self._writer.execute(text(column))
+            for statement in statements:
+                self._writer.execute(text(statement))
         if schema != found:
             self._writer.execute(_SET, {"key": "schema", "value": schema})
         if schema != SCHEMA:
@@ -364,23 +396,21 @@ class SqlStore:
 
     @contextmanager
     def _telling(self, doing: str) -> Iterator[None]:
-        """Translate every foreign error into a `StoreError` that names the file."""
+        """Translate every foreign error into a `StoreError` that names the file, and count it."""
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
             cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
             code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the rest is the extended code
-            raise StoreError(
-                f"{self._path}: cannot {doing}: {cause}", hint=HINTS.get(code, "")
-            ) from error
+            raise self._failed(doing, str(cause), HINTS.get(code, "")) from error
         except OSError as error:
-            raise StoreError(
-                f"{self._path}: cannot {doing}: {error.strerror}", hint=_PERMISSION
-            ) from error
+            raise self._failed(doing, str(error.strerror), _PERMISSION) from error
         except (ValueError, TypeError) as error:
-            raise StoreError(
-                f"{self._path}: cannot {doing}: a row makes no sense: {error}", hint=_DAMAGED
-            ) from error
+            raise self._failed(doing, f"a row makes no sense: {error}", _DAMAGED) from error
+
+    def _failed(self, doing: str, why: str, hint: str) -> StoreError:
+        self.failures += 1
+        return StoreError(f"{self._path}: cannot {doing}: {why}", hint=hint)
 
 
 def _file_of(url: str) -> Path:
@@ -432,6 +462,10 @@ def _row(instance: Instance) -> dict[str, object]:
         "ready_at": instance.ready_at,
         "moving_to": instance.to or None,
     }
+
+
+def _last_labs(limit: int) -> Select[Any]:
+    return select(_LABS).order_by(_LABS.c.number.desc()).limit(limit)
 
 
 def _instance(row: Mapping[Any, Any]) -> Instance:

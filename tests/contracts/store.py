@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.model import Ability, Event, Instance, InstanceState, Rung, mac_of
-from orchestrator.store.base import Drain, Quarantine, Store, Stored
+from orchestrator.store.base import VERSIONS_KEPT, Drain, Quarantine, Store, Stored
 
 
 def instance_of(number: int, service: str = "web") -> Instance:
@@ -126,6 +126,29 @@ class StoreContract:
         assert kept.lab_text == "name: Gerät\r\n\n# '; DROP TABLE meta\n"
         assert kept.lab_path == "/etc/lab.yaml"
 
+    def test_each_lab_is_a_version_and_the_last_one_is_in_use(self, store: Store) -> None:
+        assert list(store.lab_versions()) == []
+        for text, path in (("a", "/x"), ("a", "/x"), ("b", "/x"), ("b", "/y"), ("a", "/x")):
+            store.save_lab(text, path, actor="ann", at=7.5)
+        versions = store.lab_versions()
+        assert [(each.number, each.text, each.path) for each in versions] == [
+            (1, "a", "/x"),
+            (2, "b", "/x"),
+            (3, "b", "/y"),
+            (4, "a", "/x"),
+        ]
+        assert {(each.at, each.actor) for each in versions} == {(7.5, "ann")}
+        assert versions[0].sha256 == versions[3].sha256 != versions[1].sha256
+        assert [each.number for each in store.lab_versions(2)] == [3, 4]
+        assert list(store.lab_versions(0)) == []
+        assert store.load().lab_text == "a"
+
+    def test_the_last_versions_of_the_lab_are_kept(self, store: Store) -> None:
+        for number in range(1, VERSIONS_KEPT + 6):
+            store.save_lab(f"name: l{number}", "/x")
+        kept = [each.number for each in store.lab_versions(1000)]
+        assert kept == list(range(6, VERSIONS_KEPT + 6))
+
     def test_a_drain_is_kept_until_it_is_removed(self, store: Store) -> None:
         store.save_drain(Drain("edge1", 1_700_000_000.25))
         store.save_drain(Drain("edge2", 2.0))
@@ -172,6 +195,7 @@ class StoreContract:
             lambda: store.save(instance_of(1)),
             lambda: store.remove(instance_of(1), rest_until=0.0),
             lambda: store.save_lab("", ""),
+            store.lab_versions,
             lambda: store.save_drain(Drain("edge1", 1.0)),
             lambda: store.remove_drain("edge1"),
             lambda: store.record(event_of(1)),

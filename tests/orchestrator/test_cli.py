@@ -27,7 +27,7 @@ from orchestrator.daemon import Daemon, Tracing
 from orchestrator.errors import EdgewakeError, InstallationError, LabError, StoreError
 from orchestrator.hypervisors.memory import MemoryMachine
 from orchestrator.steering.base import Route
-from web import wire
+from web.models.plans import ChangeDocument
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cli.md").read_text()
@@ -346,7 +346,7 @@ def test_the_steps_of_a_plan_are_numbered_and_what_stays_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     steps = [Boot("web", "c", "by way of c to end a cycle"), Withdraw("web", "ew-t-web-0", "a")]
-    display.print_steps([wire.change(each) for each in steps], ["api"])
+    display.print_steps([ChangeDocument.of(each).as_json() for each in steps], ["api"])
     assert capsys.readouterr().out.splitlines() == [
         "    1. boot      web on c (by way of c to end a cycle)",
         "    2. withdraw  ew-t-web-0 on a",

@@ -9,6 +9,7 @@ from orchestrator.errors import CannotNetwork
 from orchestrator.network import (
     App,
     AppState,
+    Found,
     LinkEngine,
     LinkState,
     Load,
@@ -20,6 +21,7 @@ from orchestrator.network_monitor import Monitors, NetworkMonitor, Seen
 
 LINK = LinkState(VirtualLink("a", "b", Quality(bandwidth_mbps=8)), LinkEngine.NONE)
 FREE = LinkState(VirtualLink("a", "c"), LinkEngine.NONE)
+BOTH, ONE, NONE = Found(links=(LINK, FREE)), Found(links=(LINK,)), Found()
 
 
 def port(tx_bytes: int, router: str = "a", peer: str = "b", drops: int = 0) -> PortCounters:
@@ -39,8 +41,8 @@ def monitor(*looks: Seen, times: Sequence[float] | None = None, kept: int = 60) 
 
 def test_the_load_of_links_and_routers() -> None:
     watched = monitor(
-        ((LINK, FREE), (port(0), port(0, "b", "a")), (app(1.0),)),
-        ((LINK, FREE), (port(10**6, drops=4), port(500_000, "b", "a")), (app(2.5),)),
+        (BOTH, (port(0), port(0, "b", "a")), (app(1.0),)),
+        (BOTH, (port(10**6, drops=4), port(500_000, "b", "a")), (app(2.5),)),
     )
     assert watched.load() == Load()
     watched.sample()
@@ -58,8 +60,8 @@ def test_the_load_of_links_and_routers() -> None:
 
 def test_a_counter_that_falls_belongs_to_something_new() -> None:
     watched = monitor(
-        ((LINK,), (port(10**9),), (app(100.0),)),
-        ((LINK,), (port(10**6),), (app(1.0, started_at=2.0),)),
+        (ONE, (port(10**9),), (app(100.0),)),
+        (ONE, (port(10**6),), (app(1.0, started_at=2.0),)),
     )
     watched.sample()
     last = watched.sample()
@@ -70,7 +72,7 @@ def test_a_counter_that_falls_belongs_to_something_new() -> None:
 
 
 def test_a_load_can_be_over_a_longer_time() -> None:
-    watched = monitor(*(((LINK,), (port(10**6 * n * n),), ()) for n in range(5)))
+    watched = monitor(*((ONE, (port(10**6 * n * n),), ()) for n in range(5)))
     for _ in range(5):
         watched.sample()
     assert watched.load().links["a--b"].there_mbps == 7 * 4
@@ -79,17 +81,26 @@ def test_a_load_can_be_over_a_longer_time() -> None:
 
 
 def test_only_so_many_looks_are_kept() -> None:
-    watched = monitor(*(((), (port(n),), ()) for n in range(9)), kept=3)
+    watched = monitor(*((NONE, (port(n),), ()) for n in range(9)), kept=3)
     for _ in range(9):
         watched.sample()
     assert watched.load(3600).interval_s == 4
 
 
 def test_whoever_asks_at_once_gets_what_was_just_seen() -> None:
-    watched = monitor(((), (port(1),), ()), ((), (port(2),), ()), times=[0, 0, 0.5, 2, 2])
+    watched = monitor((NONE, (port(1),), ()), (NONE, (port(2),), ()), times=[0, 0, 0.5, 2, 2])
     first = watched.sample()
     assert watched.sample() is first
     assert watched.sample().counters[0].tx_bytes == 2
+
+
+def test_whoever_changed_the_network_has_it_looked_at_anew() -> None:
+    watched = monitor((NONE, (port(1),), ()), (NONE, (port(2),), ()), times=[0, 0, 0.1, 0.1, 0.2])
+    watched.sample()
+    watched.outdate()
+    second = watched.sample()
+    assert second.counters[0].tx_bytes == 2
+    assert watched.sample() is second
 
 
 def test_each_network_has_a_monitor_and_one_that_is_not_there_is_left_out() -> None:
@@ -98,7 +109,7 @@ def test_each_network_has_a_monitor_and_one_that_is_not_there_is_left_out() -> N
     def look(network: str) -> Seen:
         if network == "gone":
             raise CannotNetwork("no network gone")
-        return (), (port(next(counts)),), ()
+        return NONE, (port(next(counts)),), ()
 
     monitors = Monitors(look)
     assert [sample.network for sample in monitors.samples(["x", "gone", "y"])] == ["x", "y"]

@@ -11,13 +11,13 @@ from orchestrator.errors import CannotNetwork
 from orchestrator.labfile import load_lab
 from orchestrator.linux.records import Records
 from orchestrator.network import Found, LinkEngine, Machine, Network
+from orchestrator.network_edits import LinkWish, with_link
 from orchestrator.networks import (
     Kept,
     Networks,
     differences,
     link_between,
     router_at,
-    with_link,
 )
 from orchestrator.routers.base import Done
 from orchestrator.routers.memory import Killed, MemoryKernel, MemoryRouters
@@ -44,7 +44,7 @@ def networks(tmp_path: Path, kernel: MemoryKernel) -> Make:
 
 
 def down(network: Network) -> Network:
-    return with_link(network, replace(link_between(network, "r1", "r2"), up=False))
+    return with_link(network, "r1--r2", LinkWish(up=False))
 
 
 def test_what_was_set_is_seen_by_other_processes(networks: Make) -> None:
@@ -83,9 +83,9 @@ def test_what_is_removed_is_forgotten(networks: Make) -> None:
 def test_what_is_refused_leaves_what_was_set(networks: Make, kernel: MemoryKernel) -> None:
     networks().set(Kept(FIVE))
     kernel.engines[LinkEngine.NETEM] = kernel.engines[LinkEngine.USER] = "not here"
-    slower = replace(FIVE.links[0], quality=replace(FIVE.links[0].quality, latency_ms=77))
+    slower = LinkWish(latency_ms=77)
     with pytest.raises(CannotNetwork):
-        networks().change("five-routers", lambda network: with_link(network, slower))
+        networks().change("five-routers", lambda network: with_link(network, "r1--r2", slower))
     assert networks().kept("five-routers") == Kept(FIVE)
 
 

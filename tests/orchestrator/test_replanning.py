@@ -6,6 +6,7 @@ The order of moves by itself is in `test_changes`.
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -243,14 +244,14 @@ def test_a_move_that_a_crash_cut_off_is_ended_by_the_next_run(
     """Both copies run then, and both are stored; one is retired, since one is wanted."""
     world = about_to_move(make_world, "web")
 
-    do = world.control._do
+    do = world.control._carrier.do
 
-    def crash(change: Change) -> None:
+    def crash(change: Change, *more: Any) -> None:
         if isinstance(change, Withdraw):
             raise SystemExit
-        do(change)
+        do(change, *more)
 
-    monkeypatch.setattr(world.control, "_do", crash)
+    monkeypatch.setattr(world.control._carrier, "do", crash)
     with pytest.raises(SystemExit):
         world.control.rebalance(dry_run=False)
     world.crash()

@@ -23,7 +23,7 @@ from orchestrator.model import (
 from orchestrator.scaling import STALE_S, Load, LoadMeter, Steadied, opinion, total
 from tests.orchestrator.test_sleeping import events
 from tests.world import World, a_host, a_service
-from web import wire
+from web.models.status import StatusDocument
 
 MakeWorld = Callable[..., World]
 
@@ -230,7 +230,7 @@ def test_load_boots_copies_and_the_answer_has_them_all(
     (status,) = world.control.status().services
     assert (status.wanted, status.has) == (3, 3)
     assert "is promised, 50% is meant" in status.scale
-    print_status(wire.status(world.control.status()))
+    print_status(StatusDocument.of(world.control.status()).as_json())
     assert "3 of 3 copies: cpu " in capsys.readouterr().out
 
 

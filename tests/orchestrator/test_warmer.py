@@ -29,7 +29,7 @@ from orchestrator.store.memory import MemoryStore
 from orchestrator.warming import Aims
 from placement.warm import WarmTarget
 from tests.world import World, a_host, a_service
-from web import wire
+from web.models.services import ServiceDocument
 
 MakeWorld = Callable[..., World]
 BOOT_S = 0.05  # or a boot in memory would be no slower than anything else
@@ -182,7 +182,7 @@ def test_it_does_not_sink_while_the_plan_keeps_it(make_warm: MakeWorld) -> None:
     sweep_for(world, 0.3)
     (status,) = world.control.status().services
     assert (status.rung, status.kept) == ("paused", True)
-    assert wire.service_status(status)["kept"] is True
+    assert ServiceDocument.of(status).kept is True
     world.control.apply(replace(world.lab, warm=WarmPlanning.OFF))
     sweep_until(world, lambda: rung_of(world) == "cold")
     assert not world.control.status().services[0].kept

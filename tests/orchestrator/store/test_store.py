@@ -173,6 +173,23 @@ def test_a_file_of_an_older_schema_is_brought_up_to_date(tmp_path: Path, schema:
     assert found == (sql.SCHEMA,)
 
 
+def test_the_lab_of_an_older_schema_is_its_first_version(tmp_path: Path) -> None:
+    """Up to schema 4 the last lab was in `meta`, and no older one anywhere."""
+    url, file = f"sqlite:///{tmp_path}/state.db", tmp_path / "state.db"
+    SqlStore(url).close()
+    _execute(file, "DROP TABLE labs")
+    _execute(file, "INSERT INTO meta VALUES ('lab_text', 'name: é'), ('lab_path', '/a.yaml')")
+    _execute(file, "UPDATE meta SET value = '4' WHERE key = 'schema'")
+    for _ in range(2):
+        store = SqlStore(url)
+        (version,) = store.lab_versions()
+        stored = store.load()
+        store.close()
+        assert (version.number, version.path, version.text) == (1, "/a.yaml", "name: é")
+        assert version.at > 1_700_000_000
+        assert (stored.lab_text, stored.lab_path) == ("name: é", "/a.yaml")
+
+
 @pytest.mark.parametrize(("column", "value"), [("address", "10.0.0"), ("state", "flying")])
 def test_a_row_that_makes_no_sense_is_told(tmp_path: Path, column: str, value: str) -> None:
     store = SqlStore(f"sqlite:///{tmp_path}/state.db")

@@ -11,7 +11,9 @@ from orchestrator.changes import Announce, Boot, Changes, Stop, Withdraw
 from orchestrator.errors import EdgewakeError, HypervisorError, LabError, WakeError
 from orchestrator.trace import Wakes, wake_of
 from placement.problem import Plan
-from web import wire
+from web import problems
+from web.models.plans import ChangeDocument, PlanDocument
+from web.models.wakes import WakeDocument
 
 
 def _tree(kind: type[EdgewakeError] = EdgewakeError) -> Iterator[type[EdgewakeError]]:
@@ -29,7 +31,7 @@ def _made(kind: type[EdgewakeError]) -> EdgewakeError:
 
 @pytest.mark.parametrize("kind", list(_tree()), ids=lambda kind: kind.__name__)
 def test_every_error_becomes_a_problem(kind: type[EdgewakeError]) -> None:
-    document = json.loads(json.dumps(wire.problem(_made(kind))))
+    document = json.loads(json.dumps(problems.problem(_made(kind))))
     assert 400 <= document["status"] < 600
     assert document["type"].startswith("urn:problem-type:edgewake:")
     assert document["title"]
@@ -55,16 +57,16 @@ def test_every_error_becomes_a_problem(kind: type[EdgewakeError]) -> None:
     ],
 )
 def test_the_status_says_what_the_error_says(error: EdgewakeError, status: int, type_: str) -> None:
-    document = wire.problem(error)
+    document = problems.problem(error)
     assert document["status"] == status
     assert document["type"] == f"urn:problem-type:edgewake:{type_}"
 
 
 def test_a_lab_error_says_where() -> None:
     error = LabError("no", file=Path("/lab.yaml"), line=3, field="hosts.a")
-    document = wire.problem(error)
+    document = problems.problem(error)
     assert (document["file"], document["line"], document["field"]) == ("/lab.yaml", 3, "hosts.a")
-    assert wire.problem(LabError("no"))["file"] is None
+    assert problems.problem(LabError("no"))["file"] is None
 
 
 def test_a_wake_comes_back_as_it_was() -> None:
@@ -73,18 +75,25 @@ def test_a_wake_comes_back_as_it_was() -> None:
     trace.stamp("decided")
     trace.ended("ready", instance="ew-t-web-0", host="a")
     (wake,) = wakes.last()
-    assert wake_of(json.loads(json.dumps(wire.wake(wake)))) == wake
+    assert wake_of(json.loads(WakeDocument.of(wake).model_dump_json())) == wake
 
 
 def test_changes_keep_their_order_and_say_what_they_do() -> None:
     changes = Changes(
         (Boot("s", "b"), Announce("s", "b"), Withdraw("s", "i", "a"), Stop("s", "i", "a"))
     )
-    documents = wire.changes(changes)
+    documents = [ChangeDocument.of(each).as_json() for each in changes]
     assert [each["do"] for each in documents] == ["boot", "announce", "withdraw", "stop"]
-    assert documents[3] == {"do": "stop", "service": "s", "instance": "i", "host": "a"}
+    assert documents[3] == {
+        "do": "stop",
+        "service": "s",
+        "host": "a",
+        "instance": "i",
+        "why": "",
+    }
 
 
 def test_a_plan_always_has_a_bound() -> None:
-    document = wire.plan(Plan(hosts={"s": ("a",)}, value=1.0, algorithm="first-fit"))
+    made = Plan(hosts={"s": ("a",)}, value=1.0, algorithm="first-fit")
+    document = PlanDocument.of(made).as_json()
     assert (document["hosts"], document["bound"], document["gap"]) == ({"s": ["a"]}, 0.0, 1.0)

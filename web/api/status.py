@@ -1,0 +1,47 @@
+"""The process itself, and everything at a glance."""
+
+from flask import Response
+
+from web.api.context import Context
+from web.api.operation import Api, Media
+from web.metrics import CONTENT_TYPE
+from web.models.images import Catalog
+from web.models.nouns import Abilities, AbilityDocument
+from web.models.status import Health, StatusDocument
+from web.roles import Role
+
+
+def add(api: Api, context: Context) -> None:
+    """Add what is about the whole."""
+    control = context.control
+
+    @api.get("/healthz", Health)
+    def healthz() -> Health:
+        """Say that the process answers."""
+        return Health(status="ok", lab=control.lab.name)
+
+    @api.get("/status", StatusDocument)
+    def status() -> StatusDocument:
+        """Return hosts and services as they are now; asks no host."""
+        return StatusDocument.of(control.status())
+
+    @api.get("/images", Catalog)
+    def images() -> Catalog:
+        """Return the images that the lab uses."""
+        return Catalog(catalog=sorted({each.catalog for each in control.lab.images} - {""}))
+
+    @api.get("/abilities", Abilities)
+    def abilities() -> Abilities:
+        """Return which rungs of sleep guests survive, by image and host."""
+        return Abilities(abilities=[AbilityDocument.of(each) for each in control.abilities()])
+
+    @api.delete("/abilities", Abilities, role=Role.OPERATOR)
+    def forget_abilities() -> Abilities:
+        """Find that out anew."""
+        control.forget_abilities()
+        return Abilities(abilities=[])
+
+    @api.get("/metrics", Media(CONTENT_TYPE, "As Prometheus reads them."))
+    def metrics() -> Response:
+        """Return counters and histograms, as Prometheus reads them."""
+        return Response(context.metrics(), content_type=CONTENT_TYPE)

@@ -1,0 +1,87 @@
+"""The door as a WSGI application: pages for browsers, the API for programs, and who may have them.
+
+`create_door` joins the pages to a daemon's API, lets nobody in who has no token or session, and
+says in every answer what browsers must not do. Pages are below ``/``, the API below ``/api/v1``,
+files that everybody may have below ``/static``.
+"""
+
+from logging import getLogger
+from typing import Any, cast
+
+from flask import Flask, Response, g, request
+from werkzeug.wrappers import Response as AnyResponse
+
+from web.door import errors, forward, login, stream
+from web.door.access import Access
+from web.door.guard import Visit, admit
+from web.door.headers import protect
+from web.door.hub import Hub
+from web.door.settings import DoorSettings
+from web.door.upstream import Upstream, View
+from web.pages import create_pages
+
+log = getLogger(__name__)
+
+LARGEST_REQUEST = 4 << 20  # bytes, as of the API behind
+LARGEST_FORM = 64 << 10
+HUB = "edgewake-hub"
+OPEN_TO_ALL = frozenset({"pages.static", "login", "logout", "enter"})  # endpoints
+
+
+class CallersView:
+    """The daemon, in the name of whoever asked for the page that is being made."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    def get(self, path: str) -> Any:
+        """Return the JSON document at a path below ``/api/v1``."""
+        return self._view.get(path)
+
+    def text(self, path: str) -> str:
+        """Return the plain text at a path."""
+        return self._view.text(path)
+
+    @property
+    def _view(self) -> View:
+        return View(self._upstream, cast("Visit", g.visit).caller)
+
+
+def create_door(upstream: Upstream, access: Access, settings: DoorSettings) -> Flask:
+    """Return the application."""
+    app = Flask("web", static_folder=None, template_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
+    app.config["MAX_FORM_MEMORY_SIZE"] = LARGEST_FORM
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider
+
+    @app.before_request
+    def look() -> AnyResponse | None:
+        g.visit = None
+        g.visit = admit(request, access, settings)
+        if g.visit is not None or request.endpoint in OPEN_TO_ALL:
+            return None
+        return login.ask_who(request)
+
+    @app.after_request
+    def say(response: Response) -> Response:
+        protect(response.headers, secure=settings.secure)
+        return response
+
+    @app.context_processor
+    def everywhere() -> dict[str, Any]:
+        visit: Visit | None = g.get("visit")
+        return {
+            "actor": visit.caller.name if visit else None,
+            "role": str(visit.caller.role) if visit else None,
+            "csrf": visit.session.csrf if visit and visit.session else "",
+            "lab": settings.lab,
+        }
+
+    login.add(app, access, settings)
+    hub = Hub(upstream, settings.streams)
+    app.extensions[HUB] = hub  # whoever serves the application closes it
+    stream.add(app, hub, access, settings)
+    forward.add(app, upstream)
+    errors.add(app)
+    app.register_blueprint(create_pages(CallersView(upstream)))
+    return app

@@ -1,0 +1,127 @@
+"""What is looked at before any request is answered: is it meant for us, who asks, may they.
+
+`admit` is the whole of it. Its order matters: the Host header first, since a page of somebody
+else's whose name was made to lead here (DNS rebinding) must not even learn that there is a door.
+"""
+
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from flask import Request, abort
+
+from web.door.access import Access
+from web.door.sessions import Session, same
+from web.door.settings import DoorSettings
+from web.door.upstream import SAFE
+from web.roles import Caller, Role
+
+CSRF_HEADER = "X-CSRF-Token"
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
+METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
+STRANGE = re.compile(r"[\x00-\x1f\x7f\\%]|//|/\.{1,2}(?:/|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Who asks, and by which session, if by one."""
+
+    caller: Caller
+    session: Session | None = None
+
+
+def admit(request: Request, access: Access, settings: DoorSettings) -> Visit | None:
+    """Return who asks; None if nobody we know. Aborts what nobody may ask."""
+    if not _is_ours(request.host, settings):
+        abort(HTTPStatus.MISDIRECTED_REQUEST, "this is not the host that was asked for")
+    if request.method not in METHODS:
+        abort(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.method} does nothing here")
+    if STRANGE.search(request.path):
+        abort(HTTPStatus.NOT_FOUND, "no path here has such characters")
+    authorization = request.headers.get("Authorization", "")
+    visit = find_visit(authorization, request.cookies.get(cookie_name(settings), ""), access)
+    if authorization and visit is None:
+        access.note("refused", address_of(request, settings), "a token that lets nobody in")
+    if request.method not in SAFE:
+        _may_change(request, visit)
+    return visit
+
+
+def cookie_name(settings: DoorSettings) -> str:
+    """Return the name of the session's cookie.
+
+    It has the port, since cookies have not: two doors of one machine would log each other out.
+    ``__Host-`` makes browsers refuse it from other hosts' pages and without TLS.
+    """
+    name = f"edgewake-{settings.port}"
+    return f"__Host-{name}" if settings.secure else name
+
+
+def address_of(request: Request, settings: DoorSettings) -> str:
+    """Return where a request came from; a proxy in front of us is believed whom it names last."""
+    named = request.headers.get("X-Forwarded-For", "") if settings.behind_proxy else ""
+    last = named.rpartition(",")[2].strip()
+    try:
+        return str(ip_address(last))
+    except ValueError:
+        return request.remote_addr or "unknown"
+
+
+def find_visit(authorization: str, cookie: str, access: Access) -> Visit | None:
+    """Return who shows these, a token before a session; None if nobody we know."""
+    if authorization:
+        scheme, _, text = authorization.partition(" ")
+        token = access.tokens.find(text.strip()) if scheme.lower() == "bearer" else None
+        return Visit(token.caller) if token else None
+    session = access.sessions.find(cookie) if cookie else None
+    return Visit(session.caller, session) if session else None
+
+
+def _may_change(request: Request, visit: Visit | None) -> None:
+    """Refuse a request that changes something, unless who seems to send it does, and may."""
+    if not _same_site(request):
+        abort(HTTPStatus.FORBIDDEN, "another site's page sent this request")
+    if visit is None:
+        return
+    if visit.session is not None and not same(_csrf(request), visit.session.csrf):
+        abort(HTTPStatus.FORBIDDEN, f"the {CSRF_HEADER} header is not that of this session")
+    if not visit.caller.role.covers(_least(request)):
+        abort(HTTPStatus.FORBIDDEN, f"a {visit.caller.role} may look, but change nothing")
+
+
+def _csrf(request: Request) -> str:
+    """Return the token of a request that says which page of ours it came from."""
+    if request.path.startswith("/api/"):  # scripts' business; its bodies are not forms
+        return request.headers.get(CSRF_HEADER, "")
+    return request.headers.get(CSRF_HEADER, "") or request.form.get("csrf", "")
+
+
+def _least(request: Request) -> Role:
+    """Return the least role for a changing request; what needs more is the API's to refuse."""
+    return Role.OPERATOR if request.path.startswith("/api/") else Role.VIEWER
+
+
+def _is_ours(host: str, settings: DoorSettings) -> bool:
+    match = HOST.fullmatch(host.lower())
+    if match is None:
+        return False
+    name = match[1].strip("[]").removesuffix(".")
+    if name == "localhost" or name in settings.names:
+        return True
+    try:
+        asked = ip_address(name)
+    except ValueError:
+        return False
+    # No name leads here but ours, so an address can only be one that somebody wrote.
+    listens = ip_address(settings.host)
+    return asked == listens or asked.is_loopback or listens.is_unspecified
+
+
+def _same_site(request: Request) -> bool:
+    """Return whether one of our pages, or a program, sent a request; browsers say which."""
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:
+        return False
+    origin = request.headers.get("Origin")
+    return origin is None or urlsplit(origin).netloc.lower() == request.host.lower()

@@ -1,0 +1,235 @@
+"""Placements: what is asked for, and what was found."""
+
+from dataclasses import replace
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from orchestrator.changes import Change
+from orchestrator.planner import OPTIONS, Front
+from orchestrator.views import Proposal
+from orchestrator.warming import Warming, WarmLine
+from placement.problem import Options, Plan
+from placement.warm import WarmOptions
+from placement.warm.problem import WarmTarget
+from web.models.base import MOST_LISTED, Body, Document
+
+MOST_PLAN_S = 300  # below what `web.client` waits for an answer
+
+
+class Search(Body):
+    """How long and how well to search."""
+
+    solver: str | None = None
+    deadline_s: float | None = Field(None, gt=0, le=MOST_PLAN_S)
+    gap: float | None = Field(None, ge=0, description="relative; 0 is proven best")
+
+    def options(self) -> Options:
+        """Return them as the planner takes them."""
+        given = self.model_dump(include=set(Search.model_fields), exclude_none=True)
+        return replace(OPTIONS, **given)
+
+
+class PlanWish(Search):
+    """How to place everything anew."""
+
+    algorithm: str | None = None
+    apply: bool = False
+
+    def options(self) -> Options:
+        """Return them as the planner takes them."""
+        options = super().options()
+        return replace(options, algorithm=self.algorithm) if self.algorithm else options
+
+
+class WarmWish(Search):
+    """How to choose what hosts keep warm."""
+
+    algorithm: str | None = None
+    mib_price: float | None = Field(None, ge=0, description="waiting clients that a MiB is worth")
+
+    def warm_options(self) -> WarmOptions:
+        """Return them as the warm planner takes them."""
+        return replace(WarmOptions(), **self.model_dump(exclude_none=True))
+
+
+class FrontWish(Search):
+    """Of which terms a Pareto front is wanted; `points` are for fronts of two."""
+
+    terms: list[str]
+    points: int | None = Field(None, ge=2, le=MOST_LISTED)
+
+    @model_validator(mode="after")
+    def _points_are_for_two(self) -> Self:
+        if self.points is not None and len(self.terms) != 2:
+            raise ValueError("points are for fronts of two terms")
+        return self
+
+
+class PlanDocument(Document):
+    """A placement; `hosts` and `flavours` list one for each copy, by service."""
+
+    hosts: dict[str, list[str]]
+    flavours: dict[str, list[str]]
+    value: float | None
+    terms: dict[str, float]
+    bound: float | None
+    gap: float | None
+    algorithm: str
+    solver: str
+    seconds: float
+    why: dict[str, str]
+
+    @classmethod
+    def of(cls, value: Plan) -> Self:
+        """Return a placement."""
+        return cls(
+            hosts={demand: list(hosts) for demand, hosts in value.hosts.items()},
+            flavours={demand: list(names) for demand, names in value.flavours.items()},
+            value=value.value,
+            terms=dict(value.terms),
+            bound=value.bound,
+            gap=value.gap,
+            algorithm=value.algorithm,
+            solver=value.solver,
+            seconds=value.seconds,
+            why=dict(value.why),
+        )
+
+
+class ChangeDocument(Document):
+    """One change; `do` is boot, announce, withdraw or stop.
+
+    `instance` is which one is withdrawn or stopped; empty: the one of the service on the host.
+    """
+
+    do: str
+    service: str
+    host: str
+    instance: str
+    why: str
+
+    @classmethod
+    def of(cls, value: Change) -> Self:
+        """Return a change."""
+        return cls(
+            do=type(value).__name__.lower(),
+            service=value.service,
+            host=value.host,
+            instance=getattr(value, "instance", ""),
+            why=getattr(value, "why", ""),
+        )
+
+
+class ProposalDocument(Document):
+    """A placement, the changes that lead to it, and what they leave where it is."""
+
+    plan: PlanDocument
+    changes: list[ChangeDocument]
+    left: list[str]
+    applied: bool
+
+    @classmethod
+    def of(cls, value: Proposal, *, applied: bool) -> Self:
+        """Return a proposal."""
+        return cls(
+            plan=PlanDocument.of(value.plan),
+            changes=[ChangeDocument.of(each) for each in value.changes],
+            left=list(value.changes.left),
+            applied=applied,
+        )
+
+
+class FrontDocument(Document):
+    """A Pareto front; `knee` is the number of one of its plans, from 0."""
+
+    terms: list[str]
+    units: dict[str, str]
+    proven: bool
+    seconds: float
+    knee: int
+    plans: list[PlanDocument]
+
+    @classmethod
+    def of(cls, value: Front) -> Self:
+        """Return a front."""
+        return cls(
+            terms=list(value.terms),
+            units=dict(zip(value.terms, value.units, strict=True)),
+            proven=value.proven,
+            seconds=value.seconds,
+            knee=value.knee,
+            plans=[PlanDocument.of(each) for each in value.plans],
+        )
+
+
+class WarmLineDocument(Document):
+    """Where a service rests, or what is kept of a recipe on a host; see `orchestrator.warming`."""
+
+    name: str
+    host: str
+    rung: str
+    count: int
+    memory_mib: float
+    before_s: float
+    after_s: float
+    value: float
+    measured: bool
+    anonymous: bool
+
+    @classmethod
+    def of(cls, value: WarmLine) -> Self:
+        """Return a line."""
+        return cls(**{name: getattr(value, name) for name in cls.model_fields})
+
+
+class WarmTargetDocument(Document):
+    """What a host is to keep: `count` idle instances at a rung."""
+
+    name: str
+    host: str
+    rung: str
+    count: int
+    anonymous: bool
+
+    @classmethod
+    def of(cls, value: WarmTarget) -> Self:
+        """Return a target."""
+        return cls(**{name: getattr(value, name) for name in cls.model_fields})
+
+
+class WarmingDocument(Document):
+    """What hosts should keep warm; `before` and `after` are clients that wait for wakes."""
+
+    warm: list[WarmLineDocument]
+    targets: list[WarmTargetDocument]
+    before: float
+    after: float
+    memory_mib: float
+    room_mib: float
+    value: float | None
+    terms: dict[str, float]
+    bound: float | None
+    gap: float | None
+    algorithm: str
+    solver: str
+    seconds: float
+
+    @classmethod
+    def of(cls, value: Warming) -> Self:
+        """Return a warm plan."""
+        return cls(
+            warm=[WarmLineDocument.of(each) for each in value.lines],
+            targets=[WarmTargetDocument.of(each) for each in value.targets],
+            before=value.before,
+            after=value.after,
+            memory_mib=value.memory_mib,
+            room_mib=value.room_mib,
+            value=value.plan.value,
+            terms=dict(value.plan.terms),
+            bound=value.plan.bound,
+            gap=value.plan.gap,
+            algorithm=value.plan.algorithm,
+            solver=value.plan.solver,
+            seconds=value.plan.seconds,
+        )

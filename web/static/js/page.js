@@ -1,0 +1,9 @@
+// What every page has: its actions, its times in local time, and whether it is live.
+
+import "./actions.js";
+import { localTimes } from "./format.js";
+import { begin } from "./live.js";
+
+localTimes();
+begin();
+document.querySelector('.nav [aria-current="page"]')?.scrollIntoView({ block: "nearest", inline: "center" });
