@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from dns_boot.log_rates import NO_WORD, Rates
-from dns_boot.names import HEADER_BYTES, TC, FormatError, Name, opt_of
+from dns_boot.names import FORMERR, HEADER_BYTES, TC, FormatError, Name, opt_of
 from dns_boot.packed import NO_REPLY, Counted, PackedAnswers
 from dns_boot.query_text import (
     TYPES,
@@ -34,19 +34,21 @@ from orchestrator.queries import (
     WINDOWS_S,
     Chosen,
     LoggedQuery,
+    Mode,
     Outcome,
-    QueryCounts,
     QueryRates,
 )
 
 KEPT = 2000  # queries, about 1 KB each
 REPLY_BYTES = 1300  # of a reply that are kept
 MOST_NEWS = 50  # queries that the feed is told at once
-ON, OFF, ANONYMOUS = "on", "off", "anonymous"
+MODES: dict[str, Mode] = {"on": "on", "off": "off", "anonymous": "anonymous"}
+OFF, ANONYMOUS = "off", "anonymous"
 PREFIXES = {4: 24, 6: 56}  # what is kept of an address when the log is anonymous
 
 _RCODE = 0xF
-_SAID_AT_ONCE = {1: Outcome.MALFORMED, 2: Outcome.REFUSED, 4: Outcome.REFUSED, 5: Outcome.REFUSED}
+# SERVFAIL, NOTIMP, REFUSED, NOTAUTH, BADVERS, BADCOOKIE
+_NO_ANSWER = frozenset({2, 4, 5, 9, 16, 23})
 _TIMED = frozenset({Outcome.COLD, Outcome.FORWARDED})
 _UNREAD = "?"  # for a question that cannot be read
 
@@ -104,7 +106,7 @@ class DnsLog:
     """
 
     def __init__(self, mode: str, packed: PackedAnswers, service_of: Callable[[Name], str]) -> None:
-        self._mode = mode
+        self._mode = MODES[mode]
         self._packed = packed
         self._service_of = service_of
         self._lock = threading.Lock()
@@ -121,7 +123,7 @@ class DnsLog:
         packed.samples.room = self.room
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         """``on``, ``off`` or ``anonymous``."""
         return self._mode
 
@@ -221,8 +223,8 @@ class DnsLog:
             now = time.monotonic()
             return tuple(self._rates.over(now, window) for window in WINDOWS_S)
 
-    def counts(self) -> QueryCounts:
-        """Return what was counted since the start."""
+    def counts(self) -> tuple[dict[Labels, int], dict[Labels, Histogram]]:
+        """Return what was counted since the start, as `orchestrator.metrics.DnsCounts` has it."""
         self.collect()
         with self._lock:
             queries: Counter[Labels] = Counter()
@@ -233,7 +235,7 @@ class DnsLog:
             took: dict[Labels, Histogram] = {
                 (("outcome", outcome),): each.copy() for outcome, each in self._took.items()
             }
-            return QueryCounts(dict(queries), took)
+            return dict(queries), took
 
     def news(self) -> list[list[LoggedQuery]]:
         """Return the newest of the queries since this was last asked, as one list, oldest first."""
@@ -317,7 +319,9 @@ def _rcode_of(reply: bytes | None) -> int:
 def _outcome_of(rcode: int) -> Outcome:
     if rcode == NO_REPLY:
         return Outcome.DROPPED
-    return _SAID_AT_ONCE.get(rcode, Outcome.WARM)
+    if rcode == FORMERR:
+        return Outcome.MALFORMED
+    return Outcome.REFUSED if rcode in _NO_ANSWER else Outcome.WARM
 
 
 def _question_only(packet: bytes) -> bytes:

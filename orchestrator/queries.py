@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
-from typing import Protocol
-
-from orchestrator.metrics import Histogram, Labels
+from typing import Literal, Protocol
 
 WINDOWS_S = (10, 60, 600)  # of a summary
+Mode = Literal["on", "off", "anonymous"]
 
 
 class Outcome(StrEnum):
@@ -86,22 +85,11 @@ class QueryRates:
     held_s: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class QueryCounts:
-    """What was counted since the start: `queries` by type, rcode and outcome, all of them.
-
-    `query_s` by outcome is how long those took that were held or forwarded.
-    """
-
-    queries: Mapping[Labels, int] = field(default_factory=dict)
-    query_s: Mapping[Labels, Histogram] = field(default_factory=dict)
-
-
 class QueryLog(Protocol):
     """The last queries and the rates of all. Safe to use from several threads."""
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         """``on``, ``off`` (only rates) or ``anonymous``."""
         ...
 
@@ -117,7 +105,7 @@ class QueryLog(Protocol):
 class NoQueries:
     """The log where no DNS server runs."""
 
-    mode = "off"
+    mode: Mode = "off"
 
     def last(self, limit: int, before: int = 0, chosen: Chosen = EVERYTHING) -> list[LoggedQuery]:
         """Return nothing."""
@@ -127,3 +115,6 @@ class NoQueries:
     def rates(self) -> tuple[QueryRates, ...]:
         """Return that nothing was asked."""
         return tuple(QueryRates(window, 0.0) for window in WINDOWS_S)
+
+
+NO_QUERIES = NoQueries()

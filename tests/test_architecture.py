@@ -85,6 +85,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "dns_boot": (
         *NOUNS,
         "dns_boot",
+        "orchestrator.metrics",
+        "orchestrator.queries",
         "orchestrator.steering.base",
         "orchestrator.summons",
         "orchestrator.trace",
@@ -99,6 +101,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "orchestrator.cli_plan": EVERYTHING,
     "orchestrator.cli_plan_network": EVERYTHING,
     "orchestrator.cli_trace": EVERYTHING,
+    "orchestrator.cli_watch": EVERYTHING,
     "orchestrator.daemon": EVERYTHING,
     "orchestrator.demo": EVERYTHING,
     "orchestrator.display": EVERYTHING,

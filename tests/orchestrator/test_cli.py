@@ -331,6 +331,31 @@ def test_metrics_are_what_prometheus_reads(up: Daemon, run: Callable[..., Result
     assert "edgewake_dns_held_queries 0" in text
 
 
+def test_queries_are_told_with_what_became_of_them(up: Daemon, run: Callable[..., Result]) -> None:
+    assert run("queries").stdout == "no queries yet\n"
+    assert ask(up.dns_address, "web.cli.test").rcode == "NOERROR"
+    assert ask(up.dns_address, "nobody.cli.test").rcode == "NXDOMAIN"
+    cold, odd = run("queries").stdout.splitlines()
+    assert re.search(r"A web\.cli\.test: NOERROR [\d.]+ \(cold, [\d.]+ ms, wake 1\)$", cold)
+    assert odd.endswith(" ms)")
+    assert run("queries", "--rcode", "nxdomain").stdout.splitlines() == [odd]
+    assert [
+        each["name"] for each in _json(run("queries", "--service", "web", "--json"))["queries"]
+    ] == ["web.cli.test"]
+    assert (
+        'edgewake_dns_queries_total{type="A",rcode="NXDOMAIN",outcome="warm"} 1'
+        in run("metrics").stdout
+    )
+
+
+def test_events_are_the_lines_of_the_journal(up: Daemon, run: Callable[..., Result]) -> None:
+    run("wake", "web")
+    lines = run("events", "--limit", "100").stdout.splitlines()
+    assert any("applied: " in line for line in lines)
+    assert any(" web: " in line for line in lines)
+    assert len(_json(run("events", "--limit", "1", "--json"))["events"]) == 1
+
+
 # --- plan and apply ---------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from orchestrator.control import Orchestrator
 from orchestrator.model import Lab
+from orchestrator.queries import NO_QUERIES, QueryLog
 
 LoadLab = Callable[[str, Path], Lab]
 
@@ -21,3 +22,4 @@ class Context:
     control: Orchestrator
     load: LoadLab
     metrics: Callable[[], str] = str
+    queries: QueryLog = NO_QUERIES
