@@ -7,6 +7,7 @@ table has the parts by themselves, and what they come to per wake.
 """
 
 import argparse
+import logging
 import random
 import socket
 import statistics
@@ -30,8 +31,14 @@ from orchestrator.frames import Frames
 from orchestrator.metrics import WakeMetrics
 from orchestrator.model import GuestNetwork, Instance, InstanceState, mac_of
 from orchestrator.trace import STAGES, Wakes, WakeTrace
+from orchestrator.wake_context import working_for
+
+log = logging.getLogger("orchestrator.benchmark")
+log.setLevel(logging.INFO)
 
 STAMPS = 10  # of a cold wake by DNS, beside the two it begins with
+BLOCKS = 4  # in which a thread works for it: asked, carried, journaled, replied
+LINES = 7  # of the log, from debug on
 RUNS = 20_000
 RESAMPLES = 400
 SETTLE_S = 0.002  # what is done after the reply, such as a line of the journal
@@ -156,6 +163,8 @@ def parts() -> dict[str, float]:
             "the kernel's time of a query": each_ns(lambda: arrived_at(ours)),
             "a trace begun": each_ns(lambda: wakes.begin("web", 1.0)),
             "one stamp": each_ns(lambda: _stamped(silent)),
+            "a block that works for a wake": each_ns(lambda: _working_for(silent)),
+            "a log line that is not written": each_ns(lambda: log.debug("%s %s", "a", "b")),
             "counted for Prometheus, on another thread": each_ns(_counting(wakes)),
             "a guest of a host elsewhere": each_ns(
                 lambda: watcher.watch(network, instance, silent)
@@ -184,6 +193,11 @@ def _handed_over(
     watcher._new.clear()
 
 
+def _working_for(trace: WakeTrace) -> None:
+    with working_for(trace):
+        pass
+
+
 def _stamped(trace: WakeTrace) -> None:
     trace.stamp("taken")
     trace._stamps.clear()  # or a million of them would be kept
@@ -192,10 +206,14 @@ def _stamped(trace: WakeTrace) -> None:
 def whole(costs: dict[str, float]) -> float:
     """Return what tracing costs a wake in all, in seconds."""
     dearest = max(cost for name, cost in costs.items() if name.startswith("a guest"))
-    stamps = STAMPS * costs["one stamp"]
-    return (
-        costs["the kernel's time of a query"] + costs["a trace begun"] + stamps + dearest
-    ) * 1e-9
+    return 1e-9 * (
+        costs["the kernel's time of a query"]
+        + costs["a trace begun"]
+        + STAMPS * costs["one stamp"]
+        + BLOCKS * costs["a block that works for a wake"]
+        + LINES * costs["a log line that is not written"]
+        + dearest
+    )
 
 
 def main() -> None:

@@ -52,6 +52,7 @@ from orchestrator.queries import Outcome
 from orchestrator.steering.base import Order, Route
 from orchestrator.summons import Summoner
 from orchestrator.trace import WakeTrace
+from orchestrator.wake_context import working_for
 
 logger = logging.getLogger(__name__)
 
@@ -449,6 +450,9 @@ class Resolver:
         client, _ = self._client(asked)
         summons = self._summoner.summon(service.name, client, asked.source.at)
         held = _Held(asked, route, summons.trace)
+        if summons.trace is not None:
+            with working_for(summons.trace):
+                logger.debug("%s is asked for by %s", service.name, asked.source.address)
         if summons.endpoints.done():
             self._reply_wake(held, summons.endpoints)
         else:
@@ -505,6 +509,10 @@ class Resolver:
 
     def _reply_wake(self, held: _Held, endpoints: Future[tuple[Endpoint, ...]]) -> None:
         """Reply with what a wake came to, then note when that was."""
+        with working_for(held.trace):
+            self._reply_at_end(held, endpoints)
+
+    def _reply_at_end(self, held: _Held, endpoints: Future[tuple[Endpoint, ...]]) -> None:
         try:
             error = CancelledError() if endpoints.cancelled() else endpoints.exception()
             if error is not None:
@@ -518,6 +526,7 @@ class Resolver:
             return
         if held.trace is not None:
             held.trace.replied()
+            logger.debug("%s was told to %s", held.route.service.name, held.asked.source.address)
         self._summoner.asked[held.route.service.name] = time.monotonic()
 
     def _served(self, held: _Held, endpoints: tuple[Endpoint, ...]) -> bytes:

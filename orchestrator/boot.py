@@ -90,7 +90,7 @@ class Boots:
     ) -> None:
         self.owner = owner
         self.device = device  # by which a host's guests are probed, if not as the routes say
-        self._library = library
+        self.library = library
         self._end_later = end_later
         self.hosts: dict[str, HostParts] = {}
         self._store = store
@@ -128,13 +128,14 @@ class Boots:
             guest = self.guest(instance, service, instance.host, fit)
             instance = replace(instance, address6=guest.mark.address6)
             self._end_patterns[instance.name] = guest.boot.end_pattern
-            self._library.hold(guest)
-            undo.callback(self._library.release, instance.name)
+            self.library.hold(guest)
+            undo.callback(self.library.release, instance.name)
             self._fleet.put(instance)
             self._store.save(instance)
             undo.pop_all()  # from here on there is more to take back, and it may not succeed
             undo.callback(self._abandon, instance)
             stamp("intent")
+            log.debug("%s is stored, and about to be started", instance.name)
             parts.hypervisor.start(guest, stamp)
             undo.pop_all()
         ready = self.finish(instance, service, until(), stamp)
@@ -152,7 +153,7 @@ class Boots:
         there = replace(instance, host=host)
         place = Place(self._fleet.lab.host(host), self._parts(there).traits)
         fit = fit or next(iter(self.flavours.of(service, host)), None)
-        return self._library.guest(self._fleet.lab, service, there, place, self.owner, fit=fit)
+        return self.library.guest(self._fleet.lab, service, there, place, self.owner, fit=fit)
 
     def booted(self, instance: Instance) -> Fit | None:
         """Return what an instance was booted from; None if that was not in this run."""
@@ -201,6 +202,7 @@ class Boots:
         with self._listening(instance):
             self._await_answer(instance, service, deadline)
         stamp("answer")
+        log.debug("%s answers at %s", instance.name, instance.address)
         ready = instance.step(InstanceState.READY, ready_at=time.time())
         self._store.save(ready)
         return ready
@@ -350,7 +352,7 @@ class Boots:
         self._end_patterns.pop(instance.name, None)
         self._booted.pop(instance.name, None)
         self._versions.pop(instance.name, None)
-        self._library.release(instance.name)
+        self.library.release(instance.name)
         self._store.remove(instance, rest_until=time.time() + rest_s)
         self._fleet.drop(instance, rest_s=rest_s)
 
@@ -368,7 +370,7 @@ class Boots:
 
     def unfit(self, service: Service) -> Mapping[str, str]:
         """Return the hosts that can run no image of a service, and why."""
-        return self._library.unfit(self._fleet.lab, service, self.places())
+        return self.library.unfit(self._fleet.lab, service, self.places())
 
     def fits(self, service: Service) -> Mapping[str, Fit | ImageUnusable]:
         """Return which image each host would boot for a service, or why it can run none."""
@@ -380,10 +382,10 @@ class Boots:
         Files that a crash left held for a guest that never was are let go of, too.
         """
         stored = {instance.name for instance in self._store.load().instances}
-        for instance in self._library.holders():
+        for instance in self.library.holders():
             if self._fleet.get(instance) is None and instance not in stored:
-                self._library.release(instance)
-        files = self._library.files(lab)
+                self.library.release(instance)
+        files = self.library.files(lab)
         for host, parts in self.hosts.copy().items():
             try:
                 parts.keep(files)
@@ -408,7 +410,7 @@ class Boots:
         Files that were not seen before are read, which can take seconds.
         """
         try:
-            return self._library.digest(fit) if fit else ""
+            return self.library.digest(fit) if fit else ""
         except OSError:
             return ""
 

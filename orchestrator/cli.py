@@ -25,6 +25,7 @@ from orchestrator.cli_images import images_app
 from orchestrator.cli_net import net_app
 from orchestrator.errors import EdgewakeError, InstallationError, LabError
 from orchestrator.installation import check_installation
+from orchestrator.logs import LogFormat, LogLevel
 from orchestrator.state_dir import StateDir
 from web.client import ApiError, Client, NotRunning
 
@@ -157,7 +158,15 @@ def up(
             "--otel", help="Send each wake to OpenTelemetry, as OTEL_* variables say where."
         ),
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="How lines of the log are written.")
+    ] = LogFormat.CONSOLE,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="The least important lines that are written.")
+    ] = LogLevel.INFO,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="As with --log-level debug.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run edgewake in the foreground.
@@ -175,7 +184,8 @@ def up(
         while_stdin=while_stdin,
         tracing=Tracing(csv=trace_csv and trace_csv.absolute(), otel=otel),
         as_json=as_json,
-        verbose=verbose,
+        log_format=log_format,
+        log_level=LogLevel.DEBUG if verbose else log_level,
     )
 
 

@@ -1,6 +1,7 @@
 """The commands `edgewake net app ...`: programs on the routers of a network that runs.
 
-They need no edgewake to run. docs/apps-on-routers.md lists the ready-made programs.
+What is started and ended in the network of an edgewake that runs goes through its API; the rest
+needs none. docs/apps-on-routers.md lists the ready-made programs.
 """
 
 # ruff: noqa: PLC0415 - as in orchestrator.cli: what a command needs is imported by it
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator import display
+from orchestrator.cli_net_daemon import running
 from orchestrator.cli_net_parts import AnyLab, Json, name_of, network_at, networks_at
 from orchestrator.errors import CannotNetwork
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from orchestrator.routers.base import Apps
 
 LOOK_S = 0.5
+
+Document = dict[str, Any]
 
 apps_app = typer.Typer(
     name="app",
@@ -52,28 +56,36 @@ def start(  # noqa: PLR0917 - typer declares options as arguments
     from orchestrator.programs import catalogue
 
     given = dict(_parameter(text) for text in parameters or [])
+    called = _checked(name or program)
+    if daemon := running(ctx, name_of(ctx, lab)):
+        _show([daemon.start(node, called, program, given)], as_json=as_json)
+        return
     with networks_at(ctx) as networks:
         apps = networks.apps(name_of(ctx, lab))
         network = network_at(ctx, networks, lab)
     known = catalogue.addresses(network)
     router_at(network, node)  # which says what there is
     try:
-        app = catalogue.app(_checked(name or program), node, program, given, known.__getitem__)
+        app = catalogue.app(called, node, program, given, known.__getitem__)
     except ValueError as error:
         raise CannotNetwork(f"{node}: {error}") from error
-    _show([apps.start(app)], as_json=as_json)
+    _show([document(apps.start(app))], as_json=as_json)
 
 
 @apps_app.command(epilog="Example: edgewake net app stop lab.yaml r1 ping")
 def stop(ctx: typer.Context, lab: AnyLab, node: Node, name: Name, as_json: Json = False) -> None:
     """End a program; its console and its end stay known until it is removed."""
-    _show([_apps(ctx, lab).stop(node, name)], as_json=as_json)
+    daemon = running(ctx, name_of(ctx, lab))
+    if daemon is not None:
+        _show([daemon.stop(node, name)], as_json=as_json)
+    else:
+        _show([document(_apps(ctx, lab).stop(node, name))], as_json=as_json)
 
 
 @apps_app.command(epilog="Example: edgewake net app remove lab.yaml r1 ping")
 def remove(ctx: typer.Context, lab: AnyLab, node: Node, name: Name, as_json: Json = False) -> None:
     """End a program and forget it; one that is not there is no error."""
-    _apps(ctx, lab).remove(node, name)
+    (running(ctx, name_of(ctx, lab)) or _apps(ctx, lab)).remove(node, name)
     if as_json:
         display.print_json({"removed": f"{node}/{name}"})
 
@@ -81,7 +93,7 @@ def remove(ctx: typer.Context, lab: AnyLab, node: Node, name: Name, as_json: Jso
 @apps_app.command(name="list", epilog="Example: edgewake net app list lab.yaml")
 def list_(ctx: typer.Context, lab: AnyLab, as_json: Json = False) -> None:
     """List the programs that were started and not removed."""
-    _show(_apps(ctx, lab).all(), as_json=as_json)
+    _show([document(state) for state in _apps(ctx, lab).all()], as_json=as_json)
 
 
 @apps_app.command(epilog="Example: edgewake net app console lab.yaml r1 ping")
@@ -114,7 +126,7 @@ def watch(ctx: typer.Context, lab: AnyLab, node: Node, name: Name) -> None:
     except KeyboardInterrupt:
         return
     if state.exit_code != 0:
-        typer.echo(f"{node}/{name}: {_end(state)}", err=True)
+        typer.echo(f"{node}/{name}: {_end(document(state))}", err=True)
         raise typer.Exit(1)
 
 
@@ -182,28 +194,28 @@ def _checked(name: str) -> str:
     return name
 
 
-def _end(state: "AppState") -> str:
-    if state.running:
+def _end(state: Document) -> str:
+    if state["running"]:
         return "running"
-    if state.signal is not None:
-        return f"ended by signal {state.signal}"
-    return "ended" if state.exit_code is None else f"ended with {state.exit_code}"
+    if state["signal"] is not None:
+        return f"ended by signal {state['signal']}"
+    return "ended" if state["exit_code"] is None else f"ended with {state['exit_code']}"
 
 
-def _show(states: "tuple[AppState, ...] | list[AppState]", *, as_json: bool) -> None:
+def _show(states: list[Document], *, as_json: bool) -> None:
     if as_json:
-        display.print_json({"apps": [document(state) for state in states]})
+        display.print_json({"apps": states})
         return
     for state in states:
-        where = f"{state.app.router}/{state.app.name}"
-        used = f"{state.cpu_s:.2f} s of processor, {state.memory_mib:.1f} MiB"
-        typer.echo(f"{where:<24} {_end(state):<20} {used:<40} {' '.join(state.app.argv)[:60]}")
+        where = f"{state['router']}/{state['name']}"
+        used = f"{state['cpu_s']:.2f} s of processor, {state['memory_mib']:.1f} MiB"
+        typer.echo(f"{where:<24} {_end(state):<20} {used:<40} {' '.join(state['argv'])[:60]}")
     if not states:
         typer.echo("no program was started")
 
 
-def document(state: "AppState") -> dict[str, Any]:
-    """Return a program as JSON has it; its input is left out."""
+def document(state: "AppState") -> Document:
+    """Return a program as the API and JSON have it; its input is left out."""
     return {
         "router": state.app.router,
         "name": state.app.name,

@@ -18,6 +18,7 @@ import typer
 
 from orchestrator import cli_net_load, cli_scenario, display
 from orchestrator.cli_apps import apps_app
+from orchestrator.cli_net_daemon import running
 from orchestrator.cli_net_link import register
 from orchestrator.cli_net_parts import (
     AnyLab,
@@ -71,7 +72,7 @@ def apply(  # noqa: PLR0917 - typer declares options as arguments
     What is there already and stays the same is not disturbed. The lab must have `network: {run:
     true}`.
     """
-    from orchestrator.net_report import changes_told, engines_told, size_told
+    from orchestrator.net_report import changes_told, engines_told
     from orchestrator.network import Routing
     from orchestrator.networks import differences
 
@@ -93,7 +94,7 @@ def apply(  # noqa: PLR0917 - typer declares options as arguments
         engines = {state.link.name: state.engine for state in view.found.links}
         display.print_json({"network": name, **asdict(done), "engines": engines, "took_s": took_s})
         return
-    typer.echo(f"network {name}: {size_told(wanted.network)}, set in {took_s:.2f} s")
+    typer.echo(f"network {name}: {_size(wanted.network)}, set in {took_s:.2f} s")
     for line in changes_told(done):
         typer.echo(f"  {line}")
     for line in engines_told(view):
@@ -109,7 +110,7 @@ def show(
         str,
         typer.Argument(
             metavar="LAB",
-            help="A lab file, or the name of a lab whose network runs.",
+            help="A lab file, or the name of a lab whose network runs; default: edgewake's.",
             show_default=False,
         ),
     ] = "",
@@ -119,23 +120,30 @@ def show(
     """Show routers, links and stubs, and what went through them."""
     from orchestrator.net_report import document, size_told, tables
 
-    if bool(lab) == every:
+    if lab and every:
         raise typer.BadParameter("name a LAB, or give --all")
-    with networks_at(ctx) as networks:
-        views = [
-            networks.view(name) for name in (networks.names() if every else [name_of(ctx, lab)])
-        ]
+    daemon = None if every else running(ctx, name_of(ctx, lab) if lab else "")
+    if daemon is not None:
+        documents = [daemon.network()]
+    elif not lab and not every:
+        raise typer.BadParameter("no edgewake runs a network: name a LAB, or give --all")
+    else:
+        with networks_at(ctx) as networks:
+            names = networks.names() if every else [name_of(ctx, lab)]
+            documents = [document(networks.view(name)) for name in names]
     if as_json:
-        documents = [document(view) for view in views]
         display.print_json({"networks": documents} if every else documents[0])
         return
-    for view in views:
-        network = view.kept.network
-        typer.echo(f"network {network.name}: {size_told(network)}, routing {network.routing}")
+    for network in documents:
+        size = size_told(network["routers"], network["links"], network["stubs"])
+        typer.echo(f"network {network['name']}: {size}, routing {network['routing']}")
         if not every:
-            for table in tables(view):
+            for table in tables(network):
                 display.console(markup=False).print(table)
-    if not views:
+        if network.get("differs_from_lab"):
+            gone = f"; gone: {', '.join(network['gone'])}" if network["gone"] else ""
+            typer.echo(f"  unlike the lab file, until it is applied again{gone}")
+    if not documents:
         typer.echo("no network is set on this machine")
 
 
@@ -285,6 +293,12 @@ def _print_done(name: str, done: "Done", *, as_json: bool, dry: bool = False) ->
     typer.echo(f"network {name}{': what would change' if dry else ''}")
     for line in changes_told(done):
         typer.echo(f"  {line}")
+
+
+def _size(network: "Network") -> str:
+    from orchestrator.net_report import size_told
+
+    return size_told(network.routers, network.links, network.stubs)
 
 
 def _latency_ms(network: "Network", way: tuple[str, ...]) -> float:

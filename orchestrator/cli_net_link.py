@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator import display
+from orchestrator.cli_net_daemon import running
 from orchestrator.cli_net_parts import AnyLab, Json, name_of, networks_at
 
 if TYPE_CHECKING:
     from orchestrator.linux.probing import Loss
     from orchestrator.network import Network
-    from orchestrator.networks import Networks
     from orchestrator.routers.base import Done
     from orchestrator.units import Dimension
 
@@ -69,16 +69,21 @@ def link(  # noqa: PLR0917 - typer declares options as arguments
         up=up,
     )
 
-    def edited(network: "Network") -> "Network":
-        return with_link(network, link_between(network, a, b).name, wish)
-
     name = name_of(ctx, lab)
     with networks_at(ctx) as networks:
         view = networks.view(name)
-        link_between(view.kept.network, a, b)
+        known = link_between(view.kept.network, a, b).name
         done, became = None, None
         if wish != LinkWish():
-            done, became = _changed(networks, name, edited, (a, b) if measure else None)
+            after = with_link(view.kept.network, known, wish)
+            daemon = running(ctx, name)
+
+            def change() -> "Done":
+                if daemon is not None:
+                    return daemon.put_link(known, wish)
+                return networks.change(name, lambda network: with_link(network, known, wish))
+
+            done, became = _changed(change, after, (a, b) if measure else None)
             view = networks.view(name)
     now = link_between(view.kept.network, a, b)
     if as_json:
@@ -115,26 +120,19 @@ def _amount(option: str, text: str | None, dimension: "Dimension") -> float | No
 
 
 def _changed(
-    networks: "Networks",
-    name: str,
-    edit: "Callable[[Network], Network]",
-    ends: tuple[str, str] | None,
+    change: "Callable[[], Done]", after: "Network", ends: tuple[str, str] | None
 ) -> "tuple[Done, Loss | None]":
-    """Change a network; return what was, and what became of packets between two routers of it."""
+    """Change a network; return what was, and what became of packets between two routers of it.
+
+    `after` is the network that it becomes.
+    """
     from orchestrator.local import namespace_of
     from orchestrator.net_measure import AFTER_S, CUT_OFF_S, measured
     from orchestrator.routing import Paths
 
-    done: list[Done] = []
     if ends is None:
-        return networks.change(name, edit), None
-    network = networks.view(name).kept.network
-    after_s = AFTER_S if Paths(edit(network)).path(*ends) else CUT_OFF_S
-    loss = measured(
-        network,
-        *ends,
-        namespace_of,
-        lambda: done.append(networks.change(name, edit)),
-        after_s=after_s,
-    )
+        return change(), None
+    done: list[Done] = []
+    after_s = AFTER_S if Paths(after).path(*ends) else CUT_OFF_S
+    loss = measured(after, *ends, namespace_of, lambda: done.append(change()), after_s=after_s)
     return done[0], loss

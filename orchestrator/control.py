@@ -46,6 +46,8 @@ from orchestrator.guards.base import Asked
 from orchestrator.hopeless import Hopeless
 from orchestrator.hosts import POLL_THREADS, Hosts, OpenHost
 from orchestrator.idle import Usage, kept_up
+from orchestrator.image_insight import Images
+from orchestrator.insight import Insight
 from orchestrator.journal import Journal
 from orchestrator.ladder import Rates
 from orchestrator.library import Fit, Library
@@ -58,6 +60,7 @@ from orchestrator.model import (
     Client,
     Endpoint,
     Event,
+    Host,
     Instance,
     Lab,
     Reply,
@@ -329,6 +332,16 @@ class Orchestrator:
     def lab(self) -> Lab:
         """The lab in use."""
         return self.fleet.lab
+
+    @property
+    def insight(self) -> Insight:
+        """Who knows what hosts, services and instances cost."""
+        return Insight(self.fleet, self._boots, self._sleeper, self._rates)
+
+    @property
+    def images(self) -> Images:
+        """Who knows the lab's images."""
+        return Images(self.fleet, self._boots)
 
     @property
     def plans(self) -> PlanMetrics:
@@ -717,20 +730,29 @@ class Orchestrator:
         lost = self.fleet.lost()
         return Status(
             lab=self.lab.name,
-            hosts=tuple(
-                HostStatus(
-                    host=host,
-                    used=self.fleet.used(host.name),
-                    free=self.fleet.free(host.name),
-                    lost=lost.get(host.name, ""),
-                    refused=self.fleet.refusal(host.name),
-                    drain=self._drainer.report(host.name),
-                    guard=self._traffic.told(host.name),
-                    spares=self._spares.on(host.name),
-                )
-                for host in self.lab.hosts
-            ),
+            hosts=tuple(self._host_status(host, lost) for host in self.lab.hosts),
             services=tuple(self._service_status(service) for service in self.lab.services),
+        )
+
+    def host_status(self, name: str) -> HostStatus:
+        """Return one host at a glance; raises `UnknownHost`."""
+        self._known_host(name)
+        return self._host_status(self.lab.host(name), self.fleet.lost())
+
+    def service_status(self, name: str) -> ServiceStatus:
+        """Return one service at a glance; raises `UnknownService`."""
+        return self._service_status(self.known(name))
+
+    def _host_status(self, host: Host, lost: Mapping[str, str]) -> HostStatus:
+        return HostStatus(
+            host=host,
+            used=self.fleet.used(host.name),
+            free=self.fleet.free(host.name),
+            lost=lost.get(host.name, ""),
+            refused=self.fleet.refusal(host.name),
+            drain=self._drainer.report(host.name),
+            guard=self._traffic.told(host.name),
+            spares=self._spares.on(host.name),
         )
 
     # --- for people who look on -------------------------------------------------------------
@@ -759,9 +781,9 @@ class Orchestrator:
         """Forget that, so that each rung is probed anew when it is next used."""
         self._sleeper.forget_abilities()
 
-    def events(self, limit: int = 100) -> tuple[Event, ...]:
-        """Return the last events of the journal, oldest first."""
-        return tuple(self._store.events(limit))
+    def events(self, limit: int = 100, *, kind: str = "", before: int = 0) -> tuple[Event, ...]:
+        """Return the last events of the journal, oldest first; see `Store.events`."""
+        return tuple(self._store.events(limit, kind=kind, before=before))
 
     def console(self, service: str) -> bytes:
         """Return the last 64 KiB of the console of a service's instance, also of a past one."""
@@ -858,7 +880,7 @@ class Orchestrator:
         self, name: str, client: Client, trace: WakeTrace, there: There | None
     ) -> tuple[Endpoint, ...]:
         trace.stamp("taken")
-        log.debug("%s: a wake is begun, for a %s", name, trace.by)
+        log.debug("%s is woken, by %s", name, trace.by)
         try:
             self._waker.wake(self.known(name), client.population, trace, there)
         except WakeError as error:

@@ -26,6 +26,7 @@ from dns_boot.mdns import MdnsResponder
 from dns_boot.resolver import Resolver
 from dns_boot.serial import Serials
 from dns_boot.server import DnsServer
+from orchestrator import logs
 from orchestrator.boot import HostParts
 from orchestrator.control import Orchestrator
 from orchestrator.digests import Digests
@@ -46,7 +47,9 @@ from orchestrator.journal import Journal
 from orchestrator.lab_yaml import read_text
 from orchestrator.labfile import parse_lab
 from orchestrator.library import traits_of
+from orchestrator.live_network import LiveNetwork
 from orchestrator.local import is_local_qemu, library_of, networks_of
+from orchestrator.logs import LogFormat, LogLevel
 from orchestrator.metrics import DnsCounts, WakeMetrics
 from orchestrator.model import Host, Lab, Probe
 from orchestrator.network_monitor import Monitors
@@ -79,8 +82,6 @@ WAKE_NEWS_S, STATUS_NEWS_S, QUERY_NEWS_S = 0.1, 0.25, 0.25
 
 MEMORY_SCHEME, SPT_SCHEME, NETNS_SCHEME = "memory", "spt", "netns"
 ORDERS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-OURS = ("edgewake", "orchestrator", "dns_boot", "web", "images", "placement")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +196,9 @@ class Daemon:
                 store_errors=lambda: store.failures,
             )
             view = partial(_told, readings)
-            app = answers.watched(app_of(Context(orchestrator, load, view, queries=resolver.log)))
-            api = Server(app, state.socket)
+            live = LiveNetwork(networks, opened, monitors, lambda: orchestrator.lab, journal)
+            parts = Context(orchestrator, load, view, network=live, queries=resolver.log)
+            api = Server(answers.watched(app_of(parts)), state.socket)
             packets = steered(orchestrator, wanted.lab, state.owner, opener.world_of, undo)
             # Before what steers lets go: it steers once more.
             undo.callback(self._close, orchestrator, networks)
@@ -479,7 +481,8 @@ def run(
     while_stdin: bool = False,
     tracing: Tracing = NO_TRACING,
     as_json: bool = False,
-    verbose: bool = False,
+    log_format: LogFormat = LogFormat.CONSOLE,
+    log_level: LogLevel = LogLevel.INFO,
 ) -> None:
     """Run until SIGTERM or SIGINT, or the end of standard input with `while_stdin`.
 
@@ -487,7 +490,7 @@ def run(
 
     Says on standard output, in one line, that it is ready; logs on standard error.
     """
-    _set_up_logging(verbose=verbose)
+    logs.set_up(log_format, log_level)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     daemon = Daemon(state, lab_path, ephemeral=ephemeral, tracing=tracing)
     with Orders() as orders:
@@ -579,9 +582,3 @@ def _ready(daemon: Daemon, *, as_json: bool) -> str:
         )
     shown = f"[{address}]" if ":" in address else address
     return f"edgewake is up: zone {zone} on {shown}:{port}, API on {daemon.socket}"
-
-
-def _set_up_logging(*, verbose: bool) -> None:
-    logging.basicConfig(format=LOG_FORMAT, level=logging.WARNING, stream=sys.stderr, force=True)
-    for name in OURS:
-        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -6,6 +6,9 @@ EdgewakeError                 has a message (what and where) and a hint (what to
 ├── StoreError                the state store cannot be read or written
 ├── UnknownHost               no host of that name in the lab
 ├── UnknownClients            no client population of that name in the lab
+├── UnknownImage              no image of that name in the lab
+├── UnknownInstance           no instance of that name, or not any more
+├── UnknownWake               no wake of that number is kept
 ├── UnknownOperation          no operation of that id, or not any more
 ├── UnknownVersion            no version of the lab of that number is kept
 ├── CannotEdit                the text of the lab cannot be changed as asked; nothing was changed
@@ -15,7 +18,8 @@ EdgewakeError                 has a message (what and where) and a hint (what to
 ├── UnsafeChanges             a list of changes was refused; nothing was changed
 ├── CannotGuard               traffic to guests that sleep cannot be noticed on a host
 ├── CannotNetwork             virtual routers or links cannot be as wanted on a machine
-│   └── NotInNetwork          the virtual network has no router, link or program of that name
+│   ├── NotInNetwork          the virtual network has no router, link or program of that name
+│   └── WrongProgram          a ready-made program, or a parameter of it, is not as it must be
 ├── CannotRedirect            traffic for a public address cannot be steered into an instance here
 ├── RuleError                 a traffic rule is wrong: the column, and what was expected there
 ├── CannotSay                 a traffic rule is right, but a kind of filter cannot say it
@@ -96,6 +100,18 @@ class UnknownClients(EdgewakeError):  # noqa: N818 - reads as a sentence where i
     """No client population of that name in the lab."""
 
 
+class UnknownImage(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """No image of that name in the lab."""
+
+
+class UnknownInstance(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """No instance of that name; it may have ended."""
+
+
+class UnknownWake(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """No wake of that number is kept; it may be long ago."""
+
+
 class UnknownOperation(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
     """No operation of that id; it may have ended long ago, or with an earlier edgewake."""
 
@@ -146,6 +162,10 @@ class CannotNetwork(EdgewakeError):  # noqa: N818 - reads as a sentence where it
 
 class NotInNetwork(CannotNetwork):
     """The virtual network has no router, link or program of that name."""
+
+
+class WrongProgram(CannotNetwork):
+    """There is no such ready-made program, or a parameter is wrong; the message says what is."""
 
 
 class CannotRedirect(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised

@@ -235,6 +235,10 @@ class Library:
             whole.update(os.fsencode(path) if device else bytes.fromhex(self._digests.of(path)))
         return whole.hexdigest()
 
+    def sha256(self, path: Path) -> str:
+        """Return the SHA-256 of a file, read once as long as it does not change; raises OSError."""
+        return self._digests.of(path)
+
     def version(self, fit: Fit) -> str:
         """Return what tells a flavour from others, and from itself with other bytes; it is cheap.
 

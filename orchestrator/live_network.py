@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address
 
-from orchestrator.errors import CannotNetwork, NotInNetwork
+from orchestrator.errors import CannotNetwork, NotInNetwork, WrongProgram
 from orchestrator.journal import Journal
 from orchestrator.model import Lab
 from orchestrator.net_report import quality_told
@@ -182,7 +182,7 @@ class LiveNetwork:
             known = catalogue.addresses(network)
             app = catalogue.app(name, node, run, parameters, known.__getitem__)
         except ValueError as error:
-            raise CannotNetwork(f"{node}: {error}") from error
+            raise WrongProgram(f"{node}: {error}") from error
         return self._start(app)
 
     def execute(

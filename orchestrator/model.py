@@ -872,13 +872,17 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the append-only journal. `at` is wall-clock; `data` small and printable."""
+    """One line of the append-only journal. `at` is wall-clock; `data` small and printable.
+
+    `number` is its place in the journal, from 1; 0 until it is there.
+    """
 
     at: float
     kind: str
     subject: str
     text: str
     data: tuple[tuple[str, str], ...] = field(default=())
+    number: int = field(default=0, compare=False)
 
 
 def instance_name(lab: str, service: str, index: int) -> str:

@@ -5,11 +5,12 @@ For `orchestrator.cli_net`. Values in, text out; rich is imported by the functio
 
 # ruff: noqa: PLC0415 - see above
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import asdict
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.network import Load, Network, Quality, Stub, VirtualLink
+from orchestrator.network import Load, Network, Quality, VirtualLink
 from orchestrator.networks import View
 from orchestrator.routers.base import Done
 from orchestrator.units import BANDWIDTH, MILLISECONDS, PERCENT
@@ -17,11 +18,11 @@ from orchestrator.units import BANDWIDTH, MILLISECONDS, PERCENT
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from orchestrator.network import PortCounters
-
 Document = dict[str, Any]
 
 UNKNOWN = Load()
+ELSEWHERE = "elsewhere"  # a state: on another machine
+QUALITY = ("latency_ms", "jitter_ms", "loss", "bandwidth_mbps")
 MOST_NAMES = 20  # in one line of a summary
 
 
@@ -61,74 +62,68 @@ def engines_told(view: View) -> list[str]:
     return [f"{engine:<8} {_some(tuple(names))}" for engine, names in sorted(by_engine.items())]
 
 
-def size_told(network: Network) -> str:
+def size_told(routers: Sized, links: Sized, stubs: Sized) -> str:
     """Return how large a network is, such as ``5 routers, 6 links, 1 stub``."""
-    counts = (
-        (len(network.routers), "router"),
-        (len(network.links), "link"),
-        (len(network.stubs), "stub"),
-    )
+    counts = ((len(routers), "router"), (len(links), "link"), (len(stubs), "stub"))
     return ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
 
 
 def state_told(view: View, link: VirtualLink) -> str:
     """Return whether a link that is wanted is there, and carries packets."""
     there = {state.link.name: state.link for state in view.found.links}.get(link.name)
-    if there is None:
-        return "not here"
-    return "up" if there.up else "down"
+    if there is not None:
+        return "up" if there.up else "down"
+    machines = {each.name: each.machine for each in view.kept.network.routers}
+    here = view.kept.machine in {machines[link.a], machines[link.b]}
+    return "missing" if here else ELSEWHERE
 
 
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def tables(view: View) -> "Iterable[Table]":
-    """Yield the tables of routers, links and stubs."""
+def tables(network: Document) -> "Iterable[Table]":
+    """Yield the tables of routers, links and stubs of what `document` or the API returns."""
     from rich.table import Table
 
-    network = view.kept.network
     routers = Table("router", "IPv4", "IPv6", "machine", "state", box=None)
-    for router in network.routers:
-        here = router.name in view.found.routers
-        elsewhere = f"on {router.machine}" if router.machine != view.kept.machine else "missing"
-        addresses = (str(router.address), str(router.address6 or ""))
-        routers.add_row(router.name, *addresses, router.machine, "up" if here else elsewhere)
+    for router in network["routers"]:
+        state = f"on {router['machine']}" if router["state"] == ELSEWHERE else router["state"]
+        addresses = (router["address"] or "", router["address6"] or "")
+        routers.add_row(router["name"], *addresses, router["machine"], state)
     yield routers
     links = Table(
         "link", "quality", "weight", "engine", "state", "→ packets", "←", "lost", box=None
     )
-    for link in network.links:
-        there, back = (_port(view, *ends) for ends in ((link.a, link.b), (link.b, link.a)))
+    ports = {
+        (router["name"], port["peer"]): port
+        for router in network["routers"]
+        for port in router["ports"]
+    }
+    for link in network["links"]:
+        ends = ((link["a"], link["b"]), (link["b"], link["a"]))
+        there, back = (ports.get(end) for end in ends)
         links.add_row(
-            link.name,
-            quality_told(link.quality),
-            f"{link.weight:g}",
-            view.engine(link) or "",
-            state_told(view, link),
-            *(str(each.tx_packets) if each else "" for each in (there, back)),
-            str(sum(each.drops for each in (there, back) if each)),
+            link["name"],
+            quality_told(Quality(*(link[key] for key in QUALITY))),
+            f"{link['weight']:g}",
+            link["engine"] or "",
+            link["state"],
+            *(str(each["tx_packets"]) if each else "" for each in (there, back)),
+            str(sum(each["drops"] for each in (there, back) if each)),
         )
     yield links
-    if network.stubs:
+    if network["stubs"]:
         stubs = Table("stub", "router", "subnets", "there", "state", box=None)
-        for stub in network.stubs:
-            state = "up" if stub.name in view.found.stubs else "not here"
-            stubs.add_row(stub.name, stub.router, _subnets(stub), _where(stub), state)
+        for stub in network["stubs"]:
+            subnets = " ".join(filter(None, (stub["subnet"], stub["subnet6"])))
+            stubs.add_row(stub["name"], stub["router"], subnets, _where(stub), stub["state"])
         yield stubs
 
 
-def _port(view: View, router: str, peer: str) -> "PortCounters | None":
-    return next(
-        (each for each in view.counters if (each.router, each.peer) == (router, peer)), None
-    )
-
-
-def _subnets(stub: Stub) -> str:
-    return " ".join(str(each) for each in (stub.subnet, stub.subnet6) if each is not None)
-
-
-def _where(stub: Stub) -> str:
-    return f"bridge {stub.bridge}" if stub.bridge else f"clients at {stub.gateway + 1}"
+def _where(stub: Document) -> str:
+    if stub["bridge"]:
+        return f"bridge {stub['bridge']}"
+    return f"clients at {ip_address(stub['gateway']) + 1}"
 
 
 def load_lines(load: Load) -> list[str]:
@@ -148,11 +143,19 @@ def load_lines(load: Load) -> list[str]:
 
 
 def document(view: View) -> Document:
-    """Return a network and its state for programs."""
-    network = view.kept.network
+    """Return a network and its state for programs, with the keys that the API's `/network` has."""
+    network, here = view.kept.network, view.kept.machine
+    machines = {each.name: each.machine for each in network.routers}
+    found = {*view.found.routers, *view.found.stubs}
+
+    def state(name: str, machine: str) -> str:
+        if machine != here:
+            return ELSEWHERE
+        return "up" if name in found else "missing"
+
     return {
         "name": network.name,
-        "machine": view.kept.machine,
+        "machine": here,
         "routing": network.routing,
         "routers": [
             {
@@ -160,7 +163,8 @@ def document(view: View) -> Document:
                 "address": str(each.address),
                 "address6": None if each.address6 is None else str(each.address6),
                 "machine": each.machine,
-                "there": each.name in view.found.routers,
+                "state": state(each.name, each.machine),
+                "ports": [asdict(port) for port in view.counters if port.router == each.name],
             }
             for each in network.routers
         ],
@@ -187,11 +191,10 @@ def document(view: View) -> Document:
                 "subnet6": None if each.subnet6 is None else str(each.subnet6),
                 "gateway6": None if each.gateway6 is None else str(each.gateway6),
                 "bridge": each.bridge,
-                "there": each.name in view.found.stubs,
+                "state": state(each.name, machines[each.router]),
             }
             for each in network.stubs
         ],
-        "counters": [asdict(each) for each in view.counters],
     }
 
 

@@ -4,11 +4,14 @@ For `orchestrator.live_network` and the command line, which set what comes out. 
 `CannotNetwork`, or `NotInNetwork` where there is nothing of that name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from orchestrator.errors import CannotNetwork, NotInNetwork
 from orchestrator.network import Network, Quality, SliceShare, Stub, VirtualLink, VirtualRouter
+
+Thing = TypeVar("Thing")
 
 _MOST_NAMES = 20  # in a message
 
@@ -45,24 +48,21 @@ def ends_of(network: Network, name: str) -> tuple[str, str]:
 
 def link_named(network: Network, name: str) -> VirtualLink:
     """Return the link of a name, whichever end comes first; NotInNetwork lists those there are."""
-    names = {name, *(f"{b}--{a}" for a, b in _halves(name))}
-    for link in network.links:
-        if link.name in names:
-            return link
-    raise NotInNetwork(
-        f"network {network.name} has no link {name}",
-        hint=f"there are {some([link.name for link in network.links])}",
-    )
+    return named(network.name, "link", name, {link.name: link for link in network.links})
 
 
 def router_named(network: Network, name: str) -> VirtualRouter:
     """Return the router of a name; NotInNetwork lists those there are."""
-    for router in network.routers:
-        if router.name == name:
-            return router
+    return named(network.name, "router", name, {each.name: each for each in network.routers})
+
+
+def named(network: str, noun: str, name: str, known: Mapping[str, Thing]) -> Thing:
+    """Return the thing of a name; of a link, whichever end comes first."""
+    for each in (name, *(f"{b}--{a}" for a, b in _halves(name))):
+        if each in known:
+            return known[each]
     raise NotInNetwork(
-        f"network {network.name} has no router {name}",
-        hint=f"there are {some([router.name for router in network.routers])}",
+        f"network {network} has no {noun} {name}", hint=f"there are {some([*known])}"
     )
 
 

@@ -25,6 +25,7 @@ from orchestrator.network import (
     Routing,
     Stub,
 )
+from orchestrator.network_edits import named
 from orchestrator.network_monitor import Sample
 from orchestrator.networks import Kept
 
@@ -114,6 +115,14 @@ class NetworkView:
             return True
         differ = (each.differs for each in self.routers)
         return any(differ) or any(each.differs for each in self.links)
+
+    def router(self, name: str) -> RouterView:
+        """Return the router of a name; NotInNetwork lists those there are."""
+        return named(self.name, "router", name, {each.name: each for each in self.routers})
+
+    def link(self, name: str) -> LinkView:
+        """Return the link of a name, whichever end comes first."""
+        return named(self.name, "link", name, {each.name: each for each in self.links})
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,12 +278,25 @@ class Wakes:
                     self._untold.missed += 1
         return trace
 
-    def last(self, service: str = "", limit: int = 20) -> tuple[Wake, ...]:
-        """Return the last wakes (of one service, if named), oldest first."""
+    def last(self, service: str = "", limit: int = 20, *, before: int = 0) -> tuple[Wake, ...]:
+        """Return the last wakes (of one service, if named), oldest first.
+
+        With `before`, those with a lower number only.
+        """
         with self._lock:
             traces = list(self._traces)
-        chosen = [(n, trace) for n, trace in traces if service in {"", trace.service}]
+        chosen = [
+            (n, trace)
+            for n, trace in traces
+            if service in {"", trace.service} and (not before or n < before)
+        ]
         return tuple(trace.wake(n) for n, trace in chosen[-limit:])
+
+    def get(self, number: int) -> Wake | None:
+        """Return the wake of a number; None if it is not kept, or never was."""
+        with self._lock:
+            traces = list(self._traces)
+        return next((trace.wake(n) for n, trace in traces if n == number), None)
 
     def after(self, number: int) -> tuple[tuple[int, WakeTrace], ...]:
         """Return the wakes that began after one, with their numbers, oldest first; all after 0."""

@@ -5,8 +5,7 @@ along to its threads. Modules that know nothing of wakes (hypervisors, readiness
 too. `facts` is how a log line has more than its sentence, for `orchestrator.logs`.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 
 from orchestrator.trace import WakeTrace
@@ -14,17 +13,22 @@ from orchestrator.trace import WakeTrace
 _NOW: ContextVar[WakeTrace | None] = ContextVar("wake", default=None)
 
 
-@contextmanager
-def working_for(trace: WakeTrace | None) -> Iterator[None]:
-    """Have what runs in this block, and what it begins, belong to a wake; None: as it was."""
-    if trace is None:
-        yield
-        return
-    token = _NOW.set(trace)
-    try:
-        yield
-    finally:
-        _NOW.reset(token)
+class working_for:  # noqa: N801 - a statement: `with working_for(trace):`
+    """Have what runs in this block, and what it begins, belong to a wake; None: as it was.
+
+    A class, since a generator costs a wake four times as much.
+    """
+
+    __slots__ = ("_token", "_trace")
+
+    def __init__(self, trace: WakeTrace | None) -> None:
+        self._trace = trace
+
+    def __enter__(self) -> None:
+        self._token = _NOW.set(self._trace or _NOW.get())
+
+    def __exit__(self, *_: object) -> None:
+        _NOW.reset(self._token)
 
 
 def wake_now() -> WakeTrace | None:

@@ -318,6 +318,7 @@ class Waker:
             trace.stamp("claimed")
             trace.instance, trace.host, trace.rung = instance.name, instance.host, "cold"
             trace.decided_by = self._decided_by(instance, wish, attempts.without)
+            log.debug("%s on %s: %s", instance.name, instance.host, trace.decided_by)
             self._watch(self._fleet.lab.host(instance.host).network, instance, trace)
             began = time.monotonic()
             if hold is None:

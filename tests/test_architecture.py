@@ -97,6 +97,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "orchestrator.cli": EVERYTHING,
     "orchestrator.cli_drain": EVERYTHING,
     "orchestrator.cli_images": EVERYTHING,
+    "orchestrator.cli_net_daemon": EVERYTHING,
     "orchestrator.cli_net_load": EVERYTHING,
     "orchestrator.cli_plan": EVERYTHING,
     "orchestrator.cli_plan_network": EVERYTHING,

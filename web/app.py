@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from orchestrator.control import Orchestrator
 from orchestrator.errors import EdgewakeError
+from orchestrator.live_network import LiveNetwork
 from web import problems
 from web.api import create_api
 from web.api.context import Context, LoadLab
@@ -33,10 +34,14 @@ SECURITY = {
 
 
 def create_app(
-    orchestrator: Orchestrator, *, load: LoadLab, metrics: Callable[[], str] = str
+    orchestrator: Orchestrator,
+    *,
+    load: LoadLab,
+    metrics: Callable[[], str] = str,
+    network: LiveNetwork | None = None,
 ) -> OpenAPI:
-    """Return the application over an orchestrator and no other parts; see `app_of`."""
-    return app_of(Context(orchestrator, load, metrics))
+    """Return the application over an orchestrator and few other parts; see `app_of`."""
+    return app_of(Context(orchestrator, load, metrics, network))
 
 
 def app_of(context: Context) -> OpenAPI:

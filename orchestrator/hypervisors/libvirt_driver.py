@@ -187,6 +187,7 @@ class LibvirtHypervisor(LibvirtCalls):
             domain.resume()
             undo.pop_all()
         stamp("start")
+        log.debug("host %s: %s runs", self.host.name, guest.name)
 
     def stop(self, instance: str) -> None:
         """End a guest of ours now. Stopping one that is not there does nothing."""

@@ -135,6 +135,7 @@ class ProcessHypervisor(ABC, Generic[Record]):
                 undo.pop_all()
             self._follow(record, process)
         stamp("start")
+        log.debug("host %s: %s runs", self.host.name, guest.name)
 
     def stop(self, instance: str) -> None:
         """End a guest of ours now. Stopping one that is not there does nothing."""

@@ -130,8 +130,11 @@ class Store(Protocol):
         """Append to the journal, which keeps at least its last 100,000 events."""
         ...
 
-    def events(self, limit: int = 100) -> Sequence[Event]:
-        """Return the last `limit` events, oldest first."""
+    def events(self, limit: int = 100, *, kind: str = "", before: int = 0) -> Sequence[Event]:
+        """Return the last `limit` events, oldest first; each has its number in the journal.
+
+        With `kind`, those of that kind only; with `before`, those with a lower number only.
+        """
         ...
 
     def close(self) -> None:

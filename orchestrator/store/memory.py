@@ -6,6 +6,7 @@ It fulfils the same contract as `orchestrator.store.sql`, save that nothing surv
 import threading
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from orchestrator.errors import StoreError
@@ -27,6 +28,7 @@ class MemoryStore:
         self._drains: dict[str, Drain] = {}
         self._abilities: dict[tuple[str, str, Rung], Ability] = {}
         self._journal: deque[Event] = deque(maxlen=JOURNAL_KEPT)
+        self._recorded = 0
 
     def load(self) -> Stored:
         """Return all that is kept."""
@@ -101,13 +103,20 @@ class MemoryStore:
         """Append to the journal."""
         with self._lock:
             self._refuse_closed()
-            self._journal.append(event)
+            self._recorded += 1
+            self._journal.append(replace(event, number=self._recorded))
 
-    def events(self, limit: int = 100) -> Sequence[Event]:
+    def events(self, limit: int = 100, *, kind: str = "", before: int = 0) -> Sequence[Event]:
         """Return the last `limit` events, oldest first."""
         with self._lock:
             self._refuse_closed()
-            return list(self._journal)[-limit:] if limit else []
+            known = list(self._journal)
+        chosen = [
+            each
+            for each in known
+            if kind in {"", each.kind} and (not before or each.number < before)
+        ]
+        return chosen[-limit:] if limit else []
 
     def close(self) -> None:
         """Forget everything. May be called twice."""

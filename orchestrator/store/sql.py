@@ -307,9 +307,13 @@ class SqlStore:
             if number % PRUNE_EVERY == 0:
                 connection.execute(delete(_JOURNAL).where(_JOURNAL.c.id <= number - JOURNAL_KEPT))
 
-    def events(self, limit: int = 100) -> Sequence[Event]:
+    def events(self, limit: int = 100, *, kind: str = "", before: int = 0) -> Sequence[Event]:
         """Return the last `limit` events, oldest first."""
         last = select(_JOURNAL).order_by(_JOURNAL.c.id.desc()).limit(limit)
+        if kind:
+            last = last.where(_JOURNAL.c.kind == kind)
+        if before:
+            last = last.where(_JOURNAL.c.id < before)
         with self._reading("read the journal") as connection:
             return [_event(row) for row in connection.execute(last).mappings()][::-1]
 
@@ -499,4 +503,5 @@ def _event(row: Mapping[Any, Any]) -> Event:
         subject=row["subject"],
         text=row["text"],
         data=tuple((str(key), str(value)) for key, value in json.loads(row["data"])),
+        number=row["id"],
     )

@@ -109,8 +109,10 @@ def test_show_has_routers_links_and_stubs(run: Run) -> None:
         "address": "10.255.0.1",
         "address6": "fded:ed::1",
         "machine": "",
-        "there": True,
+        "state": "up",
+        "ports": answer["routers"][0]["ports"],
     }
+    assert [port["peer"] for port in answer["routers"][0]["ports"]] == ["r2", "r5", "desk"]
     assert answer["links"][5]["loss"] == 0.005
     assert [each["name"] for each in document(run("show", "--all", "--json"))["networks"]] == [
         "five-routers"

@@ -50,8 +50,8 @@ class Api:
     [
         ({}, "192.0.2.7:4000 A web.edge.test: NOERROR 10.0.0.5 (cold, 41.2 ms, wake 7)"),
         (
-            {"client": "2001:db8::1", "wake": None, "subnet": "203.0.113.0/24"},
-            "[2001:db8::1]:4000 A web.edge.test: NOERROR 10.0.0.5 (cold, 41.2 ms, for 203.0.113.0/24)",
+            {"client": "2001:db8::1", "wake": None, "subnet": "10.0.0.0/8"},
+            "[2001:db8::1]:4000 A web.edge.test: NOERROR 10.0.0.5 (cold, 41.2 ms, for 10.0.0.0/8)",
         ),
         (
             {"client": "2001:db8::/56", "port": None, "rcode": "", "answers": [], "wake": None}

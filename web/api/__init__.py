@@ -6,12 +6,40 @@ have in common, is in `web.api.operation`; what goes in and out, in `web.models`
 `web.problems`.
 """
 
-from web.api import events, hosts, lab, plans, queries, services, status, wakes
+from web.api import (
+    events,
+    graph,
+    hosts,
+    images,
+    instances,
+    lab,
+    network,
+    plans,
+    populations,
+    queries,
+    services,
+    status,
+    wakes,
+)
 from web.api.context import Context
 from web.api.operation import Api
 
 # Each has an `add`; the order is that of the OpenAPI document.
-RESOURCES = (status, hosts, services, wakes, events, queries, plans, lab)
+RESOURCES = (
+    status,
+    hosts,
+    services,
+    instances,
+    images,
+    populations,
+    wakes,
+    events,
+    queries,
+    plans,
+    network,
+    graph,
+    lab,
+)
 
 
 def create_api(context: Context) -> Api:

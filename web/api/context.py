@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.control import Orchestrator
+from orchestrator.errors import CannotNetwork
+from orchestrator.live_network import LiveNetwork
 from orchestrator.model import Lab
+from orchestrator.network_view import NetworkView, planned
 from orchestrator.queries import NO_QUERIES, QueryLog
 
 LoadLab = Callable[[str, Path], Lab]
@@ -22,4 +25,18 @@ class Context:
     control: Orchestrator
     load: LoadLab
     metrics: Callable[[], str] = str
+    network: LiveNetwork | None = None
     queries: QueryLog = NO_QUERIES
+
+    @property
+    def live(self) -> LiveNetwork:
+        """The network that can be changed; CannotNetwork in a process that makes none."""
+        if self.network is None:
+            raise CannotNetwork(
+                "no networks are made here", hint="start edgewake with `edgewake up`"
+            )
+        return self.network
+
+    def network_view(self) -> NetworkView:
+        """Return the network as it is, or in a process that makes none, as the lab has it."""
+        return self.network.view() if self.network is not None else planned(self.control.lab)

@@ -16,8 +16,12 @@ def add(api: Api, context: Context) -> None:
     @api.get("/events", EventsDocument)
     def events(query: LastEvents) -> EventsDocument:
         """Return the last lines of the journal, oldest first."""
-        last = context.control.events(query.limit)
-        return EventsDocument(events=[EventDocument.of(each) for each in last])
+        last = context.control.events(query.limit + 1, kind=query.kind, before=query.before)
+        page = last[-query.limit :]
+        return EventsDocument(
+            events=[EventDocument.of(each) for each in page],
+            next=str(page[0].number) if len(last) > query.limit else None,
+        )
 
     @api.get(
         "/events/stream",

@@ -1,15 +1,27 @@
 """Hosts."""
 
+from orchestrator.control import Orchestrator
+from orchestrator.views import HostStatus
 from web.api.context import Context
 from web.api.operation import Api
 from web.models.base import Named
-from web.models.hosts import DrainDocument, Drained, DrainWish
+from web.models.hosts import DrainDocument, Drained, DrainWish, HostDetails, HostsDocument
 from web.roles import Role
 
 
 def add(api: Api, context: Context) -> None:
-    """Add what is asked of one host."""
+    """Add what is told and asked of hosts."""
     control = context.control
+
+    @api.get("/hosts", HostsDocument, etag=True)
+    def hosts() -> HostsDocument:
+        """Return all hosts, what they draw, and what runs there."""
+        return HostsDocument(hosts=[_details(control, each) for each in control.status().hosts])
+
+    @api.get("/hosts/<name>", HostDetails, etag=True)
+    def host(path: Named) -> HostDetails:
+        """Return a host: what it has, what is free, what it draws, and what runs there."""
+        return _details(control, control.host_status(path.name))
 
     @api.post("/hosts/<name>/drain", Drained, role=Role.OPERATOR)
     def drain_host(path: Named, body: DrainWish) -> Drained:
@@ -22,3 +34,10 @@ def add(api: Api, context: Context) -> None:
         """Use a host again."""
         control.undrain(path.name)
         return Drained(host=path.name, drain=None)
+
+
+def _details(control: Orchestrator, status: HostStatus) -> HostDetails:
+    name = status.host.name
+    here = [each for each in control.fleet.instances() if name in {each.host, each.to}]
+    here.sort(key=lambda each: each.name)
+    return HostDetails.with_guests(status, control.insight.power(status.host), here)

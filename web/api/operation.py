@@ -17,7 +17,7 @@ from flask import Response, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.request_body import RequestBody
 from flask_openapi3.models.tag import Tag
-from flask_openapi3.utils import parse_body
+from flask_openapi3.utils import parse_body, parse_rule
 from pydantic import BaseModel, RootModel
 
 from web.api import reading
@@ -161,8 +161,7 @@ class Api:
         self, method: str, rule: str, model: type[BaseModel] | None, bodies: Bodies
     ) -> None:
         """Say what flask-openapi3 does not: several types, and that a body may be left out."""
-        path = PREFIX + rule.replace("<", "{").replace(">", "}")
-        operation = getattr(self.blueprint.paths[path], method.lower())
+        operation = getattr(self.blueprint.paths[parse_rule(rule, PREFIX)], method.lower())
         if model is not None:
             operation.requestBody.required = any(
                 field.is_required() for field in model.model_fields.values()

@@ -15,16 +15,45 @@ from web.api.context import Context
 from web.api.operation import Api, Media
 from web.models.base import Named
 from web.models.nouns import ChoiceDocument, EndpointDocument
-from web.models.services import Choices, ForPopulation, SleepWish, Slept, WakeWish, Woken
+from web.models.service_details import ServiceDetails
+from web.models.services import (
+    Choices,
+    ForPopulation,
+    ServiceDocument,
+    ServicesDocument,
+    SleepWish,
+    Slept,
+    WakeWish,
+    Woken,
+)
 from web.models.wakes import WakeDocument
 from web.roles import Role
 
+LAST_WAKES = 10  # in the document of a service
 GRACE_S = 2.0  # what a wake may end after its deadline: the undo of a boot that came too late
 
 
 def add(api: Api, context: Context) -> None:
     """Add what is asked of, or about, one service."""
     control = context.control
+
+    @api.get("/services", ServicesDocument, etag=True)
+    def services() -> ServicesDocument:
+        """Return all services as they are now."""
+        known = control.status().services
+        return ServicesDocument(services=[ServiceDocument.of(each) for each in known])
+
+    @api.get("/services/<name>", ServiceDetails, etag=True)
+    def service(path: Named) -> ServiceDetails:
+        """Return a service: what was asked for, where it is and why there, what it costs."""
+        status = control.service_status(path.name)
+        return ServiceDetails.with_reasons(
+            status,
+            images=[control.images.image(each) for each in status.service.images],
+            choices=control.explain(path.name),
+            cost=control.insight.cost(status.service),
+            wakes=control.wakes.last(path.name, LAST_WAKES),
+        )
 
     @api.post("/services/<name>/wake", Woken, role=Role.OPERATOR, problems=(409, 503))
     def wake_service(path: Named, body: WakeWish) -> Woken:
@@ -35,8 +64,8 @@ def add(api: Api, context: Context) -> None:
     def put_service_to_sleep(path: Named, body: SleepWish) -> Slept:
         """Put a service to sleep now, used or not."""
         slept = control.release(path.name, Rung(body.to) if body.to else None)
-        state = next(each for each in control.status().services if each.service.name == path.name)
-        return Slept(service=path.name, slept=list(slept), rung=state.rung)
+        rung = control.service_status(path.name).rung
+        return Slept(service=path.name, slept=list(slept), rung=rung)
 
     @api.get("/services/<name>/hosts", Choices)
     def hosts_for_service(path: Named, query: ForPopulation) -> Choices:

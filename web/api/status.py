@@ -5,7 +5,6 @@ from flask import Response
 from web.api.context import Context
 from web.api.operation import Api, Media
 from web.metrics import CONTENT_TYPE
-from web.models.images import Catalog
 from web.models.nouns import Abilities, AbilityDocument
 from web.models.status import Health, StatusDocument
 from web.roles import Role
@@ -24,11 +23,6 @@ def add(api: Api, context: Context) -> None:
     def status() -> StatusDocument:
         """Return hosts and services as they are now; asks no host."""
         return StatusDocument.of(control.status())
-
-    @api.get("/images", Catalog)
-    def images() -> Catalog:
-        """Return the images that the lab uses."""
-        return Catalog(catalog=sorted({each.catalog for each in control.lab.images} - {""}))
 
     @api.get("/abilities", Abilities)
     def abilities() -> Abilities:

@@ -50,6 +50,20 @@ class Page(Parameters):
     after: str = Field("", max_length=LONGEST_NAME, description="`next` of the page before")
 
 
+class NumberedPage(Parameters):
+    """A page of a list whose entries are numbered, the newest last: `after` leads back in time."""
+
+    limit: int = Field(DEFAULT_LISTED, ge=1, le=MOST_LISTED, description="how many at most")
+    after: str = Field(
+        "", pattern="^([0-9]{1,18})?$", description="`next` of the page before; older ones"
+    )
+
+    @property
+    def before(self) -> int:
+        """The number that all on this page are below; 0 if it is the first."""
+        return int(self.after or 0)
+
+
 def _switch(written: object) -> bool:
     if isinstance(written, bool):
         return written

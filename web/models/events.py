@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from orchestrator.model import Event
-from web.models.base import DEFAULT_LISTED, MOST_LISTED, Document, Parameters
+from web.models.base import LONGEST_NAME, Document, NumberedPage, Parameters, Text
 
 
 class EventDocument(Document):
@@ -29,16 +29,17 @@ class EventDocument(Document):
         )
 
 
-class LastEvents(Parameters):
-    """Which events are asked for."""
+class LastEvents(NumberedPage):
+    """Which events are asked for; of all kinds if none is named."""
 
-    limit: int = Field(DEFAULT_LISTED, ge=1, le=MOST_LISTED)
+    kind: Text = Field("", max_length=LONGEST_NAME)
 
 
 class EventsDocument(Document):
-    """The last events, oldest first."""
+    """The last events, oldest first; `next` leads to older ones, null if there are none."""
 
     events: list[EventDocument]
+    next: str | None
 
 
 class Streamed(Parameters):

@@ -1,13 +1,16 @@
 """Hosts, and how far they are drained."""
 
+from collections.abc import Iterable
 from typing import Self
 
 from pydantic import Field
 
 from orchestrator.drain import DrainReport, Migration
+from orchestrator.insight import Power
+from orchestrator.model import Instance
 from orchestrator.views import HostStatus
 from web.models.base import Body, Document
-from web.models.nouns import CapacityDocument
+from web.models.nouns import CapacityDocument, InstanceDocument
 
 
 class StuckDocument(Document):
@@ -112,6 +115,60 @@ class HostDocument(Document):
             guard=value.guard,
             spares=value.spares,
         )
+
+
+class PowerDocument(Document):
+    """What a host draws, in watts; `now_w` is an estimate, null while it cannot be reached.
+
+    It grows with the cores that are promised to guests that are awake.
+    """
+
+    now_w: float | None
+    idle_w: float
+    busy_w: float
+
+    @classmethod
+    def of(cls, value: Power, lost: str) -> Self:
+        """Return what a host draws that is lost, unless that is empty."""
+        now_w = None if lost else value.now_w
+        return cls(now_w=now_w, idle_w=value.idle_w, busy_w=value.busy_w)
+
+
+class HostDetails(HostDocument):
+    """A host with what it is, what it draws (null if the lab file does not say), and its guests."""
+
+    driver: str
+    architecture: str
+    router: str
+    labels: dict[str, str]
+    capacity: CapacityDocument
+    reserve: CapacityDocument
+    power: PowerDocument | None
+    instances: list[InstanceDocument]
+
+    @classmethod
+    def with_guests(
+        cls, value: HostStatus, power: Power | None, instances: Iterable[Instance]
+    ) -> Self:
+        """Return a host with its guests."""
+        host = value.host
+        return cls(
+            **dict(HostDocument.of(value)),
+            driver=host.driver,
+            architecture=host.architecture.value,
+            router=host.router,
+            labels=dict(host.labels),
+            capacity=CapacityDocument.of(host.capacity),
+            reserve=CapacityDocument.of(host.reserve),
+            power=PowerDocument.of(power, value.lost) if power else None,
+            instances=[InstanceDocument.of(each) for each in instances],
+        )
+
+
+class HostsDocument(Document):
+    """All hosts of the lab, in its order."""
+
+    hosts: list[HostDetails]
 
 
 class DrainWish(Body):

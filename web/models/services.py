@@ -68,6 +68,12 @@ class ServiceDocument(Document):
         )
 
 
+class ServicesDocument(Document):
+    """All services of the lab, in its order."""
+
+    services: list[ServiceDocument]
+
+
 class WakeWish(Body):
     """For whom a service is woken: the population of their address decides where."""
 

@@ -12,14 +12,17 @@ from flask.blueprints import BlueprintSetupState
 from jinja2 import StrictUndefined
 
 from orchestrator.errors import EdgewakeError
-from web.client import ApiError, NotRunning
-from web.pages import formats, hosts, services, wakes
+from web.client import ApiError
+from web.pages import dns, formats, hosts, journal, services, topology, wakes
 from web.pages.area import Area, Link, Upstream, may, query_with, query_without
 
-AREAS: tuple[Area, ...] = (
+AREAS: tuple[Area, ...] = (  # in the order of the navigation
+    topology,
     wakes,
     services,
     hosts,
+    dns,
+    journal,
 )
 
 __all__ = ["AREAS", "Area", "Link", "Upstream", "create_pages", "failure", "may"]
@@ -54,18 +57,13 @@ def create_pages(upstream: Upstream, areas: tuple[Area, ...] = AREAS) -> Bluepri
 
 def failure(status: int, title: str, detail: str, hint: str = "") -> tuple[str, int]:
     """Return a page that says what went wrong, and what to do."""
-    page = render_template("failure.html", status=status, title=title, detail=detail, hint=hint)
+    page = render_template("error.html", status=status, title=title, detail=detail, hint=hint)
     return page, status
 
 
 def _refused(error: EdgewakeError) -> tuple[str, int]:
-    match error:
-        case ApiError(status=404):
-            return failure(404, "Not here", error.message, error.hint)
-        case ApiError(status=403):
-            return failure(403, "Not allowed", error.message, error.hint)
-        case NotRunning():
-            return failure(503, "edgewake does not answer", error.message, error.hint)
-        case _:
-            status = error.status if isinstance(error, ApiError) else 502
-            return failure(status, f"{request.path} cannot be shown", error.message, error.hint)
+    if not isinstance(error, ApiError):
+        return failure(503, "edgewake does not answer", error.message, error.hint)
+    titles = {403: "Not allowed", 404: "Not here"}
+    title = titles.get(error.status, f"{request.path} cannot be shown")
+    return failure(error.status, title, error.message, error.hint)

@@ -90,7 +90,7 @@ def test_who_is_not_in_yet_sees_no_more_than_a_form(upstream: Through, name: str
         ),
         (ApiError(403, {"detail": "needs admin"}), 403, "needs admin"),
         (NotRunning(Path("/run/e/s")), 503, "edgewake up"),
-        (EdgewakeError("no answer"), 502, "no answer"),
+        (EdgewakeError("no answer"), 503, "no answer"),
     ],
 )
 def test_what_the_api_refuses_is_said_in_words(

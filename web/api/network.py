@@ -1,0 +1,212 @@
+"""The virtual network of the running lab: routers, links, programs on routers, ways.
+
+What is changed here lasts until the lab is applied again (`orchestrator.live_network`).
+"""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import TypeVar
+
+from flask import Response
+
+from orchestrator.routers.base import Done
+from web.api.caller import demand
+from web.api.context import Context
+from web.api.operation import Api, Media
+from web.models.network import (
+    AppBody,
+    AppDocument,
+    AppRemoved,
+    AppsDocument,
+    ChangesDocument,
+    Ends,
+    LinkBody,
+    LinkChanged,
+    LinkDocument,
+    LinksDocument,
+    NamedApp,
+    NamedLink,
+    NamedNode,
+    NamedRouter,
+    NetworkDocument,
+    NetworkSummary,
+    RouterBody,
+    RouterChanged,
+    RouterDocument,
+    RoutersDocument,
+    WaysDocument,
+    WholePage,
+)
+from web.roles import Role
+
+UNTIL = "the lab is applied again"
+RUNS_ANYTHING = frozenset(
+    {"command", "python"}
+)  # ready-made programs that do whatever they are told
+
+Named = TypeVar("Named", RouterDocument, LinkDocument)
+
+
+def add(api: Api, context: Context) -> None:
+    """Add what is asked of the network."""
+    _add_views(api, context)
+    _add_routers(api, context)
+    _add_links(api, context)
+    _add_apps(api, context)
+
+
+def _add_views(api: Api, context: Context) -> None:
+    @api.get("/network", NetworkDocument)
+    def network() -> NetworkDocument:
+        """Return routers, links and what hangs on them, with what went through them."""
+        return NetworkDocument.of(context.network_view())
+
+    @api.get("/paths", WaysDocument, problems=(404, 409))
+    def paths(query: Ends) -> WaysDocument:
+        """Return the best ways between two routers, populations or hosts."""
+        return WaysDocument.of(context.live.ways(query.start, query.end))
+
+
+def _add_routers(api: Api, context: Context) -> None:
+    @api.get("/routers", RoutersDocument)
+    def routers(query: WholePage) -> RoutersDocument:
+        """Return the routers, by name."""
+        view = context.network_view()
+        known = [RouterDocument.of(each) for each in view.routers]
+        page, after = _page(known, query)
+        return RoutersDocument(**NetworkSummary.facts(view), routers=page, next=after)
+
+    @api.get("/routers/<name>", RouterDocument)
+    def router(path: NamedRouter) -> RouterDocument:
+        """Return a router."""
+        return RouterDocument.of(context.network_view().router(path.name))
+
+    def changed(name: str, done: Done) -> RouterChanged:
+        view = context.network_view()
+        now = None if name in done.removed else RouterDocument.of(view.router(name))
+        changes = ChangesDocument.of(done)
+        return RouterChanged(
+            router=now, changes=changes, differs_from_lab=view.differs, until=UNTIL
+        )
+
+    @api.put(
+        "/routers/<name>",
+        RouterChanged,
+        role=Role.OPERATOR,
+        problems=(409,),
+        others={201: RouterChanged},
+    )
+    def put_router(path: NamedRouter, body: RouterBody) -> tuple[RouterChanged, int]:
+        """Have a router, until the lab is applied again; it has no links yet."""
+        done = context.live.put_router(path.name, body.address, body.address6, body.machine)
+        return changed(path.name, done), _status(path.name, done)
+
+    @api.delete("/routers/<name>", RouterChanged, role=Role.OPERATOR, problems=(409,))
+    def delete_router(path: NamedRouter) -> RouterChanged:
+        """Remove a router with its links and programs, until the lab is applied again."""
+        return changed(path.name, context.live.remove_router(path.name))
+
+
+def _add_links(api: Api, context: Context) -> None:
+    @api.get("/links", LinksDocument)
+    def links(query: WholePage) -> LinksDocument:
+        """Return the links, by name."""
+        view = context.network_view()
+        page, after = _page([LinkDocument.of(each) for each in view.links], query)
+        return LinksDocument(**NetworkSummary.facts(view), links=page, next=after)
+
+    @api.get("/links/<name>", LinkDocument)
+    def link(path: NamedLink) -> LinkDocument:
+        """Return a link, whose name is that of its routers: ``r1--r2``."""
+        return LinkDocument.of(context.network_view().link(path.name))
+
+    def changed(name: str, done: Done) -> LinkChanged:
+        view = context.network_view()
+        now = None if done.removed else LinkDocument.of(view.link(name))
+        changes = ChangesDocument.of(done)
+        return LinkChanged(link=now, changes=changes, differs_from_lab=view.differs, until=UNTIL)
+
+    @api.put(
+        "/links/<name>",
+        LinkChanged,
+        role=Role.OPERATOR,
+        problems=(409,),
+        others={201: LinkChanged},
+    )
+    def put_link(path: NamedLink, body: LinkBody) -> tuple[LinkChanged, int]:
+        """Have a link like this, until the lab is applied again; what is left out stays."""
+        done = context.live.put_link(path.name, body.wish())
+        return changed(path.name, done), HTTPStatus.CREATED if done.made else HTTPStatus.OK
+
+    @api.delete("/links/<name>", LinkChanged, role=Role.OPERATOR, problems=(409,))
+    def delete_link(path: NamedLink) -> LinkChanged:
+        """Remove a link, until the lab is applied again."""
+        return changed(path.name, context.live.remove_link(path.name))
+
+    @api.post("/links/<name>/up", LinkChanged, role=Role.OPERATOR, problems=(409,))
+    def link_up(path: NamedLink) -> LinkChanged:
+        """Let a link carry packets."""
+        return changed(path.name, context.live.set_up(path.name, up=True))
+
+    @api.post("/links/<name>/down", LinkChanged, role=Role.OPERATOR, problems=(409,))
+    def link_down(path: NamedLink) -> LinkChanged:
+        """Let a link carry nothing; packets take another way first, if there is one."""
+        return changed(path.name, context.live.set_up(path.name, up=False))
+
+
+def _add_apps(api: Api, context: Context) -> None:
+    @api.get("/routers/<name>/apps", AppsDocument, problems=(409,))
+    def apps(path: NamedNode) -> AppsDocument:
+        """Return the programs on a router, or among clients."""
+        return AppsDocument(apps=[AppDocument.of(each) for each in context.live.apps(path.name)])
+
+    @api.post(
+        "/routers/<name>/apps",
+        AppDocument,
+        role=Role.OPERATOR,
+        problems=(409,),
+        others={201: AppDocument},
+    )
+    def start_app(path: NamedNode, body: AppBody) -> tuple[AppDocument, int]:
+        """Start a program on a router, or among clients, and return when it runs."""
+        if body.argv or body.run in RUNS_ANYTHING:
+            demand(Role.ADMIN)
+        name = body.name or body.run
+        if body.run:
+            state = context.live.start(path.name, name, body.run, body.parameters)
+        else:
+            state = context.live.execute(path.name, name, tuple(body.argv), tuple(body.rights))
+        return AppDocument.of(state), HTTPStatus.CREATED
+
+    @api.get("/routers/<name>/apps/<app>", AppDocument, problems=(409,))
+    def app(path: NamedApp) -> AppDocument:
+        """Return a program."""
+        return AppDocument.of(context.live.app(path.name, path.app))
+
+    @api.delete("/routers/<name>/apps/<app>", AppRemoved, role=Role.OPERATOR, problems=(409,))
+    def remove_app(path: NamedApp) -> AppRemoved:
+        """End a program and forget it."""
+        context.live.remove(path.name, path.app)
+        return AppRemoved(removed=f"{path.name}/{path.app}")
+
+    @api.post("/routers/<name>/apps/<app>/stop", AppDocument, role=Role.OPERATOR, problems=(409,))
+    def stop_app(path: NamedApp) -> AppDocument:
+        """End a program; its console and how it ended stay known."""
+        return AppDocument.of(context.live.stop(path.name, path.app))
+
+    @api.get("/routers/<name>/apps/<app>/console", Media("text/plain"), problems=(409,))
+    def app_console(path: NamedApp) -> Response:
+        """Return the last 64 KiB of what a program printed, as text."""
+        text = context.live.console(path.name, path.app).decode(errors="replace")
+        return Response(text, mimetype="text/plain")
+
+
+def _page(known: Sequence[Named], page: WholePage) -> tuple[list[Named], str | None]:
+    """Return a page of a list by name, and what to ask for the next one with."""
+    rest = sorted((each for each in known if each.name > page.after), key=lambda each: each.name)
+    more = len(rest) > page.limit
+    return rest[: page.limit], rest[page.limit - 1].name if more else None
+
+
+def _status(name: str, done: Done) -> HTTPStatus:
+    return HTTPStatus.CREATED if name in done.made else HTTPStatus.OK
