@@ -160,7 +160,7 @@ def up(state: Path, lab: Path, machine: MemoryMachine) -> Iterator[Daemon]:
 @pytest.fixture
 def run(state: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Return what runs a command with the state directory of this test."""
-    monkeypatch.setattr(daemon, "_set_up_logging", lambda **_: None)  # it is for a whole process
+    monkeypatch.setattr(daemon.logs, "set_up", lambda *_: None)  # it is for a whole process
 
     def invoke(*args: str, stdin: str = "") -> Result:
         return CliRunner().invoke(app, ["--state", str(state), *args], input=stdin)
@@ -335,7 +335,9 @@ def test_queries_are_told_with_what_became_of_them(up: Daemon, run: Callable[...
     assert run("queries").stdout == "no queries yet\n"
     assert ask(up.dns_address, "web.cli.test").rcode == "NOERROR"
     assert ask(up.dns_address, "nobody.cli.test").rcode == "NXDOMAIN"
-    cold, odd = run("queries").stdout.splitlines()
+    while len(lines := run("queries").stdout.splitlines()) < 2:
+        time.sleep(0.001)  # a query is noted after its reply was sent
+    odd, cold = sorted(lines, key=lambda line: "web.cli.test" in line)
     assert re.search(r"A web\.cli\.test: NOERROR [\d.]+ \(cold, [\d.]+ ms, wake 1\)$", cold)
     assert odd.endswith(" ms)")
     assert run("queries", "--rcode", "nxdomain").stdout.splitlines() == [odd]

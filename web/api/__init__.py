@@ -19,6 +19,7 @@ from web.api import (
     queries,
     services,
     status,
+    tokens,
     wakes,
 )
 from web.api.context import Context
@@ -39,6 +40,7 @@ RESOURCES = (
     network,
     graph,
     lab,
+    tokens,
 )
 
 

@@ -31,6 +31,7 @@ PREFIX = "ew_"  # by which people and secret scanners know a token
 SECRET_BYTES = 32
 ONCE_S = 300.0  # how long a one-time login may wait to be used
 MARK_USED_S = 60.0  # how old the time of last use may get before it is written again
+LONGEST_S = 100 * 365 * 86400.0  # that a token may be valid, unless for ever
 KEPT_S = 90 * 86400.0  # how long a token that has ended is still listed
 MOST_TOKENS = 1000
 MODE = 0o600
@@ -104,11 +105,7 @@ class Tokens:
 
         Raises EdgewakeError if the name is none, or there are too many tokens.
         """
-        if not NAME.fullmatch(name):
-            raise EdgewakeError(
-                f"{name!r} is no name for a token",
-                hint="use up to 64 letters, digits, spaces and . _ @ -, a letter or digit first",
-            )
+        _check_name(name)
         text = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         now = self._clock()
         token = Token(
@@ -172,7 +169,11 @@ class Tokens:
     # --- one-time logins ----------------------------------------------------------------------
 
     def once(self, name: str, role: Role) -> str:
-        """Return a text with which somebody may log in once, within five minutes."""
+        """Return a text with which somebody may log in once, within five minutes.
+
+        Raises EdgewakeError if the name is none.
+        """
+        _check_name(name)
         text, now = secrets.token_urlsafe(SECRET_BYTES), self._clock()
         login = _Once(name, role, _digest(text), now + ONCE_S)
         with self._changing() as content:
@@ -259,6 +260,15 @@ class Tokens:
                 f"{self.path}: the tokens cannot be written: {error.strerror}",
                 hint="run as the owner of the state directory, and look at its disk",
             ) from error
+
+
+def _check_name(name: str) -> None:
+    """Refuse what is no name: it goes into headers and the audit log as it is."""
+    if not NAME.fullmatch(name):
+        raise EdgewakeError(
+            f"{name!r} is no name for who has a token",
+            hint="use up to 64 letters, digits, spaces and . _ @ -, a letter or digit first",
+        )
 
 
 def _digest(text: str) -> str:
