@@ -7,6 +7,7 @@ have in common, is in `web.api.operation`; what goes in and out, in `web.models`
 """
 
 from web.api import (
+    changes,
     events,
     graph,
     hosts,
@@ -14,9 +15,11 @@ from web.api import (
     instances,
     lab,
     network,
+    operations,
     plans,
     populations,
     queries,
+    service_changes,
     services,
     status,
     tokens,
@@ -30,6 +33,7 @@ RESOURCES = (
     status,
     hosts,
     services,
+    service_changes,
     instances,
     images,
     populations,
@@ -37,6 +41,8 @@ RESOURCES = (
     events,
     queries,
     plans,
+    operations,
+    changes,
     network,
     graph,
     lab,
