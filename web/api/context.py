@@ -11,6 +11,7 @@ from orchestrator.model import Lab
 from orchestrator.network_view import NetworkView, planned
 from orchestrator.queries import NO_QUERIES, QueryLog
 from web.door.tokens import Tokens
+from web.metrics import Told, told_nothing
 
 LoadLab = Callable[[str, Path], Lab]
 
@@ -25,7 +26,7 @@ class Context:
 
     control: Orchestrator
     load: LoadLab
-    metrics: Callable[[], str] = str
+    metrics: Told = told_nothing
     network: LiveNetwork | None = None
     queries: QueryLog = NO_QUERIES
     tokens: Tokens | None = None
