@@ -9,7 +9,9 @@ from orchestrator.errors import CannotNetwork, EdgewakeError
 from orchestrator.live_network import LiveNetwork
 from orchestrator.model import Lab
 from orchestrator.network_view import NetworkView, planned
+from orchestrator.queries import NO_QUERIES, QueryLog
 from web.door.tokens import Tokens
+from web.metrics import Told, told_nothing
 
 LoadLab = Callable[[str, Path], Lab]
 
@@ -24,8 +26,9 @@ class Context:
 
     control: Orchestrator
     load: LoadLab
-    metrics: Callable[[], str] = str
+    metrics: Told = told_nothing
     network: LiveNetwork | None = None
+    queries: QueryLog = NO_QUERIES
     tokens: Tokens | None = None
 
     @property

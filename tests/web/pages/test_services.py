@@ -9,6 +9,7 @@ from orchestrator.model import AnswerOrder, Migrate, OnHostLoss, Reply, Restart
 from tests.web.pages.reading import HOSTILE, Through, door, look
 from tests.world import World
 from web.pages import service_view
+from web.pages.asking import path
 
 
 def test_what_sleeps_is_healthy_and_can_be_woken(dashboard: FlaskClient) -> None:
@@ -134,7 +135,7 @@ def test_every_policy_has_words(words: dict[str, str], kinds: type[StrEnum]) -> 
         ({"after_s": None}, "never by itself"),
         (
             {"paused_s": 60},
-            "after 30 s without use, then paused for 1 min 0 s, then saved for good",
+            "after 30 s without use, then paused for 1 min, then saved for good",
         ),
         ({"saved_s": 0}, "at the deepest cold"),
         ({"keep_warm": ["0 8 * * *"]}, "kept awake at 0 8 * * *"),
@@ -150,3 +151,7 @@ def test_how_many_copies_is_told_in_words() -> None:
     assert service_view._copies({"replicas": 1, "scale": None}) == "1"
     said = service_view._copies({"replicas": 1, "scale": scale})
     assert said == "1 to 4, more above 0.7 of its processors or 100 packets/s each"
+
+
+def test_paths_of_the_api_hold_any_name() -> None:
+    assert path("services", "a/b?c", limit=5, after=None, kind="") == "/services/a%2Fb%3Fc?limit=5"
