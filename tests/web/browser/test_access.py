@@ -60,6 +60,7 @@ def test_the_keyboard_is_enough(admin: Page) -> None:
     admin.get_by_role("link", name="mail", exact=True).first.focus()
     admin.keyboard.press("Enter")
     expect(admin.get_by_role("heading", level=1)).to_have_text("mail")
+    expect(admin.get_by_text("live", exact=True)).to_be_visible()  # its scripts are there
     admin.get_by_role("button", name="Cold").focus()
     admin.keyboard.press("Enter")
     question = admin.get_by_role("dialog")
