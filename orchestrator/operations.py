@@ -119,12 +119,8 @@ class Operations:
         self._prefix = secrets.token_hex(4)
         self._closed = False
         self._waiting: SimpleQueue[tuple[str, Work] | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"edgewake-operation-{n}", daemon=True)
-            for n in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._most_threads = threads
+        self._threads: list[threading.Thread] = []  # begun when there is work for them
 
     # --- beginning --------------------------------------------------------------------------
 
@@ -136,6 +132,10 @@ class Operations:
         with self._news:
             operation = self._new(kind, subject, actor)
             self._waiting.put((operation.id, work))
+            if len(self._threads) < self._most_threads:
+                name = f"edgewake-operation-{len(self._threads)}"
+                self._threads.append(threading.Thread(target=self._serve, name=name, daemon=True))
+                self._threads[-1].start()
         return operation
 
     def follow(
@@ -171,15 +171,15 @@ class Operations:
         )
 
     def last(self, limit: int, before: str = "") -> tuple[Operation, ...]:
-        """Return the last operations, newest first, or those older than the one `before`.
+        """Return the last operations, oldest first, or the last of those older than `before`.
 
         Raises `UnknownOperation`.
         """
         with self._news:
-            listed = [*self._all.values()][::-1]
+            listed = [*self._all.values()]
             if before:
-                listed = listed[listed.index(self.get(before)) + 1 :]
-        return tuple(listed[:limit])
+                listed = listed[: listed.index(self.get(before))]
+        return tuple(listed[-limit:])
 
     def wait(self, id_: str, timeout_s: float, *, news_of: Operation | None = None) -> Operation:
         """Return an operation once it has ended, or after so many seconds as it is then.

@@ -54,10 +54,11 @@ Result = Document | Response | tuple[Document, int] | tuple[Document, int, Mappi
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An answer that is not JSON."""
+    """An answer that is not JSON; `also` are other types that it may have, for who accepts them."""
 
     type: str
     said: str = "OK"
+    also: tuple[str, ...] = ()
 
 
 Answer = type[Document] | Media
@@ -214,7 +215,7 @@ def _responses(
 
 def _answered(answer: Answer) -> Any:
     if isinstance(answer, Media):
-        content = {answer.type: {"schema": {"type": "string"}}}
+        content = {each: {"schema": {"type": "string"}} for each in (answer.type, *answer.also)}
         return {"description": answer.said, "content": content}
     return answer
 
