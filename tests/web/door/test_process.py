@@ -72,7 +72,7 @@ def parent(tmp_path: Path, noted: list[tuple[str, str]]) -> Iterator[DoorProcess
     base = DoorSettings(tmp_path / "control.sock", tmp_path / "tokens.json", lab="t")
 
     def note(kind: str, _subject: str, text: str, **data: str) -> None:
-        noted.append((data.get("event", kind), text))
+        noted.append((kind, text))
 
     door = DoorProcess(base, tmp_path / "door.json", note)
     yield door
