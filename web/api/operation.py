@@ -54,10 +54,11 @@ Result = Document | Response | tuple[Document, int] | tuple[Document, int, Mappi
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An answer that is not JSON."""
+    """An answer that is not JSON; one whose parts are not text says so with `is_text`."""
 
     type: str
     said: str = "OK"
+    is_text: bool = True
 
 
 Answer = type[Document] | Media
@@ -136,7 +137,7 @@ class Api:
         def declare(function: Handler) -> Handler:
             hints = get_type_hints(function)
             models = {name: hints[name] for name in PARTS if name in hints}
-            summary, _, description = (inspect.getdoc(function) or "").partition("\n")
+            _, _, description = (inspect.getdoc(function) or "").partition("\n")
             has_body = "body" in models or bool(bodies)
             refusals = {*ALWAYS, *problems, *(OF_BODIES if has_body else ())}
             if "path" in models:
@@ -145,7 +146,6 @@ class Api:
             add(
                 rule,
                 tags=[Tag(name=rule.split("/")[1])],
-                summary=summary,
                 description=" ".join(description.split()) or None,
                 operation_id=function.__name__,
                 responses=_responses(answers, refusals, etag=etag),
@@ -214,7 +214,7 @@ def _responses(
 
 def _answered(answer: Answer) -> Any:
     if isinstance(answer, Media):
-        content = {answer.type: {"schema": {"type": "string"}}}
+        content = {answer.type: {"schema": {"type": "string"}} if answer.is_text else {}}
         return {"description": answer.said, "content": content}
     return answer
 
