@@ -19,7 +19,7 @@ from urllib.parse import quote
 import typer
 from typer.core import TyperGroup
 
-from orchestrator import cli_plan, cli_study, cli_trace, display
+from orchestrator import cli_plan, cli_study, cli_trace, cli_web, display
 from orchestrator.cli_hosts import hosts_app
 from orchestrator.cli_images import images_app
 from orchestrator.cli_net import net_app
@@ -427,6 +427,7 @@ cli_study.register(app)
 app.add_typer(images_app)
 app.add_typer(hosts_app)
 app.add_typer(net_app)
+cli_web.register(app)
 
 
 def main() -> None:

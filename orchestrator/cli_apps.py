@@ -57,6 +57,10 @@ def start(  # noqa: PLR0917 - typer declares options as arguments
 
     given = dict(_parameter(text) for text in parameters or [])
     called = _checked(name or program)
+    try:
+        catalogue.ready_made(program)
+    except ValueError as error:
+        raise CannotNetwork(f"{node}: {error}") from error
     if daemon := running(ctx, name_of(ctx, lab)):
         _show([daemon.start(node, called, program, given)], as_json=as_json)
         return

@@ -912,7 +912,8 @@ class Orchestrator:
         if trace.outcome == "ready":
             text = f"{trace.instance} on {trace.host}"
             with working_for(trace):
-                self._journal.record("woke", trace.service, text, by=trace.by)
+                where = {"host": trace.host, "instance": trace.instance}
+                self._journal.record("woke", trace.service, text, by=trace.by, **where)
 
     def _recall(self, service: str, *, staying: bool = False) -> bool:
         return self._retirer.recall(service, staying=staying)

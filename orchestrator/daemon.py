@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -64,8 +64,11 @@ from orchestrator.trace import Wakes
 from orchestrator.trace_csv import CsvFile
 from orchestrator.trace_export import Export, Exporter
 from orchestrator.wake_numbers import WakeNumbers
+from orchestrator.webhooks import Webhooks
 from web.answer_counts import AnswerCounts
 from web.app import create_app
+from web.door.process import DoorProcess
+from web.door.settings import DoorSettings
 from web.metrics import exposition
 from web.server import Server
 
@@ -106,6 +109,7 @@ class _Parts:
     store: Store
     orchestrator: Orchestrator
     dns: DnsServer
+    door: DoorProcess
 
 
 NO_TRACING = Tracing()
@@ -116,7 +120,7 @@ class Daemon:
 
     `lab_path` None means the lab that was last applied in this state directory. `ephemeral` ends
     our guests and removes our networks when it stops; otherwise they go on, and the next start
-    finds them.
+    finds them. `with_door` has the dashboard and the API served over TCP, as the lab says.
     """
 
     def __init__(
@@ -126,9 +130,11 @@ class Daemon:
         *,
         ephemeral: bool = False,
         tracing: Tracing = NO_TRACING,
+        with_door: bool = False,
         open_networks: Callable[[StateDir], Networks] = networks_of,
     ) -> None:
         self.ephemeral = ephemeral
+        self._with_door = with_door
         self._open_networks = open_networks
         self._tracing = tracing
         self._path = state
@@ -149,22 +155,21 @@ class Daemon:
         check_installation()
         with ExitStack() as undo:
             state = undo.enter_context(StateDir.open(self._path))
-            store = SqlStore(f"sqlite:///{state.database}")
-            undo.callback(store.close)
+            store = undo.enter_context(closing(SqlStore(f"sqlite:///{state.database}")))
             stored = store.load()
             wanted = self._wanted(stored, state)
-            frames = Frames()
-            undo.callback(frames.close)
+            frames = undo.enter_context(closing(Frames()))
             metrics = WakeMetrics()
             exports: list[Export] = [metrics, *open_exports(self._tracing, undo)]
             digests = Digests()
-            journal = Journal(store)
-            undo.callback(journal.close)
+            journal = undo.enter_context(closing(Journal(store)))
             opened = self._open_networks(state)
             networks = NetworkKeeper(opened, journal)
             monitors = Monitors(opened.seen)
             undo.callback(networks.close)
+            hooks = undo.enter_context(closing(Webhooks(journal)))
             opener = HostOpener(state, digests)
+            door = self._door(state, wanted.lab, journal, undo)
             orchestrator = Orchestrator(
                 self._lab_to_start_with(wanted.lab, stored, state),
                 store=store,
@@ -172,7 +177,7 @@ class Daemon:
                 owner=state.owner,
                 library=library_of(state, digests),
                 watch=frames.watch,
-                applied=networks.want,
+                applied=partial(_applied, networks, hooks, door),
                 journal=journal,
                 wakes=numbered_wakes(state, undo),
             )
@@ -190,6 +195,7 @@ class Daemon:
                 monitors,
                 dns=lambda: DnsCounts(held=resolver.held, dropped=dns.dropped),
                 answers=answers.counts,
+                webhooks=hooks.counts,
                 store_errors=lambda: store.failures,
             )
             view = partial(_told, readings)
@@ -208,7 +214,9 @@ class Daemon:
             dns.start()
             if local is not None:
                 local.start()
-            self._running = _Parts(state, store, orchestrator, dns)
+            undo.callback(door.stop)  # again: before what it asks
+            door.start()
+            self._running = _Parts(state, store, orchestrator, dns, door)
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
@@ -244,12 +252,26 @@ class Daemon:
         return self._parts.state.socket
 
     @property
+    def url(self) -> str | None:
+        """Where the dashboard is; None if there is none."""
+        return self._parts.door.url
+
+    @property
     def _parts(self) -> _Parts:
         if self._running is None:
             raise EdgewakeError("this edgewake does not run", hint="start it first")
         return self._running
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _door(self, state: StateDir, lab: Lab, journal: Journal, undo: ExitStack) -> DoorProcess:
+        """Return the door, which listens if one is wanted, and serves once it is started."""
+        settings = DoorSettings(state.socket, state.tokens, lab=lab.name)
+        door = DoorProcess(settings, state.door, journal.record)
+        undo.callback(door.stop)
+        if self._with_door:
+            door.bind(lab.web)
+        return door
 
     def _close(self, orchestrator: Orchestrator, networks: NetworkKeeper) -> None:
         if self.ephemeral:  # before the bridges that it hangs on
@@ -344,6 +366,13 @@ def _tell_live(orchestrator: Orchestrator, undo: ExitStack) -> None:
     feeder = Feeder(orchestrator.feed, looks)
     undo.callback(feeder.close)
     feeder.start()
+
+
+def _applied(networks: NetworkKeeper, hooks: Webhooks, door: DoorProcess, lab: Lab) -> None:
+    """Tell those who follow the lab what it is now."""
+    networks.want(lab)
+    hooks.use(lab.name, lab.webhooks)
+    door.want(lab.web)
 
 
 def _local_names(lab: Lab, orchestrator: Orchestrator) -> MdnsResponder | None:
@@ -488,7 +517,7 @@ def run(
     """
     logs.set_up(log_format, log_level)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    daemon = Daemon(state, lab_path, ephemeral=ephemeral, tracing=tracing)
+    daemon = Daemon(state, lab_path, ephemeral=ephemeral, tracing=tracing, with_door=True)
     with Orders() as orders:
         if while_stdin:
             threading.Thread(target=_end_with_stdin, args=(orders,), daemon=True).start()
@@ -573,8 +602,12 @@ def _ready(daemon: Daemon, *, as_json: bool) -> str:
                 "zone": zone,
                 "dns": {"address": address, "port": port},
                 "socket": str(daemon.socket),
+                "web": daemon.url,
                 "pid": os.getpid(),
             }
         )
     shown = f"[{address}]" if ":" in address else address
-    return f"edgewake is up: zone {zone} on {shown}:{port}, API on {daemon.socket}"
+    said = f"edgewake is up: zone {zone} on {shown}:{port}, API on {daemon.socket}"
+    if daemon.url is not None:
+        said += f", dashboard on {daemon.url} (edgewake dashboard --open)"
+    return said

@@ -18,8 +18,7 @@ EdgewakeError                 has a message (what and where) and a hint (what to
 ├── UnsafeChanges             a list of changes was refused; nothing was changed
 ├── CannotGuard               traffic to guests that sleep cannot be noticed on a host
 ├── CannotNetwork             virtual routers or links cannot be as wanted on a machine
-│   ├── NotInNetwork          the virtual network has no router, link or program of that name
-│   └── WrongProgram          a ready-made program, or a parameter of it, is not as it must be
+│   └── NotInNetwork          the virtual network has no router, link or program of that name
 ├── CannotRedirect            traffic for a public address cannot be steered into an instance here
 ├── RuleError                 a traffic rule is wrong: the column, and what was expected there
 ├── CannotSay                 a traffic rule is right, but a kind of filter cannot say it
@@ -162,10 +161,6 @@ class CannotNetwork(EdgewakeError):  # noqa: N818 - reads as a sentence where it
 
 class NotInNetwork(CannotNetwork):
     """The virtual network has no router, link or program of that name."""
-
-
-class WrongProgram(CannotNetwork):
-    """There is no such ready-made program, or a parameter is wrong; the message says what is."""
 
 
 class CannotRedirect(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised

@@ -82,3 +82,11 @@ def _hint() -> str:
         "install edgewake into a virtual environment of its own (pipx install edgewake), "
         "and run it from another folder"
     )
+
+
+def version() -> str:
+    """Return edgewake's version; ``unknown`` if it runs from a folder that is not installed."""
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "unknown"

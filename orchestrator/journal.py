@@ -39,7 +39,10 @@ TROUBLE = frozenset(
         "stop-failed",
         "wake-budget",
         "traffic-over-budget",
+        "webhook-failed",
         "wake-failed",
+        "web-ended",
+        "web-refused",
         "withdrawn",
     }
 )

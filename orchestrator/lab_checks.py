@@ -14,6 +14,7 @@ from orchestrator.lab_report import Report, Where
 from orchestrator.lab_schema import LabEntry
 from orchestrator.lab_tenant_checks import check_tenants, tenant_references
 from orchestrator.lab_values import LONGEST_DNS_NAME, suggestion
+from orchestrator.lab_web import check_web
 from orchestrator.library import traits_of
 from orchestrator.model import (
     BRIDGE,
@@ -119,6 +120,7 @@ def check(lab: Lab, broken: set[str], report: Report) -> None:
     check_dns(lab, report)
     check_tenants(lab, report)
     check_network(lab, report)
+    check_web(lab.web, report)
     whole = [service for service in lab.services if service.name not in broken]
     for service in whole:
         _check_service(service, lab, report)

@@ -100,6 +100,8 @@ from orchestrator.lab_values import (
     Weight,
     XenstoreKey,
 )
+from orchestrator.lab_web import WebEntry
+from orchestrator.lab_webhooks import WebhookEntry
 from orchestrator.model import (
     AnswerOrder,
     Capacity,
@@ -1019,6 +1021,10 @@ class LabEntry(Entry):
     redirect: RedirectWay = Field(
         default=RedirectBy.AUTO,
         description="What steers traffic for public addresses: the best there is, or this one.",
+    )
+    web: WebEntry = Field(default=WebEntry(), description="The dashboard, and the API over TCP.")
+    webhooks: dict[Key, WebhookEntry] = Field(
+        default={}, description="Who is sent events, by name."
     )
 
 

@@ -75,6 +75,7 @@ ARCHITECTURES = (  # of hosts
 BUILT = "built:"
 NEVER = "never"
 AUTO = "auto"
+OFF = "off"
 _ZONE_RULE = "write a name such as Europe/London or UTC"
 
 
@@ -137,7 +138,9 @@ def _matching(pattern: str, rule: str, longest: int, *, lower: bool = False) -> 
     return Written(read, schema)
 
 
-def _one_of(choices: Iterable[str], noun: str) -> Written:
+def one_of(choices: Iterable[str], noun: str) -> Written:
+    """Return how one of these words is written; `noun` says what they are."""
+
     def read(text: str) -> str:
         if text not in choices:
             raise ValueError(f"unknown {noun} {shown(text)}; {suggestion(text, choices)}")
@@ -327,6 +330,19 @@ def _socket(text: str) -> tuple[str, int]:
         raise ValueError(f"{shown(text)} is not right: {rule}") from None
 
 
+def _web_address(text: str) -> tuple[str, int]:
+    if text == OFF:
+        return "127.0.0.1", 0
+    try:
+        return _socket(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or '{OFF}'") from None
+
+
+def _written_web_address(value: tuple[str, int]) -> str:
+    return _written_socket(value) if value[1] else OFF
+
+
 def _written_socket(value: tuple[str, int]) -> str:
     address, port = value
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -462,7 +478,7 @@ HttpPath = Annotated[
 Alpn = Annotated[  # RFC 7301 allows any 255 octets; the ones in use are plain words
     str, _matching(r"[A-Za-z0-9._/+-]+", "write a protocol such as h2, h3 or http/1.1", 255)
 ]
-Family = Annotated[str, _one_of(known_families(), "family")]
+Family = Annotated[str, one_of(known_families(), "family")]
 CatalogName = Annotated[
     str,
     _matching(
@@ -471,21 +487,21 @@ CatalogName = Annotated[
         300,
     ),
 ]
-DiskFormat = Annotated[str, _one_of(("raw", "qcow2"), "format")]
-Arch = Annotated[str, _one_of(ARCHITECTURES, "architecture")]
-RestartWhen = Annotated[str, _one_of(tuple(Restart), "time to restart")]
-CrashRule = Annotated[str, _one_of(tuple(OnCrash), "rule")]
-MigrateRule = Annotated[str, _one_of(tuple(Migrate), "way to move")]
-SleepRung = Annotated[str, _one_of(LADDER[1:], "rung")]
-HostLossRule = Annotated[str, _one_of(tuple(OnHostLoss), "rule")]
-AnswerRule = Annotated[str, _one_of(tuple(AnswerOrder), "order")]
-TsigAlgorithm = Annotated[str, _one_of(("hmac-sha256", "hmac-sha512"), "algorithm")]
-RecordType = Annotated[str, _one_of(("A", "AAAA", "CNAME", "MX", "NS", "TXT"), "type")]
-ReplyWhen = Annotated[str, _one_of(tuple(Reply), "time to reply")]
-RedirectWay = Annotated[str, _one_of(tuple(RedirectBy), "way to redirect")]
-WarmWhen = Annotated[str, _one_of(tuple(WarmPlanning), "setting")]
-RoutingWay = Annotated[str, _one_of(tuple(Routing), "routing")]
-LinkWay = Annotated[str, _one_of((AUTO, *LinkEngine), "engine")]
+DiskFormat = Annotated[str, one_of(("raw", "qcow2"), "format")]
+Arch = Annotated[str, one_of(ARCHITECTURES, "architecture")]
+RestartWhen = Annotated[str, one_of(tuple(Restart), "time to restart")]
+CrashRule = Annotated[str, one_of(tuple(OnCrash), "rule")]
+MigrateRule = Annotated[str, one_of(tuple(Migrate), "way to move")]
+SleepRung = Annotated[str, one_of(LADDER[1:], "rung")]
+HostLossRule = Annotated[str, one_of(tuple(OnHostLoss), "rule")]
+AnswerRule = Annotated[str, one_of(tuple(AnswerOrder), "order")]
+TsigAlgorithm = Annotated[str, one_of(("hmac-sha256", "hmac-sha512"), "algorithm")]
+RecordType = Annotated[str, one_of(("A", "AAAA", "CNAME", "MX", "NS", "TXT"), "type")]
+ReplyWhen = Annotated[str, one_of(tuple(Reply), "time to reply")]
+RedirectWay = Annotated[str, one_of(tuple(RedirectBy), "way to redirect")]
+WarmWhen = Annotated[str, one_of(tuple(WarmPlanning), "setting")]
+RoutingWay = Annotated[str, one_of(tuple(Routing), "routing")]
+LinkWay = Annotated[str, one_of((AUTO, *LinkEngine), "engine")]
 Flag = Annotated[bool, Written(_flag, {"type": "boolean"}, bool)]
 PortNumber = Annotated[int, _whole(1, 65535)]
 HttpStatus = Annotated[int, _whole(100, 599)]
@@ -531,6 +547,8 @@ DeviceName = Annotated[str, Written(_device, {"type": "string", "pattern": f"^{_
 Address4 = Annotated[IPv4Address, Written(_address4, {"type": "string", "format": "ipv4"})]
 Pool = Annotated[tuple[IPv4Address, IPv4Address], Written(_pool, _TEXT)]
 Socket = Annotated[tuple[str, int], Written(_socket, _TEXT, _written_socket)]
+WebAddress = Annotated[tuple[str, int], Written(_web_address, _TEXT, _written_web_address)]
+Streams = Annotated[int, _whole(1, 1000)]
 PortText = Annotated[Port, Written(_port, {"type": "string", "pattern": r"^[0-9]+/(tcp|udp)$"})]
 ConsolePattern = Annotated[str, Written(_console_pattern, {"type": "string", "format": "regex"})]
 XenstoreKey = Annotated[
@@ -544,7 +562,7 @@ XenstoreKey = Annotated[
 ImageFile = Annotated[str, Written(_image_file, _TEXT)]
 MailAddress = Annotated[str, Written(_mail_address, {"type": "string", "format": "email"})]
 DnsName = Annotated[str, Written(dns_name, _DNS_NAME)]
-CookieMode = Annotated[str, _one_of(("off", "on", "required"), "way with cookies")]
+CookieMode = Annotated[str, one_of(("off", "on", "required"), "way with cookies")]
 ProcessCount = Annotated[int, _whole(1, 64)]
 ReplyRate = Annotated[int, _whole(0, 1_000_000)]
 Slip = Annotated[int, _whole(0, 10)]

@@ -77,4 +77,6 @@ def _nouns(entry: LabEntry, places: ImagePlaces) -> Lab:
         slices=tuple(each.noun(name) for name, each in entry.slices.items()),
         network=entry.network.noun(),
         redirect=RedirectBy(entry.redirect),
+        web=entry.web.noun(places.folder),
+        webhooks=tuple(each.noun(name, places.folder) for name, each in entry.webhooks.items()),
     )

@@ -7,10 +7,10 @@ run its network is shown as a graph, and nothing of it can be changed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
 
-from orchestrator.errors import CannotNetwork, NotInNetwork, WrongProgram
+from orchestrator.errors import CannotNetwork, NotInNetwork
 from orchestrator.journal import Journal
 from orchestrator.model import Lab
 from orchestrator.net_report import quality_told
@@ -66,17 +66,17 @@ class LiveNetwork:
         lab = self._lab()
         if not lab.network.run:
             return planned(lab)
-        wanted = self._of(lab)
-        why = self._keeper.why_not
-        kept = self._networks.kept(lab.name) or Kept(wanted.network, this_machine(lab))
-        monitor, sample = self._monitors.of(lab.name), None
-        if kept.network != self._seen:  # the lab was applied, or a command has changed it
-            self._seen = kept.network
-            monitor.outdate()
+        wanted, why = self._of(lab), self._keeper.why_not
+        monitor, kept, sample = self._monitors.of(lab.name), None, None
         try:
+            kept = self._networks.kept(lab.name) or Kept(wanted.network, this_machine(lab))
+            if kept.network != self._seen:  # the lab was applied, or a command has changed it
+                self._seen = kept.network
+                monitor.outdate()
             sample = monitor.sample()
         except CannotNetwork as error:
             why = why or str(error)
+        kept = kept or Kept(wanted.network, this_machine(lab))
         return looked_at(kept, wanted, Look(sample, monitor.load(LOAD_S), why))
 
     def network(self) -> Network:
@@ -182,7 +182,7 @@ class LiveNetwork:
             known = catalogue.addresses(network)
             app = catalogue.app(name, node, run, parameters, known.__getitem__)
         except ValueError as error:
-            raise WrongProgram(f"{node}: {error}") from error
+            raise CannotNetwork(f"{node}: {error}") from error
         return self._start(app)
 
     def execute(
@@ -270,8 +270,18 @@ class LiveNetwork:
         """Return what a lab wants; computed once for each lab."""
         wanted = self._wanted
         if wanted is None or wanted.lab is not lab:
-            wanted = self._wanted = Wanted(lab, network_of(lab), apps_of(lab))
+            wanted = self._wanted = _wanted(lab)
         return wanted
+
+
+def _wanted(lab: Lab) -> Wanted:
+    """Return what a lab wants, as far as it can be had: why not all is, the journal says."""
+    network = Network(lab.name)
+    apps: tuple[App, ...] = ()
+    with suppress(CannotNetwork):
+        network = network_of(lab)
+        apps = apps_of(lab)
+    return Wanted(lab, network, apps)
 
 
 def _told(link: VirtualLink) -> str:

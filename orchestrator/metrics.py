@@ -68,6 +68,14 @@ class DnsCounts:
     dropped: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class WebhookCounts:
+    """Deliveries by hook and outcome (delivered, failed, dropped); events that wait, by hook."""
+
+    deliveries: Mapping[Labels, int] = field(default_factory=dict)
+    waiting: Mapping[Labels, int] = field(default_factory=dict)
+
+
 class WakeMetrics:
     """Counts wakes; an `orchestrator.trace_export.Export`. Safe to use from several threads."""
 

@@ -28,6 +28,7 @@ from images.facts import Architecture
 from orchestrator.hours import Hours
 from orchestrator.network import LinkEngine, Machine, Routing
 from orchestrator.rules.tree import ANY, Rule
+from orchestrator.webhook import Webhook
 
 IPNetwork = IPv4Network | IPv6Network
 
@@ -641,6 +642,35 @@ class WarmPlanning(StrEnum):
     AUTO = "auto"
 
 
+@dataclass(frozen=True, slots=True)
+class WebSettings:
+    """Where the dashboard and the API are reached over TCP; `listen` with port 0 is nowhere.
+
+    `is_default` says that nobody wrote the address, so that it may be taken by somebody else.
+    `names` are host names of ours, in lower case. `certificate` and `key` are there both or
+    neither. `behind_proxy`: a proxy in front of us speaks TLS, and is believed who asks. `streams`
+    is how many may watch events at once.
+    """
+
+    listen: tuple[str, int] = ("127.0.0.1", 8480)
+    is_default: bool = True
+    names: tuple[str, ...] = ()
+    certificate: Path | None = None
+    key: Path | None = None
+    behind_proxy: bool = False
+    streams: int = 64
+
+    @property
+    def address(self) -> str:
+        """The IP address."""
+        return self.listen[0]
+
+    @property
+    def port(self) -> int:
+        """The port; 0 if it is off."""
+        return self.listen[1]
+
+
 class RedirectBy(StrEnum):
     """What steers traffic for public addresses; `AUTO` is the first of the others that can."""
 
@@ -685,6 +715,8 @@ class Lab:
     slices: tuple[Slice, ...] = ()
     network: NetworkSettings = NetworkSettings()
     redirect: RedirectBy = RedirectBy.AUTO
+    web: WebSettings = WebSettings()
+    webhooks: tuple[Webhook, ...] = ()
 
     def host(self, name: str) -> Host:
         """Return the host of that name; KeyError if there is none."""

@@ -46,7 +46,7 @@ class NetworkKeeper:
     @property
     def why_not(self) -> str:
         """Why the network is not yet as its lab wants; empty if it is."""
-        return self._said if self._lab is not None else ""
+        return self._said or "it is being made" if self._lab is not None else ""
 
     @contextmanager
     def turn(self) -> Iterator[Networks]:

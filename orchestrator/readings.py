@@ -6,13 +6,12 @@
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 
 from orchestrator.control import Orchestrator
 from orchestrator.event_counts import EventCounts, EventMetrics
-from orchestrator.installation import DISTRIBUTION
+from orchestrator.installation import version
 from orchestrator.journal import Journal
-from orchestrator.metrics import DnsCounts, Labels, WakeCounts, WakeMetrics
+from orchestrator.metrics import DnsCounts, Labels, WakeCounts, WakeMetrics, WebhookCounts
 from orchestrator.network_monitor import Monitors
 from orchestrator.network_monitor import Sample as NetworkSample
 from orchestrator.plan_metrics import PlanCounts
@@ -26,28 +25,12 @@ NO_PLANS = PlanCounts({}, {})
 NO_WAKES = WakeCounts({}, {}, {}, {})
 
 
-def version() -> str:
-    """Return edgewake's version; ``unknown`` if it runs from a folder that is not installed."""
-    try:
-        return metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
 @dataclass(frozen=True, slots=True)
 class Build:
     """What runs: versions."""
 
     version: str = field(default_factory=version)
     python: str = field(default_factory=platform.python_version)
-
-
-@dataclass(frozen=True, slots=True)
-class WebhookCounts:
-    """Deliveries by hook and outcome (delivered, failed, dropped); events that wait, by hook."""
-
-    deliveries: Counted = field(default_factory=dict)
-    waiting: Counted = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

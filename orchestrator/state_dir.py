@@ -10,6 +10,8 @@ one process may have it open. Other programs (`edgewake status`) may look up pat
     consoles   console/       what guests wrote; hypervisors write there (0711)
     kvm        kvm.json       whether KVM boots guests on this machine
     socket     control.sock   where the running edgewake is asked things
+    tokens     tokens.json    who may come in through the door (0600)
+    door       door.json      where the door is, while there is one
     owner      owner          a UUID, made once; part of the mark on every guest
     lock       lock           held by the process that has the folder open; says its process id
 
@@ -93,6 +95,16 @@ class StateDir:
     def socket(self) -> Path:
         """The UNIX socket of the running edgewake."""
         return self.path / "control.sock"
+
+    @property
+    def tokens(self) -> Path:
+        """The file of tokens (`web.door.tokens`)."""
+        return self.path / "tokens.json"
+
+    @property
+    def door(self) -> Path:
+        """The file that says where the door is, while there is one (`web.door.process`)."""
+        return self.path / "door.json"
 
     @property
     def owner(self) -> str:

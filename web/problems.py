@@ -34,7 +34,6 @@ from orchestrator.errors import (
     UnknownWake,
     UnsafeChanges,
     WakeError,
-    WrongProgram,
 )
 
 PROBLEM_TYPE = "application/problem+json"
@@ -46,7 +45,6 @@ STATUS_OF: dict[type[BaseException], HTTPStatus] = {
     LabError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnsafeChanges: HTTPStatus.CONFLICT,
     NotInNetwork: HTTPStatus.NOT_FOUND,
-    WrongProgram: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownClients: HTTPStatus.NOT_FOUND,
     UnknownHost: HTTPStatus.NOT_FOUND,
     UnknownImage: HTTPStatus.NOT_FOUND,

@@ -160,7 +160,7 @@ def up(state: Path, lab: Path, machine: MemoryMachine) -> Iterator[Daemon]:
 @pytest.fixture
 def run(state: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Return what runs a command with the state directory of this test."""
-    monkeypatch.setattr(daemon, "_set_up_logging", lambda **_: None)  # it is for a whole process
+    monkeypatch.setattr(daemon.logs, "set_up", lambda *_: None)  # it is for a whole process
 
     def invoke(*args: str, stdin: str = "") -> Result:
         return CliRunner().invoke(app, ["--state", str(state), *args], input=stdin)

@@ -60,6 +60,7 @@ from orchestrator.model import (
     TsigKey,
     WakeBudget,
     WarmPlanning,
+    WebSettings,
     apart,
 )
 from orchestrator.network import LinkEngine, Machine, Routing
@@ -246,6 +247,32 @@ def test_a_service_may_sleep_through_traffic_or_be_answered_early() -> None:
     lab = parsed(LAB.replace("    idle: never\n", more))
     assert (lab.service("db").wake_on_traffic, lab.service("db").reply) == (False, Reply.EARLY)
     assert (lab.service("web").wake_on_traffic, lab.service("web").reply) == (True, Reply.HELD)
+
+
+WEB = "web: {listen: %s, names: [Box.Example.org.]%s}\n"
+TLS = ", tls: {certificate: pki/box.pem, key: /srv/key.pem}"
+
+
+def test_the_dashboard_is_on_loopback_unless_something_else_is_written() -> None:
+    assert parsed(LAB).web == WebSettings(("127.0.0.1", 8480), is_default=True)
+    assert parsed(LAB + WEB % ('"[::]:443"', TLS)).web == WebSettings(
+        ("::", 443),
+        is_default=False,
+        names=("box.example.org",),
+        certificate=Path("/labs/pki/box.pem"),
+        key=Path("/srv/key.pem"),
+    )
+    assert parsed(LAB + WEB % ("10.1.0.1:80", ", behind_proxy: true")).web.behind_proxy
+    for off in ("off", '"off"'):
+        assert parsed(LAB + WEB % (off, "")).web.port == 0
+
+
+def test_beyond_loopback_the_dashboard_needs_tls() -> None:
+    error = refused(LAB + WEB % ("0.0.0.0:8480", ""))
+    assert error.field == "web.listen"
+    for word in ("'tls'", "openssl req", "behind_proxy: true", "edgewake token create"):
+        assert word in str(error)
+    assert "or 'off'" in str(refused(LAB + WEB % ("none", "")))
 
 
 PUBLIC = "    public: {address: 203.0.113.10, interface: eth1, rule: 80==dst_port && tcp}\n"

@@ -250,6 +250,13 @@ def test_nothing_is_changed_while_the_network_is_not_as_its_lab_wants(tmp_path: 
     world.journal.close()
 
 
+def test_a_record_that_nobody_can_read_is_said(world: World, tmp_path: Path) -> None:
+    (tmp_path / "five-routers.json").write_text("{}")
+    view = world.live.view()
+    assert "is not one of this edgewake" in view.why
+    assert {each.state for each in view.links} == {Standing.UNKNOWN}
+
+
 def test_what_somebody_removes_by_hand_is_missing(world: World) -> None:
     MemoryRouters("us", world.kernel).set(Network("five-routers"))
     view = world.live.view()

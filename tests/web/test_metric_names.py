@@ -10,13 +10,13 @@ from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from orchestrator.event_counts import EventMetrics
-from orchestrator.metrics import WakeMetrics
+from orchestrator.metrics import WakeMetrics, WebhookCounts
 from orchestrator.model import Energy, Event
 from orchestrator.network import App, AppState, Found, LinkEngine, LinkState, PortCounters, Quality
 from orchestrator.network import VirtualLink as Link
 from orchestrator.network_monitor import Sample
 from orchestrator.plan_metrics import PlanMetrics
-from orchestrator.readings import Reading, WebhookCounts
+from orchestrator.readings import Reading
 from orchestrator.trace import Wake
 from placement.problem import Plan
 from tests.world import World

@@ -30,6 +30,7 @@ from web.models.network import (
     NamedRouter,
     NetworkDocument,
     NetworkSummary,
+    ProgramBody,
     RouterBody,
     RouterChanged,
     RouterDocument,
@@ -169,13 +170,15 @@ def _add_apps(api: Api, context: Context) -> None:
     )
     def start_app(path: NamedNode, body: AppBody) -> tuple[AppDocument, int]:
         """Start a program on a router, or among clients, and return when it runs."""
-        if body.argv or body.run in RUNS_ANYTHING:
+        wish = body.root
+        if isinstance(wish, ProgramBody) or wish.run in RUNS_ANYTHING:
             demand(Role.ADMIN)
-        name = body.name or body.run
-        if body.run:
-            state = context.live.start(path.name, name, body.run, body.parameters)
+        if isinstance(wish, ProgramBody):
+            argv, rights = tuple(wish.argv), tuple(wish.rights)
+            state = context.live.execute(path.name, wish.name, argv, rights)
         else:
-            state = context.live.execute(path.name, name, tuple(body.argv), tuple(body.rights))
+            name = wish.name or wish.run
+            state = context.live.start(path.name, name, wish.run, wish.parameters)
         return AppDocument.of(state), HTTPStatus.CREATED
 
     @api.get("/routers/<name>/apps/<app>", AppDocument, problems=(409,))

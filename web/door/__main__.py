@@ -1,9 +1,9 @@
 """The door as a process: ``python -m web.door``, started by the daemon.
 
-Its standard input begins with one line, the settings as JSON; the socket that listens is file
-descriptor 3, since the daemon opened it. The end of standard input is the order to end: so the door
-is gone when the daemon is, however that ended. What an audit log should know is written to standard
-output, a line of JSON each.
+Its standard input begins with one line, the settings as JSON; the number of the socket that listens
+is its argument, since the daemon opened it. The end of standard input is the order to end: so the
+door is gone when the daemon is, however that ended. What an audit log should know is written to
+standard output, a line of JSON each.
 """
 
 import json
@@ -20,7 +20,6 @@ from web.door.settings import DoorSettings
 from web.door.tokens import Tokens
 from web.door.upstream import Upstream
 
-LISTENER = 3
 NICENESS = 5  # DNS answers first
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
@@ -36,7 +35,7 @@ def main() -> None:
     tls = None
     if settings.certificate is not None and settings.key is not None:
         tls = TlsAdapter(settings.certificate, settings.key)
-    listener = socket.socket(fileno=LISTENER)
+    listener = socket.socket(fileno=int(sys.argv[1]))
     TcpServer(listener, app, streams=settings.streams, tls=tls).start()
 
 

@@ -3,15 +3,13 @@
 `Access.note` is told what an audit log should know; whoever runs the door passes it on.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from web.door.audit import Bounded, Note
 from web.door.sessions import Session, Sessions
 from web.door.throttle import Throttle
 from web.door.tokens import Tokens
 from web.roles import Caller
-
-Note = Callable[[str, str, str], None]  # kind, who or where from, a sentence
 
 
 def _nobody(_kind: str, _subject: str, _text: str) -> None:
@@ -26,9 +24,11 @@ class Access:
     note: Note = _nobody
     throttle: Throttle = field(default_factory=Throttle)
     sessions: Sessions = field(init=False)
+    audit: Bounded = field(init=False)
 
     def __post_init__(self) -> None:
         self.sessions = Sessions(self.tokens.valid)
+        self.audit = Bounded(self.note)
 
     def with_token(self, text: str, address: str) -> tuple[str, Session] | None:
         """Begin a session by a token; None if the token lets nobody in."""
@@ -44,8 +44,8 @@ class Access:
     ) -> tuple[str, Session] | None:
         if caller is None:
             self.throttle.failed(address)
-            self.note("login-failed", address, "somebody could not log in")
+            self.audit.failed("login-failed", address, "somebody could not log in")
             return None
         self.throttle.succeeded(address)
-        self.note("login", caller.name, f"{caller.name} logged in from {address} as {caller.role}")
+        self.audit.succeeded("login", caller.name, f"logged in from {address} as {caller.role}")
         return self.sessions.begin(caller, token_id)

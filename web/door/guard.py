@@ -43,7 +43,8 @@ def admit(request: Request, access: Access, settings: DoorSettings) -> Visit | N
     authorization = request.headers.get("Authorization", "")
     visit = find_visit(authorization, request.cookies.get(cookie_name(settings), ""), access)
     if authorization and visit is None:
-        access.note("refused", address_of(request, settings), "a token that lets nobody in")
+        where = address_of(request, settings)
+        access.audit.failed("refused", where, "somebody showed a token that lets nobody in")
     if request.method not in SAFE:
         _may_change(request, visit)
     return visit

@@ -23,6 +23,8 @@ from cheroot.workers.threadpool import ThreadPool
 from cheroot.wsgi import Gateway_10
 from cheroot.wsgi import Server as WsgiServer
 
+from web.door.tls import tls_context
+
 log = getLogger(__name__)
 
 SILENT_S = 10.0  # for the next bytes of a request, and for a caller to take those of an answer
@@ -172,14 +174,6 @@ class TlsAdapter(Adapter):  # type: ignore[misc]
     def makefile(self, sock: ssl.SSLSocket, mode: str = "r", bufsize: int = -1) -> Any:
         """Return a file to read from or write to a socket."""
         return MakeFile(sock, mode, bufsize)
-
-
-def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """Return what a server needs for TLS; OSError (SSLError is one) if the files are no good."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    return context
 
 
 class TcpServer(WsgiServer):  # type: ignore[misc]

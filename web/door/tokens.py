@@ -104,11 +104,7 @@ class Tokens:
 
         Raises EdgewakeError if the name is none, or there are too many tokens.
         """
-        if not NAME.fullmatch(name):
-            raise EdgewakeError(
-                f"{name!r} is no name for a token",
-                hint="use up to 64 letters, digits, spaces and . _ @ -, a letter or digit first",
-            )
+        _check_name(name)
         text = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         now = self._clock()
         token = Token(
@@ -172,7 +168,11 @@ class Tokens:
     # --- one-time logins ----------------------------------------------------------------------
 
     def once(self, name: str, role: Role) -> str:
-        """Return a text with which somebody may log in once, within five minutes."""
+        """Return a text with which somebody may log in once, within five minutes.
+
+        Raises EdgewakeError if the name is none.
+        """
+        _check_name(name)
         text, now = secrets.token_urlsafe(SECRET_BYTES), self._clock()
         login = _Once(name, role, _digest(text), now + ONCE_S)
         with self._changing() as content:
@@ -259,6 +259,15 @@ class Tokens:
                 f"{self.path}: the tokens cannot be written: {error.strerror}",
                 hint="run as the owner of the state directory, and look at its disk",
             ) from error
+
+
+def _check_name(name: str) -> None:
+    """Refuse what is no name: it goes into headers and the audit log as it is."""
+    if not NAME.fullmatch(name):
+        raise EdgewakeError(
+            f"{name!r} is no name for who has a token",
+            hint="use up to 64 letters, digits, spaces and . _ @ -, a letter or digit first",
+        )
 
 
 def _digest(text: str) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 from threading import Condition
 from time import monotonic
 from typing import Any
-from urllib.parse import quote
 
 from orchestrator.errors import EdgewakeError
 from web.client import ANSWER_S, ApiError, NotRunning, UnixConnection
@@ -173,7 +172,7 @@ class View:
 
 def identity(caller: Caller) -> dict[str, str]:
     """Return the headers that tell the daemon who asks."""
-    return {ACTOR_HEADER: quote(caller.name, safe=" @"), ROLE_HEADER: str(caller.role)}
+    return {ACTOR_HEADER: caller.name, ROLE_HEADER: str(caller.role)}
 
 
 def _document(answer: Answer) -> dict[str, Any]:

@@ -3,14 +3,22 @@
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    RootModel,
+    Tag,
+    WithJsonSchema,
+)
 
 from orchestrator.network import AppState, LinkLoad, PortCounters, RouterLoad, Stub
 from orchestrator.network_edits import LinkWish
 from orchestrator.network_view import LinkView, NetworkView, RouterView, Standing
 from orchestrator.network_ways import Way, Ways
+from orchestrator.programs import catalogue
 from orchestrator.routers.base import Done
-from web.models.base import LONGEST_NAME, MOST_LISTED, Body, Document, Parameters, Text
+from web.models.base import LONGEST_NAME, MOST_LISTED, Body, Document, Parameters
 
 NAME = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"  # of a router, as in a lab file
 PROGRAM_NAME = r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$"
@@ -421,40 +429,61 @@ class LinkBody(Body):
         return LinkWish(**self.model_dump())
 
 
-Argument = Annotated[Text, Field(max_length=LONGEST_ARGUMENT)]
+def _known_program(name: str) -> str:
+    catalogue.ready_made(name)
+    return name
 
 
-class AppBody(Body):
-    """A program to start: a ready-made one (`run`) with its parameters, or any by its arguments.
+Argument = Annotated[str, Field(max_length=LONGEST_ARGUMENT, pattern=r"^[^\x00]*$")]
+ReadyMade = Annotated[
+    str,
+    AfterValidator(_known_program),
+    WithJsonSchema({"type": "string", "enum": sorted(catalogue.PROGRAMS)}),
+]
 
-    The ready-made ones `command` and `python`, and `argv`, run whatever is asked: that takes an
-    admin.
+
+class ReadyMadeBody(Body):
+    """A ready-made program to start, with its parameters as texts: docs/apps-on-routers.md.
+
+    `command` and `python` run whatever is asked: that takes an admin.
     """
 
+    run: ReadyMade
     name: str = Field(
         "",
         max_length=LONGEST_KEY,
         pattern=rf"^$|{PROGRAM_NAME}",
-        description="what it is called there; default: as the ready-made program",
+        description="what it is called there; default: as the program",
     )
-    run: str = Field("", max_length=LONGEST_KEY, description="such as ping, send or receive")
-    parameters: dict[Argument, Argument] = Field({}, max_length=MOST_ARGUMENTS)
-    argv: list[Argument] = Field([], max_length=MOST_ARGUMENTS)
+    parameters: dict[str, Argument] = Field({}, max_length=MOST_ARGUMENTS)
+
+
+class ProgramBody(Body):
+    """Any program of the machine to start, by its arguments: that takes an admin."""
+
+    argv: list[Argument] = Field(min_length=1, max_length=MOST_ARGUMENTS)
+    name: str = Field(
+        max_length=LONGEST_KEY, pattern=PROGRAM_NAME, description="what it is called there"
+    )
     rights: list[Annotated[str, Field(pattern=RIGHTS)]] = Field(
-        [], max_length=MOST_ARGUMENTS, description="capabilities that a program by `argv` needs"
+        [], max_length=MOST_ARGUMENTS, description="capabilities that it needs"
     )
 
-    @model_validator(mode="after")
-    def _one_or_the_other(self) -> Self:
-        if bool(self.run) == bool(self.argv):
-            raise ValueError("say either 'run', a ready-made program, or 'argv', its arguments")
-        if self.argv and not (self.name and self.argv[0]):
-            raise ValueError("a program by 'argv' needs a 'name', and a first argument")
-        if self.argv and self.parameters:
-            raise ValueError("'parameters' are those of 'run'")
-        if self.run and self.rights:
-            raise ValueError("'rights' go with 'argv': ready-made programs have their own")
-        return self
+
+def _way(body: object) -> str:
+    """Return which of the two a body is."""
+    return "program" if isinstance(body, dict) and "argv" in body else "ready-made"
+
+
+class AppBody(
+    RootModel[
+        Annotated[
+            Annotated[ReadyMadeBody, Tag("ready-made")] | Annotated[ProgramBody, Tag("program")],
+            Discriminator(_way),
+        ]
+    ]
+):
+    """A program to start on a router, or among clients."""
 
 
 # --- what was done ------------------------------------------------------------------------------

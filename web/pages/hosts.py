@@ -1,4 +1,4 @@
-"""The pages of hosts: what they have, what is used of it, and emptying one."""
+"""The pages of hosts: what they have, what is used of it and what that draws; and emptying one."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,33 +7,35 @@ from typing import Any
 from flask import Blueprint, render_template
 
 from orchestrator.journal import TROUBLE
-from web.client import ApiError
 from web.pages import wake_view
 from web.pages.area import Link, Upstream
 from web.pages.asking import path
 
 LINKS = (Link("/hosts", "Hosts"),)
 LAST_WAKES = 10
+READ_WAKES = 1000  # in which those on one host are looked for
 LAST_EVENTS = 15
-READ_EVENTS = 500  # in which those about one host are looked for
+READ_EVENTS = 500
 Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How much of one thing a host has: `used` by what is placed there, of `usable`.
+    """How much of one thing a host has, in cores or MiB.
 
-    `said_free` is what the host itself says is free, None if it does not; shares are of `usable`.
+    `used` is promised to what is placed there, of `usable`; `held` is kept back from guests by the
+    lab file; `said_free` is what the host itself says is free, None if it does not.
     """
 
     name: str
     used: float
     usable: float
+    held: float
     said_free: float | None
 
     @property
     def share(self) -> float:
-        """How much is used, from 0 to 1."""
+        """How much of the usable is used, from 0 to 1."""
         return self.used / self.usable if self.usable else 0.0
 
 
@@ -42,24 +44,17 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
 
     @pages.get("/hosts")
     def hosts() -> str:
-        status = upstream.get("/status")
-        return render_template(
-            "hosts.html",
-            hosts=[_shown(host, status["services"]) for host in status["hosts"]],
-        )
+        every = [_shown(host) for host in upstream.get("/hosts")["hosts"]]
+        return render_template("hosts.html", hosts=every, watts=_watts(every))
 
     @pages.get("/hosts/<name>")
     def host(name: str) -> str:
-        status = upstream.get("/status")
-        found = next((each for each in status["hosts"] if each["name"] == name), None)
-        if found is None:
-            raise _unknown(name)
-        wakes = upstream.get(path("wakes", limit=1000))["wakes"]
+        found = upstream.get(path("hosts", name))
+        wakes = upstream.get(path("wakes", limit=READ_WAKES))["wakes"]
         events = upstream.get(path("events", limit=READ_EVENTS))["events"]
         return render_template(
             "host.html",
-            host=_shown(found, status["services"]),
-            more=(),
+            host=_shown(found),
             wakes=[wake for wake in reversed(wakes) if wake["host"] == name][:LAST_WAKES],
             events=_about(events, name),
             view=wake_view,
@@ -67,22 +62,15 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
         )
 
 
-def _unknown(name: str) -> ApiError:
-    return ApiError(
-        404,
-        {"detail": f"{name}: no such host", "hint": "the page of hosts lists those of the lab"},
-    )
-
-
-def _shown(host: Document, services: Iterable[Document]) -> dict[str, Any]:
+def _shown(host: Document) -> dict[str, Any]:
     """Return a host's document with what its page shows beside it."""
-    here = [
-        {**instance, "trouble": service["trouble"]}
-        for service in services
-        for instance in service["instances"]
-        if host["name"] in {instance["host"], instance["to"]}
-    ]
-    return {**host, "state": state_of(host), "rooms": rooms(host), "instances": here}
+    return {**host, "state": state_of(host), "rooms": rooms(host)}
+
+
+def _watts(hosts: Iterable[Document]) -> float | None:
+    """Return what all hosts draw together now; None if no lab file says it of any."""
+    known = [host["power"]["now_w"] for host in hosts if host["power"]]
+    return sum(each for each in known if each is not None) if known else None
 
 
 def state_of(host: Document) -> str:
@@ -98,7 +86,7 @@ def rooms(host: Document) -> tuple[Room, ...]:
     """Return a host's processors and memory."""
     free = host["free"] or {}
     return tuple(
-        Room(name, host["used"][key], host["usable"][key], free.get(key))
+        Room(name, host["used"][key], host["usable"][key], host["reserve"][key], free.get(key))
         for name, key in (("cores", "cpu"), ("memory", "memory_mib"))
     )
 

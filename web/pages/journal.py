@@ -1,6 +1,6 @@
 """The page of the journal: what happened, live; and the audit: who did what."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from web.pages.asking import path
 
 LINKS = (Link("/journal", "Journal"),)
 AUDIT = "audit"  # the kind of events that say who did what
-READ = 1000  # events among which is chosen
-LISTED = 200  # rows on the page
+READ = 400  # events of a page, among which is chosen
+LISTED = 400  # rows on the page
 Document = Mapping[str, Any]
 
 
@@ -40,31 +40,32 @@ class Chosen:
 
 
 def add(pages: Blueprint, upstream: Upstream) -> None:
-    """Add the page; its tab `audit` has the events of that kind."""
+    """Add the page and its tab, the audit."""
 
     @pages.get("/journal")
     def journal() -> str:
-        audit = request.args.get("tab") == AUDIT
         chosen = Chosen(**{key: request.args.get(key, "") for key in Chosen.__slots__})
-        kind = AUDIT if audit else chosen.kind
-        asked = path("events", limit=READ, after=request.args.get("after"), kind=kind)
+        asked = path("events", limit=READ, kind=chosen.kind, after=request.args.get("after"))
         answer = upstream.get(asked)
-        every = _newest_first(answer["events"], audit=audit)
+        every = [event for event in reversed(answer["events"]) if event["kind"] != AUDIT]
         fitting = [event for event in every if chosen.has(event)]
         return render_template(
             "journal.html",
-            audit=audit,
             chosen=chosen,
             events=fitting[:LISTED],
             listed=LISTED,
-            kinds=sorted({event["kind"] for event in every} | ({chosen.kind} - {""})),
-            next=answer.get("next"),
+            kinds=sorted({event["kind"] for event in every} | TROUBLE | ({chosen.kind} - {""})),
+            next=answer["next"],
             first="after" not in request.args,
             trouble=TROUBLE,
         )
 
-
-def _newest_first(events: Iterable[Document], *, audit: bool) -> list[Document]:
-    """Return the events of a tab: audit entries have one of their own."""
-    chosen = [event for event in events if (event["kind"] == AUDIT) is audit]
-    return sorted(chosen, key=lambda event: float(event["at"]), reverse=True)
+    @pages.get("/journal/audit")
+    def audit() -> str:
+        answer = upstream.get(path("audit", limit=LISTED, after=request.args.get("after")))
+        return render_template(
+            "audit.html",
+            lines=answer["audit"],
+            next=answer["next"],
+            first="after" not in request.args,
+        )

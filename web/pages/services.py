@@ -1,18 +1,17 @@
 """The pages of services: how they are and why; and one of them with all that can be done to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, Response, render_template, request
 
-from orchestrator.journal import TROUBLE
 from orchestrator.model import LADDER
 from web.client import ApiError
 from web.pages import wake_view
 from web.pages.area import Link, Upstream
-from web.pages.asking import get_or, path
+from web.pages.asking import path
 from web.pages.plain_text import tail
-from web.pages.service_view import asleep, remark, symbol
+from web.pages.service_view import asleep, costs, policies, remark, symbol
 
 LINKS = (Link("/services", "Services"),)
 LAST_WAKES = 10
@@ -44,26 +43,20 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
 
     @pages.get("/services/<name>")
     def service(name: str) -> str:
-        status = upstream.get("/status")
-        found = _named(status["services"], name)
-        more = get_or(upstream, path("services", name), {})
-        wakes = upstream.get(path("wakes", service=name, limit=LAST_WAKES))["wakes"]
+        found = upstream.get(path("services", name))
         return render_template(
             "service.html",
-            service={**more, **found},
-            choices=upstream.get(path("services", name, "hosts"))["hosts"],
-            here={each["host"] for each in found["instances"]},
-            wakes=list(reversed(wakes)),
-            policies=(),
-            costs=(),
+            service=found,
+            here=set(found["where"]["hosts"]),
+            wakes=list(reversed(found["last_wakes"]))[:LAST_WAKES],
+            policies=policies(found["policy"]),
+            costs=costs(found["cost"]),
             console=_console(upstream, name),
-            version=get_or(upstream, "/lab", {}).get("version"),
             rungs=RUNGS,
             remark=remark(found),
             symbol=symbol(found),
             asleep=asleep(found),
             view=wake_view,
-            trouble=TROUBLE,
         )
 
     @pages.get("/services/<name>/console")
@@ -79,14 +72,6 @@ def _fits(service: Document, text: str, state: str) -> bool:
 
 def _hosts(service: Document) -> list[str]:
     return [instance["host"] for instance in service["instances"]]
-
-
-def _named(services: Sequence[Document], name: str) -> Document:
-    found = next((each for each in services if each["name"] == name), None)
-    if found is None:
-        hint = "the page of services lists those of the lab; was this one deleted?"
-        raise ApiError(404, {"detail": f"{name}: no such service", "hint": hint})
-    return found
 
 
 def _console(upstream: Upstream, name: str) -> str:

@@ -4,14 +4,12 @@ Pure: API documents in, values for templates out. Lengths are in thousandths of 
 so that templates and scripts need no arithmetic and no inline style.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import WakeReason
 from orchestrator.trace import STAGES, Owner, Wake, owner_of, wake_of, words_of
-from orchestrator.trace_summary import percentile
 
 Document = Mapping[str, Any]
 
@@ -97,17 +95,6 @@ class Step:
     piece: Piece
 
 
-@dataclass(frozen=True, slots=True)
-class Percentiles:
-    """How long the wakes of a service, or on a host, took that came to be ready, in seconds."""
-
-    name: str
-    count: int
-    p50_s: float
-    p95_s: float
-    p99_s: float
-
-
 def kind_of(wake: Document) -> str:
     """Return where a wake began, one of `KINDS`: ``warm`` if nothing had to be started."""
     if wake["outcome"] == "waking":
@@ -122,6 +109,16 @@ def reason(outcome: str) -> str:
     if outcome in {"ready", "waking"}:
         return ""
     return REASONS.get(outcome, outcome)
+
+
+def asker(by: str) -> str:
+    """Return who asked first, in words."""
+    return {
+        "query": "a query",
+        "pin": "nobody: the service is pinned",
+        "keep-warm": "nobody: it is kept warm at this hour",
+        "restart": "nobody: an instance was lost",
+    }.get(by, by)
 
 
 def pieces(wake: Document) -> tuple[Piece, ...]:
@@ -168,26 +165,6 @@ def shares(wake: Document) -> dict[str, float]:
     """Return the seconds that were each owner's, by owner."""
     read: Wake = wake_of(wake)
     return {str(owner): read.spent_s(owner) for owner in Owner}
-
-
-def counts(wakes: Iterable[Document]) -> dict[str, int]:
-    """Return how many wakes there are of each kind."""
-    counted = Counter(kind_of(wake) for wake in wakes)
-    return {kind: counted[kind] for kind in KINDS}
-
-
-def percentiles(wakes: Iterable[Document], key: str) -> tuple[Percentiles, ...]:
-    """Return how long ready wakes took, by their `key` (service or host), in its order."""
-    took: dict[str, list[float]] = {}
-    for wake in wakes:
-        if wake["outcome"] == "ready" and wake[key]:
-            took.setdefault(wake[key], []).append(wake["total_s"])
-    return tuple(_percentiles(name, sorted(took[name])) for name in sorted(took))
-
-
-def _percentiles(name: str, ordered: Sequence[float]) -> Percentiles:
-    marks = (percentile(ordered, share) for share in (0.5, 0.95, 0.99))
-    return Percentiles(name, len(ordered), *marks)
 
 
 def stage_table() -> dict[str, dict[str, str]]:

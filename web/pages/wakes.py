@@ -16,8 +16,10 @@ from web.pages.asking import path
 
 LINKS = (Link("/wakes", "Wakes"),)
 LISTED = 100  # rows on the page
-COUNTED = 1000  # wakes that percentiles and counts are of, all that the daemon keeps
+READ = 1000  # wakes among which is chosen: all that the daemon keeps
+READ_EVENTS = 500
 AROUND_S = 5.0  # events so long before and after a wake are shown beside it
+COUNTS = ("cold", "saved", "paused", "pooled", "warm", "failed", "under_way")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +50,18 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
     @pages.get("/wakes")
     def wakes() -> str:
         chosen = Chosen(**{key: request.args.get(key, "") for key in Chosen.__slots__})
-        every = upstream.get(path("wakes", limit=COUNTED))["wakes"]
+        last = upstream.get(path("wakes", limit=READ if chosen.any else LISTED))["wakes"]
+        summary = upstream.get("/wakes/summary")
         status = upstream.get("/status")
-        fitting = [wake for wake in reversed(every) if chosen.has(wake)]
+        fitting = [wake for wake in reversed(last) if chosen.has(wake)]
         return render_template(
             "wakes.html",
             chosen=chosen,
             wakes=fitting[:LISTED],
-            found=len(fitting),
+            found=len(fitting) if chosen.any else summary["all"]["wakes"],
             listed=LISTED,
-            counted=COUNTED,
-            counts=wake_view.counts(every),
-            by_service=wake_view.percentiles(every, "service"),
-            by_host=wake_view.percentiles(every, "host"),
+            summary=summary,
+            counts={kind: summary["all"]["counts"][kind] for kind in COUNTS},
             services=[service["name"] for service in status["services"]],
             hosts=[host["name"] for host in status["hosts"]],
             view=wake_view,
@@ -69,7 +70,7 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
     @pages.get("/wakes/<int:number>")
     def wake(number: int) -> str:
         document = upstream.get(path("wakes", str(number)))
-        events = upstream.get(path("events", limit=COUNTED))["events"]
+        events = upstream.get(path("events", limit=READ_EVENTS))["events"]
         return render_template(
             "wake.html",
             wake=document,

@@ -19,8 +19,8 @@ def test_hosts_say_what_they_have_and_what_is_used(dashboard: FlaskClient, world
 def test_a_host_that_is_drained_says_how_far_it_is(
     dashboard: FlaskClient, upstream: Through
 ) -> None:
-    status = upstream.get("/status")
-    status["hosts"][0]["drain"] = {
+    hosts = upstream.get("/hosts")
+    hosts["hosts"][0]["drain"] = {
         "state": "draining",
         "since": 1790000000.0,
         "force": False,
@@ -30,7 +30,7 @@ def test_a_host_that_is_drained_says_how_far_it_is(
         "migrating": [{"instance": "i2", "to": "b", "percent": 40, "left_bytes": 9}],
         "booted": [{"instance": "i3", "why": HOSTILE}],
     }
-    upstream.answers["/status"] = status
+    upstream.answers |= {"/hosts": hosts, "/hosts/a": hosts["hosts"][0]}
     assert "1 of 3 moved, 1 stuck" in look(dashboard, "/hosts").text
     page = look(dashboard, "/hosts/a")
     assert page.all("progress", max="3", value="1")
@@ -41,19 +41,27 @@ def test_a_host_that_is_drained_says_how_far_it_is(
 
 
 def test_a_host_that_is_lost_says_why(dashboard: FlaskClient, upstream: Through) -> None:
-    status = upstream.get("/status")
-    status["hosts"][0] |= {"reachable": False, "lost": HOSTILE, "free": None}
-    upstream.answers["/status"] = status
+    hosts = upstream.get("/hosts")
+    hosts["hosts"][0] |= {"reachable": False, "lost": HOSTILE, "free": None}
+    upstream.answers |= {"/hosts": hosts, "/hosts/a": hosts["hosts"][0]}
     assert HOSTILE in look(dashboard, "/hosts").text
-    assert page_says_lost(look(dashboard, "/hosts/a").text)
+    page = look(dashboard, "/hosts/a")
+    assert HOSTILE in page.text
+    assert "cannot be reached" in page.text
 
 
-def page_says_lost(text: str) -> bool:
-    return "cannot be reached" in text and HOSTILE in text
+def test_a_host_says_what_it_draws(dashboard: FlaskClient, upstream: Through) -> None:
+    hosts = upstream.get("/hosts")
+    assert "the lab file does not say" in look(dashboard, "/hosts/a").text
+    hosts["hosts"][0]["power"] = {"now_w": 41.5, "idle_w": 30.0, "busy_w": 90.0}
+    hosts["hosts"][1]["power"] = {"now_w": None, "idle_w": 30.0, "busy_w": 90.0}
+    upstream.answers |= {"/hosts": hosts, "/hosts/a": hosts["hosts"][0]}
+    assert "41.5 W, an estimate" in look(dashboard, "/hosts/a").text
+    assert "about 42 W now" in look(dashboard, "/hosts").text
 
 
 def test_no_hosts_says_what_to_do(dashboard: FlaskClient, upstream: Through) -> None:
-    upstream.answers["/status"] = {"lab": "t", "hosts": [], "services": []}
+    upstream.answers["/hosts"] = {"hosts": []}
     assert "No hosts yet" in look(dashboard, "/hosts").text
 
 

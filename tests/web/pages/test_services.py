@@ -1,9 +1,14 @@
 """The pages of services over a small world."""
 
+from enum import StrEnum
+
+import pytest
 from flask.testing import FlaskClient
 
+from orchestrator.model import AnswerOrder, Migrate, OnHostLoss, Reply, Restart
 from tests.web.pages.reading import HOSTILE, Through, door, look
 from tests.world import World
+from web.pages import service_view
 
 
 def test_what_sleeps_is_healthy_and_can_be_woken(dashboard: FlaskClient) -> None:
@@ -74,15 +79,19 @@ def test_what_a_guest_prints_is_text(dashboard: FlaskClient, upstream: Through) 
 
 
 def test_hostile_names_are_text_everywhere(dashboard: FlaskClient, upstream: Through) -> None:
-    status = upstream.get("/status")
-    status["services"][0] |= {
+    status, details = upstream.get("/status"), upstream.get("/services/web")
+    hostile = {
         "name": HOSTILE,
         "names": [HOSTILE],
         "images": [HOSTILE],
         "trouble": HOSTILE,
         "idle": HOSTILE,
     }
-    upstream.answers["/status"] = status
+    status["services"][0] |= hostile
+    details["where"]["decided_by"] = details["where"]["choices"][0]["why_not"] = HOSTILE
+    details["where"]["hosts"] = [HOSTILE]
+    upstream.answers |= {"/status": status, "/services/web": {**details, **hostile}}
+    assert look(dashboard, "/services/web").text.count(HOSTILE) >= 8
     page = look(dashboard, "/services")
     assert page.text.count(HOSTILE) >= 3
     assert page.all("tr", data_key=HOSTILE)
@@ -91,3 +100,53 @@ def test_hostile_names_are_text_everywhere(dashboard: FlaskClient, upstream: Thr
 def test_an_unknown_service_is_a_page_that_says_so(dashboard: FlaskClient) -> None:
     assert "nobody: no such service" in look(dashboard, "/services/nobody", 404).text
     assert dashboard.get("/services/nobody/console").status_code == 404
+
+
+def test_a_service_says_what_was_asked_for_and_what_it_costs(
+    dashboard: FlaskClient, world: World
+) -> None:
+    world.ask("web")
+    page = look(dashboard, "/services/web")
+    assert "its probe is answered: tcp 80" in page.text
+    assert "100 MiB and 0.1 cores of" in page.text
+    assert "SHA-256" in page.text
+    assert "chosen by" in page.text
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds"),
+    [
+        (service_view._CRASH, Restart),
+        (service_view._LOSS, OnHostLoss),
+        (service_view._MOVE, Migrate),
+        (service_view._ORDER, AnswerOrder),
+        (service_view._REPLY, Reply),
+    ],
+)
+def test_every_policy_has_words(words: dict[str, str], kinds: type[StrEnum]) -> None:
+    assert set(words) == set(kinds)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"pin": True}, "never: it is pinned"),
+        ({"after_s": None}, "never by itself"),
+        (
+            {"paused_s": 60},
+            "after 30 s without use, then paused for 1 min 0 s, then saved for good",
+        ),
+        ({"saved_s": 0}, "at the deepest cold"),
+        ({"keep_warm": ["0 8 * * *"]}, "kept awake at 0 8 * * *"),
+    ],
+)
+def test_when_it_sleeps_is_told_in_words(changes: dict[str, object], said: str) -> None:
+    idle = {"after_s": 30, "paused_s": 0, "saved_s": None, "deepest": "cold", "pin": False}
+    assert said in service_view._sleeps({**idle, "keep_warm": [], **changes})
+
+
+def test_how_many_copies_is_told_in_words() -> None:
+    scale = {"most": 4, "cpu": 0.7, "packets_s": 100}
+    assert service_view._copies({"replicas": 1, "scale": None}) == "1"
+    said = service_view._copies({"replicas": 1, "scale": scale})
+    assert said == "1 to 4, more above 0.7 of its processors or 100 packets/s each"

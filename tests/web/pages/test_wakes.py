@@ -5,7 +5,6 @@ from flask.testing import FlaskClient
 
 from tests.web.pages.reading import HOSTILE, Through, look
 from tests.world import World
-from web.client import ApiError
 from web.pages import wake_view
 
 READY = {
@@ -62,13 +61,6 @@ def test_a_wake_is_of_a_kind(changes: dict[str, str], kind: str) -> None:
     assert wake_view.kind_of({**READY, **changes}) == kind
 
 
-def test_percentiles_are_of_wakes_that_came_up() -> None:
-    wakes = [{**READY, "total_s": float(n)} for n in range(1, 101)]
-    (line,) = wake_view.percentiles([*wakes, FAILED], "host")
-    assert (line.name, line.count) == ("a", 100)
-    assert (line.p50_s, line.p95_s, line.p99_s) == (50.0, 95.0, 99.0)
-
-
 def test_every_reason_of_a_failure_has_words() -> None:
     assert set(wake_view.REASONS) == {str(each) for each in wake_view.WakeReason}
     assert wake_view.reason("ready") == ""
@@ -90,10 +82,10 @@ def test_wakes_are_listed_and_have_a_page_each(
     dashboard: FlaskClient, world: World, upstream: Through
 ) -> None:
     world.ask("web")
+    assert look(dashboard, "/wakes").all("tr", data_key="web")
     (wake,) = upstream.get("/wakes")["wakes"]
     page = look(dashboard, "/wakes")
     assert page.all("tr", data_wake=str(wake["id"]), data_kind="cold")
-    upstream.answers[f"/wakes/{wake['id']}"] = wake
     one = look(dashboard, f"/wakes/{wake['id']}")
     assert one.all("tr", data_stage="decided")
     assert one.all("a", href="/services/web")
@@ -109,7 +101,9 @@ def test_wakes_are_chosen_by_what_one_looks_for(dashboard: FlaskClient, upstream
 
 def test_a_failure_is_told_in_words_and_as_text(dashboard: FlaskClient, upstream: Through) -> None:
     hostile = {**FAILED, "service": HOSTILE, "host": HOSTILE, "by": HOSTILE, "decided_by": HOSTILE}
-    upstream.answers["/wakes?limit=1000"] = {"wakes": [hostile]}
+    upstream.answers["/wakes?limit=100"] = {"wakes": [hostile]}
+    failure = {"reason": "not-ready", "count": 1, "text": HOSTILE, "service": HOSTILE, "wake": 8}
+    upstream.answers["/wakes/summary"] = {**upstream.get("/wakes/summary"), "failures": [failure]}
     upstream.answers["/wakes/8"] = hostile
     assert look(dashboard, "/wakes").text.count(HOSTILE) >= 4
     page = look(dashboard, "/wakes/8")
@@ -117,10 +111,7 @@ def test_a_failure_is_told_in_words_and_as_text(dashboard: FlaskClient, upstream
     assert "readiness probe" in page.text
 
 
-def test_a_wake_that_never_was_is_a_page_that_says_so(
-    dashboard: FlaskClient, upstream: Through
-) -> None:
-    upstream.answers["/wakes/99"] = ApiError(404, {"detail": "there is no wake 99"})
+def test_a_wake_that_never_was_is_a_page_that_says_so(dashboard: FlaskClient) -> None:
     assert "no wake 99" in look(dashboard, "/wakes/99", 404).text
 
 

@@ -36,13 +36,15 @@ follow.addEventListener("click", () => {
 console_.scrollTop = console_.scrollHeight;
 setInterval(look, EVERY_MS);
 
+// What was changed for good can be undone: the answer names the version of the lab to go back to.
 document.addEventListener("edgewake:done", ({ detail }) => {
+  if (detail.path === "/lab/rollback") return location.reload();
+  if (!detail.result?.undo) return undefined;
   const gone = document.getElementById("delete")?.dataset.path === detail.path;
-  if (gone) {
-    document.getElementById("service").inert = true;
-    document.getElementById("deleted").hidden = false;
-    document.getElementById("deleted").querySelector("button, a").focus();
-  } else if (detail.path === "/lab/rollback") {
-    location.reload();
-  }
+  const undo = document.getElementById("undo");
+  undo.dataset.body = JSON.stringify({ version: detail.result.undo });
+  document.getElementById("changed-how").textContent = gone ? "is deleted." : `is as it was in version ${detail.result.like ?? "?"} of the lab.`;
+  document.getElementById("changed").hidden = false;
+  document.getElementById("service").inert = gone;
+  return undo.focus();
 });
