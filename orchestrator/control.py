@@ -51,6 +51,7 @@ from orchestrator.insight import Insight
 from orchestrator.journal import Journal
 from orchestrator.ladder import Rates
 from orchestrator.library import Fit, Library
+from orchestrator.measured import MeasuredImage, Measurer
 from orchestrator.migrating import Migrator
 from orchestrator.model import (
     ASLEEP,
@@ -86,7 +87,7 @@ from orchestrator.steering.base import Steering
 from orchestrator.steering.fanout import Fanout
 from orchestrator.store.base import VERSIONS_KEPT, LabVersion, Store
 from orchestrator.summons import Summons
-from orchestrator.trace import Wakes, WakeTrace
+from orchestrator.trace import KEPT, Wakes, WakeTrace
 from orchestrator.traffic import Traffic
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
@@ -342,6 +343,11 @@ class Orchestrator:
     def images(self) -> Images:
         """Who knows the lab's images."""
         return Images(self.fleet, self._boots)
+
+    def measured(self) -> tuple[MeasuredImage, ...]:
+        """Return what the guests of each image are measured to be. Blocks; asks the hosts."""
+        measurer = Measurer(self.fleet, self._boots, self._scaler.quiet)
+        return measurer.measured(self.images.all(), self.wakes.last(limit=KEPT))
 
     @property
     def plans(self) -> PlanMetrics:
