@@ -57,11 +57,11 @@ class ChangeLog:
             )
             self._kept.append(listed)
 
-    def last(self, limit: int, before: int | None = None) -> tuple[Listed, ...]:
-        """Return the last lists, newest first, or those older than number `before`."""
+    def last(self, limit: int, before: int = 0) -> tuple[Listed, ...]:
+        """Return the last lists, oldest first, or the last of those below number `before`."""
         with self._lock:
-            listed = [each for each in self._kept if before is None or each.number < before]
-        return tuple(listed[::-1][:limit])
+            listed = [each for each in self._kept if not before or each.number < before]
+        return tuple(listed[-limit:])
 
 
 def leaving(host: str, instances: Iterable[Instance]) -> Changes:

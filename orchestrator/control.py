@@ -9,7 +9,7 @@ threads, one flight per service; `summon` returns at once, the other verbs say t
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -48,7 +48,7 @@ from orchestrator.hosts import POLL_THREADS, Hosts, OpenHost
 from orchestrator.idle import Usage, kept_up
 from orchestrator.image_insight import Images
 from orchestrator.insight import Insight
-from orchestrator.journal import Journal
+from orchestrator.journal import AUDIT, Journal
 from orchestrator.ladder import Rates
 from orchestrator.library import Fit, Library
 from orchestrator.measured import MeasuredImage, Measurer
@@ -616,7 +616,7 @@ class Orchestrator:
         is where it was, and answers.
         """
         service = self.known(name)
-        self._known_host(host)
+        self.known_host(host)
         with self._apply_lock:
             instance = self._mover.movable(service, host)
             if migration := self._mover.migration(service, instance, host):
@@ -686,7 +686,7 @@ class Orchestrator:
         elsewhere before it is ended. What can run nowhere else is left running and reported, or
         with `force` ended. The wish is stored: a restart goes on with it.
         """
-        self._known_host(host)
+        self.known_host(host)
         changes = leaving(host, self.fleet.on(host))
         self.change_log.note("drain", host, changes, job, applied=True)
         report = self._drainer.begin(host, force=force)
@@ -698,7 +698,7 @@ class Orchestrator:
 
         A migration is called off; if it is too late for that, it is such a step.
         """
-        self._known_host(host)
+        self.known_host(host)
         self._drainer.undo(host)
         self._steering.refresh()
         self._keeper.try_again()
@@ -742,7 +742,7 @@ class Orchestrator:
 
     def host_status(self, name: str) -> HostStatus:
         """Return one host at a glance; raises `UnknownHost`."""
-        self._known_host(name)
+        self.known_host(name)
         return self._host_status(self.lab.host(name), self.fleet.lost())
 
     def service_status(self, name: str) -> ServiceStatus:
@@ -787,9 +787,17 @@ class Orchestrator:
         """Forget that, so that each rung is probed anew when it is next used."""
         self._sleeper.forget_abilities()
 
-    def events(self, limit: int = 100, *, kind: str = "", before: int = 0) -> tuple[Event, ...]:
+    def events(
+        self, limit: int = 100, *, kinds: Collection[str] = (), before: int = 0
+    ) -> tuple[Event, ...]:
         """Return the last events of the journal, oldest first; see `Store.events`."""
-        return tuple(self._store.events(limit, kind=kind, before=before))
+        return tuple(self._store.events(limit, kinds=kinds, before=before))
+
+    def audit(self, actor: str, role: str, request: str, status: int) -> None:
+        """Note what somebody asked for, such as ``POST /plans``, and how that was answered."""
+        self._journal.record(
+            AUDIT, actor, f"{request}: {status}", role=role, request=request, status=str(status)
+        )
 
     def console(self, service: str) -> bytes:
         """Return the last 64 KiB of the console of a service's instance, also of a past one."""
@@ -963,7 +971,8 @@ class Orchestrator:
             raise UnknownService(name, "no such service", hint=f"the lab has: {names}")
         return service
 
-    def _known_host(self, name: str) -> None:
+    def known_host(self, name: str) -> None:
+        """Raise `UnknownHost`, which lists those there are, unless the lab has a host."""
         hosts = [host.name for host in self.lab.hosts]
         if name not in hosts:
             raise UnknownHost(f"{name}: no such host", hint=f"the lab has: {', '.join(hosts)}")

@@ -69,6 +69,7 @@ from web.answer_counts import AnswerCounts
 from web.app import create_app
 from web.door.process import DoorProcess
 from web.door.settings import DoorSettings
+from web.door.tokens import Tokens
 from web.metrics import exposition
 from web.server import Server
 
@@ -200,7 +201,8 @@ class Daemon:
             )
             view = partial(_told, readings)
             live = LiveNetwork(networks, opened, monitors, lambda: orchestrator.lab, journal)
-            app = create_app(orchestrator, load=load, metrics=view, network=live)
+            known = Tokens(state.tokens)
+            app = create_app(orchestrator, load=load, metrics=view, network=live, tokens=known)
             api = Server(answers.watched(app), state.socket)
             packets = steered(orchestrator, wanted.lab, state.owner, opener.world_of, undo)
             # Before what steers lets go: it steers once more.

@@ -61,7 +61,8 @@ def print_steps(changes: list[dict[str, Any]], left: list[str]) -> None:
 
 def _told(change: dict[str, Any]) -> str:
     what = change.get("instance") or change["service"]
-    return f"{change['do']:<9} {what} on {change['host']}"
+    to = f" to {change['to']}" if change.get("to") else ""
+    return f"{change['do']:<9} {what} on {change['host']}{to}"
 
 
 def print_front(front: dict[str, Any]) -> None:

@@ -17,6 +17,8 @@ from orchestrator.wake_context import facts, wake_now
 
 log = getLogger("edgewake")
 
+AUDIT = "audit"  # the kind of what was asked for through the API
+
 TROUBLE = frozenset(
     {
         "backing-off",

@@ -171,15 +171,15 @@ class Operations:
         )
 
     def last(self, limit: int, before: str = "") -> tuple[Operation, ...]:
-        """Return the last operations, newest first, or those older than the one `before`.
+        """Return the last operations, oldest first, or the last of those older than `before`.
 
         Raises `UnknownOperation`.
         """
         with self._news:
-            listed = [*self._all.values()][::-1]
+            listed = [*self._all.values()]
             if before:
-                listed = listed[listed.index(self.get(before)) + 1 :]
-        return tuple(listed[:limit])
+                listed = listed[: listed.index(self.get(before))]
+        return tuple(listed[-limit:])
 
     def wait(self, id_: str, timeout_s: float, *, news_of: Operation | None = None) -> Operation:
         """Return an operation once it has ended, or after so many seconds as it is then.

@@ -21,6 +21,7 @@ from web import problems
 from web.api import create_api
 from web.api.context import Context, LoadLab
 from web.api.operation import PREFIX
+from web.door.tokens import Tokens
 from web.models.problems import ProblemDocument
 
 log = getLogger(__name__)
@@ -29,7 +30,7 @@ LARGEST_REQUEST = 4 << 20  # bytes: a lab file of 1 MiB, with every character es
 API_VERSION = "1"
 SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "description": "`edgewake token create`"},
-    "session": {"type": "apiKey", "in": "cookie", "name": "edgewake_session"},
+    "session": {"type": "apiKey", "in": "cookie", "name": "edgewake-8480"},
 }
 
 
@@ -39,9 +40,10 @@ def create_app(
     load: LoadLab,
     metrics: Callable[[], str] = str,
     network: LiveNetwork | None = None,
+    tokens: Tokens | None = None,
 ) -> OpenAPI:
     """Return the application over an orchestrator and few other parts; see `app_of`."""
-    return app_of(Context(orchestrator, load, metrics, network))
+    return app_of(Context(orchestrator, load, metrics, network, tokens))
 
 
 def app_of(context: Context) -> OpenAPI:

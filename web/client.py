@@ -5,7 +5,8 @@ It knows paths and JSON, not our nouns, so that a command line starts fast.
 
 import json
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -18,6 +19,11 @@ from web.sse import CONTENT_TYPE, ServerEvent, read
 CONNECT_S = 5.0
 NOTHING: Mapping[str, str] = {}
 ANSWER_S = 330.0  # a wake, a placement or an apply may take minutes; the server bounds each
+WAIT_S = 1  # for the first answer, and between two looks at what goes on, unless there is news
+LEAST_S = 0.05  # between two looks
+OVER = frozenset({"done", "failed"})
+
+Watch = Callable[[dict[str, Any]], None]  # of an operation's document
 
 
 class NotRunning(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
@@ -45,16 +51,35 @@ class ApiError(EdgewakeError):
         return str(self.problem.get("type", "")).rpartition(":")[2]
 
 
+class GoesOn(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """Whoever waited for an operation was interrupted; edgewake goes on with it."""
+
+    def __init__(self, operation: dict[str, Any]) -> None:
+        what = f"{operation['kind']} {operation['subject']}"
+        super().__init__(
+            f"interrupted; edgewake goes on with it ({what}, operation {operation['id']})",
+            hint="'edgewake status' shows what comes of it",
+        )
+
+
 class Client:
     """One edgewake; every call is a connection of its own.
 
+    What takes long is waited for; `watch` is called with its operation whenever there is news.
     All calls raise `NotRunning`, `ApiError`, or a plain `EdgewakeError` when the answer makes no
-    sense or does not come within `timeout_s`.
+    sense or does not come within `timeout_s`; `GoesOn` if a person interrupts the wait.
     """
 
-    def __init__(self, socket_path: Path, *, timeout_s: float = ANSWER_S) -> None:
+    def __init__(
+        self,
+        socket_path: Path,
+        *,
+        timeout_s: float = ANSWER_S,
+        watch: Watch = lambda _operation: None,
+    ) -> None:
         self.socket_path = socket_path
         self.timeout_s = timeout_s
+        self.watch = watch
 
     def get(self, path: str) -> Any:
         """Return the JSON document at a path below ``/api/v1``."""
@@ -74,7 +99,8 @@ class Client:
 
     def text(self, path: str) -> str:
         """Return the plain text at a path."""
-        return self._ask("GET", path).decode(errors="replace")
+        with self._asked("GET", path) as response:
+            return response.read().decode(errors="replace")
 
     def stream(self, path: str, last_id: str = "") -> Iterator[ServerEvent]:
         """Yield the server-sent events at a path as they come, until the server ends them.
@@ -89,17 +115,47 @@ class Client:
                 raise EdgewakeError(f"{self.socket_path}: events that make no sense") from error
 
     def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        answer = self._ask(method, path, body)
+        until = time.monotonic() + self.timeout_s
+        status, document = self._document(method, path, body, waits=method != "GET")
+        return self._end_of(document, until) if status == HTTPStatus.ACCEPTED else document
+
+    def _end_of(self, operation: dict[str, Any], until: float) -> Any:
+        """Return the result of an operation when it is there; raises `ApiError` if it failed."""
         try:
-            return json.loads(answer)
+            while operation["state"] not in OVER:
+                self.watch(operation)
+                began = time.monotonic()
+                if began > until:
+                    raise self._too_late()
+                where = f"/operations/{operation['id']}"
+                _, operation = self._document("GET", where, waits=True)
+                time.sleep(max(0.0, LEAST_S - (time.monotonic() - began)))
+        except KeyboardInterrupt:
+            raise GoesOn(operation) from None
+        if operation["state"] == "failed":
+            raise ApiError(operation["problem"]["status"], operation["problem"])
+        return operation["result"]
+
+    def _document(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, waits: bool
+    ) -> tuple[int, Any]:
+        """Return the status and the JSON of an answer, which may wait a moment for the end."""
+        data = None if body is None else json.dumps(body)
+        headers = {"Content-Type": "application/json"} if data else {}
+        if waits:
+            headers["Prefer"] = f"wait={min(WAIT_S, int(self.timeout_s / 2))}"
+        with self._asked(method, path, data, headers) as response:
+            status, answer = response.status, response.read()
+        try:
+            return status, json.loads(answer)
         except ValueError as error:
             raise EdgewakeError(f"{self.socket_path}: an answer that is not JSON") from error
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
-        data = None if body is None else json.dumps(body)
-        headers = {"Content-Type": "application/json"} if data else {}
-        with self._asked(method, path, data, headers) as response:
-            return response.read()
+    def _too_late(self) -> EdgewakeError:
+        return EdgewakeError(
+            f"{self.socket_path}: no answer within {self.timeout_s:g} s",
+            hint="look at edgewake's log",
+        )
 
     @contextmanager
     def _asked(
@@ -121,10 +177,7 @@ class Client:
                 hint="run as the user who started it, such as with sudo",
             ) from error
         except TimeoutError as error:
-            raise EdgewakeError(
-                f"{self.socket_path}: no answer within {self.timeout_s:g} s",
-                hint="look at edgewake's log",
-            ) from error
+            raise self._too_late() from error
         except (OSError, HTTPException) as error:
             raise EdgewakeError(
                 f"{self.socket_path}: the connection broke: {error}",

@@ -17,6 +17,7 @@ from orchestrator.feed import Feed
 from orchestrator.feeding import EVENT, OPERATION, QUERIES, STATUS, WAKE
 from web import sse
 from web.models.events import EventDocument
+from web.models.operations import OperationDocument
 from web.models.wakes import WakeDocument
 from web.problems import HttpProblem
 
@@ -35,7 +36,7 @@ DOCUMENTS: Mapping[str, Callable[[Any], Any]] = {
     WAKE: lambda wake: WakeDocument.of(wake).as_json(),
     STATUS: _same,
     QUERIES: _same,
-    OPERATION: _same,
+    OPERATION: lambda operation: OperationDocument.of(operation).as_json(),
 }
 
 

@@ -7,7 +7,7 @@ this page.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol
@@ -130,10 +130,12 @@ class Store(Protocol):
         """Append to the journal, which keeps at least its last 100,000 events."""
         ...
 
-    def events(self, limit: int = 100, *, kind: str = "", before: int = 0) -> Sequence[Event]:
+    def events(
+        self, limit: int = 100, *, kinds: Collection[str] = (), before: int = 0
+    ) -> Sequence[Event]:
         """Return the last `limit` events, oldest first; each has its number in the journal.
 
-        With `kind`, those of that kind only; with `before`, those with a lower number only.
+        With `kinds`, those of these kinds only; with `before`, those with a lower number only.
         """
         ...
 

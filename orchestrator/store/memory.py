@@ -5,7 +5,7 @@ It fulfils the same contract as `orchestrator.store.sql`, save that nothing surv
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -106,7 +106,9 @@ class MemoryStore:
             self._recorded += 1
             self._journal.append(replace(event, number=self._recorded))
 
-    def events(self, limit: int = 100, *, kind: str = "", before: int = 0) -> Sequence[Event]:
+    def events(
+        self, limit: int = 100, *, kinds: Collection[str] = (), before: int = 0
+    ) -> Sequence[Event]:
         """Return the last `limit` events, oldest first."""
         with self._lock:
             self._refuse_closed()
@@ -114,7 +116,7 @@ class MemoryStore:
         chosen = [
             each
             for each in known
-            if kind in {"", each.kind} and (not before or each.number < before)
+            if (not kinds or each.kind in kinds) and (not before or each.number < before)
         ]
         return chosen[-limit:] if limit else []
 

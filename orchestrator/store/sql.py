@@ -15,7 +15,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from ipaddress import IPv4Address, IPv6Address
@@ -307,11 +307,13 @@ class SqlStore:
             if number % PRUNE_EVERY == 0:
                 connection.execute(delete(_JOURNAL).where(_JOURNAL.c.id <= number - JOURNAL_KEPT))
 
-    def events(self, limit: int = 100, *, kind: str = "", before: int = 0) -> Sequence[Event]:
+    def events(
+        self, limit: int = 100, *, kinds: Collection[str] = (), before: int = 0
+    ) -> Sequence[Event]:
         """Return the last `limit` events, oldest first."""
         last = select(_JOURNAL).order_by(_JOURNAL.c.id.desc()).limit(limit)
-        if kind:
-            last = last.where(_JOURNAL.c.kind == kind)
+        if kinds:
+            last = last.where(_JOURNAL.c.kind.in_(kinds))
         if before:
             last = last.where(_JOURNAL.c.id < before)
         with self._reading("read the journal") as connection:

@@ -131,7 +131,7 @@ def test_a_plan_is_carried_out_just_as_it_was_shown(make_world: MakeWorld) -> No
     assert done == shown
     assert (len(world.guests("a")), len(world.guests("b"))) == (0, 1)
     listed = world.control.change_log.last(2)
-    assert [(each.operation, each.applied) for each in listed] == [("op-2", True), ("op-1", False)]
+    assert [(each.operation, each.applied) for each in listed] == [("op-1", False), ("op-2", True)]
     assert [each.number for each in world.control.change_log.last(1, before=2)] == [1]
 
 

@@ -107,12 +107,12 @@ def test_a_future_is_followed_to_its_end(all_of_them: Operations) -> None:
     assert [str(each.error)[:20] for each in ended[1:3]] == ["no", "edgewake was stopped"]
 
 
-def test_the_last_to_have_ended_are_kept_and_listed_newest_first() -> None:
+def test_the_last_to_have_ended_are_kept_and_listed_in_pages() -> None:
     all_of_them = Operations(threads=1, kept=3)
     begun = [all_of_them.begin("plan", str(n), "ann", lambda _job: {}) for n in range(5)]
     _ended(all_of_them, begun[4])
     all_of_them.close()
-    assert [each.subject for each in all_of_them.last(10)] == ["4", "3", "2"]
+    assert [each.subject for each in all_of_them.last(10)] == ["2", "3", "4"]
     assert [each.subject for each in all_of_them.last(1, before=begun[4].id)] == ["3"]
     with pytest.raises(UnknownOperation, match="no such operation"):
         all_of_them.get(begun[0].id)

@@ -72,8 +72,10 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture
 def http(world: World) -> FlaskClient:
-    """Return a client of the application."""
-    return create_app(world.control, load=parse_lab).test_client()
+    """Return a client of the application that waits for what takes long, as the CLI does."""
+    client = create_app(world.control, load=parse_lab).test_client()
+    client.environ_base["HTTP_PREFER"] = "wait=30"
+    return client
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from web.models.hosts import DrainDocument
 from web.problems import PROBLEM_TYPE
 
 API = "/api/v1"
+WAIT = {"Prefer": "wait=30"}
 
 
 def _problem(answer: Any, status: int) -> dict[str, Any]:
@@ -304,7 +305,7 @@ def test_a_second_plan_at_the_same_time_is_refused(
 
     def plan(question: Problem, options: Options) -> Plan:
         again.extend(
-            http.application.test_client().post(f"{API}{path}", json=body)
+            http.application.test_client().post(f"{API}{path}", json=body, headers=WAIT)
             for path, body in (
                 ("/plans", {}),
                 ("/fronts", {"terms": ["latency_ms"]}),
@@ -345,7 +346,7 @@ def test_a_lab_is_applied_and_kept_with_its_path(
     )
     document = answer.get_json()
     assert "1 service added" in document.pop("summary")
-    assert document == {"lab": "t", "unguarded": {}, "changes": [], "applied": True}
+    assert document == {"lab": "t", "unguarded": {}, "changes": [], "applied": True, "version": 1}
     assert [service.name for service in world.control.lab.services] == ["neu"]
     assert world.store.load().lab_path == str(path)
     assert http.post(f"{API}/services/neu/wake").status_code == 200

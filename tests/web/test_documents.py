@@ -90,6 +90,7 @@ def test_changes_keep_their_order_and_say_what_they_do() -> None:
         "host": "a",
         "instance": "i",
         "why": "",
+        "to": "",
     }
 
 

@@ -7,6 +7,7 @@ have in common, is in `web.api.operation`; what goes in and out, in `web.models`
 """
 
 from web.api import (
+    changes,
     events,
     graph,
     hosts,
@@ -15,10 +16,13 @@ from web.api import (
     lab,
     measured,
     network,
+    operations,
     plans,
     populations,
+    service_changes,
     services,
     status,
+    tokens,
     wakes,
 )
 from web.api.context import Context
@@ -29,6 +33,7 @@ RESOURCES = (
     status,
     hosts,
     services,
+    service_changes,
     instances,
     images,
     measured,
@@ -36,9 +41,12 @@ RESOURCES = (
     wakes,
     events,
     plans,
+    operations,
+    changes,
     network,
     graph,
     lab,
+    tokens,
 )
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.control import Orchestrator
-from orchestrator.errors import CannotNetwork
+from orchestrator.errors import CannotNetwork, EdgewakeError
 from orchestrator.live_network import LiveNetwork
 from orchestrator.model import Lab
 from orchestrator.network_view import NetworkView, planned
+from web.door.tokens import Tokens
 
 LoadLab = Callable[[str, Path], Lab]
 
@@ -25,6 +26,14 @@ class Context:
     load: LoadLab
     metrics: Callable[[], str] = str
     network: LiveNetwork | None = None
+    tokens: Tokens | None = None
+
+    @property
+    def known_tokens(self) -> Tokens:
+        """The tokens; EdgewakeError in a process that keeps none."""
+        if self.tokens is None:
+            raise EdgewakeError("no tokens are kept here", hint="start edgewake with `edgewake up`")
+        return self.tokens
 
     @property
     def live(self) -> LiveNetwork:

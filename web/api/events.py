@@ -16,7 +16,9 @@ def add(api: Api, context: Context) -> None:
     @api.get("/events", EventsDocument)
     def events(query: LastEvents) -> EventsDocument:
         """Return the last lines of the journal, oldest first."""
-        last = context.control.events(query.limit + 1, kind=query.kind, before=query.before)
+        last = context.control.events(
+            query.limit + 1, kinds=(query.kind,) if query.kind else (), before=query.before
+        )
         page = last[-query.limit :]
         return EventsDocument(
             events=[EventDocument.of(each) for each in page],

@@ -1,11 +1,14 @@
 """Hosts."""
 
 from orchestrator.control import Orchestrator
+from orchestrator.operations import Job
 from orchestrator.views import HostStatus
 from web.api.context import Context
 from web.api.operation import Api
+from web.api.working import ACCEPTED, Begun, begin
 from web.models.base import Named
 from web.models.hosts import DrainDocument, Drained, DrainWish, HostDetails, HostsDocument
+from web.models.operations import Preferred
 from web.roles import Role
 
 
@@ -23,11 +26,19 @@ def add(api: Api, context: Context) -> None:
         """Return a host: what it has, what is free, what it draws, and what runs there."""
         return _details(control, control.host_status(path.name))
 
-    @api.post("/hosts/<name>/drain", Drained, role=Role.OPERATOR)
-    def drain_host(path: Named, body: DrainWish) -> Drained:
-        """Begin to move everything off a host, and place nothing there; returns at once."""
-        report = control.drain(path.name, force=body.force)
-        return Drained(host=path.name, drain=DrainDocument.of(report))
+    @api.post("/hosts/<name>/drain", Drained, role=Role.OPERATOR, others=ACCEPTED)
+    def drain_host(path: Named, body: DrainWish, header: Preferred) -> Begun:
+        """Begin to move everything off a host, and place nothing there.
+
+        The operation is done when that has begun; how far the drain is, the host tells.
+        """
+        control.known_host(path.name)
+
+        def work(job: Job) -> Drained:
+            report = control.drain(path.name, force=body.force, job=job)
+            return Drained(host=path.name, drain=DrainDocument.of(report))
+
+        return begin(control, header, "drain", path.name, work)
 
     @api.delete("/hosts/<name>/drain", Drained, role=Role.OPERATOR)
     def undrain_host(path: Named) -> Drained:

@@ -1,20 +1,20 @@
 """Services: waking them, putting them to sleep, and looking at them."""
 
 import time
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from ipaddress import IPv4Address, IPv6Address
 
 from flask import Response
 
 from orchestrator.control import Orchestrator
-from orchestrator.errors import NotReady
 from orchestrator.model import Client, Endpoint, Lab, Rung
+from orchestrator.operations import Job
 from orchestrator.trace import WakeTrace
 from web.api.context import Context
 from web.api.operation import Api, Media
+from web.api.working import ACCEPTED, Begun, begin, follow
 from web.models.base import Named
 from web.models.nouns import ChoiceDocument, EndpointDocument
+from web.models.operations import Preferred
 from web.models.service_details import ServiceDetails
 from web.models.services import (
     Choices,
@@ -30,7 +30,6 @@ from web.models.wakes import WakeDocument
 from web.roles import Role
 
 LAST_WAKES = 10  # in the document of a service
-GRACE_S = 2.0  # what a wake may end after its deadline: the undo of a boot that came too late
 
 
 def add(api: Api, context: Context) -> None:
@@ -55,17 +54,47 @@ def add(api: Api, context: Context) -> None:
             wakes=control.wakes.last(path.name, LAST_WAKES),
         )
 
-    @api.post("/services/<name>/wake", Woken, role=Role.OPERATOR, problems=(409, 503))
-    def wake_service(path: Named, body: WakeWish) -> Woken:
-        """Wake a service and wait until it answers."""
-        return _wake(control, path.name, _client(control.lab, body.client))
+    @api.post(
+        "/services/<name>/wake",
+        Woken,
+        role=Role.OPERATOR,
+        problems=(409, 503),
+        others=ACCEPTED,
+    )
+    def wake_service(path: Named, body: WakeWish, header: Preferred) -> Begun:
+        """Wake a service; done when it answers."""
+        control.known(path.name)
+        summons = control.summon(path.name, _client(control.lab, body.client), insist=True)
+        trace = summons.trace
+        if trace is not None:
+            summons.endpoints.add_done_callback(lambda _ended: trace.replied())
 
-    @api.post("/services/<name>/sleep", Slept, role=Role.OPERATOR, problems=(409, 503))
-    def put_service_to_sleep(path: Named, body: SleepWish) -> Slept:
+        def woken(endpoints: tuple[Endpoint, ...]) -> Woken:
+            control.asked[path.name] = time.monotonic()
+            return Woken(
+                endpoints=[EndpointDocument.of(each) for each in endpoints],
+                wake=_wake_of(control, trace),
+            )
+
+        return follow(control, header, "wake", path.name, summons.endpoints, result=woken)
+
+    @api.post(
+        "/services/<name>/sleep",
+        Slept,
+        role=Role.OPERATOR,
+        problems=(409, 503),
+        others=ACCEPTED,
+    )
+    def put_service_to_sleep(path: Named, body: SleepWish, header: Preferred) -> Begun:
         """Put a service to sleep now, used or not."""
-        slept = control.release(path.name, Rung(body.to) if body.to else None)
-        rung = control.service_status(path.name).rung
-        return Slept(service=path.name, slept=list(slept), rung=rung)
+        control.known(path.name)
+
+        def work(_job: Job) -> Slept:
+            slept = control.release(path.name, Rung(body.to) if body.to else None)
+            rung = control.service_status(path.name).rung
+            return Slept(service=path.name, slept=list(slept), rung=rung)
+
+        return begin(control, header, "sleep", path.name, work)
 
     @api.get("/services/<name>/hosts", Choices)
     def hosts_for_service(path: Named, query: ForPopulation) -> Choices:
@@ -77,30 +106,6 @@ def add(api: Api, context: Context) -> None:
     def service_console(path: Named) -> Response:
         """Return the last 64 KiB of the console of a service's guest, also of a past one."""
         return Response(control.console(path.name).decode(errors="replace"), mimetype="text/plain")
-
-
-def _wake(control: Orchestrator, service: str, client: Client) -> Woken:
-    summons = control.summon(service, client, insist=True)
-    try:
-        endpoints = _await(summons.endpoints, control.lab, service)
-    finally:
-        if summons.trace is not None:
-            summons.trace.replied()
-    control.asked[service] = time.monotonic()
-    return Woken(
-        endpoints=[EndpointDocument.of(each) for each in endpoints],
-        wake=_wake_of(control, summons.trace),
-    )
-
-
-def _await(endpoints: Future[tuple[Endpoint, ...]], lab: Lab, service: str) -> tuple[Endpoint, ...]:
-    """Wait for a wake, which bounds its own time; the bound here is for the day it does not."""
-    deadlines = {each.name: each.deadline_s for each in lab.services}
-    deadline_s = deadlines.get(service, 0.0) + GRACE_S
-    try:
-        return endpoints.result(deadline_s)
-    except FutureTimeout:
-        raise NotReady(service, f"no answer within {deadline_s:g} s") from None
 
 
 def _wake_of(control: Orchestrator, trace: WakeTrace | None) -> WakeDocument | None:

@@ -31,6 +31,7 @@ PREFIX = "ew_"  # by which people and secret scanners know a token
 SECRET_BYTES = 32
 ONCE_S = 300.0  # how long a one-time login may wait to be used
 MARK_USED_S = 60.0  # how old the time of last use may get before it is written again
+LONGEST_S = 100 * 365 * 86400.0  # that a token may be valid, unless for ever
 KEPT_S = 90 * 86400.0  # how long a token that has ended is still listed
 MOST_TOKENS = 1000
 MODE = 0o600

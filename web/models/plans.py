@@ -13,7 +13,7 @@ from orchestrator.warming import Warming, WarmLine
 from placement.problem import Options, Plan
 from placement.warm import WarmOptions
 from placement.warm.problem import WarmTarget
-from web.models.base import MOST_LISTED, Body, Document
+from web.models.base import LONGEST_NAME, MOST_LISTED, Body, Document
 
 MOST_PLAN_S = 300  # below what `web.client` waits for an answer
 NO_POINTS: JsonDict = {"properties": {"points": {"type": "null"}}}
@@ -38,6 +38,19 @@ class PlanWish(Search):
 
     algorithm: str | None = None
     apply: bool = False
+    of: str | None = Field(
+        None,
+        max_length=LONGEST_NAME,
+        description="the operation of an earlier plan, to apply just what that has shown",
+    )
+
+    @model_validator(mode="after")
+    def _what_was_shown_is_not_made_anew(self) -> Self:
+        if self.of is not None and self.model_fields_set != {"of", "apply"}:
+            raise ValueError("'of' goes with 'apply' and with nothing else")
+        if self.of is not None and not self.apply:
+            raise ValueError("'of' is for plans that are applied: say 'apply': true")
+        return self
 
     def options(self) -> Options:
         """Return them as the planner takes them."""
@@ -103,9 +116,10 @@ class PlanDocument(Document):
 
 
 class ChangeDocument(Document):
-    """One change; `do` is boot, announce, withdraw or stop.
+    """One change; `do` is boot, announce, withdraw, stop or migrate.
 
-    `instance` is which one is withdrawn or stopped; empty: the one of the service on the host.
+    `instance` is which one is withdrawn, stopped or migrated; empty: the one of the service on the
+    host. `to` is where it is migrated to.
     """
 
     do: str
@@ -113,6 +127,7 @@ class ChangeDocument(Document):
     host: str
     instance: str
     why: str
+    to: str
 
     @classmethod
     def of(cls, value: Change) -> Self:
@@ -123,25 +138,31 @@ class ChangeDocument(Document):
             host=value.host,
             instance=getattr(value, "instance", ""),
             why=getattr(value, "why", ""),
+            to=getattr(value, "to", ""),
         )
 
 
 class ProposalDocument(Document):
-    """A placement, the changes that lead to it, and what they leave where it is."""
+    """A placement, the changes that lead to it, and what they leave where it is.
+
+    `operation` is what to name to have it applied as it is: ``{"apply": true, "of": OPERATION}``.
+    """
 
     plan: PlanDocument
     changes: list[ChangeDocument]
     left: list[str]
     applied: bool
+    operation: str
 
     @classmethod
-    def of(cls, value: Proposal, *, applied: bool) -> Self:
+    def of(cls, value: Proposal, *, applied: bool, operation: str = "") -> Self:
         """Return a proposal."""
         return cls(
             plan=PlanDocument.of(value.plan),
             changes=[ChangeDocument.of(each) for each in value.changes],
             left=list(value.changes.left),
             applied=applied,
+            operation=operation,
         )
 
 

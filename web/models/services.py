@@ -8,6 +8,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from orchestrator.views import ServiceStatus
 from web.models.base import LONGEST_NAME, Body, Document, Parameters
 from web.models.nouns import ChoiceDocument, EndpointDocument, InstanceDocument
+from web.models.plans import ChangeDocument
 from web.models.wakes import WakeDocument
 
 
@@ -99,6 +100,20 @@ class Slept(Document):
     service: str
     slept: list[str]
     rung: str
+
+
+class MoveWish(Body):
+    """Where a service is to go."""
+
+    host: str = Field(min_length=1, max_length=LONGEST_NAME)
+
+
+class Moved(Document):
+    """What was done to move a service."""
+
+    service: str
+    host: str
+    changes: list[ChangeDocument]
 
 
 class ForPopulation(Parameters):

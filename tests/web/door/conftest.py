@@ -44,10 +44,10 @@ def texts(tokens: Tokens) -> dict[Role, str]:
 
 
 @pytest.fixture
-def daemon(world: World, tmp_path: Path) -> Iterator[Path]:
+def daemon(world: World, tmp_path: Path, tokens: Tokens) -> Iterator[Path]:
     """Return the socket of a running API."""
     path = tmp_path / "control.sock"
-    server = Server(create_app(world.control, load=parse_lab), path)
+    server = Server(create_app(world.control, load=parse_lab, tokens=tokens), path)
     server.start()
     yield path
     server.stop()

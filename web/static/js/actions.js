@@ -31,8 +31,8 @@ export async function ask(method, path, body) {
   return (await call(method, path, body)).document;
 }
 
-async function call(method, path, body) {
-  const headers = { Accept: "application/json" };
+async function call(method, path, body, more = {}) {
+  const headers = { Accept: "application/json", ...more };
   if (method !== "GET") headers["X-CSRF-Token"] = document.querySelector('meta[name="csrf"]').content;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let answer;
@@ -48,9 +48,9 @@ async function call(method, path, body) {
 }
 
 // Does something and waits for its end, however long it takes; returns its result. `progress` is
-// called with each operation document on the way. Raises Problem.
-export async function perform(method, path, body, progress = () => {}) {
-  const first = await call(method, path, body);
+// called with each operation document on the way; `headers` go with the request. Raises Problem.
+export async function perform(method, path, body, progress = () => {}, headers = {}) {
+  const first = await call(method, path, body, headers);
   if (first.status !== 202) return first.document.state && first.document.kind ? ended(first.document) : first.document;
   progress(first.document);
   return ended(await follow(first.document, progress));
@@ -137,7 +137,7 @@ export function explained(problem) {
 
 // Does what an element's data attributes say, with a toast; returns the result, or undefined.
 export async function act(element, body) {
-  const { method, path, confirm, done, undoMethod, undoPath } = element.dataset;
+  const { method, path, confirm, done, undoMethod, undoPath, undoBody } = element.dataset;
   const title = element.dataset.title || element.textContent.trim();
   const danger = element.classList.contains("danger");
   if (confirm && !(await confirmed(confirm, { title: `${title}?`, yes: title, danger }))) return undefined;
@@ -145,7 +145,7 @@ export async function act(element, body) {
   element.setAttribute("aria-busy", "true");
   try {
     const result = await perform(method, path, body, (operation) => shown.say(operation));
-    shown.end(done || `${title}: done`, ...undo(undoMethod, undoPath, shown));
+    shown.end(done || `${title}: done`, ...undo(undoMethod, undoPath, undoBody, shown));
     document.dispatchEvent(new CustomEvent("edgewake:done", { detail: { path, result } }));
     return result ?? {};
   } catch (problem) {
@@ -156,11 +156,11 @@ export async function act(element, body) {
   }
 }
 
-function undo(method, path, shown) {
+function undo(method, path, body, shown) {
   if (!method) return [];
   const button = h("button", { class: "button", type: "button", "data-method": method, "data-path": path, "data-title": "Undo", click: () => {
     shown.element.remove();
-    act(button);
+    act(button, body ? JSON.parse(body) : undefined);
   } }, "Undo");
   return [h("div", { class: "toast-more" }, button)];
 }
