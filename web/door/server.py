@@ -207,7 +207,12 @@ class TcpServer(WsgiServer):  # type: ignore[misc]
         self._over = threading.Event()
 
     def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002, ARG002
-        """Use the socket that there is."""
+        """Use the socket that there is.
+
+        Connections inherit its options: heads and bodies of answers are written one after the
+        other, and each body would wait for the caller to acknowledge its head (40 ms).
+        """
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = self._listener
         return self._listener
 
