@@ -26,8 +26,13 @@ from web.app import create_app
 
 TOKEN = "Bearer let-me-in"  # noqa: S105 - nobody else's
 ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "503"]
-# What they take has a language of its own: a lab file, the parameters of a program.
-MORE_THAN_A_SCHEMA = ("PUT /api/v1/lab", "POST /api/v1/routers/{name}/apps")
+# What they take obeys more than a schema says: a lab file, the parameters of a program, what goes
+# with what.
+MORE_THAN_A_SCHEMA = (
+    "PUT /api/v1/lab",
+    "POST /api/v1/plans",
+    "POST /api/v1/routers/{name}/apps",
+)
 CONFIG = {
     "seed": 8,
     "headers": {"Authorization": TOKEN},
