@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy  # noqa: F401, ICN001 - Hypothesis stumbles when a plan begins to import it
 import pytest
 import schemathesis
 from flask import Flask
@@ -19,10 +20,11 @@ from schemathesis.transport.wsgi import WSGITransport
 
 from orchestrator.labfile import parse_lab
 from orchestrator.store.sql import SqlStore
-from tests.web.conftest import a_lab
+from tests.web.conftest import LAB, a_lab
 from tests.world import World
 from web import problems
 from web.app import create_app
+from web.door.tokens import Tokens
 
 TOKEN = "Bearer let-me-in"  # noqa: S105 - nobody else's
 ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "503"]
@@ -60,6 +62,7 @@ THERE: dict[str, tuple[str | int, ...]] = {
     "services": ("web", "other", "huge"),
     "wakes": (1,),
 }
+LAB_PATH = "/etc/edgewake/lab.yaml"
 OF_SOCKETS = frozenset({"max_redirects", "verify", "cert", "proxies"})
 Start = Callable[..., Any]
 
@@ -84,9 +87,9 @@ def _name_what_is_there(told: dict[str, Any]) -> None:
     """Add examples of what paths name, so that not all requests are for nothing."""
     for path, methods in told["paths"].items():
         names = THERE.get(path.removeprefix("/api/v1/").partition("/")[0], ())
-        for method in methods.values():
-            for parameter in method.get("parameters", ()):
-                if parameter["in"] == "path" and names:
+        for method, operation in methods.items():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path" and names and method != "delete":
                     parameter["examples"] = {str(name): {"value": name} for name in names}
 
 
@@ -97,7 +100,8 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenApiSchem
     store = SqlStore(f"sqlite:///{folder}/state.db")
     world = World(a_lab(folder), store)
     world.start()
-    app = create_app(world.control, load=parse_lab)
+    world.control.apply(world.lab, text=LAB, path=LAB_PATH)
+    app = create_app(world.control, load=parse_lab, tokens=Tokens(folder / "tokens.json"))
     world.control.feed.close()  # so that streams end
     told = app.test_client().get("/api/v1/openapi.json").get_json()
     _name_what_is_there(told)
