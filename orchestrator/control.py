@@ -733,12 +733,16 @@ class Orchestrator:
 
     def status(self) -> Status:
         """Return everything at a glance; asks no host."""
-        lost = self.fleet.lost()
         return Status(
             lab=self.lab.name,
-            hosts=tuple(self._host_status(host, lost) for host in self.lab.hosts),
+            hosts=self.host_statuses(),
             services=tuple(self._service_status(service) for service in self.lab.services),
         )
+
+    def host_statuses(self) -> tuple[HostStatus, ...]:
+        """Return all hosts at a glance."""
+        lost = self.fleet.lost()
+        return tuple(self._host_status(host, lost) for host in self.lab.hosts)
 
     def host_status(self, name: str) -> HostStatus:
         """Return one host at a glance; raises `UnknownHost`."""
