@@ -182,6 +182,7 @@ class Daemon:
                 journal=journal,
                 wakes=numbered_wakes(state, undo),
             )
+            undo.callback(orchestrator.operations.close)
             frames.start()
             exporter = Exporter(orchestrator.wakes, exports)
             undo.callback(exporter.close)
@@ -354,9 +355,9 @@ def _open_dns(
     return resolver, dns, local
 
 
-def _told(readings: Readings) -> str:
-    """Return what Prometheus is told."""
-    return exposition(readings.now())
+def _told(readings: Readings, accept: str) -> tuple[str, str]:
+    """Return what Prometheus is told, and the type of the text."""
+    return exposition(readings.now(), accept)
 
 
 def _tell_live(orchestrator: Orchestrator, undo: ExitStack) -> None:

@@ -36,6 +36,9 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+_LEVELS = {each.upper(): logging.getLevelNamesMapping()[each.upper()] for each in LogLevel}
+
+
 def set_up(
     written: LogFormat = LogFormat.CONSOLE,
     level: LogLevel = LogLevel.INFO,
@@ -44,10 +47,20 @@ def set_up(
     """Have lines written from now on; of other people's packages only warnings and errors."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines() if written is LogFormat.JSON else ConsoleLines(LINE))
-    least = logging.getLevelNamesMapping()[level.upper()]
+    least = _LEVELS[level.upper()]
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, least), force=True)
     for name in OURS:
         logging.getLogger(name).setLevel(least)
+
+
+def chosen() -> tuple[LogFormat, LogLevel]:
+    """Return what was set up, for a child process that is to log alike."""
+    handlers = logging.getLogger().handlers
+    as_json = any(isinstance(handler.formatter, JsonLines) for handler in handlers)
+    level = logging.getLogger(OURS[0]).getEffectiveLevel()
+    known = {number: LogLevel(name.lower()) for name, number in _LEVELS.items()}
+    written = LogFormat.JSON if as_json else LogFormat.CONSOLE
+    return written, known.get(level, LogLevel.INFO)
 
 
 class ConsoleLines(logging.Formatter):

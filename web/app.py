@@ -5,7 +5,6 @@
 socket that only its owner may open.
 """
 
-from collections.abc import Callable
 from http import HTTPStatus
 from logging import getLogger
 
@@ -22,6 +21,7 @@ from web.api import create_api
 from web.api.context import Context, LoadLab
 from web.api.operation import PREFIX
 from web.door.tokens import Tokens
+from web.metrics import Told, told_nothing
 from web.models.problems import ProblemDocument
 
 log = getLogger(__name__)
@@ -38,7 +38,7 @@ def create_app(
     orchestrator: Orchestrator,
     *,
     load: LoadLab,
-    metrics: Callable[[], str] = str,
+    metrics: Told = told_nothing,
     network: LiveNetwork | None = None,
     tokens: Tokens | None = None,
 ) -> OpenAPI:

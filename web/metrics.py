@@ -4,26 +4,36 @@ For `GET /metrics` of the API. `web.families` writes it; docs/metrics.md lists i
 that list exact.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from orchestrator.metrics import DnsCounts, WakeCounts
 from orchestrator.readings import Reading
 from web import lab_metrics, network_metrics, own_metrics
 from web.families import (
+    OPENMETRICS,
     PLAIN,
     Family,
     counter,
     histogram,
+    openmetrics,
     single,
     text,
 )
 
-CONTENT_TYPE = PLAIN
+Told = Callable[[str], tuple[str, str]]
+"""Returns the text of all metrics and its type, for the header ``Accept`` of a request."""
 
 
-def exposition(reading: Reading) -> str:
-    """Return everything as text."""
-    return text(families(reading))
+def told_nothing(_accept: str) -> tuple[str, str]:
+    """Stand for an edgewake that counts nothing."""
+    return "", PLAIN
+
+
+def exposition(reading: Reading, accept: str = "") -> tuple[str, str]:
+    """Return everything as text, and its type: OpenMetrics for who accepts that, as Prometheus."""
+    if OPENMETRICS.partition(";")[0] in accept:
+        return openmetrics(families(reading)), OPENMETRICS
+    return text(families(reading)), PLAIN
 
 
 def families(reading: Reading) -> Iterator[Family]:

@@ -107,6 +107,12 @@ def test_console_lines_name_the_wake_and_move_no_cursor(stream: io.StringIO) -> 
     assert second.endswith("orchestrator.test: none")
 
 
+def test_a_child_process_can_log_alike(stream: io.StringIO) -> None:
+    for wanted in ((LogFormat.JSON, LogLevel.DEBUG), (LogFormat.CONSOLE, LogLevel.ERROR)):
+        logs.set_up(*wanted, stream)
+        assert logs.chosen() == wanted
+
+
 def test_other_packages_tell_only_warnings(stream: io.StringIO) -> None:
     logs.set_up(LogFormat.CONSOLE, LogLevel.DEBUG, stream)
     logging.getLogger("theirs").info("chatter")

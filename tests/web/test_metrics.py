@@ -1,10 +1,14 @@
 """What Prometheus is told, read back by its own library."""
 
 import math
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 from prometheus_client import Metric
+from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.labfile import parse_lab
@@ -52,7 +56,7 @@ def a_reading(world: World, *wakes: Wake, **more: Any) -> Reading:
 
 
 def told(world: World, *wakes: Wake, dns: DnsCounts = NO_QUERIES) -> str:
-    return exposition(a_reading(world, *wakes, dns=dns))
+    return exposition(a_reading(world, *wakes, dns=dns))[0]
 
 
 def read(text: str) -> dict[str, Metric]:
@@ -146,16 +150,29 @@ def test_what_went_through_a_network_is_told_by_router_and_peer(world: World) ->
 
 
 def test_without_a_network_nothing_is_told_of_one(world: World) -> None:
-    text = exposition(Reading(world.control.status()))
+    text, _ = exposition(Reading(world.control.status()))
     assert "edgewake_router" not in text
 
 
-def test_the_api_has_it_with_its_type(world: World) -> None:
-    app = create_app(world.control, load=parse_lab, metrics=lambda: told(world, a_wake()))
-    response = app.test_client().get("/api/v1/metrics")
-    assert response.status_code == 200
-    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert "edgewake_wakes" in read(response.text)
+@pytest.mark.parametrize(
+    ("accept", "kind", "parse"),
+    [
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8", text_string_to_metric_families),
+        (
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            openmetrics_parser.text_string_to_metric_families,
+        ),
+    ],
+)
+def test_the_api_has_it_as_is_asked_for(
+    world: World, accept: str, kind: str, parse: Callable[[str], Iterable[Metric]]
+) -> None:
+    reading = a_reading(world, a_wake())
+    app = create_app(world.control, load=parse_lab, metrics=partial(exposition, reading))
+    response = app.test_client().get("/api/v1/metrics", headers={"Accept": accept})
+    assert (response.status_code, response.headers["Content-Type"]) == (200, kind)
+    assert "edgewake_wakes" in {family.name for family in parse(response.text)}
 
 
 def test_without_any_the_page_is_empty(http: FlaskClient) -> None:

@@ -10,6 +10,7 @@ from orchestrator.live_network import LiveNetwork
 from orchestrator.model import Lab
 from orchestrator.network_view import NetworkView, planned
 from web.door.tokens import Tokens
+from web.metrics import Told, told_nothing
 
 LoadLab = Callable[[str, Path], Lab]
 
@@ -24,7 +25,7 @@ class Context:
 
     control: Orchestrator
     load: LoadLab
-    metrics: Callable[[], str] = str
+    metrics: Told = told_nothing
     network: LiveNetwork | None = None
     tokens: Tokens | None = None
 

@@ -54,10 +54,14 @@ Result = Document | Response | tuple[Document, int] | tuple[Document, int, Mappi
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An answer that is not JSON; one whose parts are not text says so with `is_text`."""
+    """An answer that is not JSON; `also` are other types that it may have, for who accepts them.
+
+    One whose parts are not text says so with `is_text`.
+    """
 
     type: str
     said: str = "OK"
+    also: tuple[str, ...] = ()
     is_text: bool = True
 
 
@@ -214,7 +218,8 @@ def _responses(
 
 def _answered(answer: Answer) -> Any:
     if isinstance(answer, Media):
-        content = {answer.type: {"schema": {"type": "string"}} if answer.is_text else {}}
+        schema = {"schema": {"type": "string"}} if answer.is_text else {}
+        content = dict.fromkeys((answer.type, *answer.also), schema)
         return {"description": answer.said, "content": content}
     return answer
 

@@ -1,10 +1,10 @@
 """The process itself, and everything at a glance."""
 
-from flask import Response
+from flask import Response, request
 
 from web.api.context import Context
 from web.api.operation import Api, Media
-from web.metrics import CONTENT_TYPE
+from web.families import OPENMETRICS, PLAIN
 from web.models.nouns import Abilities, AbilityDocument
 from web.models.status import Health, StatusDocument
 from web.roles import Role
@@ -35,7 +35,8 @@ def add(api: Api, context: Context) -> None:
         control.forget_abilities()
         return Abilities(abilities=[])
 
-    @api.get("/metrics", Media(CONTENT_TYPE, "As Prometheus reads them."))
+    @api.get("/metrics", Media(PLAIN, "As Prometheus reads them.", also=(OPENMETRICS,)))
     def metrics() -> Response:
         """Return counters and histograms, as Prometheus reads them."""
-        return Response(context.metrics(), content_type=CONTENT_TYPE)
+        told, kind = context.metrics(request.headers.get("Accept", ""))
+        return Response(told, content_type=kind, headers={"Vary": "Accept"})

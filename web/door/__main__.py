@@ -1,18 +1,18 @@
 """The door as a process: ``python -m web.door``, started by the daemon.
 
-Its standard input begins with one line, the settings as JSON; the number of the socket that listens
-is its argument, since the daemon opened it. The end of standard input is the order to end: so the
-door is gone when the daemon is, however that ended. What an audit log should know is written to
-standard output, a line of JSON each.
+Its standard input begins with one line, the settings as JSON; its arguments are the number of the
+socket that listens, which the daemon opened, and how it is to log. The end of standard input is the
+order to end: so the door is gone when the daemon is, however that ended. What an audit log should
+know is written to standard output, a line of JSON each.
 """
 
 import json
-import logging
 import os
 import socket
 import sys
 import threading
 
+from orchestrator import logs
 from web.door.access import Access
 from web.door.app import create_door
 from web.door.server import TcpServer, TlsAdapter
@@ -21,12 +21,12 @@ from web.door.tokens import Tokens
 from web.door.upstream import Upstream
 
 NICENESS = 5  # DNS answers first
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 def main() -> None:
     """Serve until standard input ends."""
-    logging.basicConfig(format=LOG_FORMAT, level=logging.INFO, stream=sys.stderr)
+    _, descriptor, log_format, log_level = sys.argv
+    logs.set_up(logs.LogFormat(log_format), logs.LogLevel(log_level))
     settings = DoorSettings.from_json(sys.stdin.readline())
     os.nice(NICENESS)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
@@ -35,7 +35,7 @@ def main() -> None:
     tls = None
     if settings.certificate is not None and settings.key is not None:
         tls = TlsAdapter(settings.certificate, settings.key)
-    listener = socket.socket(fileno=int(sys.argv[1]))
+    listener = socket.socket(fileno=int(descriptor))
     TcpServer(listener, app, streams=settings.streams, tls=tls).start()
 
 

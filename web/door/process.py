@@ -19,6 +19,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
+from orchestrator import logs
 from orchestrator.errors import EdgewakeError
 from orchestrator.model import WebSettings
 from web.door.settings import DoorSettings
@@ -168,7 +169,7 @@ class DoorProcess:
         # Found where we were found, whatever the working directory is.
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "web.door", str(descriptor)],
+            [sys.executable, "-P", "-m", "web.door", str(descriptor), *logs.chosen()],
             pass_fds=(descriptor,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
