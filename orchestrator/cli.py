@@ -23,11 +23,12 @@ from orchestrator import cli_plan, cli_study, cli_trace, cli_web, display
 from orchestrator.cli_hosts import hosts_app
 from orchestrator.cli_images import images_app
 from orchestrator.cli_net import net_app
+from orchestrator.cli_waiting import asking
 from orchestrator.errors import EdgewakeError, InstallationError, LabError
 from orchestrator.installation import check_installation
 from orchestrator.logs import LogFormat, LogLevel
 from orchestrator.state_dir import StateDir
-from web.client import ApiError, Client, NotRunning
+from web.client import ApiError, Client, GoesOn, NotRunning
 
 if TYPE_CHECKING:
     from orchestrator.verdicts import Check
@@ -48,6 +49,7 @@ class Exit(IntEnum):
     NOT_RUNNING = 3
     LAB_INVALID = 4
     INSTALLATION = 5
+    INTERRUPTED = 130
 
 
 class _Commands(TyperGroup):
@@ -78,6 +80,8 @@ def exit_code(error: EdgewakeError) -> Exit:
             return Exit.LAB_INVALID
         case InstallationError():
             return Exit.INSTALLATION
+        case GoesOn():
+            return Exit.INTERRUPTED
         case _:
             return Exit.FAILED
 
@@ -214,7 +218,8 @@ def apply(
         if answer["changes"] and not yes and not as_json and _at_terminal():
             display.print_changes(answer["changes"])
             typer.confirm("Go on?", abort=True)
-        answer = client.put("/lab", body)
+        with asking(ctx.obj.socket, "applying ...") as client:
+            answer = client.put("/lab", body)
     if as_json:
         display.print_json(answer)
         return
@@ -273,7 +278,8 @@ def wake(
     It is woken as by a DNS query; the command ends when the service answers.
     """
     body = {"client": client} if client else {}
-    answer = _client(ctx).post(f"/services/{quote(name, safe='')}/wake", body)
+    with asking(ctx.obj.socket, f"waking {name} ...") as edgewake:
+        answer = edgewake.post(f"/services/{quote(name, safe='')}/wake", body)
     if as_json:
         display.print_json(answer)
         return
@@ -300,13 +306,35 @@ def sleep(
 
     It goes down one rung of the ladder (ready, paused, saved, cold), or to the one that is named.
     """
-    answer = _client(ctx).post(f"/services/{quote(name, safe='')}/sleep", {"to": to})
+    with asking(ctx.obj.socket, f"putting {name} to sleep ...") as edgewake:
+        answer = edgewake.post(f"/services/{quote(name, safe='')}/sleep", {"to": to})
     if as_json:
         display.print_json(answer)
     else:
         slept = ", ".join(answer["slept"])
         went = f"{slept} went to sleep, " if slept else ""
         typer.echo(f"{name}: {went}{answer['rung']} now")
+
+
+@app.command(epilog="Example: edgewake move web pc2")
+def move(
+    ctx: typer.Context,
+    name: Name,
+    host: Annotated[str, typer.Argument(metavar="HOST", help="A host of the lab.")],
+    as_json: Json = False,
+) -> None:
+    """Move a service that is awake to a host.
+
+    It answers there before it ends where it is; with `migrate: live` in the lab file it goes there
+    as it runs. If the host cannot take it, it stays where it is, and why is told.
+    """
+    with asking(ctx.obj.socket, f"moving {name} to {host} ...") as edgewake:
+        answer = edgewake.post(f"/services/{quote(name, safe='')}/move", {"host": host})
+    if as_json:
+        display.print_json(answer)
+        return
+    display.print_steps(answer["changes"], [])
+    typer.echo(f"{name}: on {host} now")
 
 
 @app.command(epilog="Example: edgewake abilities")

@@ -7,7 +7,6 @@ questions of the virtual network, which are commands below this one.
 
 # ruff: noqa: PLC0415 - as in orchestrator.cli: what a command needs is imported by it
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,8 +17,8 @@ import typer
 from typer.core import TyperGroup
 
 from orchestrator import cli_plan_network, cli_study, display
+from orchestrator.cli_waiting import asking, waiting
 from orchestrator.errors import EdgewakeError
-from web.client import Client
 
 if TYPE_CHECKING:
     from orchestrator.planner import Planner
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 SUFFIXES = (".svg", ".png", ".pdf")
 MOST_S = 300.0  # the API's bound
 SERVICES = "services"  # what is planned unless something else is named
-
-Show = Callable[[int, float], None]
 
 
 def plan(  # noqa: PLR0917 - typer declares options as arguments
@@ -101,10 +98,11 @@ def plan(  # noqa: PLR0917 - typer declares options as arguments
             _draw(answer, out)
         _show(answer, display.print_front, as_json=as_json)
         return
-    with _waiting("planning ..."):
-        if lab is None:
-            answer = Client(ctx.obj.socket).post("/plans", {"apply": do_apply, **wish})
-        else:
+    if lab is None:
+        with asking(ctx.obj.socket, "planning ...") as client:
+            answer = client.post("/plans", {"apply": do_apply, **wish})
+    else:
+        with waiting("planning ..."):
             answer = _plan_offline(ctx, lab, wish)
     if as_json:
         display.print_json(answer)
@@ -233,10 +231,11 @@ def _plan_offline(ctx: typer.Context, lab: Path, wish: dict[str, Any]) -> dict[s
 
 
 def _warm(ctx: typer.Context, lab: Path | None, wish: dict[str, Any]) -> dict[str, Any]:
-    with _waiting("planning what to keep warm ..."):
-        if lab is None:
-            answer: dict[str, Any] = Client(ctx.obj.socket).post("/plans/warm", wish)
+    if lab is None:
+        with asking(ctx.obj.socket, "planning what to keep warm ...") as client:
+            answer: dict[str, Any] = client.post("/plans/warm", wish)
             return answer
+    with waiting("planning what to keep warm ..."):
         from orchestrator.recipes import anonymous_images
         from orchestrator.warming import LabFacts, warming_of
         from placement.warm import WarmOptions
@@ -256,15 +255,19 @@ def _front(
     wish: dict[str, Any],
 ) -> dict[str, Any]:
     if lab is None:
-        with _waiting("looking for the front ..."):
+        with asking(ctx.obj.socket, "looking for the front ...") as client:
             body = {"terms": list(terms), "points": points, **wish}
-            answer: dict[str, Any] = Client(ctx.obj.socket).post("/fronts", body)
+            answer: dict[str, Any] = client.post("/fronts", body)
             return answer
     from web.models.plans import FrontDocument
 
-    with _waiting("looking for the front ...") as show:
+    with waiting("looking for the front ...") as show:
         planner, question, options = _offline(ctx, lab, wish)
-        found = planner.front(question, terms, options, points=points, progress=show)
+
+        def progress(found: int, share: float) -> None:
+            show(f"{found} found", share, 1.0)
+
+        found = planner.front(question, terms, options, points=points, progress=progress)
     return FrontDocument.of(found).as_json()
 
 
@@ -307,22 +310,3 @@ def _draw(answer: dict[str, Any], out: Path) -> None:
             figures.save_as(draw, out)
         except OSError as error:
             raise EdgewakeError(f"{out} cannot be written: {error.strerror}") from error
-
-
-@contextmanager
-def _waiting(what: str) -> Iterator[Show]:
-    """Show on a terminal's standard error that something goes on, and how far it is."""
-    if not sys.stderr.isatty():
-        yield lambda _found, _share: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-
-        def show(found: int, share: float) -> None:
-            bar.update(task, total=1.0, completed=share, description=f"{what} {found} found")
-
-        yield show

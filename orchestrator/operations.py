@@ -119,12 +119,8 @@ class Operations:
         self._prefix = secrets.token_hex(4)
         self._closed = False
         self._waiting: SimpleQueue[tuple[str, Work] | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"edgewake-operation-{n}", daemon=True)
-            for n in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._most_threads = threads
+        self._threads: list[threading.Thread] = []  # begun when there is work for them
 
     # --- beginning --------------------------------------------------------------------------
 
@@ -136,6 +132,10 @@ class Operations:
         with self._news:
             operation = self._new(kind, subject, actor)
             self._waiting.put((operation.id, work))
+            if len(self._threads) < self._most_threads:
+                name = f"edgewake-operation-{len(self._threads)}"
+                self._threads.append(threading.Thread(target=self._serve, name=name, daemon=True))
+                self._threads[-1].start()
         return operation
 
     def follow(

@@ -102,6 +102,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "orchestrator.cli_plan": EVERYTHING,
     "orchestrator.cli_plan_network": EVERYTHING,
     "orchestrator.cli_trace": EVERYTHING,
+    "orchestrator.cli_waiting": EVERYTHING,
     "orchestrator.cli_web": EVERYTHING,
     "orchestrator.daemon": EVERYTHING,
     "orchestrator.demo": EVERYTHING,

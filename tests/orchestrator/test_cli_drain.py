@@ -30,6 +30,7 @@ whole = typer.Typer(cls=cli._Commands, rich_markup_mode=None)
 whole.callback()(cli.edgewake)
 whole.add_typer(host_app)
 whole.command()(cli.status)
+whole.command()(cli.move)
 
 LAB = """\
 name: t
@@ -176,3 +177,33 @@ def test_an_unknown_host_is_told(run: Run) -> None:
 
 def test_undo_and_force_do_not_go_together(run: Run) -> None:
     assert run("host", "drain", "a", "--undo", "--force").exit_code == Exit.USAGE
+
+
+# --- edgewake move ----------------------------------------------------------------------------
+
+
+def test_a_service_is_moved_and_each_step_is_told(run: Run, client: Client) -> None:
+    old = woken_on(client, "web")
+    new = "b" if old == "a" else "a"
+    result = run("move", "web", new)
+    assert result.exit_code == Exit.OK, result.output
+    assert [line.split()[1] for line in result.stdout.splitlines()[:4]] == [
+        "boot",
+        "announce",
+        "withdraw",
+        "stop",
+    ]
+    assert result.stdout.endswith(f"web: on {new} now\n")
+    back = run("move", "web", old, "--json")
+    assert json.loads(back.stdout)["host"] == old
+    assert [each["host"] for each in client.get("/services/web")["instances"]] == [old]
+
+
+def test_what_cannot_move_is_told_with_the_reason(run: Run, client: Client) -> None:
+    assert woken_on(client, "bound") == "a"
+    result = run("move", "bound", "b")
+    assert result.exit_code == Exit.FAILED
+    assert "b cannot take bound" in result.stderr
+    assert "edgewake explain bound" in result.stderr
+    assert "no such host" in run("move", "bound", "nowhere").stderr
+    assert "not awake" in run("move", "web", "b").stderr
