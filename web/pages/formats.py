@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 NOTHING = "\N{EN DASH}"
 KIB = 1024.0
+_CLOCK = ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s"))
 
 
 def size(value: float | None) -> str:
@@ -38,10 +39,11 @@ def seconds(value: float | None) -> str:
     if abs(value) < 59.95:
         return f"{_short(value)} s"
     whole = round(value)
-    for unit, part, name, below in ((86400, 3600, "d", "h"), (3600, 60, "h", "min")):
+    for unit, part, name, below in _CLOCK:
         if whole >= unit:
-            return f"{whole // unit} {name} {whole % unit // part} {below}"
-    return f"{whole // 60} min {whole % 60} s"
+            rest = whole % unit // part
+            return f"{whole // unit} {name}" + (f" {rest} {below}" if rest else "")
+    return f"{whole} s"
 
 
 def milliseconds(value: float | None) -> str:
@@ -73,6 +75,14 @@ def when(value: float | None) -> str:
     )
 
 
+def since(value: float | None) -> str:
+    """Return a time as `when` does, beside which browsers write how long ago that is."""
+    if value is None:
+        return NOTHING
+    ago = Markup('<span class="muted" data-ago="{}"></span>').format(f"{value:.3f}")
+    return Markup("{} {}").format(when(value), ago)
+
+
 def _short(value: float) -> str:
     """Return a number with two digits that tell something, at most one behind the point from 10."""
     if value == 0:
@@ -92,4 +102,5 @@ FILTERS: dict[str, Callable[[Any], str]] = {
     "count": count,
     "percent": percent,
     "when": when,
+    "since": since,
 }

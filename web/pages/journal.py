@@ -65,7 +65,7 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
         answer = upstream.get(path("audit", limit=LISTED, after=request.args.get("after")))
         return render_template(
             "audit.html",
-            lines=answer["audit"],
+            lines=sorted(answer["audit"], key=lambda line: int(line["number"]), reverse=True),
             next=answer["next"],
             first="after" not in request.args,
         )

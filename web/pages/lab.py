@@ -20,10 +20,11 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
     @pages.get("/lab")
     def lab() -> str:
         now = _in_use(upstream)
+        kept = upstream.get(path("lab", "versions", limit=LISTED))["versions"]
         return render_template(
             "lab.html",
             now=now,
-            versions=upstream.get(path("lab", "versions", limit=LISTED))["versions"],
+            versions=sorted(kept, key=lambda each: int(each["number"]), reverse=True),
             nowhere=NOWHERE,
         )
 

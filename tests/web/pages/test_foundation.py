@@ -117,6 +117,7 @@ def test_static_files_are_served(upstream: Through) -> None:
         (formats.seconds(0.0234), "23.4 ms"),
         (formats.seconds(4.25), "4.25 s"),
         (formats.seconds(200), "3 min 20 s"),
+        (formats.seconds(60), "1 min"),
         (formats.seconds(5 * 3600 + 720), "5 h 12 min"),
         (formats.seconds(3 * 86400 + 4 * 3600), "3 d 4 h"),
         (formats.milliseconds(6), "6 ms"),
@@ -172,3 +173,10 @@ def test_the_reader_of_pages_sees_what_is_wrong() -> None:
     """Guards the guard."""
     bad = '<p id="a"><b></p><i onclick="x" style="y"></i><script>1</script><p id="a"></p>'
     assert len(Page(bad).faults) >= 5
+
+
+def test_a_time_says_where_how_long_ago_it_was_belongs() -> None:
+    told = formats.since(1790000000.5)
+    assert 'data-at="1790000000.500"' in told
+    assert '<span class="muted" data-ago="1790000000.500"></span>' in told
+    assert formats.since(None) == formats.NOTHING

@@ -134,7 +134,7 @@ def test_every_policy_has_words(words: dict[str, str], kinds: type[StrEnum]) -> 
         ({"after_s": None}, "never by itself"),
         (
             {"paused_s": 60},
-            "after 30 s without use, then paused for 1 min 0 s, then saved for good",
+            "after 30 s without use, then paused for 1 min, then saved for good",
         ),
         ({"saved_s": 0}, "at the deepest cold"),
         ({"keep_warm": ["0 8 * * *"]}, "kept awake at 0 8 * * *"),

@@ -22,7 +22,6 @@ function make(query) {
   const row = blank.cloneNode(true);
   const at = (name) => row.querySelector(`[data-f="${name}"]`);
   const time = at("at").querySelector("time");
-  row.dataset.query = query.id;
   time.dataset.at = query.at;
   time.dateTime = new Date(query.at * 1000).toISOString();
   localTimes(row);
@@ -33,7 +32,8 @@ function make(query) {
   at("took").textContent = milliseconds(query.latency_ms);
   at("outcome").replaceChildren(
     state(symbols[query.outcome] ?? "off", query.outcome),
-    query.wake ? h("a", { href: `/wakes/${query.wake}` }, ` wake ${query.wake}`) : "",
+    query.wake ? " " : "",
+    query.wake ? h("a", { href: `/wakes/${query.wake}` }, `wake ${query.wake}`) : "",
     query.of > 1 ? h("span", { class: "muted" }, ` ×${query.of}`) : "",
   );
   return row;
@@ -42,8 +42,6 @@ function make(query) {
 const list = liveList({
   rows,
   make,
-  key: (query) => query.id,
-  attribute: "data-query",
   most: Number(chosen.most),
   button: document.getElementById("pause"),
   shown(number) {
@@ -76,12 +74,11 @@ function draw() {
 }
 
 on("queries", (queries) => {
-  const some = Array.isArray(queries) ? queries : queries.queries ?? [];
-  for (const query of some) {
+  for (const query of queries) {
     const second = Math.floor(query.at);
     perSecond.set(second, (perSecond.get(second) ?? 0) + query.of);
   }
-  list.add(some.filter(fits));
+  list.add(queries.filter(fits).sort((one, other) => one.at - other.at));
 });
 on("gap", () => location.reload());
 setInterval(draw, 1000);

@@ -1,6 +1,7 @@
 // Amounts and times as people read them, in the words of web/pages/formats.py.
 
 const NOTHING = "–";
+const CLOCK = [[86400, 3600, "d", "h"], [3600, 60, "h", "min"], [60, 1, "min", "s"]];
 const THIN = "\u202f";
 const none = (value) => value === null || value === undefined || Number.isNaN(value);
 
@@ -31,9 +32,9 @@ export function seconds(value) {
   if (Math.abs(value) < 0.9995) return `${short(value * 1000)} ms`;
   if (Math.abs(value) < 59.95) return `${short(value)} s`;
   const whole = Math.round(value);
-  if (whole >= 86400) return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
-  if (whole >= 3600) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
-  return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  const [unit, part, name, below] = CLOCK.find(([size]) => whole >= size) ?? CLOCK.at(-1);
+  const rest = Math.floor((whole % unit) / part);
+  return `${Math.floor(whole / unit)} ${name}${rest ? ` ${rest} ${below}` : ""}`;
 }
 
 export const milliseconds = (value) => (none(value) ? NOTHING : seconds(value / 1000));
@@ -49,12 +50,27 @@ export function when(epoch) {
   return today ? clock : `${at.toLocaleDateString()} ${clock}`;
 }
 
-// Shows the times that the server wrote (`<time data-at>`) as this browser's clock has them.
+// Returns how long ago a time was, or how far ahead it is.
+export function ago(epoch) {
+  const passed = Date.now() / 1000 - epoch;
+  if (Math.abs(passed) < 5) return "just now";
+  const [unit, part, name, below] = CLOCK.find(([size]) => Math.abs(passed) >= size) ?? [1, 1, "s", ""];
+  const rest = unit > 60 ? Math.floor((Math.abs(passed) % unit) / part) : 0;
+  const told = `${Math.floor(Math.abs(passed) / unit)} ${name}${rest ? ` ${rest} ${below}` : ""}`;
+  return passed < 0 ? `in ${told}` : `${told} ago`;
+}
+
+// Shows the times that the server wrote (`<time data-at>`) as this browser's clock has them, and how
+// long ago they were (`data-ago`).
 export function localTimes(root = document) {
   for (const element of root.querySelectorAll("time[data-at]")) {
     const at = Number(element.dataset.at);
     const text = when(at);
     if (element.textContent !== text) element.textContent = text;
     element.title = new Date(at * 1000).toISOString();
+  }
+  for (const element of root.querySelectorAll("[data-ago]")) {
+    const text = `(${ago(Number(element.dataset.ago))})`;
+    if (element.textContent !== text) element.textContent = text;
   }
 }

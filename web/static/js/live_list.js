@@ -46,7 +46,11 @@ export function liveList({ rows, most, make, key, attribute, button, shown = () 
   }
   return {
     add(items) {
-      waiting.push(...items);
+      for (const item of items) {
+        const same = key ? waiting.findIndex((other) => key(other) === key(item)) : -1;
+        if (same >= 0) waiting[same] = item;
+        else waiting.push(item);
+      }
       if (waiting.length > HELD_MOST) waiting.splice(0, waiting.length - HELD_MOST);
       if (held) button.textContent = `Go on (${waiting.length} new)`;
       soon();

@@ -5,5 +5,6 @@ import { localTimes } from "./format.js";
 import { begin } from "./live.js";
 
 localTimes();
+setInterval(localTimes, 10000);
 begin();
 document.querySelector('.nav [aria-current="page"]')?.scrollIntoView({ block: "nearest", inline: "center" });
