@@ -17,13 +17,14 @@ import sys
 import time
 
 from dns_boot import front_messages as messages
-from dns_boot.packed import PackedAnswers
+from dns_boot.packed import DROPPED, NO_REPLY, PackedAnswers
 from dns_boot.udp import Peer, UdpDoor
 from dns_boot.udp_batch import door_of
 
 logger = logging.getLogger(__name__)
 
 REPORT_S = 0.1  # between two reports of what was asked for
+LOG_REPORT_S = 1.0  # between two reports of what was answered
 OBEYED_AT_ONCE = 64  # words of the parent before the queries have their turn
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the parent decides
 
@@ -32,10 +33,15 @@ class FrontChild:
     """Serves one UDP socket until the parent's side of `control` is closed."""
 
     def __init__(self, udp: socket.socket, control: socket.socket, queries: socket.socket) -> None:
-        cookies, limiter, clients = messages.read_setup(control.recv(messages.MAX_BYTES))
+        setup = messages.read_setup(control.recv(messages.MAX_BYTES))
+        cookies, limiter, clients, self._room = setup
         udp.setblocking(False)
         self._asked: dict[str, float] = {}
         self._packed = PackedAnswers(self._asked, cookies=cookies, limiter=limiter, clients=clients)
+        self._packed.samples.room = self._room
+        self._answered = False  # since the last report for the log
+        self._log_due = 0.0
+        self._lost = 0  # queries that the parent had no room for
         self._control = control
         self._queries = queries
         self._door = door_of(udp, self._packed, self._hand)
@@ -49,15 +55,27 @@ class FrontChild:
         self._control.send(messages.READY)
         going = True
         while going:
-            ready = dict(poller.poll(REPORT_S * 1000 if self._asked else None))
+            ready = dict(poller.poll(self._timeout_ms()))
             if self._control.fileno() in ready:
                 going = self._obey()
             if going and self._door.fileno() in ready:
                 self._drain()
             if self._asked and time.monotonic() >= self._reported + REPORT_S:
                 self._report()
+            if self._has_counted and time.monotonic() >= self._log_due:
+                self._report_log()
+
+    @property
+    def _has_counted(self) -> bool:
+        return bool(self._answered or self._lost)
+
+    def _timeout_ms(self) -> float | None:
+        if self._asked:
+            return REPORT_S * 1000
+        return LOG_REPORT_S * 1000 if self._has_counted else None
 
     def _drain(self) -> None:
+        self._answered = True
         try:
             self._door.drain()
         except Exception:
@@ -66,8 +84,10 @@ class FrontChild:
 
     def _hand(self, _door: UdpDoor, packet: bytes, peer: Peer) -> None:
         """Hand a query to the parent; when it has too many waiting, the query is lost."""
-        with contextlib.suppress(BlockingIOError):
+        try:
             self._queries.send(messages.pack_query(packet, peer), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._lost += 1
 
     def _obey(self) -> bool:
         """Do what the parent has said; False when it has nothing more to say."""
@@ -90,6 +110,21 @@ class FrontChild:
             self._control.send(report)
         self._asked.clear()
         self._reported = time.monotonic()
+
+    def _report_log(self) -> None:
+        """Tell what was answered, and some of it; samples are left out if the parent is behind."""
+        counts = self._packed.counted()
+        samples = self._packed.samples.take(self._room)
+        answers = counts.total()
+        if self._lost:
+            counts[0, NO_REPLY, DROPPED, ""] = self._lost
+        self._answered, self._lost = False, 0
+        self._log_due = time.monotonic() + LOG_REPORT_S
+        for report in messages.pack_counted(counts):
+            self._control.send(report)
+        with contextlib.suppress(BlockingIOError):
+            for report in messages.pack_noted(samples, answers):
+                self._control.send(report, socket.MSG_DONTWAIT)
 
 
 def main(arguments: list[str]) -> None:

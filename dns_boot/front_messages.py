@@ -7,13 +7,15 @@ there is no version. Times are monotonic seconds, which all processes of a machi
 import json
 import socket
 import struct
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 
 from dns_boot.clients import Clients
 from dns_boot.cookies import Cookies
-from dns_boot.packed import Entry
+from dns_boot.packed import Counted, Entry
 from dns_boot.rates import Limiter
+from dns_boot.samples import Sample
 from dns_boot.udp import IP_PKTINFO, Peer
 from orchestrator.model import Population
 
@@ -23,13 +25,18 @@ REPORTED_AT_ONCE = 500
 MOST_CLIENTS = 60_000  # bytes about populations; beyond, children do not know them
 
 # The first byte. Parent to child: keep an entry, forget services, forget all and have new clients.
-# Child to parent: ready to serve, these services were asked for, what was to be forgotten is.
+# Child to parent: ready to serve, these services were asked for, what was to be forgotten is, these
+# answers were counted, and these were noted.
 KEEP, FORGET, CLEAR, READY, ASKED, FORGOTTEN = b"+", b"-", b"0", b"r", b"a", b"f"
+COUNTED, NOTED = b"c", b"n"
+COUNTED_AT_ONCE = 200  # lines of one message
+NOTED_AT_ONCE = 10  # samples of one message: at most 11 KB
 
 _NUMBER = struct.Struct("!Q")
 _TIME = struct.Struct("!d")
 _SIZE = struct.Struct("!H")
 _PEER = struct.Struct("!HIIBB")  # port, flow, scope, length of the address and of the packet info
+_SAMPLE = struct.Struct("!ddHB")  # when it was sent, seconds it took, port, length of the address
 _ENTRY = struct.Struct("!BBBH40s")  # form, kind, lengths of service and key, headers
 _HEADER_BYTES = 10
 
@@ -37,9 +44,13 @@ _HEADER_BYTES = 10
 # --- how to serve -----------------------------------------------------------------------------
 
 
-def pack_setup(cookies: Cookies, limiter: Limiter, clients: Clients | None) -> bytes:
-    """Return what a child needs to answer as its parent does."""
+def pack_setup(cookies: Cookies, limiter: Limiter, clients: Clients | None, room: int = 0) -> bytes:
+    """Return what a child needs to answer as its parent does, and how many samples it is to note.
+
+    None, if `room` is 0; else so many a second.
+    """
     setup = {
+        "room": room,
         "cookies": cookies.mode,
         "master": cookies.master.hex(),
         "per_second": limiter.per_second,
@@ -50,14 +61,15 @@ def pack_setup(cookies: Cookies, limiter: Limiter, clients: Clients | None) -> b
     return json.dumps(setup).encode()
 
 
-def read_setup(message: bytes) -> tuple[Cookies, Limiter, Clients | None]:
-    """Return the child's cookies and limiter, and how it tells clients apart."""
+def read_setup(message: bytes) -> tuple[Cookies, Limiter, Clients | None, int]:
+    """Return the child's cookies and limiter, how it tells clients apart, and its room."""
     setup = json.loads(message)
     exempt = tuple(ip_network(text) for text in setup["exempt"])
     return (
         Cookies(setup["cookies"], bytes.fromhex(setup["master"])),
         Limiter(setup["per_second"], setup["slip"], exempt),
         _clients(setup["clients"]),
+        setup["room"],
     )
 
 
@@ -176,6 +188,50 @@ def read_asked(message: bytes) -> Iterator[tuple[str, float]]:
     for service, rest in _read_parts(message, 1, _TIME.size):
         (at,) = _TIME.unpack(rest)
         yield service.decode(), at
+
+
+def pack_counted(counts: Mapping[Counted, int]) -> Iterator[bytes]:
+    """Yield reports of what was answered."""
+    lines = [(*key, number) for key, number in counts.items()]
+    for start in range(0, len(lines), COUNTED_AT_ONCE):
+        yield COUNTED + json.dumps(lines[start : start + COUNTED_AT_ONCE]).encode()
+
+
+def read_counted(message: bytes) -> Counter[Counted]:
+    """Return what was answered."""
+    return Counter(
+        {
+            (qtype, rcode, outcome, service): number
+            for qtype, rcode, outcome, service, number in json.loads(message[1:])
+        }
+    )
+
+
+def pack_noted(samples: Sequence[Sample], answers: int) -> Iterator[bytes]:
+    """Yield reports of samples, and of how many answers those of each message are."""
+    for start in range(0, len(samples), NOTED_AT_ONCE):
+        some = samples[start : start + NOTED_AT_ONCE]
+        stands_for = answers * (start + len(some)) // len(samples) - answers * start // len(samples)
+        yield NOTED + _NUMBER.pack(stands_for) + b"".join(map(_pack_sample, some))
+
+
+def _pack_sample(sample: Sample) -> bytes:
+    address = sample.address.encode()
+    head = _SAMPLE.pack(sample.at, sample.took_s, sample.port, len(address))
+    return _pack_parts((head + address + sample.packet, sample.reply))
+
+
+def read_noted(message: bytes) -> tuple[list[Sample], int]:
+    """Return samples, and how many answers they are."""
+    (answers,) = _NUMBER.unpack_from(message, 1)
+    parts = [part for part, _ in _read_parts(message, 1 + _NUMBER.size, 0)]
+    samples = []
+    for query, reply in zip(parts[::2], parts[1::2], strict=True):
+        at, took_s, port, length = _SAMPLE.unpack_from(query)
+        end = _SAMPLE.size + length
+        address = query[_SAMPLE.size : end].decode()
+        samples.append(Sample(at, took_s, query[end:], reply, address, port))
+    return samples, int(answers)
 
 
 # --- all of them ------------------------------------------------------------------------------

@@ -14,12 +14,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from dns_boot import front_messages as messages
-from dns_boot.packed import Entry, PackedAnswers
+from dns_boot.packed import Counted, Entry, PackedAnswers
+from dns_boot.samples import Sample
 from dns_boot.sockets import Bell
 from dns_boot.udp import UdpDoor
 
@@ -27,11 +30,29 @@ logger = logging.getLogger(__name__)
 
 CONFIRM_S = 1.0  # who has not forgotten by then is ended, so that it says nothing wrong
 END_S = 2.0
+FRONT_ROOM = 100  # samples that a process may note between two of its reports
 TAKEN_AT_ONCE = 64  # messages of one socket before the others have their turn
 YOUNG_S = 5.0  # who ends within this time of its start is not started anew at once ...
 REST_S = 1.0  # ... but after this time
 
 _ROOT = Path(__file__).parents[1]
+
+
+class Collector(Protocol):
+    """Takes what further processes answered; `dns_boot.log.DnsLog` is one."""
+
+    @property
+    def room(self) -> int:
+        """0 if no samples are wanted."""
+        ...
+
+    def count(self, counts: Counter[Counted]) -> None:
+        """Add what was counted."""
+        ...
+
+    def take(self, samples: Sequence[Sample], process: int, answers: int) -> None:
+        """Keep samples of so many answers of a process."""
+        ...
 
 
 class _Front:
@@ -102,7 +123,7 @@ class FrontProcesses:
     """Keeps one further process per socket running. The `copies` of the packed answers.
 
     `make_door` makes our own door to a socket: for the replies to what its process hands on, and to
-    serve it while it has none.
+    serve it while it has none. `log` gets what the processes answered.
     """
 
     def __init__(
@@ -111,8 +132,10 @@ class FrontProcesses:
         packed: PackedAnswers,
         asked: MutableMapping[str, float],
         make_door: Callable[[socket.socket], UdpDoor],
+        log: Collector,
     ) -> None:
         self._packed = packed
+        self._log = log
         self._asked = asked
         self._family = sockets[0].family
         self._places = [_Place(make_door(udp), udp) for udp in sockets]
@@ -213,7 +236,8 @@ class FrontProcesses:
         place.front = front
         packed = self._packed
         with self._changed:  # who sets other clients tells those that are among us by then
-            front.tell(messages.pack_setup(packed.cookies, packed.limiter, packed.clients))
+            about = packed.cookies, packed.limiter, packed.clients
+            front.tell(messages.pack_setup(*about, FRONT_ROOM if self._log.room else 0))
             self._fronts = (*self._fronts, front)
         self._watch(front.control.fileno(), partial(self._hear, place, front))
         self._watch(front.queries.fileno(), partial(self._take, place.door, front))
@@ -254,6 +278,12 @@ class FrontProcesses:
                 if place.front is not None:
                     place.front.confirmed = number
                 self._changed.notify_all()
+        elif kind == messages.COUNTED:
+            self._log.count(messages.read_counted(message))
+        elif kind == messages.NOTED:
+            process = place.front.process.pid if place.front is not None else 0
+            samples, answers = messages.read_noted(message)
+            self._log.take(samples, process, answers)
         elif kind == messages.READY:
             self._unwatch(place.door.fileno())
 

@@ -39,8 +39,8 @@ DO = 0x8000
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _HEADER = struct.Struct("!6H")
-_TYPE_CLASS = struct.Struct("!HH")
-_RECORD = struct.Struct("!HHIH")
+TYPE_CLASS = struct.Struct("!HH")
+RECORD = struct.Struct("!HHIH")
 _OPTION = struct.Struct("!HH")
 
 
@@ -122,8 +122,8 @@ def _read_query(
     if questions != 1:
         raise FormatError(f"{questions} questions")
     labels, end = read_name(packet, HEADER_BYTES)
-    qtype, qclass = unpack(_TYPE_CLASS, packet, end)
-    end += _TYPE_CLASS.size
+    qtype, qclass = unpack(TYPE_CLASS, packet, end)
+    end += TYPE_CLASS.size
     edns, tsig_at = _read_records(packet, end, counts)
     return Query(
         id=ident,
@@ -163,8 +163,8 @@ def _read_records(packet: bytes, offset: int, counts: Sequence[int]) -> tuple[Ed
             raise FormatError("a record after the signature")  # RFC 8945, section 5.1
         start, is_root = offset, byte_at(packet, offset) == 0
         offset = skip_name(packet, offset)
-        rtype, rclass, ttl, length = unpack(_RECORD, packet, offset)
-        offset += _RECORD.size
+        rtype, rclass, ttl, length = unpack(RECORD, packet, offset)
+        offset += RECORD.size
         if offset + length > len(packet):
             raise FormatError("a record longer than its packet")
         if rtype == OPT:
@@ -197,7 +197,7 @@ def tsig_in(message: bytes) -> int:
     _, _, questions, *counts = unpack(_HEADER, message, 0)
     if questions != 1:
         raise FormatError(f"{questions} questions")
-    return _read_records(message, skip_name(message, HEADER_BYTES) + _TYPE_CLASS.size, counts)[1]
+    return _read_records(message, skip_name(message, HEADER_BYTES) + TYPE_CLASS.size, counts)[1]
 
 
 def skip_name(packet: bytes, offset: int) -> int:
@@ -236,11 +236,11 @@ def opt_of(message: bytes) -> tuple[int, int] | None:
     offset = HEADER_BYTES
     try:
         for _ in range(questions):
-            offset = skip_name(message, offset) + _TYPE_CLASS.size
+            offset = skip_name(message, offset) + TYPE_CLASS.size
         for _ in range(sum(counts)):
             start, offset = offset, skip_name(message, offset)
-            rtype, _, _, length = unpack(_RECORD, message, offset)
-            offset += _RECORD.size + length
+            rtype, _, _, length = unpack(RECORD, message, offset)
+            offset += RECORD.size + length
             if rtype == OPT:
                 return (start, offset) if offset <= len(message) else None
     except FormatError:

@@ -24,6 +24,7 @@ from dns_boot.answers import Answer
 from dns_boot.clients import Clients
 from dns_boot.cookies import Cookies
 from dns_boot.forward import Forwarder
+from dns_boot.log import DnsLog, Told
 from dns_boot.names import (
     CD,
     FORMERR,
@@ -32,6 +33,7 @@ from dns_boot.names import (
     TC,
     FormatError,
     Malformed,
+    Name,
     NameTable,
     Query,
     name_of,
@@ -46,6 +48,7 @@ from dns_boot.subnet import parse as parse_subnet
 from dns_boot.zone import Zone
 from orchestrator.errors import Overloaded, WakeError
 from orchestrator.model import AnswerOrder, Client, DnsSettings, Endpoint, Population, Transfer
+from orchestrator.queries import Outcome
 from orchestrator.steering.base import Order, Route
 from orchestrator.summons import Summoner
 from orchestrator.trace import WakeTrace
@@ -65,7 +68,8 @@ BINDINGS = frozenset({QTYPE.HTTPS, 64})  # 64 is SVCB, which dnslib does not nam
 # Questions worth packing when the answer is that there is no such record.
 COMMON_TYPES = BINDINGS | {QTYPE.A, QTYPE.AAAA, QTYPE.NS, QTYPE.SOA, QTYPE.MX, QTYPE.TXT}
 
-Respond = Callable[[bytes | None], None]
+Respond = Callable[[bytes | None], object]
+"""Takes the reply to a query, or None for none; says True if it was limited, and not sent whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,10 @@ def wakes(qtype: int, route: Route) -> bool:
 class _Asked:
     """One query on its way to exactly one reply."""
 
-    __slots__ = ("_respond", "packet", "proven", "query", "signer", "source", "subnet")
+    __slots__ = (
+        *("_respond", "packet", "proven", "query", "rcode"),
+        *("signer", "source", "subnet", "told"),
+    )
 
     def __init__(
         self,
@@ -136,6 +143,7 @@ class _Asked:
         source: Source,
         respond: Respond,
         *,
+        told: Told,
         subnet: ClientSubnet | None = None,
         signer: tsig.Signer | None = None,
         proven: bool = False,
@@ -146,6 +154,8 @@ class _Asked:
         self.source = source
         self.subnet = subnet
         self.signer = signer
+        self.told = told
+        self.rcode: int | None = None  # of the reply, where an answer of ours says it
         self._respond: Respond | None = respond
 
     @property
@@ -162,7 +172,9 @@ class _Asked:
         """Hand over the reply, or None for no reply; only the first call counts."""
         respond, self._respond = self._respond, None
         if respond is not None:
-            respond(self.signer.sign(reply) if self.signer and reply else reply)
+            signed = self.signer.sign(reply) if self.signer and reply else reply
+            limited = respond(signed) is True
+            self.told.answered(signed, rcode=self.rcode, limited=limited)
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -218,6 +230,7 @@ class Resolver:
         self._alarm = _Alarm(self._expire)
         self._setting = threading.Lock()
         self._encoded = _Encoded()
+        self.log = DnsLog(settings.log, self.packed, self._service_of)
 
     @property
     def asked(self) -> MutableMapping[str, float]:
@@ -285,26 +298,43 @@ class Resolver:
         The reply is None if there is nothing to say. Never raises.
         """
         query = parse_query(packet)
+        told = self._told(packet, source)
         if query is None:
             respond(None)
+            told.answered(None)
         elif isinstance(query, Malformed):
-            respond(answers.bare(query))
+            self._tell_malformed(query, told, respond)
         else:
             query, good = self._with_cookie(query, source)
             try:
                 subnet = self._believed(query, source)
                 signer = tsig.check(packet, query.tsig_at, self._keys) if query.tsig_at else None
             except FormatError:
-                respond(answers.bare(Malformed(query.id, query.flags, FORMERR)))
+                self._tell_malformed(Malformed(query.id, query.flags, FORMERR), told, respond)
                 return
+            if subnet is not None and subnet.network is not None:
+                told.subnet = str(subnet.network)
             asked = _Asked(
-                packet, query, source, respond, subnet=subnet, signer=signer, proven=good
+                packet, query, source, respond, told=told, subnet=subnet, signer=signer, proven=good
             )
             sent_one = bool(query.edns and query.edns.cookie)
             if sent_one and self.packed.cookies.required and not asked.proven:
                 asked.reply(self._pack(asked, answers.BAD_COOKIE))
             else:
                 self._resolve(asked)
+
+    def _tell_malformed(self, malformed: Malformed, told: Told, respond: Respond) -> None:
+        limited = respond(reply := answers.bare(malformed)) is True
+        told.outcome = Outcome.MALFORMED
+        told.answered(reply, limited=limited)
+
+    def lost(self, packet: bytes, source: Source) -> None:
+        """Note that a query is dropped because too many wait."""
+        self._told(packet, source).answered(None)
+
+    def _told(self, packet: bytes, source: Source) -> Told:
+        begun = source.at or time.monotonic()
+        return Told(self.log, packet, source.address, source.port, source.udp, begun)
 
     def _with_cookie(self, query: Query, source: Source) -> tuple[Query, bool]:
         """Return a query with the cookie that its reply is to carry; and whether it sent ours."""
@@ -380,7 +410,12 @@ class Resolver:
         logger.error("a query could not be answered", exc_info=error)
         asked.reply(self._pack(asked, answers.failure(error)))
 
+    def _service_of(self, name: Name) -> str:
+        route = self._table.route(name)
+        return route.service.name if route else ""
+
     def _pack(self, asked: _Asked, answer: Answer) -> bytes:
+        asked.rcode = answer.rcode
         forwarding = self._forwarder is not None
         return answers.pack(
             asked.query, answer, forwarding=forwarding, limit=asked.limit, subnet=asked.subnet
@@ -389,6 +424,7 @@ class Resolver:
     # --- forwarding ---------------------------------------------------------------------------
 
     def _forward(self, asked: _Asked) -> None:
+        asked.told.outcome = Outcome.FORWARDED
         if self._forwarder is not None:
             self._forwarder.ask(asked.query, lambda reply: self._forwarded(asked, reply))
 
@@ -403,6 +439,7 @@ class Resolver:
 
     def _wake(self, asked: _Asked, route: Route) -> None:
         service = route.service
+        asked.told.service = service.name
         if asked.key in self._held:
             asked.reply(None)  # sent again while it waits: the first one's reply is on its way
             return
@@ -441,6 +478,8 @@ class Resolver:
         if not first:
             held.asked.reply(None)
             return
+        told = held.asked.told
+        told.outcome, told.wake = Outcome.COLD, held.trace.id if held.trace else 0
         self._alarm.at(time.monotonic() + held.route.service.deadline_s + self._grace_s, held)
         endpoints.add_done_callback(lambda ended: self._ended(held, ended))
 

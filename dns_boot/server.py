@@ -106,7 +106,9 @@ class DnsServer:
             parts.callback(tcp.stop)
             udps = self._sockets.udps
             if self._processes > 1:
-                self._fronts = FrontProcesses(udps, packed, self._resolver.asked, self._door)
+                self._fronts = FrontProcesses(
+                    udps, packed, self._resolver.asked, self._door, self._resolver.log
+                )
             udp = self._fronts or _UdpThread(self._door(udps[0]))
             udp.start()
             parts.callback(udp.stop)
@@ -132,6 +134,7 @@ class DnsServer:
             source = replace(source, at=time.monotonic())
         if not self._backlog.put((packet, source, respond), known=known):
             respond(None)
+            self._resolver.lost(packet, source)
 
     def _work(self) -> None:
         while (work := self._backlog.take()) is not None:

@@ -79,6 +79,7 @@ class TcpDoor:
     ) -> None:
         self._listener = listener
         self._lookup = packed.reply
+        self._samples = packed.samples
         self._enqueue = enqueue
         self._idle_s = idle_s
         self._limit = limit
@@ -184,6 +185,9 @@ class TcpDoor:
         reply = self._lookup(message, connection.source.address)
         if reply is not None:
             connection.add(reply)
+            if self._samples.room > 0:
+                sender = connection.source.address, connection.source.port
+                self._samples.note(message, reply, *sender, connection.since, udp=False)
             return
         connection.pending += 1
         self._enqueue(message, connection.source, partial(self._hand_in, connection))

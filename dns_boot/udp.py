@@ -12,6 +12,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
+from dns_boot.arrivals import arrived_at
 from dns_boot.names import Query, parse_query
 from dns_boot.packed import PackedAnswers
 from dns_boot.rates import DROP, SEND, kind_of, truncated
@@ -37,6 +38,7 @@ class UdpDoor:
         self._udp = udp
         self._packed = packed
         self._lookup = packed.reply
+        self._samples = packed.samples
         self._hand = hand
         self.with_info = ip_address(udp.getsockname()[0]).is_unspecified
         self._receive: Callable[[], tuple[bytes, Peer]] = self._receive_plain
@@ -63,28 +65,34 @@ class UdpDoor:
 
     def serve(self, packet: bytes, peer: Peer) -> None:
         """Answer a query at once if it is packed, else hand it on."""
-        reply = self._lookup(packet, self.sender(peer)[0], limited=True)
+        address, port = self.sender(peer)
+        reply = self._lookup(packet, address, limited=True)
         if reply is None:
             self._hand(self, packet, peer)
-        elif reply:
+            return
+        if reply:
             self._send(peer, reply)
+        if self._samples.room > 0:
+            self._samples.note(packet, reply, address, port, arrived_at(self))
 
     def sender(self, peer: Peer) -> tuple[str, int]:
         """Return the address and port of a peer."""
         address: tuple[str, int] = peer[0] if self.with_info else peer
         return address[:2]
 
-    def reply(self, packet: bytes, peer: Peer, reply: bytes | None) -> None:
-        """Send the reply to a query that was handed on, from any thread, if its rate allows."""
+    def reply(self, packet: bytes, peer: Peer, reply: bytes | None) -> bool:
+        """Send the reply to a query that was handed on, from any thread, if its rate allows.
+
+        Returns whether it was limited: not sent, or cut short.
+        """
         if reply is None:
-            return
+            return False
         address, _ = self.sender(peer)
         verdict = self._packed.limiter.judge(address, kind_of(reply))
-        if verdict != SEND and not self._vouched(packet, address):
-            if verdict == DROP:
-                return
-            reply = truncated(reply)
-        self._send(peer, reply)
+        limited = verdict != SEND and not self._vouched(packet, address)
+        if not (limited and verdict == DROP):
+            self._send(peer, truncated(reply) if limited else reply)
+        return limited
 
     def _vouched(self, packet: bytes, address: str) -> bool:
         """Say whether a query carries a good cookie."""

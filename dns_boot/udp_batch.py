@@ -11,6 +11,7 @@ import socket
 import struct
 from typing import Any
 
+from dns_boot.arrivals import arrived_at
 from dns_boot.packed import PackedAnswers
 from dns_boot.udp import DRAIN, MAX_QUERY_BYTES, Hand, Peer, UdpDoor
 
@@ -107,10 +108,13 @@ class BatchDoor(UdpDoor):
         lengths = _LENGTHS[count].unpack_from(self._in_messages)
         start = first = 0
         replies: list[bytes] = []
+        noted: list[tuple[bytes, bytes, int]] | None = [] if self._samples.room > 0 else None
         for index, raw in enumerate(self._addresses[count].unpack_from(self._names)):
             packet = view[start : start + lengths[index]].tobytes()
             start += MAX_QUERY_BYTES
             reply = lookup(packet, hosts.get(raw) or self._host(raw), limited=True)
+            if noted is not None and reply is not None:
+                noted.append((packet, reply, index))
             if reply:
                 replies.append(reply)
                 continue
@@ -120,6 +124,14 @@ class BatchDoor(UdpDoor):
             if reply is None:
                 self._hand(self, packet, self._peer(index))
         self._send_run(first, replies)
+        if noted:
+            self._note(noted)
+
+    def _note(self, noted: list[tuple[bytes, bytes, int]]) -> None:
+        """Note replies that were sent, as far as there is room; the kernel times the last query."""
+        since = arrived_at(self)
+        for packet, reply, index in noted[: self._samples.room]:
+            self._samples.note(packet, reply, *self.sender(self._peer(index)), since)
 
     def _send_run(self, first: int, replies: list[bytes]) -> None:
         """Send replies to the senders of the datagrams from `first` on."""

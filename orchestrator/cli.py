@@ -19,7 +19,7 @@ from urllib.parse import quote
 import typer
 from typer.core import TyperGroup
 
-from orchestrator import cli_plan, cli_study, cli_trace, cli_web, display
+from orchestrator import cli_plan, cli_study, cli_trace, cli_watch, cli_web, display
 from orchestrator.cli_hosts import hosts_app
 from orchestrator.cli_images import images_app
 from orchestrator.cli_net import net_app
@@ -387,6 +387,7 @@ def logs(
 
 
 cli_trace.register(app)
+cli_watch.register(app)
 
 
 # --- alone ------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
+from dns_boot.log import DnsLog
 from dns_boot.mdns import MdnsResponder
 from dns_boot.resolver import Resolver
 from dns_boot.serial import Serials
@@ -31,7 +32,7 @@ from orchestrator.control import Orchestrator
 from orchestrator.digests import Digests
 from orchestrator.doctor import probe_kernel
 from orchestrator.errors import CannotGuard, EdgewakeError, LabError
-from orchestrator.feeding import STATUS, WAKE, Feeder, Look, StatusNews, WakeNews
+from orchestrator.feeding import QUERIES, STATUS, WAKE, Feeder, Look, StatusNews, WakeNews
 from orchestrator.frames import Frames
 from orchestrator.guards.base import Guard, Listener
 from orchestrator.guards.ladder import open_guard
@@ -66,7 +67,8 @@ from orchestrator.trace_export import Export, Exporter
 from orchestrator.wake_numbers import WakeNumbers
 from orchestrator.webhooks import Webhooks
 from web.answer_counts import AnswerCounts
-from web.app import create_app
+from web.api.context import Context
+from web.app import app_of
 from web.door.process import DoorProcess
 from web.door.settings import DoorSettings
 from web.door.tokens import Tokens
@@ -79,7 +81,8 @@ log = logging.getLogger(__name__)
 # the default of 5 ms makes the median answer ten times slower (docs/dns.md).
 SWITCH_INTERVAL_S = 0.0005
 
-WAKE_NEWS_S, STATUS_NEWS_S = 0.1, 0.25  # how often the feed tells of one at most
+# How often the feed tells of each at most.
+WAKE_NEWS_S, STATUS_NEWS_S, QUERY_NEWS_S = 0.1, 0.25, 0.25
 
 MEMORY_SCHEME, SPT_SCHEME, NETNS_SCHEME = "memory", "spt", "netns"
 ORDERS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -195,7 +198,7 @@ class Daemon:
                 metrics,
                 journal,
                 monitors,
-                dns=lambda: DnsCounts(held=resolver.held, dropped=dns.dropped),
+                dns=lambda: DnsCounts(resolver.held, dns.dropped, *resolver.log.counts()),
                 answers=answers.counts,
                 webhooks=hooks.counts,
                 store_errors=lambda: store.failures,
@@ -203,8 +206,10 @@ class Daemon:
             view = partial(_told, readings)
             live = LiveNetwork(networks, opened, monitors, lambda: orchestrator.lab, journal)
             known = Tokens(state.tokens)
-            app = create_app(orchestrator, load=load, metrics=view, network=live, tokens=known)
-            api = Server(answers.watched(app), state.socket)
+            parts = Context(
+                orchestrator, load, view, network=live, tokens=known, queries=resolver.log
+            )
+            api = Server(answers.watched(app_of(parts)), state.socket)
             packets = steered(orchestrator, wanted.lab, state.owner, opener.world_of, undo)
             # Before what steers lets go: it steers once more.
             undo.callback(self._close, orchestrator, networks)
@@ -212,7 +217,7 @@ class Daemon:
             orchestrator.apply(wanted.lab, text=wanted.text, path=str(wanted.path))
             undo.callback(api.stop)
             api.start()
-            _tell_live(orchestrator, undo)
+            _tell_live(orchestrator, resolver.log, undo)
             undo.callback(dns.stop)  # again: it must stop first
             dns.start()
             if local is not None:
@@ -360,11 +365,12 @@ def _told(readings: Readings, accept: str) -> tuple[str, str]:
     return exposition(readings.now(), accept)
 
 
-def _tell_live(orchestrator: Orchestrator, undo: ExitStack) -> None:
+def _tell_live(orchestrator: Orchestrator, queries: DnsLog, undo: ExitStack) -> None:
     """Tell the feed what happens from now on; `undo` ends that, and lets its readers go."""
     looks = (
         Look(WAKE, WAKE_NEWS_S, WakeNews(orchestrator.wakes)),
         Look(STATUS, STATUS_NEWS_S, StatusNews(orchestrator.fleet)),
+        Look(QUERIES, QUERY_NEWS_S, queries.news, idle=queries.collect),
     )
     feeder = Feeder(orchestrator.feed, looks)
     undo.callback(feeder.close)

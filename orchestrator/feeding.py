@@ -25,11 +25,15 @@ EVENT, WAKE, STATUS, QUERIES, OPERATION = "event", "wake", "status", "queries", 
 
 @dataclass(slots=True)
 class Look:
-    """What to publish under a topic, asked for every `every_s` seconds at most."""
+    """What to publish under a topic, asked for every `every_s` seconds at most.
+
+    With `idle`, that is called instead while nobody reads the feed.
+    """
 
     topic: str
     every_s: float
     news: Callable[[], Iterable[object]]
+    idle: Callable[[], None] | None = None
     due: float = field(default=0.0, init=False)  # monotonic
 
 
@@ -61,6 +65,9 @@ class Feeder:
                 continue
             look.due = now + look.every_s
             try:
+                if look.idle is not None and not self._feed.listened:
+                    look.idle()
+                    continue
                 for value in look.news():
                     self._feed.publish(look.topic, value)
             except Exception:

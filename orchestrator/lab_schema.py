@@ -72,6 +72,7 @@ from orchestrator.lab_values import (
     PortText,
     Power,
     ProcessCount,
+    QueryLogMode,
     Rate,
     RedirectWay,
     Replicas,
@@ -188,6 +189,9 @@ class DnsEntry(Entry):
     mdns: BridgeName | None = Field(
         default=None, description="Interface on which NAME.local is answered; default: none."
     )
+    log: QueryLogMode = Field(
+        default="on", description="Last queries, in memory: on, off, or anonymous (/24 and /56)."
+    )
 
     def noun(self, zone: str, folder: Path) -> DnsSettings:
         """Return the settings for a zone, of a file in a folder."""
@@ -211,6 +215,7 @@ class DnsEntry(Entry):
             keys=tuple(key.noun(name, folder) for name, key in self.keys.items()),
             transfer=self.transfer.noun(),
             mdns=self.mdns or "",
+            log=self.log,
         )
 
 

@@ -62,10 +62,16 @@ class WakeCounts:
 
 @dataclass(frozen=True, slots=True)
 class DnsCounts:
-    """What the DNS server counts: queries that wait for a wake now, and that were dropped ever."""
+    """What the DNS server counts: queries that wait for a wake now, and that were dropped ever.
+
+    `queries` are all of them by type, rcode and outcome; `query_s` is how long those took that were
+    held or forwarded, by outcome.
+    """
 
     held: int = 0
     dropped: int = 0
+    queries: Mapping[Labels, int] = field(default_factory=dict)
+    query_s: Mapping[Labels, Histogram] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

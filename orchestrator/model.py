@@ -571,7 +571,7 @@ class DnsSettings:
     `cookies` is ``off``, ``on`` or ``required`` (RFC 7873); of several `processes`, all but one
     answer over UDP. With `client_subnet`, resolvers in `client_subnet_from` (none: all) are
     believed whom they ask for. `nameserver_addresses` empty means the address of `listen`. `mdns`
-    names an interface.
+    names an interface. `log` of queries is ``on``, ``off`` or ``anonymous``.
     """
 
     zone: str
@@ -592,6 +592,7 @@ class DnsSettings:
     keys: tuple[TsigKey, ...] = ()
     transfer: Transfer = Transfer()
     mdns: str = ""
+    log: str = "on"
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "dns_boot": (
         *NOUNS,
         "dns_boot",
+        "orchestrator.metrics",
+        "orchestrator.queries",
         "orchestrator.steering.base",
         "orchestrator.summons",
         "orchestrator.trace",
@@ -102,6 +104,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "orchestrator.cli_plan": EVERYTHING,
     "orchestrator.cli_plan_network": EVERYTHING,
     "orchestrator.cli_trace": EVERYTHING,
+    "orchestrator.cli_watch": EVERYTHING,
     "orchestrator.cli_waiting": EVERYTHING,
     "orchestrator.cli_web": EVERYTHING,
     "orchestrator.daemon": EVERYTHING,

@@ -43,7 +43,7 @@ def create_app(
     tokens: Tokens | None = None,
 ) -> OpenAPI:
     """Return the application over an orchestrator and few other parts; see `app_of`."""
-    return app_of(Context(orchestrator, load, metrics, network, tokens))
+    return app_of(Context(orchestrator, load, metrics, network, tokens=tokens))
 
 
 def app_of(context: Context) -> OpenAPI:

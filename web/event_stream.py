@@ -18,6 +18,7 @@ from orchestrator.feeding import EVENT, OPERATION, QUERIES, STATUS, WAKE
 from web import sse
 from web.models.events import EventDocument
 from web.models.operations import OperationDocument
+from web.models.queries import QueryDocument
 from web.models.wakes import WakeDocument
 from web.problems import HttpProblem
 
@@ -35,7 +36,7 @@ DOCUMENTS: Mapping[str, Callable[[Any], Any]] = {
     EVENT: lambda event: EventDocument.of(event).as_json(),
     WAKE: lambda wake: WakeDocument.of(wake).as_json(),
     STATUS: _same,
-    QUERIES: _same,
+    QUERIES: lambda queries: [QueryDocument.of_query(each).as_json() for each in queries],
     OPERATION: lambda operation: OperationDocument.of(operation).as_json(),
 }
 

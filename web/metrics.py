@@ -90,3 +90,13 @@ def _dns(counts: DnsCounts) -> Iterator[Family]:
         "Queries dropped because too many waited.",
         counts.dropped,
     )
+    yield counter(
+        "edgewake_dns_queries_total",
+        "Queries, by type, rcode of the reply (none: no reply) and what became of them.",
+        counts.queries,
+    )
+    yield histogram(
+        "edgewake_dns_query_seconds",
+        "Time from a query to its reply, of those that waited for a wake or another resolver.",
+        counts.query_s,
+    )

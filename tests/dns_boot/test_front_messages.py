@@ -110,13 +110,14 @@ def test_very_many_reports_are_several_messages() -> None:
 
 def test_a_child_answers_by_the_same_rules() -> None:
     cookies, limiter = Cookies("required"), Limiter(7, 3, (ip_network("10.0.0.0/8"),))
-    setup = messages.pack_setup(cookies, limiter, Clients(KNOWN))
-    theirs, their_limiter, clients = messages.read_setup(setup)
+    setup = messages.pack_setup(cookies, limiter, Clients(KNOWN), 7)
+    theirs, their_limiter, clients, room = messages.read_setup(setup)
     cookie, _ = cookies.answer(b"abcdefgh", "192.0.2.1")
     assert theirs.answer(cookie, "192.0.2.1") == (cookie, True)
     assert theirs.required
     assert (their_limiter.per_second, their_limiter.slip) == (7, 3)
     assert their_limiter.exempt == limiter.exempt
+    assert room == 7
     assert clients is not None
     for address, population in (("10.9.9.9", "campus"), ("fd00::9", "campus"), ("192.0.2.1", "")):
         assert clients.of(address).population == population

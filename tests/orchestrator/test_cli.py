@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,30 @@ def test_metrics_are_what_prometheus_reads(up: Daemon, run: Callable[..., Result
     text = run("metrics").stdout
     assert 'edgewake_services{state="asleep"} 3' in text
     assert "edgewake_dns_held_queries 0" in text
+
+
+def test_queries_are_told_with_what_became_of_them(up: Daemon, run: Callable[..., Result]) -> None:
+    assert run("queries").stdout == "no queries yet\n"
+    assert ask(up.dns_address, "web.cli.test").rcode == "NOERROR"
+    assert ask(up.dns_address, "nobody.cli.test").rcode == "NXDOMAIN"
+    while len(lines := run("queries").stdout.splitlines()) < 2:
+        time.sleep(0.001)  # a query is noted after its reply was sent
+    odd, cold = sorted(lines, key=lambda line: "web.cli.test" in line)
+    assert re.search(r"A web\.cli\.test: NOERROR [\d.]+ \(cold, [\d.]+ ms, wake 1\)$", cold)
+    assert odd.endswith(" ms)")
+    assert run("queries", "--rcode", "nxdomain").stdout.splitlines() == [odd]
+    of_web = _json(run("queries", "--service", "web", "--json"))["queries"]
+    assert [each["name"] for each in of_web] == ["web.cli.test"]
+    counted = 'edgewake_dns_queries_total{type="A",rcode="NXDOMAIN",outcome="warm"} 1'
+    assert counted in run("metrics").stdout
+
+
+def test_events_are_the_lines_of_the_journal(up: Daemon, run: Callable[..., Result]) -> None:
+    run("wake", "web")
+    lines = run("events", "--limit", "100").stdout.splitlines()
+    assert any("applied: " in line for line in lines)
+    assert any(" web: " in line for line in lines)
+    assert len(_json(run("events", "--limit", "1", "--json"))["events"]) == 1
 
 
 # --- plan and apply ---------------------------------------------------------------------------

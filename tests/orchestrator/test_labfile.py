@@ -79,7 +79,7 @@ dns:
   hostmaster: the.admin@Example.org, cookies: required, processes: 2, rate_limit: {slip: 1},
   wake_budget: {per_client: 30/min, burst: 5, total: 2/s, total_burst: 9, exempt: [10.0.0.0/24]},
   client_subnet: true, client_subnet_from: [10.0.0.9/32], nameserver_address: [192.0.2.1],
-  keys: {copy: {algorithm: hmac-sha512, file: copy.key}}, mdns: br0,
+  keys: {copy: {algorithm: hmac-sha512, file: copy.key}}, mdns: br0, log: anonymous,
   transfer: {keys: [copy], allow: ["::1/128"], notify: [{address: "192.0.2.9:53", key: copy}]},
   records: [{name: "@", type: MX, value: 10 mail.example.org., ttl: 1 h},
     {name: _acme.web, type: TXT, value: hello}]}
@@ -196,6 +196,7 @@ def test_everything_about_hosts_and_the_graph_becomes_nouns() -> None:
             ("copy",), (ip_network("::1/128"),), (Secondary("192.0.2.9", 53, key="copy"),)
         ),
         mdns="br0",
+        log="anonymous",
     )
     assert lab.host("pc1") == Host(
         name="pc1",
@@ -695,6 +696,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
     ("listen: \"[::1]:5300\"", "listen: \"localhost:53\"", "dns.listen", "an IP address"),
     ("the.admin@", "the.admin.", "dns.hostmaster", "write a mail address"),
     ("cookies: required", "cookies: yes", "dns.cookies", "known: off, on, required"),
+    ("log: anonymous", "log: some", "dns.log", "known: off, on, anonymous"),
     ("processes: 2", "processes: 0", "dns.processes", "a whole number from 1 to 64"),
     ("slip: 1", "slip: 11", "dns.rate_limit.slip", "a whole number from 0 to 10"),
     ("slip: 1", "exempt: [10.0.0.1/8]", "dns.rate_limit.exempt.0", "has host bits set"),

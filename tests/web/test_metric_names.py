@@ -10,7 +10,7 @@ from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from orchestrator.event_counts import EventMetrics
-from orchestrator.metrics import WakeMetrics, WebhookCounts
+from orchestrator.metrics import DnsCounts, Histogram, WakeMetrics, WebhookCounts
 from orchestrator.model import Energy, Event
 from orchestrator.network import App, AppState, Found, LinkEngine, LinkState, PortCounters, Quality
 from orchestrator.network import VirtualLink as Link
@@ -67,6 +67,10 @@ def whole(world: World) -> list[Family]:
         networks=[NETWORK],
         plans=plans.counts(),
         events=events.counts({"a"}),
+        dns=DnsCounts(
+            queries={(("type", "A"), ("rcode", "NOERROR"), ("outcome", "warm")): 1},
+            query_s={(("outcome", "cold"),): Histogram()},
+        ),
         answers={(("route", "/x"), ("method", "GET"), ("code", "2xx")): 1},
         webhooks=WebhookCounts(
             {(("hook", "chat"), ("outcome", "failed")): 1}, {(("hook", "chat"),): 0}

@@ -9,6 +9,7 @@ from orchestrator.errors import CannotNetwork, EdgewakeError
 from orchestrator.live_network import LiveNetwork
 from orchestrator.model import Lab
 from orchestrator.network_view import NetworkView, planned
+from orchestrator.queries import NO_QUERIES, QueryLog
 from web.door.tokens import Tokens
 from web.metrics import Told, told_nothing
 
@@ -27,6 +28,7 @@ class Context:
     load: LoadLab
     metrics: Told = told_nothing
     network: LiveNetwork | None = None
+    queries: QueryLog = NO_QUERIES
     tokens: Tokens | None = None
 
     @property
