@@ -121,6 +121,7 @@ WIRING = (
     "orchestrator.cli_plan",
     "orchestrator.cli_plan_network",
     "orchestrator.cli_trace",
+    "orchestrator.cli_watch",
     "orchestrator.cli_web",
     "orchestrator.daemon",
     "orchestrator.demo",
