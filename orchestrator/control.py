@@ -424,29 +424,12 @@ class Orchestrator:
         """
         with self._apply_lock:
             self._refuse_outdated(instead_of)
-            old = self.lab
-            changes = lab_changes(old, lab, self.fleet.instances())
-            self.change_log.note("apply", lab.name, changes, job, applied=not dry_run)
+            changes = lab_changes(self.lab, lab, self.fleet.instances())
             if dry_run:
+                self.change_log.note("apply", lab.name, changes, job, applied=False)
                 return changes
-
-            def still_ends(_: Change, now: Instance | None) -> bool:
-                return now is None or ends(now, old, lab)  # it may be migrated while we wait for it
-
-            self._carrier.carry_out(changes, still_ends, job)
-            gone, opened = changed_hosts(old, lab)
-            self.fleet.use(lab)  # from here on nothing is placed as of old; end what was meanwhile
-            self._carrier.carry_out(lab_changes(old, lab, self.fleet.instances()), still_ends, job)
-            for host in gone:
-                self._traffic.let_go(host.name)
-                self._hosts.let_go(host)
-            self._drainer.keep_only(frozenset(host.name for host in lab.hosts))
-            self._leave_behind()
-            self._hosts.open(opened)
-            for host in set(lab.hosts) - set(opened):
-                self._hosts.mend(host.name)
-            self._keeper.try_again()
-            self._hopeless.forget()
+            with self._carrier.noting("apply", lab.name, changes, job):
+                self._use(lab, changes, job)
             if text:
                 self._store.save_lab(text, path, actor=job.actor, at=time.time())
             self._journal.record("applied", lab.name, f"{len(changes)} changes")
@@ -455,6 +438,28 @@ class Orchestrator:
             self._traffic.sync()
             self._ender.do(self._boots.keep_files, lab)
             return changes
+
+    def _use(self, lab: Lab, changes: Changes, job: Job) -> None:
+        """End what another lab does not have, and use it from then on."""
+        old = self.lab
+
+        def still_ends(_: Change, now: Instance | None) -> bool:
+            return now is None or ends(now, old, lab)  # it may be migrated while we wait for it
+
+        self._carrier.carry_out(changes, still_ends, job)
+        gone, opened = changed_hosts(old, lab)
+        self.fleet.use(lab)  # from here on nothing is placed as of old; end what was meanwhile
+        self._carrier.carry_out(lab_changes(old, lab, self.fleet.instances()), still_ends, job)
+        for host in gone:
+            self._traffic.let_go(host.name)
+            self._hosts.let_go(host)
+        self._drainer.keep_only(frozenset(host.name for host in lab.hosts))
+        self._leave_behind()
+        self._hosts.open(opened)
+        for host in set(lab.hosts) - set(opened):
+            self._hosts.mend(host.name)
+        self._keeper.try_again()
+        self._hopeless.forget()
 
     def versions(self, limit: int = VERSIONS_KEPT) -> tuple[LabVersion, ...]:
         """Return the last labs that were applied, oldest first; the last one is in use."""

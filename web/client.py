@@ -115,20 +115,25 @@ class Client:
                 raise EdgewakeError(f"{self.socket_path}: events that make no sense") from error
 
     def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        until = time.monotonic() + self.timeout_s
         status, document = self._document(method, path, body, waits=method != "GET")
-        return self._end_of(document, until) if status == HTTPStatus.ACCEPTED else document
+        return self._end_of(document) if status == HTTPStatus.ACCEPTED else document
 
-    def _end_of(self, operation: dict[str, Any], until: float) -> Any:
-        """Return the result of an operation when it is there; raises `ApiError` if it failed."""
+    def _end_of(self, operation: dict[str, Any]) -> Any:
+        """Return the result of an operation when it is there; raises `ApiError` if it failed.
+
+        It may take as long as it wants, but not be silent for longer than an answer may take.
+        """
+        news_at = time.monotonic()
         try:
             while operation["state"] not in OVER:
                 self.watch(operation)
                 began = time.monotonic()
-                if began > until:
+                if began > news_at + self.timeout_s:
                     raise self._too_late()
-                where = f"/operations/{operation['id']}"
+                before, where = operation, f"/operations/{operation['id']}"
                 _, operation = self._document("GET", where, waits=True)
+                if operation != before:
+                    news_at = time.monotonic()
                 time.sleep(max(0.0, LEAST_S - (time.monotonic() - began)))
         except KeyboardInterrupt:
             raise GoesOn(operation) from None

@@ -1,18 +1,22 @@
 """Long work over HTTP: 202 and where to look, or the result for who waits; versions; the audit."""
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Response
 from flask.testing import FlaskClient
 
 from orchestrator.operations import Job
 from tests.web.test_api import _problem
 from tests.world import World
+from web.api.working import begin
 from web.client import ApiError, Client, GoesOn
+from web.models.base import Document
 from web.models.operations import Preferred
 from web.roles import ACTOR_HEADER, ROLE_HEADER
 from web.server import Server
@@ -151,6 +155,21 @@ def test_wrong_requests_fail_at_once(http: FlaskClient) -> None:
     _problem(http.delete(f"{API}/services/nope", headers=AT_ONCE), 404)
     _problem(http.post(f"{API}/plans", json={"of": "x"}, headers=AT_ONCE), 422)
     _problem(http.post(f"{API}/plans", json={"of": "x", "apply": True, "gap": 0.1}), 422)
+
+
+class Far(Document):
+    """A document with a number that JSON does not have."""
+
+    distance_ms: float
+
+
+def test_what_json_cannot_say_is_null_in_results_as_well(world: World, http: FlaskClient) -> None:
+    with http.application.test_request_context():
+        answer = begin(
+            world.control, Preferred(Prefer="wait=5"), "x", "t", lambda _: Far(distance_ms=math.inf)
+        )
+    assert isinstance(answer, Response)
+    assert answer.get_json() == {"distance_ms": None}
 
 
 # --- operations -------------------------------------------------------------------------------

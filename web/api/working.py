@@ -13,6 +13,7 @@ from typing import TypeVar
 from flask import Response, json
 
 from orchestrator.control import Orchestrator
+from orchestrator.operations import Document as Plain
 from orchestrator.operations import Job, Operation
 from web.api.caller import caller
 from web.api.operation import PREFIX, Answer
@@ -34,7 +35,7 @@ def begin(
 ) -> Begun:
     """Begin work, in the name of the present caller, and answer."""
     operation = control.operations.begin(
-        kind, subject, caller().name, lambda job: work(job).as_json()
+        kind, subject, caller().name, lambda job: _plain(work(job))
     )
     return _answer(control, header, operation)
 
@@ -50,9 +51,15 @@ def follow(
 ) -> Begun:
     """Answer with what ends with a future; `result` makes a document of its value."""
     operation = control.operations.follow(
-        *(kind, subject, caller().name, future), lambda value: result(value).as_json()
+        *(kind, subject, caller().name, future), lambda value: _plain(result(value))
     )
     return _answer(control, header, operation)
+
+
+def _plain(document: Document) -> Plain:
+    """Return a document as its JSON says it: a number that is infinite is null there."""
+    plain: Plain = json.loads(document.model_dump_json())
+    return plain
 
 
 def _answer(control: Orchestrator, header: Preferred, operation: Operation) -> Begun:
