@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, render_template, request
 
 from web.pages.area import Link, Upstream
-from web.pages.asking import get_or, path
+from web.pages.asking import path
 from web.pages.drawing import Column, columns
 
 LINKS = (Link("/dns", "DNS"),)
@@ -26,7 +26,6 @@ SYMBOLS = {
     "malformed": "failed",
 }
 Document = Mapping[str, Any]
-NOTHING: Document = {"queries": [], "log": "off"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +56,8 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
     @pages.get("/dns")
     def dns() -> str:
         chosen = Chosen(**{key: request.args.get(key, "") for key in Chosen.__slots__})
-        answer = get_or(upstream, path("queries", limit=READ), NOTHING)
-        summary = get_or(upstream, "/queries/summary", {})
+        answer = upstream.get(path("queries", limit=READ))
+        summary = upstream.get("/queries/summary")
         every = sorted(answer["queries"], key=lambda query: float(query["at"]), reverse=True)
         fitting = [query for query in every if chosen.has(query)]
         services = upstream.get("/status")["services"]
@@ -69,7 +68,7 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
             listed=LISTED,
             log=answer["log"],
             sampled=any(query["of"] > 1 for query in every),
-            windows=summary.get("windows", []),
+            windows=summary["windows"],
             outcomes=OUTCOMES,
             rcodes=sorted({query["rcode"] for query in every} - {""}),
             chart=chart(every),

@@ -13,9 +13,9 @@ from web.pages.asking import path
 
 LINKS = (Link("/hosts", "Hosts"),)
 LAST_WAKES = 10
-READ_WAKES = 1000  # in which those on one host are looked for
+READ_WAKES = 300  # in which those on one host are looked for
 LAST_EVENTS = 15
-READ_EVENTS = 500
+READ_EVENTS = 200
 Document = Mapping[str, Any]
 
 

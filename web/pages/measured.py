@@ -11,13 +11,11 @@ from flask import Blueprint, render_template
 
 from web.pages import formats
 from web.pages.area import Link, Upstream
-from web.pages.asking import get_or
 
 LINKS = (Link("/measured", "Measured"),)
 ROOM = 1.15  # how much longer a drawing is than its longest bar
 SAME = 0.05  # within such a share of the claim, it is the same
 Document = Mapping[str, Any]
-NOTHING: Document = {"claims": [], "images": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
 
     @pages.get("/measured")
     def measured() -> str:
-        answer = get_or(upstream, "/measured", NOTHING)
+        answer = upstream.get("/measured")
         images = answer["images"]
         known = [claim for claim in answer["claims"] if claim["key"] in SUBJECTS]
         return render_template(

@@ -17,7 +17,7 @@ from web.pages.asking import path
 LINKS = (Link("/wakes", "Wakes"),)
 LISTED = 100  # rows on the page
 READ = 1000  # wakes among which is chosen: all that the daemon keeps
-READ_EVENTS = 500
+READ_EVENTS = 200
 AROUND_S = 5.0  # events so long before and after a wake are shown beside it
 COUNTS = ("cold", "saved", "paused", "pooled", "warm", "failed", "under_way")
 

@@ -9,6 +9,7 @@ from orchestrator.model import AnswerOrder, Migrate, OnHostLoss, Reply, Restart
 from tests.web.pages.reading import HOSTILE, Through, door, look
 from tests.world import World
 from web.pages import service_view
+from web.pages.asking import path
 
 
 def test_what_sleeps_is_healthy_and_can_be_woken(dashboard: FlaskClient) -> None:
@@ -150,3 +151,7 @@ def test_how_many_copies_is_told_in_words() -> None:
     assert service_view._copies({"replicas": 1, "scale": None}) == "1"
     said = service_view._copies({"replicas": 1, "scale": scale})
     assert said == "1 to 4, more above 0.7 of its processors or 100 packets/s each"
+
+
+def test_paths_of_the_api_hold_any_name() -> None:
+    assert path("services", "a/b?c", limit=5, after=None, kind="") == "/services/a%2Fb%3Fc?limit=5"
