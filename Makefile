@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest -p no:cacheprovider
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format docs bench setup libvirtd image xenbed clean
+.PHONY: help demo test lint format docs bench screenshots setup libvirtd image xenbed clean
 
 help: ## list these jobs
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -42,8 +42,11 @@ docs: setup ## check the documentation: links, commands, examples
 bench: setup libvirtd ## measure; prints tables
 	@scripts/setup.sh bench
 	@set -e; for name in cold_path wakes wakes_xen budget tracing traffic links images dns_warm dns_front \
-		memory xen routers reroute placement_scale placement_warm; do \
+		web_load memory xen routers reroute placement_scale placement_warm; do \
 		echo "==> benchmarks/$$name.py"; $(AS_ROOT) $(BIN)/python -m benchmarks.$$name; done
+
+screenshots: setup ## pictures of every page of the dashboard, for README and docs
+	$(BIN)/python -m tests.web.screenshots docs/screenshots
 
 setup: ## install what is missing: Debian packages, a virtual environment
 	@scripts/setup.sh

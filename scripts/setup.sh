@@ -126,6 +126,13 @@ unpack_kernel() {
     rm -r "$folder"
 }
 
+# libvirt notes there which guest has which card of a network, but makes the folder only for networks
+# with a dnsmasq; ours have none, and on a fresh machine none of their guests would start.
+make_network_folder() {
+    local folder=/var/lib/libvirt/dnsmasq
+    [[ -d $folder ]] || as_root install -d -m 0755 "$folder"
+}
+
 cloud_kernel() {
     apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: //p' | head -n 1
 }
@@ -177,5 +184,6 @@ case ${1:-} in
     bench) install_debian_packages "${BASE[@]}" "${BENCH[@]}" ;;
     *) fail "unknown argument $1; there is only: bench" ;;
 esac
+make_network_folder
 unpack_kernel
 make_environment

@@ -193,6 +193,11 @@ FAULTS: tuple[Fault, ...] = (  # the first that fits counts
         "permission denied", "", "QEMU's user must be able to read the image and enter its folders"
     ),
     Fault(_FULL, "", "free some there, or remove images that nothing uses"),
+    Fault(
+        "libvirt/dnsmasq/.*no such file",
+        "",
+        "libvirt lacks a folder of its own; make it there: `install -d /var/lib/libvirt/dnsmasq`",
+    ),
     Fault("no such file", "", "is the image on that host? one that was sent there is sent again"),
     Fault("could not open", "", "is the image on that host, readable by QEMU's user?"),
     Fault(

@@ -185,6 +185,10 @@ CALLS = [
     ("network 'lab0' is not active", "net-start"),
     ("qemu: could not load kernel '/i/k': Permission denied", "QEMU's user"),
     ("cannot write data to file '/i/sha256': No space left on device", "free some"),
+    (
+        "Failed to create file '/var/lib/libvirt/dnsmasq/b.macs.new': No such file or directory",
+        "install -d /var/lib/libvirt/dnsmasq",
+    ),
     ("qemu: could not open kernel file '/i/k': No such file or directory", "sent again"),
     ("qemu: could not open kernel file '/i/k'", "readable by QEMU's user"),
     ("this function is not supported by the connection driver: virStoragePoolX", "storage driver"),

@@ -1,0 +1,82 @@
+"""Pictures of every page for README and docs: ``python -m tests.web.screenshots docs/screenshots``.
+
+`make screenshots` does it. The pages are those of `tests.web.play`, whose hosts take their time to
+boot here, as seen by Chromium. Colours are reduced to a palette: files are five times smaller so.
+"""
+
+import sys
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import sleep
+
+from PIL import Image
+from playwright.sync_api import Page, ViewportSize
+
+from orchestrator import daemon
+from orchestrator.hypervisors.memory import MemoryHypervisor
+from tests.web.browser.conftest import DESK, PHONE, chromium, person
+from tests.web.play import playing
+
+BOOT_S = 0.2
+SETTLE_MS = 1500  # for drawings and the first live events
+PAGES = {
+    "topology": "/",
+    "wakes": "/wakes",
+    "wake": "/wakes/1",
+    "services": "/services",
+    "service": "/services/shop",
+    "hosts": "/hosts",
+    "host": "/hosts/attic",
+    "network": "/network",
+    "placement": "/placement",
+    "dns": "/dns",
+    "journal": "/journal",
+    "measured": "/measured",
+    "lab": "/lab",
+    "tokens": "/tokens",
+    "api": "/api/docs",
+}
+SHAPES: dict[str, tuple[ViewportSize, bool, tuple[str, ...]]] = {
+    "": (DESK, False, tuple(PAGES)),
+    "-dark": (DESK, True, ("topology", "wake")),
+    "-phone": (PHONE, False, ("topology", "services")),
+}
+
+
+def _save(page: Page, file: Path) -> None:
+    picture = Image.open(BytesIO(page.screenshot()))
+    picture.convert("RGB").quantize(128).save(file, optimize=True)
+    print(f"{file}: {file.stat().st_size / 1000:.0f} kB")  # noqa: T201
+
+
+def _plan(page: Page) -> None:
+    """Have a plan made, so that there is one to be seen."""
+    page.get_by_role("button", name="Plan", exact=True).click()
+    page.get_by_role("button", name="Apply").wait_for()
+
+
+BEFORE = {"placement": _plan}
+
+
+def main() -> None:
+    """Take them all."""
+    out = Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
+    # The one thing that is not as in `edgewake up`: hosts in memory that take their time to boot.
+    daemon.__dict__["MemoryHypervisor"] = partial(MemoryHypervisor, boot_s=BOOT_S)
+    with TemporaryDirectory() as folder, playing(Path(folder)) as site, chromium() as browser:
+        sleep(SETTLE_MS / 1000)
+        for ending, (size, dark, names) in SHAPES.items():
+            with person(browser, site.url, site.tokens["admin"], size=size, dark=dark) as page:
+                for name in names:
+                    page.goto(PAGES[name])
+                    if prepare := BEFORE.get(name):
+                        prepare(page)
+                    page.wait_for_timeout(SETTLE_MS)
+                    _save(page, out / f"{name}{ending}.png")
+
+
+if __name__ == "__main__":
+    main()
