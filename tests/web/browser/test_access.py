@@ -8,7 +8,7 @@ from tests.web.browser.conftest import DESK, PHONE, person
 from tests.web.play import Played
 
 PAGES = (
-    *("/", "/wakes", "/wakes/1", "/services", "/services/shop", "/services/camera", "/hosts"),
+    *("/", "/wakes", "/wakes/1", "/services", "/services/shop", "/services/archive", "/hosts"),
     *("/hosts/attic", "/network", "/placement", "/placement/warm", "/dns", "/journal", "/measured"),
     *("/tokens", "/lab", "/services/nobody"),
 )
