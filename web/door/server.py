@@ -23,6 +23,7 @@ from cheroot.workers.threadpool import ThreadPool
 from cheroot.wsgi import Gateway_10
 from cheroot.wsgi import Server as WsgiServer
 
+from web.door import bodies
 from web.door.tls import tls_context
 
 log = getLogger(__name__)
@@ -34,7 +35,6 @@ WORKERS = 24  # requests that are answered at once, beside streams
 KEPT_ALIVE = 100  # connections that wait for their next request
 LARGEST_HEADERS = 32 << 10  # bytes, with the request line
 MOST_HEADERS = 100
-LARGEST_BODY = 4 << 20  # bytes
 ONLY_ONCE = frozenset({b"Host", b"Content-Length", b"Transfer-Encoding", b"Authorization"})
 NAME_CHARACTERS = frozenset(b"!#$%&'*+-.^`|~0123456789abcdefghijklmnopqrstuvwxyz")
 JOINED = frozenset({b"Accept", b"Cache-Control", b"Connection", b"X-Forwarded-For"})
@@ -101,6 +101,14 @@ class Request(HTTPRequest):  # type: ignore[misc]  # cheroot is not typed
         self.conn.watch()
         super().parse_request()
 
+    def respond(self) -> None:
+        """Answer, or say what is wrong with the body; then nothing that follows can be read."""
+        try:
+            super().respond()
+        except bodies.Refused as refused:
+            self.close_connection = True
+            self.simple_response(refused.status, str(refused))
+
 
 class Connection(HTTPConnection):  # type: ignore[misc]
     """A connection that is cut when a request does not come in whole in time."""
@@ -137,13 +145,19 @@ class Gateway(Gateway_10):  # type: ignore[misc]
     def get_environ(self) -> dict[str, Any]:
         """Return the WSGI environment, with the body in memory."""
         environ: dict[str, Any] = super().get_environ()
-        body = self.req.rfile.read()
+        body = self._body()
         self.req.conn.arrived()
         environ["wsgi.input"] = BytesIO(body)
         environ["wsgi.input_terminated"] = True
         environ["CONTENT_LENGTH"] = str(len(body))
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         return environ
+
+    def _body(self) -> bytes:
+        if self.req.chunked_read:
+            return bodies.read_chunked(self.req.conn.rfile)
+        length = int(self.req.inheaders.get(b"Content-Length", 0))
+        return bodies.read_counted(self.req.conn.rfile, length)
 
 
 class Pool(ThreadPool):  # type: ignore[misc]
@@ -181,7 +195,7 @@ class TcpServer(WsgiServer):  # type: ignore[misc]
 
     ConnectionClass = Connection
     max_request_header_size = LARGEST_HEADERS
-    max_request_body_size = LARGEST_BODY
+    max_request_body_size = bodies.LARGEST
     keep_alive_conn_limit = KEPT_ALIVE
 
     def __init__(
