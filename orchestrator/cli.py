@@ -23,6 +23,7 @@ from orchestrator import cli_plan, cli_study, cli_trace, cli_watch, cli_web, dis
 from orchestrator.cli_hosts import hosts_app
 from orchestrator.cli_images import images_app
 from orchestrator.cli_net import net_app
+from orchestrator.cli_place import place_of, remember
 from orchestrator.cli_waiting import asking
 from orchestrator.errors import EdgewakeError, InstallationError, LabError
 from orchestrator.installation import check_installation
@@ -124,6 +125,21 @@ def edgewake(
             help=f"State directory. Default: {SYSTEM_STATE} for root, else ~/{USER_STATE}.",
         ),
     ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="EDGEWAKE_URL",
+            help="Ask the edgewake there, such as https://box:8480, and not the one here.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with a token for --url. Default: the variable EDGEWAKE_TOKEN."),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(envvar="EDGEWAKE_CA", help="Certificates (PEM) to check --url against."),
+    ] = None,
     version: Annotated[  # noqa: ARG001 - its callback does it all
         bool,
         typer.Option(
@@ -135,6 +151,8 @@ def edgewake(
     if ctx.invoked_subcommand != "doctor":  # which finds out for itself, and goes on
         check_installation()
     ctx.obj = StateDir(state or _default_state())
+    if url is not None:
+        remember(ctx, url, token_file, ca)
 
 
 # --- the running edgewake ---------------------------------------------------------------------
@@ -218,7 +236,7 @@ def apply(
         if answer["changes"] and not yes and not as_json and _at_terminal():
             display.print_changes(answer["changes"])
             typer.confirm("Go on?", abort=True)
-        with asking(ctx.obj.socket, "applying ...") as client:
+        with asking(place_of(ctx), "applying ...") as client:
             answer = client.put("/lab", body)
     if as_json:
         display.print_json(answer)
@@ -278,7 +296,7 @@ def wake(
     It is woken as by a DNS query; the command ends when the service answers.
     """
     body = {"client": client} if client else {}
-    with asking(ctx.obj.socket, f"waking {name} ...") as edgewake:
+    with asking(place_of(ctx), f"waking {name} ...") as edgewake:
         answer = edgewake.post(f"/services/{quote(name, safe='')}/wake", body)
     if as_json:
         display.print_json(answer)
@@ -306,7 +324,7 @@ def sleep(
 
     It goes down one rung of the ladder (ready, paused, saved, cold), or to the one that is named.
     """
-    with asking(ctx.obj.socket, f"putting {name} to sleep ...") as edgewake:
+    with asking(place_of(ctx), f"putting {name} to sleep ...") as edgewake:
         answer = edgewake.post(f"/services/{quote(name, safe='')}/sleep", {"to": to})
     if as_json:
         display.print_json(answer)
@@ -328,7 +346,7 @@ def move(
     It answers there before it ends where it is; with `migrate: live` in the lab file it goes there
     as it runs. If the host cannot take it, it stays where it is, and why is told.
     """
-    with asking(ctx.obj.socket, f"moving {name} to {host} ...") as edgewake:
+    with asking(place_of(ctx), f"moving {name} to {host} ...") as edgewake:
         answer = edgewake.post(f"/services/{quote(name, safe='')}/move", {"host": host})
     if as_json:
         display.print_json(answer)
@@ -468,7 +486,7 @@ def main() -> None:
 
 
 def _client(ctx: typer.Context) -> Client:
-    return Client(ctx.obj.socket)
+    return Client(place_of(ctx))
 
 
 def _at_terminal() -> bool:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import typer
 
+from orchestrator.cli_place import place_of
 from orchestrator.errors import EdgewakeError
 from web.client import Client
 
@@ -42,7 +43,7 @@ def drain(  # noqa: PLR0917 - typer declares options as arguments
     """
     if undo and force:
         raise typer.BadParameter("--undo and --force do not go together")
-    client, path = Client(ctx.obj.socket), f"/hosts/{quote(host, safe='')}/drain"
+    client, path = Client(place_of(ctx)), f"/hosts/{quote(host, safe='')}/drain"
     if undo:
         answer = client.delete(path)
         typer.echo(json.dumps(answer, indent=2) if as_json else f"{host}: in use again")

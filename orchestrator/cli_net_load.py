@@ -56,6 +56,7 @@ def load(
             typer.echo(text(families([monitor.sample()])), nl=False)
             return
         time.sleep(seconds)
+        monitor.outdate()
         monitor.sample()
         busy = monitor.load()
         network = networks.view(name).kept.network

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from orchestrator import cli_plan_network, cli_study, display
+from orchestrator.cli_place import place_of
 from orchestrator.cli_waiting import asking, waiting
 from orchestrator.errors import EdgewakeError
 
@@ -99,7 +100,7 @@ def plan(  # noqa: PLR0917 - typer declares options as arguments
         _show(answer, display.print_front, as_json=as_json)
         return
     if lab is None:
-        with asking(ctx.obj.socket, "planning ...") as client:
+        with asking(place_of(ctx), "planning ...") as client:
             answer = client.post("/plans", {"apply": do_apply, **wish})
     else:
         with waiting("planning ..."):
@@ -232,7 +233,7 @@ def _plan_offline(ctx: typer.Context, lab: Path, wish: dict[str, Any]) -> dict[s
 
 def _warm(ctx: typer.Context, lab: Path | None, wish: dict[str, Any]) -> dict[str, Any]:
     if lab is None:
-        with asking(ctx.obj.socket, "planning what to keep warm ...") as client:
+        with asking(place_of(ctx), "planning what to keep warm ...") as client:
             answer: dict[str, Any] = client.post("/plans/warm", wish)
             return answer
     with waiting("planning what to keep warm ..."):
@@ -255,7 +256,7 @@ def _front(
     wish: dict[str, Any],
 ) -> dict[str, Any]:
     if lab is None:
-        with asking(ctx.obj.socket, "looking for the front ...") as client:
+        with asking(place_of(ctx), "looking for the front ...") as client:
             body = {"terms": list(terms), "points": points, **wish}
             answer: dict[str, Any] = client.post("/fronts", body)
             return answer

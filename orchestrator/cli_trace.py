@@ -11,6 +11,7 @@ from urllib.parse import quote
 import typer
 
 from orchestrator import display
+from orchestrator.cli_place import place_of
 from web.client import Client
 
 FOLLOW_S = 0.5
@@ -45,7 +46,7 @@ def trace(  # noqa: PLR0917 - typer declares options as arguments
         raise typer.BadParameter("--csv does not go with --json or --summary")
     if follow and (as_json or summary):
         raise typer.BadParameter("--follow does not go with --json or --summary")
-    client, path = Client(ctx.obj.socket), f"/wakes?service={quote(name, safe='')}&limit="
+    client, path = Client(place_of(ctx)), f"/wakes?service={quote(name, safe='')}&limit="
     answer = client.get(f"{path}{limit or (MOST if summary else 10)}")
     wakes = answer["wakes"]
     if summary:
@@ -64,7 +65,7 @@ def trace(  # noqa: PLR0917 - typer declares options as arguments
 
 def metrics(ctx: typer.Context) -> None:
     """Print counters and histograms in the text format of Prometheus."""
-    typer.echo(Client(ctx.obj.socket).text("/metrics"), nl=False)
+    typer.echo(Client(place_of(ctx)).text("/metrics"), nl=False)
 
 
 def register(app: typer.Typer) -> None:

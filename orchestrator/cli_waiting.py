@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
-from web.client import Client
+from web.client import Client, Place
 
 Show = Callable[[str, float, float], None]  # what is done now; steps done, of so many (0: unknown)
 
@@ -36,7 +35,7 @@ def waiting(what: str) -> Iterator[Show]:
 
 
 @contextmanager
-def asking(socket: Path, what: str) -> Iterator[Client]:
+def asking(place: Place, what: str) -> Iterator[Client]:
     """Give a client that shows how far what it asks for is, once that takes a while."""
     with ExitStack() as parts:
         shown: list[Show] = []
@@ -48,4 +47,4 @@ def asking(socket: Path, what: str) -> Iterator[Client]:
             waits = "waits for its turn" if operation["state"] == "queued" else ""
             shown[0](now["text"] or waits, now["done"], now["total"])
 
-        yield Client(socket, watch=watch)
+        yield Client(place, watch=watch)

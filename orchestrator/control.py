@@ -51,6 +51,7 @@ from orchestrator.insight import Insight
 from orchestrator.journal import AUDIT, Journal
 from orchestrator.ladder import Rates
 from orchestrator.library import Fit, Library
+from orchestrator.measured import MeasuredImage, Measurer
 from orchestrator.migrating import Migrator
 from orchestrator.model import (
     ASLEEP,
@@ -86,7 +87,7 @@ from orchestrator.steering.base import Steering
 from orchestrator.steering.fanout import Fanout
 from orchestrator.store.base import VERSIONS_KEPT, LabVersion, Store
 from orchestrator.summons import Summons
-from orchestrator.trace import Wakes, WakeTrace
+from orchestrator.trace import KEPT, Wakes, WakeTrace
 from orchestrator.traffic import Traffic
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
@@ -342,6 +343,11 @@ class Orchestrator:
     def images(self) -> Images:
         """Who knows the lab's images."""
         return Images(self.fleet, self._boots)
+
+    def measured(self) -> tuple[MeasuredImage, ...]:
+        """Return what the guests of each image are measured to be. Blocks; asks the hosts."""
+        measurer = Measurer(self.fleet, self._boots, self._scaler.quiet)
+        return measurer.measured(self.images.all(), self.wakes.last(limit=KEPT))
 
     @property
     def plans(self) -> PlanMetrics:
@@ -732,12 +738,16 @@ class Orchestrator:
 
     def status(self) -> Status:
         """Return everything at a glance; asks no host."""
-        lost = self.fleet.lost()
         return Status(
             lab=self.lab.name,
-            hosts=tuple(self._host_status(host, lost) for host in self.lab.hosts),
+            hosts=self.host_statuses(),
             services=tuple(self._service_status(service) for service in self.lab.services),
         )
+
+    def host_statuses(self) -> tuple[HostStatus, ...]:
+        """Return all hosts at a glance."""
+        lost = self.fleet.lost()
+        return tuple(self._host_status(host, lost) for host in self.lab.hosts)
 
     def host_status(self, name: str) -> HostStatus:
         """Return one host at a glance; raises `UnknownHost`."""

@@ -72,12 +72,12 @@ class Images:
 
     def _hosts(self, image: Image, users: Iterable[Service]) -> tuple[str, ...]:
         """Return the hosts that would boot an image for one of its users."""
-        found = {
-            host
-            for service in users
-            for host, fit in self._boots.fits(service).items()
-            if isinstance(fit, Fit) and fit.image.name == image.name
-        }
+        found: set[str] = set()
+        for service in users:
+            if found >= self._boots.hosts.keys():
+                break
+            fits = self._boots.fits(service).items()
+            found |= {h for h, fit in fits if isinstance(fit, Fit) and fit.image.name == image.name}
         return tuple(sorted(found))
 
     def _insight(self, image: Image) -> ImageInsight:

@@ -28,6 +28,7 @@ TROUBLE = frozenset(
         "drain-stuck",
         "host-lost",
         "left-behind",
+        "login-failed",
         "network-failed",
         "network-refused",
         "not-guarded",

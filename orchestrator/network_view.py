@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
-from orchestrator.model import Lab
+from orchestrator.model import Lab, Link, Router
 from orchestrator.network import (
     App,
     AppState,
@@ -28,8 +28,10 @@ from orchestrator.network import (
 from orchestrator.network_edits import named
 from orchestrator.network_monitor import Sample
 from orchestrator.networks import Kept
+from orchestrator.topology import Topology
 
 UNKNOWN = Load()
+UNLIMITED_MBPS = 1e6  # as text has to say something
 
 
 class Standing(StrEnum):
@@ -200,6 +202,29 @@ def looked_at(kept: Kept, wanted: Wanted, look: Look) -> NetworkView:
         apps_differ=_apps_differ(wanted.apps, look.sample),
         interval_s=look.load.interval_s,
         why=look.why,
+    )
+
+
+def topology_of(lab: Lab, view: NetworkView) -> Topology:
+    """Return a lab's graph with its routers and links as they are, to be written as text."""
+    known = {"", *(each.name for each in view.routers)}
+    return Topology(
+        [Router(each.name, each.site) for each in view.routers],
+        [
+            Link(
+                each.a,
+                each.b,
+                each.quality.latency_ms,
+                each.quality.bandwidth_mbps or UNLIMITED_MBPS,
+                each.weight,
+                each.quality.jitter_ms,
+                each.quality.loss,
+                each.state is not Standing.DOWN and each.up,
+            )
+            for each in view.links
+        ],
+        [host for host in lab.hosts if host.router in known],
+        [each for each in lab.populations if each.router in known],
     )
 
 

@@ -37,15 +37,19 @@ class Scaler:
         self._meters: dict[str, LoadMeter] = {}  # by instance
         self._courses: dict[str, _Course] = {}  # by service
 
-    def count(self, service: Service, guest: RunningGuest, now: float) -> None:
+    def count(self, guest: RunningGuest, now: float) -> None:
         """Take in what a host tells of a guest (monotonic time)."""
-        if service.scale is not None:
-            self._meters.setdefault(guest.mark.instance, LoadMeter()).count(guest, now)
+        self._meters.setdefault(guest.mark.instance, LoadMeter()).count(guest, now)
+
+    def quiet(self, instance: str) -> tuple[float, ...]:
+        """Return the cores that an instance used at the last looks when hardly a packet came."""
+        meter = self._meters.get(instance)
+        return tuple(meter.quiet) if meter else ()
 
     def look(self) -> None:
         """Decide for every service; called in each sweep."""
         there = {instance.name for instance in self._fleet.instances()}
-        for gone in set(self._meters) - there:
+        for gone in self._meters.keys() - there:
             self._meters.pop(gone, None)
         for service in self._fleet.lab.services:
             if service.scale is None or not self._fleet.serving(service.name):

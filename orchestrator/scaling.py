@@ -14,12 +14,13 @@ least that was wanted throughout a short one, down to the most that was wanted i
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.model import RunningGuest, Service
 
 TOLERANCE = 0.1
 STALE_S = 10.0  # a copy that was not heard of for longer may have any load
+QUIET_PACKETS_S, QUIET_LOOKS = 1.0, 60
 LEAST_SPAN_S = 0.2  # between two readings; libvirt's clocks tick in 10 ms
 
 
@@ -40,6 +41,7 @@ class LoadMeter:
     """Turns the counters of one guest into its load.
 
     A counter that shrinks began anew, or could not be read: the next reading is a first one again.
+    `quiet` has the cores that were used whenever hardly a packet came, at the last such looks.
     """
 
     at: float = 0.0
@@ -47,6 +49,7 @@ class LoadMeter:
     cpu_s: float | None = None
     primed: bool = False
     load: Load | None = None
+    quiet: deque[float] = field(default_factory=lambda: deque(maxlen=QUIET_LOOKS))
 
     def count(self, guest: RunningGuest, now: float) -> None:
         """Take in a reading of the counters (monotonic time)."""
@@ -61,6 +64,8 @@ class LoadMeter:
         if self.primed and not shrunk:
             cpu = None if used_s is None else used_s / span_s
             self.load = Load(cpu, received / span_s, now)
+            if cpu is not None and self.load.packets_s < QUIET_PACKETS_S:
+                self.quiet.append(cpu)
         self.at, self.packets, self.cpu_s = now, guest.rx_packets, guest.cpu_s
         self.primed = not shrunk
 

@@ -15,7 +15,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.hosts import News
 from orchestrator.idle import Usage
 from orchestrator.journal import Journal
-from orchestrator.model import ASLEEP, Instance, InstanceState, OnHostLoss, RunningGuest, Service
+from orchestrator.model import ASLEEP, Instance, InstanceState, OnHostLoss, RunningGuest
 from orchestrator.recipes import is_spare
 from orchestrator.reconcile import (
     Adopt,
@@ -61,7 +61,7 @@ class Settler:
         resolve: Callable[[Instance], Instance | None],
         runs: Callable[[Instance], bool],
         in_hand: Callable[[str], bool],
-        count: Callable[[Service, RunningGuest, float], None],
+        count: Callable[[RunningGuest, float], None],
         background: Background,
     ) -> None:
         self._fleet = fleet
@@ -155,7 +155,7 @@ class Settler:
             if service := self._fleet.service(mark.service):
                 counters = (guest.rx_bytes, guest.tx_bytes)
                 forget_s = service.idle.after_s or 0.0
-                self._count(service, guest, now)
+                self._count(guest, now)
                 self._usage.traffic(mark.service, mark.instance, counters, now, forget_s)
 
     def _settle_orphans(self, news: News) -> None:

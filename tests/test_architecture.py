@@ -101,6 +101,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "orchestrator.cli_images": EVERYTHING,
     "orchestrator.cli_net_daemon": EVERYTHING,
     "orchestrator.cli_net_load": EVERYTHING,
+    "orchestrator.cli_place": EVERYTHING,
     "orchestrator.cli_plan": EVERYTHING,
     "orchestrator.cli_plan_network": EVERYTHING,
     "orchestrator.cli_trace": EVERYTHING,

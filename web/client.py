@@ -1,10 +1,11 @@
-"""Talks to a running edgewake through its UNIX socket: for the CLI, tests and scripts.
+"""Talks to a running edgewake, through its UNIX socket or its door: for the CLI and for scripts.
 
 It knows paths and JSON, not our nouns, so that a command line starts fast.
 """
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import EdgewakeError
+from web.remote import Remote
 from web.sse import CONTENT_TYPE, ServerEvent, read
 
 CONNECT_S = 5.0
@@ -23,6 +25,7 @@ WAIT_S = 1  # for the first answer, and between two looks at what goes on, unles
 LEAST_S = 0.05  # between two looks
 OVER = frozenset({"done", "failed"})
 
+Place = Path | Remote  # a UNIX socket, or another machine's door
 Watch = Callable[[dict[str, Any]], None]  # of an operation's document
 
 
@@ -33,6 +36,15 @@ class NotRunning(EdgewakeError):  # noqa: N818 - reads as a sentence where it is
         super().__init__(
             f"no edgewake is running with state directory {socket_path.parent}",
             hint="start it with 'edgewake up LAB.yaml'",
+        )
+
+
+class Unreachable(NotRunning):
+    """Nobody answers at the address of a door."""
+
+    def __init__(self, remote: Remote, why: str) -> None:
+        EdgewakeError.__init__(
+            self, f"{remote}: nobody answers: {why}", hint="does edgewake run there?"
         )
 
 
@@ -72,12 +84,12 @@ class Client:
 
     def __init__(
         self,
-        socket_path: Path,
+        place: Place,
         *,
         timeout_s: float = ANSWER_S,
         watch: Watch = lambda _operation: None,
     ) -> None:
-        self.socket_path = socket_path
+        self.place = place
         self.timeout_s = timeout_s
         self.watch = watch
 
@@ -112,7 +124,7 @@ class Client:
             try:
                 yield from read(line.decode(errors="replace").rstrip("\n") for line in response)
             except ValueError as error:
-                raise EdgewakeError(f"{self.socket_path}: events that make no sense") from error
+                raise EdgewakeError(f"{self.place}: events that make no sense") from error
 
     def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         status, document = self._document(method, path, body, waits=method != "GET")
@@ -154,11 +166,11 @@ class Client:
         try:
             return status, json.loads(answer)
         except ValueError as error:
-            raise EdgewakeError(f"{self.socket_path}: an answer that is not JSON") from error
+            raise EdgewakeError(f"{self.place}: an answer that is not JSON") from error
 
     def _too_late(self) -> EdgewakeError:
         return EdgewakeError(
-            f"{self.socket_path}: no answer within {self.timeout_s:g} s",
+            f"{self.place}: no answer within {self.timeout_s:g} s",
             hint="look at edgewake's log",
         )
 
@@ -167,29 +179,46 @@ class Client:
         self, method: str, path: str, data: str | None = None, headers: Mapping[str, str] = NOTHING
     ) -> Iterator[HTTPResponse]:
         """Give the answer to a request, to be read while the block runs."""
-        connection = UnixConnection(self.socket_path, self.timeout_s)
+        connection, headers = self._connection(headers)
         try:
             connection.request(method, f"/api/v1{path}", data, headers)
             response = connection.getresponse()
             if response.status >= HTTPStatus.BAD_REQUEST:
                 raise ApiError(response.status, _problem(response, response.read()))
             yield response
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotRunning(self.socket_path) from error
+        except (FileNotFoundError, ConnectionRefusedError, socket.gaierror) as error:
+            raise self._nobody(error) from error
+        except ssl.SSLCertVerificationError as error:
+            raise EdgewakeError(
+                f"{self.place}: its certificate is not to be believed: {error.verify_message}",
+                hint="name the file of its certificate, or of who signed it, with --ca",
+            ) from error
         except PermissionError as error:
             raise EdgewakeError(
-                f"{self.socket_path}: this user may not talk to the edgewake there",
+                f"{self.place}: this user may not talk to the edgewake there",
                 hint="run as the user who started it, such as with sudo",
             ) from error
         except TimeoutError as error:
             raise self._too_late() from error
         except (OSError, HTTPException) as error:
             raise EdgewakeError(
-                f"{self.socket_path}: the connection broke: {error}",
+                f"{self.place}: the connection broke: {error}",
                 hint="was edgewake stopped meanwhile?",
             ) from error
         finally:
             connection.close()
+
+    def _connection(self, headers: Mapping[str, str]) -> tuple[HTTPConnection, Mapping[str, str]]:
+        """Return a connection that is not open yet, and what to say with each request."""
+        if isinstance(self.place, Path):
+            return UnixConnection(self.place, self.timeout_s), headers
+        shown = {"Authorization": f"Bearer {self.place.token}"}
+        return self.place.connection(self.timeout_s), {**headers, **shown}
+
+    def _nobody(self, error: OSError) -> NotRunning:
+        if isinstance(self.place, Path):
+            return NotRunning(self.place)
+        return Unreachable(self.place, error.strerror or str(error))
 
 
 class UnixConnection(HTTPConnection):

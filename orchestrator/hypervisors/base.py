@@ -168,6 +168,14 @@ class Hypervisor(Protocol):
         """Return what the host itself says is free now: memory, and its number of cores."""
         ...
 
+    def memory_bytes(self, instance: str) -> int | None:
+        """Return the memory of the host that a guest of ours takes now.
+
+        That of its process, where it is one; on Xen what the guest was given. None if nobody can
+        tell, or if it is not there. Slower than `running`, which is why it is not told there.
+        """
+        ...
+
     def console(self, instance: str) -> bytes:
         """Return the last 64 KiB of a guest's console, also after its end; empty if unknown."""
         ...

@@ -36,6 +36,13 @@ _STATS_OF = (
 )
 
 
+_NOT_NOW = (
+    libvirt.VIR_ERR_OPERATION_INVALID,
+    libvirt.VIR_ERR_OPERATION_TIMEOUT,
+    libvirt.VIR_ERR_NO_DOMAIN,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Counters:
     """What a domain's cards received and sent, from its side, and the processor time it used."""
@@ -168,6 +175,18 @@ def _qemu_counters(stats: Mapping[str, Any]) -> Counters:
 def _cards_total(stats: Mapping[str, Any], counter: str) -> int:
     cards = range(stats.get("net.count", 0))
     return sum(stats.get(f"net.{card}.{counter}", 0) for card in cards)
+
+
+def memory_bytes(domain: libvirt.virDomain, *, xen: bool) -> int | None:
+    """Return the memory of the host that a domain takes; None if it does not run, or is busy."""
+    kib: Any = None
+    try:
+        stats: Any = None if xen else domain.memoryStats()
+        kib = domain.info()[2] if xen else stats.get("rss")
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in _NOT_NOW:
+            raise
+    return kib * 1024 if kib else None
 
 
 def _xen_counters(domain: libvirt.virDomain, busy: set[str], cards: Cards) -> Counters:

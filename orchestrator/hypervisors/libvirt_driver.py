@@ -299,6 +299,15 @@ class LibvirtHypervisor(LibvirtCalls):
             conn = self._connect().conn
             return Capacity(cpu=float(conn.getInfo()[2]), memory_mib=domains.free_mib(conn))
 
+    def memory_bytes(self, instance: str) -> int | None:
+        """Return what QEMU has in memory for a guest, or what Xen has given it."""
+        with self._translated(f"read the memory of {instance}"):
+            uuid = guest_uuid(self.owner, instance)
+            domain = lookup(self._connect().conn.lookupByUUIDString, uuid)
+            if domain is None or self._guests.mark_of(domain) is None:
+                return None
+            return census.memory_bytes(domain, xen=self._xen)
+
     def console(self, instance: str) -> bytes:
         """Return the last 64 KiB of a guest's console, also after its end; empty if unknown."""
         with self._translated(f"console of {instance}"):

@@ -296,6 +296,13 @@ class MemoryHypervisor:
             left = self.host.capacity.memory_mib - self.machine.used_mib
             return Capacity(cpu=self.host.capacity.cpu, memory_mib=left)
 
+    def memory_bytes(self, instance: str) -> int | None:
+        """Return the memory that a guest was promised: it has no other."""
+        with self.machine.lock:
+            self._check_reachable()
+            kept = self._ours(self.machine.guests, instance)
+            return kept.guest.boot.memory_mib << 20 if kept is not None else None
+
     def console(self, instance: str) -> bytes:
         """Return the last 64 KiB of a guest's console, also after its end; empty if unknown."""
         with self.machine.lock:

@@ -198,6 +198,21 @@ class ProcessHypervisor(ABC, Generic[Record]):
             self._check_reachable()
             return Capacity(cpu=float(os.cpu_count() or 1), memory_mib=available_mib())
 
+    def memory_bytes(self, instance: str) -> int | None:
+        """Return the resident memory of a guest's first process; None if it does not run."""
+        with self._translated(f"read the memory of {instance}"):
+            self._check_reachable()
+            record = self._read(instance)
+            if record is None or record.process is None or not self._is_ours(record):
+                return None
+            process = open_process(record.process)
+            if process is None:
+                return None
+            try:
+                return process.memory_bytes()
+            finally:
+                process.close()
+
     def console(self, instance: str) -> bytes:
         """Return the last 64 KiB of a guest's console, also after its end; empty if unknown."""
         with self._translated(f"console of {instance}"):

@@ -100,6 +100,13 @@ class Process:
             return int(told.split()[0]) / 1e9
         return None
 
+    def memory_bytes(self) -> int | None:
+        """Return its resident memory; None if it ended (proc_pid_statm(5): the second field)."""
+        with suppress(OSError):
+            told = (PROC / str(self.identity.pid) / "statm").read_text()
+            return int(told.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return None
+
     def end(self, *, grace_s: float, patience_s: float) -> bool:
         """Ask it to end (SIGTERM), after `grace_s` kill it; False if it outlives `patience_s`."""
         self.send(signal.SIGTERM)

@@ -293,6 +293,12 @@ class HypervisorContract:
         fresh.stop(guest.name)
         assert not rig.has_guest(guest.name)
 
+    def test_a_guest_tells_what_memory_it_takes(self, rig: Rig, hypervisor: Hypervisor) -> None:
+        guest = rig.guest()
+        assert hypervisor.memory_bytes(guest.name) is None
+        hypervisor.start(guest, unheard)
+        assert (hypervisor.memory_bytes(guest.name) or 0) > 100_000
+
     def test_a_closed_driver_says_so(self, hypervisor: Hypervisor) -> None:
         hypervisor.close()
         with pytest.raises(HostUnreachable, match="closed"):

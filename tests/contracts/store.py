@@ -164,6 +164,17 @@ class StoreContract:
         assert list(store.events()) == [event_of(number) for number in range(5)]
         assert list(store.events(0)) == []
 
+    def test_events_of_a_kind_lead_back_by_their_numbers(self, store: Store) -> None:
+        for number in range(6):
+            store.record(replace(event_of(number), kind="odd" if number % 2 else "even"))
+        numbers = [event.number for event in store.events()]
+        assert numbers == sorted(set(numbers))
+        assert numbers[0] > 0
+        last = store.events(2, kinds=["odd"])
+        assert [event.at for event in last] == [event_of(3).at, event_of(5).at]
+        (first,) = store.events(2, kinds=["odd"], before=last[0].number)
+        assert first.at == event_of(1).at
+
     def test_threads_do_not_disturb_each_other(self, store: Store) -> None:
         def work(thread: int) -> None:
             for number in range(thread * 100, thread * 100 + 25):

@@ -103,6 +103,14 @@ def test_whoever_changed_the_network_has_it_looked_at_anew() -> None:
     assert watched.sample() is second
 
 
+def test_what_takes_long_to_look_at_is_looked_at_seldom() -> None:
+    looks = [(NONE, (port(n),), ()) for n in range(3)]
+    watched = monitor(*looks, times=[0, 0.5, 4, 6, 6.5])
+    first = watched.sample()
+    assert watched.sample() is first, "half a second is a tenth of five"
+    assert watched.sample().counters[0].tx_bytes == 1
+
+
 def test_each_network_has_a_monitor_and_one_that_is_not_there_is_left_out() -> None:
     counts = itertools.count()
 

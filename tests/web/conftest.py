@@ -39,11 +39,10 @@ services:
 """
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    """Return a running edgewake: hosts a and b, services web, other (no image) and huge."""
-    image = an_image(tmp_path)
-    lab = Lab(
+def a_lab(folder: Path) -> Lab:
+    """Return a lab of hosts a and b, services web, other (no image) and huge."""
+    image = an_image(folder)
+    return Lab(
         name="t",
         dns=DnsSettings(zone="edge.test"),
         hosts=(replace(a_host("a"), router="r1"), replace(a_host("b", 1), router="r2")),
@@ -53,14 +52,19 @@ def world(tmp_path: Path) -> Iterator[World]:
             Population("near-a", (ip_network("192.0.2.0/24"),), "r1", requests_s=1.0),
             Population("near-b", (ip_network("192.0.2.128/25"),), "r2", requests_s=10.0),
         ),
-        images=(image, replace(image, name="gone", kernel=tmp_path / "gone")),
+        images=(image, replace(image, name="gone", kernel=folder / "gone")),
         services=(
             a_service("web"),
             a_service("other", images=("gone",)),
             a_service("huge", resources=replace(a_service("x").resources, memory_mib=1000)),
         ),
     )
-    world = World(lab, MemoryStore())
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Return a running edgewake over that lab."""
+    world = World(a_lab(tmp_path), MemoryStore())
     world.start()
     yield world
     world.control.close(end_guests=True)

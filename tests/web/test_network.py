@@ -20,6 +20,7 @@ from orchestrator.networks import Networks
 from orchestrator.routers.memory import MemoryKernel, MemoryRouters
 from orchestrator.routers.memory_apps import MemoryApps
 from orchestrator.store.memory import MemoryStore
+from orchestrator.topology import read_graph
 from tests.world import World, a_host, a_service, an_image
 from web.app import create_app
 
@@ -280,6 +281,7 @@ def by_id(document: Any) -> dict[str, Any]:
 
 def test_the_graph_of_a_network_that_runs(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.network_monitor.LEAST_S", 0.0)
+    monkeypatch.setattr("orchestrator.network_monitor.LOOKING", float("inf"))
     net.get("/graph")
     net.send(1000)
     parts = by_id(net.get("/graph"))
@@ -298,6 +300,18 @@ def test_a_graph_that_is_the_same_is_not_sent_again(net: Net) -> None:
     assert net.http.get("/api/v1/graph?load=0", headers=match).status_code == 304
     net.http.post("/api/v1/links/r1--r2/down")
     assert net.http.get("/api/v1/graph?load=0", headers=match).status_code == 200
+
+
+def test_the_graph_as_text(net: Net, tmp_path: Path) -> None:
+    net.http.post("/api/v1/links/r1--r2/down")
+    dot = net.get("/graph/dot")
+    assert '"router:r1" -- "router:r2" [label="2 ms, 100 Mbit/s", style=dotted];' in dot
+    assert '"population:desk" -- "router:r1"' in dot or '"router:r1" -- "population:desk"' in dot
+    file = tmp_path / "lab.graphml"
+    file.write_text(net.get("/graph/graphml"))
+    routers, links = read_graph(file)
+    assert [router.name for router in routers] == ["r1", "r2", "r3", "r4", "r5"]
+    assert [link.up for link in links if {link.a, link.b} == {"r1", "r2"}] == [False]
 
 
 def test_hosts_hold_their_instances_on_sites(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """What all operations have in common: roles, what is refused, versions, and their description."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from pydantic import BaseModel
 
 from web.roles import ACTOR_HEADER, ROLE_HEADER
 
@@ -57,6 +59,18 @@ def test_every_operation_says_what_it_answers_and_how_it_fails(http: FlaskClient
             if int(status) >= 400:
                 assert list(answer["content"]) == ["application/problem+json"], (path, status)
     assert len(names) == len(_described(http))
+
+
+def test_no_two_models_have_the_same_name() -> None:
+    """The OpenAPI document would describe one by the other."""
+    names = Counter(model.__name__ for model in _models(BaseModel))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def _models(base: type[BaseModel]) -> set[type[BaseModel]]:
+    below = set(base.__subclasses__())
+    ours = {model for model in below if model.__module__.startswith("web.models")}
+    return ours.union(*(_models(model) for model in below))
 
 
 def test_every_schema_that_is_named_is_there(http: FlaskClient) -> None:

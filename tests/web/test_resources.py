@@ -1,5 +1,6 @@
 """What the API tells of hosts, services, instances, images, populations, wakes and the journal."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -175,3 +176,22 @@ def test_percentiles_are_values_that_were_measured() -> None:
     went = summed_up(wakes).all
     assert (went.p50_s, went.p95_s, went.p99_s) == (50.0, 95.0, 99.0)
     assert (went.counts, went.under_way, went.failed) == ((("paused", 99),), 1, 0)
+
+
+def test_images_are_measured_beside_what_is_claimed(world: World, http: FlaskClient) -> None:
+    before = {each["name"]: each for each in _get(http, "/measured")["images"]}
+    assert (before["tiny"]["memory_bytes"], before["tiny"]["boots"]) == (None, 0)
+    assert before["gone"]["file_bytes"] is None
+    world.answer_s["web"] = 0.03
+    (end,) = http.post(f"{API}/services/web/wake").get_json()["endpoints"]
+    driver = world.machine(end["host"])
+    now = time.monotonic()
+    for second in (1, 2, 3):  # as if looked at once a second
+        world.control._scaler.count(driver.running()[0], now + second)
+        driver.work(end["instance"], 0.01)
+    document = _get(http, "/measured")
+    tiny = next(each for each in document["images"] if each["name"] == "tiny")
+    assert (tiny["asked_mib"], tiny["guests"], tiny["memory_bytes"]) == (100, 1, 100 << 20)
+    assert (tiny["boots"], tiny["boot_p50_s"] >= 0.03) == (1, True)
+    assert (tiny["idle_looks"], tiny["idle_cpu"]) == (2, pytest.approx(0.01))
+    assert {claim["key"] for claim in document["claims"]} < tiny.keys()

@@ -27,7 +27,7 @@ def add(api: Api, context: Context) -> None:
 
     @api.get(
         "/events/stream",
-        Media(sse.CONTENT_TYPE, "Server-sent events, each a JSON document."),
+        Media(sse.CONTENT_TYPE, "Server-sent events, each a JSON document.", is_text=False),
         problems=(503,),
     )
     def event_stream(query: Streamed, header: Resumed) -> Response:

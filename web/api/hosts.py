@@ -1,6 +1,9 @@
 """Hosts."""
 
+from collections.abc import Sequence
+
 from orchestrator.control import Orchestrator
+from orchestrator.model import Instance
 from orchestrator.operations import Job
 from orchestrator.views import HostStatus
 from web.api.context import Context
@@ -19,12 +22,13 @@ def add(api: Api, context: Context) -> None:
     @api.get("/hosts", HostsDocument, etag=True)
     def hosts() -> HostsDocument:
         """Return all hosts, what they draw, and what runs there."""
-        return HostsDocument(hosts=[_details(control, each) for each in control.status().hosts])
+        return HostsDocument(hosts=_details(control, control.host_statuses()))
 
     @api.get("/hosts/<name>", HostDetails, etag=True)
     def host(path: Named) -> HostDetails:
         """Return a host: what it has, what is free, what it draws, and what runs there."""
-        return _details(control, control.host_status(path.name))
+        (found,) = _details(control, (control.host_status(path.name),))
+        return found
 
     @api.post("/hosts/<name>/drain", Drained, role=Role.OPERATOR, others=ACCEPTED)
     def drain_host(path: Named, body: DrainWish, header: Preferred) -> Begun:
@@ -47,8 +51,13 @@ def add(api: Api, context: Context) -> None:
         return Drained(host=path.name, drain=None)
 
 
-def _details(control: Orchestrator, status: HostStatus) -> HostDetails:
-    name = status.host.name
-    here = [each for each in control.fleet.instances() if name in {each.host, each.to}]
-    here.sort(key=lambda each: each.name)
-    return HostDetails.with_guests(status, control.insight.power(status.host), here)
+def _details(control: Orchestrator, hosts: Sequence[HostStatus]) -> list[HostDetails]:
+    here: dict[str, list[Instance]] = {status.host.name: [] for status in hosts}
+    for instance in sorted(control.fleet.instances(), key=lambda each: each.name):
+        for name in here.keys() & {instance.host, instance.to}:
+            here[name].append(instance)
+    power = control.insight.power
+    return [
+        HostDetails.with_guests(status, power(status.host), here[status.host.name])
+        for status in hosts
+    ]

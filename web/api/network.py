@@ -18,7 +18,6 @@ from web.models.network import (
     AppDocument,
     AppRemoved,
     AppsDocument,
-    ChangesDocument,
     Ends,
     LinkBody,
     LinkChanged,
@@ -28,6 +27,7 @@ from web.models.network import (
     NamedLink,
     NamedNode,
     NamedRouter,
+    NetworkChangesDocument,
     NetworkDocument,
     NetworkSummary,
     ProgramBody,
@@ -85,7 +85,7 @@ def _add_routers(api: Api, context: Context) -> None:
     def changed(name: str, done: Done) -> RouterChanged:
         view = context.network_view()
         now = None if name in done.removed else RouterDocument.of(view.router(name))
-        changes = ChangesDocument.of(done)
+        changes = NetworkChangesDocument.of(done)
         return RouterChanged(
             router=now, changes=changes, differs_from_lab=view.differs, until=UNTIL
         )
@@ -124,7 +124,7 @@ def _add_links(api: Api, context: Context) -> None:
     def changed(name: str, done: Done) -> LinkChanged:
         view = context.network_view()
         now = None if done.removed else LinkDocument.of(view.link(name))
-        changes = ChangesDocument.of(done)
+        changes = NetworkChangesDocument.of(done)
         return LinkChanged(link=now, changes=changes, differs_from_lab=view.differs, until=UNTIL)
 
     @api.put(

@@ -54,11 +54,15 @@ Result = Document | Response | tuple[Document, int] | tuple[Document, int, Mappi
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An answer that is not JSON; `also` are other types that it may have, for who accepts them."""
+    """An answer that is not JSON; `also` are other types that it may have, for who accepts them.
+
+    One whose parts are not text says so with `is_text`.
+    """
 
     type: str
     said: str = "OK"
     also: tuple[str, ...] = ()
+    is_text: bool = True
 
 
 Answer = type[Document] | Media
@@ -137,7 +141,7 @@ class Api:
         def declare(function: Handler) -> Handler:
             hints = get_type_hints(function)
             models = {name: hints[name] for name in PARTS if name in hints}
-            summary, _, description = (inspect.getdoc(function) or "").partition("\n")
+            _, _, description = (inspect.getdoc(function) or "").partition("\n")
             has_body = "body" in models or bool(bodies)
             refusals = {*ALWAYS, *problems, *(OF_BODIES if has_body else ())}
             if "path" in models:
@@ -146,7 +150,6 @@ class Api:
             add(
                 rule,
                 tags=[Tag(name=rule.split("/")[1])],
-                summary=summary,
                 description=" ".join(description.split()) or None,
                 operation_id=function.__name__,
                 responses=_responses(answers, refusals, etag=etag),
@@ -215,7 +218,8 @@ def _responses(
 
 def _answered(answer: Answer) -> Any:
     if isinstance(answer, Media):
-        content = {each: {"schema": {"type": "string"}} for each in (answer.type, *answer.also)}
+        schema = {"schema": {"type": "string"}} if answer.is_text else {}
+        content = dict.fromkeys((answer.type, *answer.also), schema)
         return {"description": answer.said, "content": content}
     return answer
 

@@ -31,7 +31,7 @@ def add(api: Api, context: Context) -> None:
 
     @api.delete("/abilities", Abilities, role=Role.OPERATOR)
     def forget_abilities() -> Abilities:
-        """Find that out anew."""
+        """Forget that, so that each rung is probed anew."""
         control.forget_abilities()
         return Abilities(abilities=[])
 

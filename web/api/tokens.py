@@ -18,7 +18,7 @@ from web.roles import Role
 def add(api: Api, context: Context) -> None:
     """Add what is asked of tokens."""
 
-    @api.get("/tokens", TokensDocument, role=Role.ADMIN)
+    @api.get("/tokens", TokensDocument, role=Role.ADMIN, problems=(409,))
     def list_tokens() -> TokensDocument:
         """List the tokens, without their texts."""
         found = context.known_tokens.list()
@@ -30,7 +30,7 @@ def add(api: Api, context: Context) -> None:
         made = context.known_tokens.create(body.name, body.role, lasts_s=body.expires_s)
         return NewTokenDocument.made(*made)
 
-    @api.delete("/tokens/<id>", TokenDocument, role=Role.ADMIN)
+    @api.delete("/tokens/<id>", TokenDocument, role=Role.ADMIN, problems=(409,))
     def revoke_token(path: TokenPath) -> TokenDocument:
         """End a token, and the sessions that began with it; it stays on the list for months."""
         token = context.known_tokens.revoke(path.id)

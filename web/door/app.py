@@ -23,7 +23,6 @@ from web.pages import create_pages
 log = getLogger(__name__)
 
 LARGEST_REQUEST = 4 << 20  # bytes, as of the API behind
-LARGEST_FORM = 64 << 10
 HUB = "edgewake-hub"
 OPEN_TO_ALL = frozenset({"pages.static", "login", "logout", "enter"})  # endpoints
 
@@ -51,7 +50,6 @@ def create_door(upstream: Upstream, access: Access, settings: DoorSettings) -> F
     """Return the application."""
     app = Flask("web", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
-    app.config["MAX_FORM_MEMORY_SIZE"] = LARGEST_FORM
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider
 
     @app.before_request

@@ -18,6 +18,8 @@ from web.door.settings import DoorSettings
 from web.door.upstream import SAFE
 from web.roles import Caller, Role
 
+LOGIN = "/login"
+LARGEST_FORM = 64 << 10  # bytes
 CSRF_HEADER = "X-CSRF-Token"
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
 METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
@@ -84,7 +86,10 @@ def _may_change(request: Request, visit: Visit | None) -> None:
     """Refuse a request that changes something, unless who seems to send it does, and may."""
     if not _same_site(request):
         abort(HTTPStatus.FORBIDDEN, "another site's page sent this request")
-    if visit is None:
+    is_form = not request.path.startswith("/api/")
+    if is_form and (request.content_length or 0) > LARGEST_FORM:
+        abort(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"forms have up to {LARGEST_FORM} bytes")
+    if visit is None or request.path == LOGIN:  # which asks for a token anyway
         return
     if visit.session is not None and not same(_csrf(request), visit.session.csrf):
         abort(HTTPStatus.FORBIDDEN, f"the {CSRF_HEADER} header is not that of this session")

@@ -24,7 +24,7 @@ def add(app: Flask, access: Access, settings: DoorSettings) -> None:
     @app.get("/login", endpoint="login")
     def login() -> Response:
         once = request.args.get("once", "")
-        if not once or request.method == "HEAD" or "prefetch" in request.headers.get("Purpose", ""):
+        if not once or request.method == "HEAD" or _is_prefetch():
             if g.visit is not None:
                 return redirect(HOME, HTTPStatus.SEE_OTHER)
             return _form()
@@ -89,6 +89,11 @@ def ask_who(asked: Request) -> Response:
 def our_path(written: str) -> str:
     """Return a path of ours as it was written; the first page if it is anything else."""
     return written if OUR_PATH.fullmatch(written) else HOME
+
+
+def _is_prefetch() -> bool:
+    """Return whether a browser only looks ahead: a link that works once must not be used up."""
+    return any("prefetch" in request.headers.get(name, "") for name in ("Sec-Purpose", "Purpose"))
 
 
 def _form(error: str = "") -> Response:

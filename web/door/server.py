@@ -1,10 +1,12 @@
 """Serves the door over TCP, with or without TLS, and bears with callers who mean no good.
 
-cheroot parses HTTP; here it is told to be strict where leniency lets one request be read as two
-(RFC 9112, 11.2), not to shake hands on the thread that accepts, and to give no caller more than
-`READ_S` for a request, however slowly it trickles in.
+cheroot parses HTTP. Here it is told to be strict where leniency lets one request be read as two
+(RFC 9112, 11.2), to give no thread to callers who have said nothing yet, to shake hands on the
+thread that reads and not on the one that accepts, and to cut off whoever trickles. Bodies and
+headers are read by `web.door.framing`.
 """
 
+import os
 import socket
 import ssl
 import threading
@@ -23,83 +25,75 @@ from cheroot.workers.threadpool import ThreadPool
 from cheroot.wsgi import Gateway_10
 from cheroot.wsgi import Server as WsgiServer
 
+from web.door.framing import LARGEST_BODY, LARGEST_HEADERS, TooLarge, read_body, read_headers
+from web.door.framing import fault as framing_fault
 from web.door.tls import tls_context
 
 log = getLogger(__name__)
 
 SILENT_S = 10.0  # for the next bytes of a request, and for a caller to take those of an answer
-READ_S = 20.0  # for a request to come in whole
-WATCH_S = 1.0  # how often that is looked at
+HEAD_S = 5.0  # for a request's head to come in, and for the handshake before it
+BODY_S = 20.0  # for its body
+WATCH_S = 0.5  # how often that is looked at
+BACKLOG = 128
 WORKERS = 24  # requests that are answered at once, beside streams
-KEPT_ALIVE = 100  # connections that wait for their next request
-LARGEST_HEADERS = 32 << 10  # bytes, with the request line
-MOST_HEADERS = 100
-LARGEST_BODY = 4 << 20  # bytes
-ONLY_ONCE = frozenset({b"Host", b"Content-Length", b"Transfer-Encoding", b"Authorization"})
-NAME_CHARACTERS = frozenset(b"!#$%&'*+-.^`|~0123456789abcdefghijklmnopqrstuvwxyz")
-JOINED = frozenset({b"Accept", b"Cache-Control", b"Connection", b"X-Forwarded-For"})
+KEPT_ALIVE = 200  # connections that wait for their next request
+MOST_CONNECTIONS = 500  # in all: a process may have 1024 files open
+RETRY_S = 5
+BUSY = (
+    f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_S}\r\nContent-Length: 0\r\n"
+    "Connection: close\r\n\r\n"
+).encode()
+NO_TLS = b"this port speaks HTTPS: write https:// before its address\n"
+PLAIN = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(NO_TLS), NO_TLS)
+)
 
 Wsgi = Callable[..., Any]
-
-
-def read_headers(rfile: Any, into: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    """Read header lines; ValueError says what is wrong with one.
-
-    Stricter than it must be: no folded lines, no space before the colon, no underscore (which WSGI
-    would not tell from a hyphen), and none of the headers that frame a message twice.
-    """
-    for _ in range(MOST_HEADERS):
-        line = rfile.readline()
-        if line == b"\r\n":
-            return into
-        if not line.endswith(b"\r\n"):
-            raise ValueError("Illegal end of headers.")
-        name, colon, value = line.partition(b":")
-        if not colon or not name or not NAME_CHARACTERS.issuperset(name.lower()):
-            raise ValueError("Illegal header line.")
-        key, value = name.title(), value.strip(b" \t\r\n")
-        if any(byte < 0x20 and byte != 0x09 for byte in value):
-            raise ValueError("Illegal character in a header.")
-        if key in into and key in ONLY_ONCE:
-            raise ValueError("A header that must come once came twice.")
-        into[key] = into[key] + b", " + value if key in into and key in JOINED else value
-    raise ValueError("Too many headers.")
 
 
 class Request(HTTPRequest):  # type: ignore[misc]  # cheroot is not typed
     """A request whose framing can be read in one way only."""
 
-    @staticmethod
-    def header_reader(rfile: Any, into: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """Read the headers."""
-        return read_headers(rfile, into)
+    header_reader = staticmethod(read_headers)
+
+    def parse_request(self) -> None:
+        """Read a request's head, in bounded time."""
+        self.conn.watch(HEAD_S)
+        super().parse_request()
 
     def read_request_headers(self) -> bool:
         """Read the headers, and refuse what proxies and servers read in different ways."""
         if not super().read_request_headers():
             return False
-        length = self.inheaders.get(b"Content-Length")
-        coding = self.inheaders.get(b"Transfer-Encoding")
-        why = ""
-        if length is not None and coding is not None:
-            why = "Both Content-Length and Transfer-Encoding."
-        elif length is not None and not length.isdigit():
-            why = "Malformed Content-Length Header."
-        elif coding is not None and (
-            coding.lower() != b"chunked" or self.response_protocol != "HTTP/1.1"
-        ):
-            why = "Only chunked, and only of HTTP/1.1."
-        elif self.response_protocol == "HTTP/1.1" and not self.inheaders.get(b"Host"):
-            why = "No Host header."
+        why = framing_fault(self.inheaders, self.response_protocol)
         if why:
-            self.close_connection = True
-            self.simple_response("400 Bad Request", why)
+            self._refuse("400 Bad Request", why)
         return not why
 
-    def parse_request(self) -> None:
-        """Read a request's head in bounded time."""
-        self.conn.watch()
-        super().parse_request()
+    def respond(self) -> None:
+        """Read the body, in bounded time, and answer."""
+        self.conn.watch(BODY_S)
+        if self.chunked_read:
+            self.close_connection = True  # what may follow the last chunk is never a request
+        try:
+            body = read_body(self.conn.rfile, self.inheaders)
+        except TooLarge as error:
+            return self._refuse("413 Request Entity Too Large", str(error))
+        except ValueError as error:
+            return self._refuse("400 Bad Request", str(error))
+        self.conn.arrived()
+        self.rfile = BytesIO(body)
+        self.server.gateway(self).respond()
+        self.ensure_headers_sent()
+        if self.chunked_write:
+            self.conn.wfile.write(b"0\r\n\r\n")
+        return None
+
+    def _refuse(self, status: str, why: str) -> None:
+        self.close_connection = True
+        self.simple_response(status, f"{why}\n")
 
 
 class Connection(HTTPConnection):  # type: ignore[misc]
@@ -107,10 +101,11 @@ class Connection(HTTPConnection):  # type: ignore[misc]
 
     RequestHandlerClass = Request
     due: float | None = None
+    shaken = False
 
-    def watch(self) -> None:
-        """Begin to count the time of a request."""
-        self.due = monotonic() + READ_S
+    def watch(self, seconds: float) -> None:
+        """Begin to count the time of something."""
+        self.due = monotonic() + seconds * self.server.patience
         self.server.watched.add(self)
 
     def arrived(self) -> None:
@@ -121,27 +116,46 @@ class Connection(HTTPConnection):  # type: ignore[misc]
     def communicate(self) -> bool:
         """Answer one request; return whether the connection may have another one."""
         try:
-            return bool(super().communicate())
+            return self._shake() and bool(super().communicate())
         finally:
             self.arrived()
 
+    def close(self) -> None:
+        """Close it."""
+        self.server.open.discard(self)
+        super().close()
+
     def cut(self) -> None:
         """End a connection whose thread waits in it."""
-        with suppress(OSError):  # it may be over already
-            self.socket.shutdown(socket.SHUT_RDWR)
+        # Not by the socket object, which for TLS waits for the thread that uses it.
+        with suppress(OSError), socket.socket(fileno=os.dup(self.socket.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
+
+    def _shake(self) -> bool:
+        """Shake hands if this is TLS; return whether that worked."""
+        if self.shaken or not isinstance(self.socket, ssl.SSLSocket):
+            return True
+        self.watch(HEAD_S)
+        try:
+            self.socket.do_handshake()
+        except ssl.SSLError as error:
+            if error.reason == "HTTP_REQUEST":
+                os.write(self.socket.fileno(), PLAIN)
+            return False
+        except OSError:
+            return False
+        self.shaken = True
+        return True
 
 
 class Gateway(Gateway_10):  # type: ignore[misc]
-    """Hands a request to the application once its body is there."""
+    """Hands a request, whose body is there, to the application."""
 
     def get_environ(self) -> dict[str, Any]:
-        """Return the WSGI environment, with the body in memory."""
+        """Return the WSGI environment."""
         environ: dict[str, Any] = super().get_environ()
-        body = self.req.rfile.read()
-        self.req.conn.arrived()
-        environ["wsgi.input"] = BytesIO(body)
+        environ["CONTENT_LENGTH"] = str(self.req.rfile.getbuffer().nbytes)
         environ["wsgi.input_terminated"] = True
-        environ["CONTENT_LENGTH"] = str(len(body))
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         return environ
 
@@ -167,6 +181,10 @@ class TlsAdapter(Adapter):  # type: ignore[misc]
         wrapped = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         return wrapped, self.get_environ()
 
+    def bind(self, sock: socket.socket) -> socket.socket:
+        """Return a socket to listen with."""
+        return sock
+
     def get_environ(self) -> dict[str, str]:
         """Return what the application is told of TLS."""
         return {"wsgi.url_scheme": "https", "HTTPS": "on"}
@@ -177,7 +195,10 @@ class TlsAdapter(Adapter):  # type: ignore[misc]
 
 
 class TcpServer(WsgiServer):  # type: ignore[misc]
-    """A door's server on a socket that listens already."""
+    """A door's server on a socket that listens already.
+
+    `patience` stretches the times that callers have.
+    """
 
     ConnectionClass = Connection
     max_request_header_size = LARGEST_HEADERS
@@ -191,18 +212,24 @@ class TcpServer(WsgiServer):  # type: ignore[misc]
         *,
         streams: int,
         tls: TlsAdapter | None = None,
+        patience: float = 1.0,
+        most_connections: int = MOST_CONNECTIONS,
     ) -> None:
         super().__init__(
             listener.getsockname()[:2],
             app,
             server_name="edgewake",
-            timeout=SILENT_S,
+            request_queue_size=BACKLOG,
+            timeout=SILENT_S * patience,
             shutdown_timeout=1,
         )
         self.gateway = Gateway
         self.requests = Pool(self, min=2, max=WORKERS + streams)
         self.ssl_adapter = tls
+        self.patience = patience
+        self.open: set[Connection] = set()
         self.watched: set[Connection] = set()
+        self._most_connections = most_connections
         self._listener = listener
         self._over = threading.Event()
 
@@ -215,6 +242,26 @@ class TcpServer(WsgiServer):  # type: ignore[misc]
         self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = self._listener
         return self._listener
+
+    def process_conn(self, conn: Connection) -> None:
+        """Have a connection served once its caller has said something."""
+        if conn.last_used is not None:
+            super().process_conn(conn)
+        elif len(self.open) >= self._most_connections:
+            if not isinstance(conn.socket, ssl.SSLSocket):
+                with suppress(OSError):
+                    conn.socket.send(BUSY, socket.MSG_DONTWAIT)
+            conn.close()
+        else:
+            self.open.add(conn)
+            self._connections.put(conn)
+
+    def put_conn(self, conn: Connection) -> None:
+        """Have a connection wait for its next request, or go on with what TLS has read of it."""
+        if isinstance(conn.socket, ssl.SSLSocket) and conn.socket.pending():
+            super().process_conn(conn)
+        else:
+            super().put_conn(conn)
 
     def serve(self) -> None:
         """Serve until `stop`."""
@@ -233,7 +280,7 @@ class TcpServer(WsgiServer):  # type: ignore[misc]
         log.log(level if traceback else min(level, 10), "%s", msg, exc_info=traceback)
 
     def _cut_the_slow(self) -> None:
-        while not self._over.wait(WATCH_S):
+        while not self._over.wait(WATCH_S * self.patience):
             now = monotonic()
             for connection in tuple(self.watched):
                 if connection.due is not None and connection.due < now:

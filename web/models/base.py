@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+)
 
 MOST_LISTED = 1000  # in one answer
 DEFAULT_LISTED = 20
@@ -25,6 +33,12 @@ class Body(BaseModel):
     """What a request's JSON holds; unknown keys are refused, and so is text for a number."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whole_numbers(cls, value: object) -> object:
+        """Take 5.0 for 5: JSON knows no difference."""
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Parameters(BaseModel):

@@ -489,7 +489,7 @@ class AppBody(
 # --- what was done ------------------------------------------------------------------------------
 
 
-class ChangesDocument(Document):
+class NetworkChangesDocument(Document):
     """What a change came to: routers, links and programs by name, and routes in number."""
 
     made: list[str]
@@ -512,7 +512,7 @@ class RouterChanged(Document):
     """A router after a change, which lasts `until` then; null if it is gone."""
 
     router: RouterDocument | None
-    changes: ChangesDocument
+    changes: NetworkChangesDocument
     differs_from_lab: bool
     until: str
 
@@ -521,7 +521,7 @@ class LinkChanged(Document):
     """A link after a change, which lasts `until` then; null if it is gone."""
 
     link: LinkDocument | None
-    changes: ChangesDocument
+    changes: NetworkChangesDocument
     differs_from_lab: bool
     until: str
 

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from orchestrator.changes import Change
 from orchestrator.planner import OPTIONS, Front
@@ -15,6 +16,8 @@ from placement.warm.problem import WarmTarget
 from web.models.base import LONGEST_NAME, MOST_LISTED, Body, Document
 
 MOST_PLAN_S = 300  # below what `web.client` waits for an answer
+NO_POINTS: JsonDict = {"properties": {"points": {"type": "null"}}}
+TWO_TERMS: JsonDict = {"properties": {"terms": {"minItems": 2, "maxItems": 2}}}
 
 
 class Search(Body):
@@ -68,6 +71,8 @@ class WarmWish(Search):
 
 class FrontWish(Search):
     """Of which terms a Pareto front is wanted; `points` are for fronts of two."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [NO_POINTS, TWO_TERMS]})
 
     terms: list[str]
     points: int | None = Field(None, ge=2, le=MOST_LISTED)

@@ -1,12 +1,25 @@
 """Wakes: where their time went."""
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from orchestrator.trace import Wake
 from orchestrator.wake_summary import WakeSummary, Went
 from web.models.base import LONGEST_NAME, Document, NumberedPage, Parameters
+
+# A pair, said in words that readers of JSON Schema before 2020-12 know, too.
+Stamp = Annotated[
+    tuple[str, float],
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 2,
+            "maxItems": 2,
+            "items": {"anyOf": [{"type": "string"}, {"type": "number"}]},
+        }
+    ),
+]
 
 
 class WakeDocument(Document):
@@ -29,7 +42,7 @@ class WakeDocument(Document):
     decided_by: str
     total_s: float
     own_s: float
-    stamps: list[tuple[str, float]]
+    stamps: list[Stamp]
 
     @classmethod
     def of(cls, value: Wake) -> Self:

@@ -13,7 +13,20 @@ from jinja2 import StrictUndefined
 
 from orchestrator.errors import EdgewakeError
 from web.client import ApiError
-from web.pages import dns, formats, hosts, journal, lab, measured, services, tokens, topology, wakes
+from web.pages import (
+    dns,
+    formats,
+    hosts,
+    journal,
+    lab,
+    measured,
+    network,
+    placement,
+    services,
+    tokens,
+    topology,
+    wakes,
+)
 from web.pages.area import Area, Link, Upstream, may, query_with, query_without
 
 AREAS: tuple[Area, ...] = (  # in the order of the navigation
@@ -21,6 +34,8 @@ AREAS: tuple[Area, ...] = (  # in the order of the navigation
     wakes,
     services,
     hosts,
+    network,
+    placement,
     dns,
     journal,
     measured,

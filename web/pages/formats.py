@@ -12,6 +12,7 @@ from markupsafe import Markup
 NOTHING = "\N{EN DASH}"
 KIB = 1024.0
 _CLOCK = ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s"))
+NIL = 5e-5  # what is less is shown as 0: a rounding error of a solver, mostly
 
 
 def size(value: float | None) -> str:
@@ -85,7 +86,7 @@ def since(value: float | None) -> str:
 
 def _short(value: float) -> str:
     """Return a number with two digits that tell something, at most one behind the point from 10."""
-    if value == 0:
+    if abs(value) < NIL:
         return "0"
     if abs(value) >= 99.95:
         return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")

@@ -11,7 +11,7 @@ from web.pages.area import Link, Upstream
 from web.pages.topology_figures import figures_of
 
 LINKS = (Link("/", "Topology"),)
-WAKES = 1000  # at most that the figures of the last hour are made of
+WAKES = 200  # at most that the figures of the last hour are made of
 
 Document = Mapping[str, Any]
 
@@ -27,7 +27,7 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
         return render_template(
             "topology.html",
             status=status,
-            figures=figures_of(status, wakes, time.time()),
+            figures=figures_of(status, upstream.get("/hosts")["hosts"], wakes, time.time(), WAKES),
             hosts=hosts_of(graph, status),
             network=network_of(graph),
             services=services_of(status),

@@ -1,7 +1,7 @@
 """The key figures of the start page: pure functions of API documents."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -15,14 +15,15 @@ HOUR_S = 3600.0
 class Figures:
     """Services by state; the wakes of the last hour, in seconds; memory in MiB; power in watts.
 
-    `power_w` is None where no host says what it draws.
+    `wakes` has a plus if there were more than were asked for. `power_w` is None where no host says
+    what it draws.
     """
 
     awake: int
     waking: int
     asleep: int
     troubled: int
-    wakes: int
+    wakes: str
     failed: int
     p50_s: float | None
     p95_s: float | None
@@ -32,19 +33,20 @@ class Figures:
     power_w: float | None
 
 
-def figures_of(status: Document, wakes: Iterable[Document], now: float) -> Figures:
-    """Return the figures at `now`, seconds since the epoch."""
+def figures_of(
+    status: Document, hosts: Sequence[Document], wakes: Sequence[Document], now: float, most: int
+) -> Figures:
+    """Return the figures at `now` (seconds since the epoch), of `most` wakes at most."""
     states = Counter(service["state"] for service in status["services"])
     recent = [wake for wake in wakes if wake["started_at"] >= now - HOUR_S]
     took = sorted(wake["total_s"] for wake in recent if wake["outcome"] == "ready")
-    hosts = status["hosts"]
-    drawn = [host["energy"]["now_w"] for host in hosts if host.get("energy")]
+    drawn = [host["power"]["now_w"] or 0.0 for host in hosts if host["power"]]
     return Figures(
         awake=states["awake"],
         waking=states["waking"],
         asleep=states["asleep"],
         troubled=sum(bool(service["trouble"]) for service in status["services"]),
-        wakes=len(recent),
+        wakes=f"{len(recent)}{'+' * (len(recent) == most)}",
         failed=sum(_failed(wake) for wake in recent),
         p50_s=quantile(took, 0.5),
         p95_s=quantile(took, 0.95),

@@ -8,7 +8,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from orchestrator.labfile import parse_lab
-from tests.world import World
+from orchestrator.model import DnsSettings, Lab
+from orchestrator.store.memory import MemoryStore
+from tests.world import World, a_host, a_service, an_image
 from web.app import create_app
 from web.door.access import Access
 from web.door.app import create_door
@@ -18,12 +20,10 @@ from web.door.upstream import Upstream
 from web.roles import Role
 from web.server import Server
 
-ORIGIN = "http://127.0.0.1:8480"
 
-
-@pytest.fixture
-def tokens(tmp_path: Path) -> Tokens:
-    return Tokens(tmp_path / "tokens.json")
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+    return Tokens(tmp_path_factory.mktemp("tokens") / "tokens.json")
 
 
 @pytest.fixture
@@ -43,14 +43,24 @@ def texts(tokens: Tokens) -> dict[Role, str]:
     return {role: tokens.create(f"a {role}", role)[1] for role in Role}
 
 
-@pytest.fixture
-def daemon(world: World, tmp_path: Path, tokens: Tokens) -> Iterator[Path]:
-    """Return the socket of a running API."""
-    path = tmp_path / "control.sock"
-    server = Server(create_app(world.control, load=parse_lab, tokens=tokens), path)
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, tokens: Tokens) -> Iterator[Path]:
+    """Return the socket of a running API, over host a and service web."""
+    folder = tmp_path_factory.mktemp("door")
+    lab = Lab(
+        name="t",
+        dns=DnsSettings(zone="edge.test"),
+        hosts=(a_host("a"),),
+        images=(an_image(folder),),
+        services=(a_service("web"),),
+    )
+    world = World(lab, MemoryStore())
+    world.start()
+    server = Server(create_app(world.control, load=parse_lab, tokens=tokens), folder / "s")
     server.start()
-    yield path
+    yield server.path
     server.stop()
+    world.control.close(end_guests=True)
 
 
 @pytest.fixture
@@ -66,6 +76,4 @@ def door(settings: DoorSettings, access: Access) -> Flask:
 @pytest.fixture
 def browser(door: Flask) -> FlaskClient:
     """Return a browser that nobody has logged in with."""
-    client = door.test_client()
-    client.environ_base["HTTP_HOST"] = ORIGIN.removeprefix("http://")
-    return client
+    return door.test_client()

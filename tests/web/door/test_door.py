@@ -55,7 +55,7 @@ def test_a_link_logs_in_once(browser: FlaskClient, tokens: Tokens) -> None:
     assert browser.head(f"/login?once={once}").status_code == 200, "a preview uses nothing up"
     assert browser.get(f"/login?once={once}").status_code == 200
     assert browser.get("/api/v1/status").status_code == 200
-    browser.delete_cookie(COOKIE, domain="127.0.0.1")
+    browser.delete_cookie(COOKIE, domain="localhost")
     again = browser.get(f"/login?once={once}")
     assert again.status_code == 401
     assert "used already" in again.get_data(as_text=True)

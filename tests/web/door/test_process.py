@@ -1,48 +1,179 @@
-"""The door as a child process, where the machine has no room for one at first."""
+"""The door as a child of `edgewake up`: it comes, goes, and comes again."""
 
+import json
+import os
+import signal
 import socket
-import threading
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from orchestrator.errors import EdgewakeError
 from orchestrator.model import WebSettings
-from web.door import process
+from tests.web.play import lab_text
 from web.door.process import DoorProcess
 from web.door.settings import DoorSettings
+from web.door.tokens import Tokens
+from web.roles import Role
 
-PATIENCE_S = 20.0
+ROOT = Path(__file__).parents[3]
 
 
-def test_a_door_that_could_not_be_started_is_started_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    noted: list[str] = []
-    tried, started = threading.Event(), threading.Event()
-    door = DoorProcess(
-        DoorSettings(tmp_path / "control.sock", tmp_path / "tokens.json", lab="t"),
-        tmp_path / "door.json",
-        lambda kind, _subject, text, **_facts: noted.append(f"{kind}: {text}"),
-    )
-    spawn = door._spawn
+def tcp_port() -> int:
+    """Return a port that nobody uses at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
-    def spawn_later() -> object:
-        if not tried.is_set():
-            tried.set()
-            raise BlockingIOError(11, "Resource temporarily unavailable")
-        child = spawn()
-        started.set()
-        return child
 
-    monkeypatch.setattr(door, "_spawn", spawn_later)
-    monkeypatch.setattr(process, "FIRST_REST_S", 0.01)
-    monkeypatch.setattr(process, "_listen", lambda _web: _free_socket())
-    door.bind(WebSettings())
-    door.start()
-    assert started.wait(PATIENCE_S)
+def eventually(what: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def ask(url: str, path: str, token: str = "") -> tuple[int, dict[str, str], bytes]:
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=20)
+    try:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        connection.close()
+
+
+def gone(url: str) -> bool:
+    try:
+        ask(url, "/login")
+    except OSError:
+        return True
+    return False
+
+
+# --- the parent's side ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def noted() -> list[tuple[str, str]]:
+    return []
+
+
+@pytest.fixture
+def parent(tmp_path: Path, noted: list[tuple[str, str]]) -> Iterator[DoorProcess]:
+    """Return the parent of a door whose daemon does not answer."""
+    base = DoorSettings(tmp_path / "control.sock", tmp_path / "tokens.json", lab="t")
+
+    def note(kind: str, _subject: str, text: str, **data: str) -> None:
+        noted.append((kind, text))
+
+    door = DoorProcess(base, tmp_path / "door.json", note)
+    yield door
     door.stop()
-    assert noted == ["web-ended: the door could not be started; it starts again in 0.01 s"]
 
 
-def _free_socket() -> socket.socket:
-    return socket.create_server(("127.0.0.1", 0))
+def test_a_door_serves_notes_and_comes_again(
+    parent: DoorProcess, noted: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    parent.bind(WebSettings(("127.0.0.1", tcp_port()), is_default=False))
+    parent.start()
+    url = parent.url
+    assert url is not None
+    assert json.loads((tmp_path / "door.json").read_text()) == {"url": url}
+    assert ask(url, "/login")[0] == 200
+    assert ask(url, "/api/v1/status", "ew_wrong")[0] == 401
+    eventually(lambda: "refused" in [kind for kind, _ in noted])
+    token = Tokens(tmp_path / "tokens.json").create("ada", Role.VIEWER)[1]
+    status, headers, body = ask(url, "/api/v1/status", token)
+    assert (status, headers["Retry-After"]) == (503, "2")
+    assert "does not run" in json.loads(body)["detail"]
+    child = parent._child
+    assert child is not None
+    child.kill()
+    assert ask(url, "/login")[0] == 200, "who asks meanwhile waits"
+    assert "web-ended" in [kind for kind, _ in noted]
+    parent.want(WebSettings(("127.0.0.1", tcp_port()), is_default=False))
+    assert gone(url)
+    assert parent.url not in {None, url}
+    assert ask(str(parent.url), "/login")[0] == 200
+    parent.stop()
+    parent.stop()
+    assert parent.url is None
+    assert not (tmp_path / "door.json").exists()
+
+
+def test_a_taken_address_is_an_error_only_if_somebody_wrote_it(parent: DoorProcess) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = taken.getsockname()
+        parent.bind(WebSettings(address, is_default=True))
+        assert parent.url is None
+        parent.start()
+        with pytest.raises(EdgewakeError, match="cannot listen"):
+            parent.bind(WebSettings(address, is_default=False))
+    parent.bind(WebSettings(("127.0.0.1", 0), is_default=False))
+    assert parent.url is None, "it is off"
+
+
+def test_beyond_loopback_somebody_must_have_a_token(parent: DoorProcess, tmp_path: Path) -> None:
+    everywhere = WebSettings(("0.0.0.0", tcp_port()), is_default=False, behind_proxy=True)
+    with pytest.raises(EdgewakeError, match="nobody has a token") as caught:
+        parent.bind(everywhere)
+    assert "edgewake token create --role admin" in caught.value.hint
+    Tokens(tmp_path / "tokens.json").create("ada", Role.ADMIN)
+    parent.bind(everywhere)
+    assert parent.url is not None
+
+
+def test_files_of_tls_that_are_no_good_are_told(parent: DoorProcess, tmp_path: Path) -> None:
+    web = WebSettings(
+        ("127.0.0.1", tcp_port()),
+        is_default=False,
+        certificate=tmp_path / "no.pem",
+        key=tmp_path / "no.key",
+    )
+    with pytest.raises(EdgewakeError, match=r"no\.pem"):
+        parent.bind(web)
+
+
+# --- the whole process ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]:
+    """Return a running `edgewake up` with hosts in memory, and its ready line."""
+    lab = tmp_path / "lab.yaml"
+    lab.write_text(lab_text(tmp_path) + f"web: {{listen: '127.0.0.1:{tcp_port()}'}}\n")
+    command = [sys.executable, "-m", "orchestrator", "--state", str(tmp_path / "state"), "up"]
+    process = subprocess.Popen(
+        [*command, str(lab), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    try:
+        yield process, json.loads(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_killed_daemon_takes_its_door_along(
+    up: tuple[subprocess.Popen[bytes], dict[str, Any]], tmp_path: Path
+) -> None:
+    process, ready = up
+    url = ready["web"]
+    token = Tokens(tmp_path / "state" / "tokens.json").create("ada", Role.VIEWER)[1]
+    status, _, body = ask(url, "/api/v1/healthz", token)
+    assert (status, json.loads(body)["lab"]) == (200, "harbour-town")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    eventually(lambda: gone(url))

@@ -126,6 +126,7 @@ def test_static_files_are_served(upstream: Through) -> None:
         (formats.mib(3300), "3.22 GiB"),
         (formats.count(12345), "12\u202f345"),
         (formats.percent(0.004), "0.4 %"),
+        (formats.percent(1e-14), "0 %"),
         (formats.percent(1), "100 %"),
     ],
 )

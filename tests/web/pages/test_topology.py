@@ -72,20 +72,21 @@ def test_figures_count_the_last_hour() -> None:
     amount = {"memory_mib": 100.0}
     host = {"used": amount, "usable": amount, "reachable": False}
     services = [{"state": "awake", "trouble": ""}, {"state": "asleep", "trouble": "x"}]
-    figures = asdict(figures_of(_status(hosts=[host], services=services), wakes, NOW))
+    hosts = [host | {"power": {"now_w": 20.0}}, host | {"power": None}]
+    figures = asdict(figures_of(_status(services=services), hosts, wakes, NOW, 4))
     assert figures == {
         "awake": 1,
         "waking": 0,
         "asleep": 1,
         "troubled": 1,
-        "wakes": 4,
+        "wakes": "4+",
         "failed": 1,
         "p50_s": 0.01,
         "p95_s": 0.2,
-        "used_mib": 100.0,
-        "usable_mib": 100.0,
-        "lost": 1,
-        "power_w": None,
+        "used_mib": 200.0,
+        "usable_mib": 200.0,
+        "lost": 2,
+        "power_w": 20.0,
     }
 
 

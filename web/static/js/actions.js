@@ -3,7 +3,8 @@
 //
 //   <button data-action data-method="POST" data-path="/hosts/a/drain" data-body="{}"
 //           data-confirm="Drain a?" data-done="a is drained" data-undo-method="DELETE" …>
-//   <form data-action data-method="PUT" data-path="/links/x"> <input name="weight" data-type="number">
+//   <form data-action data-method="PUT" data-path="/links/{link}"> <input name="link"> <input
+//     name="weight" data-type="number">   (a field that the path names is not in the body)
 //
 // When something is done, `edgewake:done` is dispatched on the document with {path, result}.
 
@@ -28,10 +29,11 @@ export class Problem extends Error {
 
 // Asks the API; returns the answer's document. Raises Problem.
 export async function ask(method, path, body) {
-  return (await call(method, path, body)).document;
+  return (await request(method, path, body)).document;
 }
 
-async function call(method, path, body, more = {}) {
+// Asks the API; returns {document, status, location}; `more` are headers. Raises Problem.
+export async function request(method, path, body, more = {}) {
   const headers = { Accept: "application/json", ...more };
   if (method !== "GET") headers["X-CSRF-Token"] = document.querySelector('meta[name="csrf"]').content;
   if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -50,7 +52,7 @@ async function call(method, path, body, more = {}) {
 // Does something and waits for its end, however long it takes; returns its result. `progress` is
 // called with each operation document on the way; `headers` go with the request. Raises Problem.
 export async function perform(method, path, body, progress = () => {}, headers = {}) {
-  const first = await call(method, path, body, headers);
+  const first = await request(method, path, body, headers);
   if (first.status !== 202) return first.document.state && first.document.kind ? ended(first.document) : first.document;
   progress(first.document);
   return ended(await follow(first.document, progress));
@@ -165,7 +167,8 @@ function undo(method, path, body, shown) {
   return [h("div", { class: "toast-more" }, button)];
 }
 
-// Returns a form's fields as JSON: empty ones are left out; data-type says number, flag or list.
+// Returns a form's fields as JSON: empty ones are left out; data-type says number, list, or pairs
+// (a line each, such as to=r2).
 export function valuesOf(form) {
   const values = {};
   for (const field of form.elements) {
@@ -183,9 +186,15 @@ function typed(field) {
   if (field.dataset.type === "list" && field.type === "checkbox") return field.checked ? [field.value] : [];
   if (field.type === "checkbox") return field.checked;
   if (field.value === "") return undefined;
+  if (field.dataset.type === "pairs") return pairs(field.value);
   if (field.dataset.type === "list") return field.value.split(/[\s,]+/).filter(Boolean);
   return field.dataset.type === "number" ? Number(field.value) : field.value;
 }
+
+const pairs = (text) => Object.fromEntries(text.split("\n").filter((line) => line.trim()).map((line) => {
+  const at = line.indexOf("=");
+  return at < 0 ? [line.trim(), ""] : [line.slice(0, at).trim(), line.slice(at + 1).trim()];
+}));
 
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-action]");
@@ -197,9 +206,16 @@ document.addEventListener("submit", (event) => {
   if (!form) return;
   event.preventDefault();
   const submit = form.querySelector('[type="submit"]');
-  if (submit?.getAttribute("aria-busy")) return;
-  for (const key of ["method", "path", "confirm", "done"]) {
-    if (form.dataset[key] !== undefined && submit) submit.dataset[key] = form.dataset[key];
+  if (!submit || submit.getAttribute("aria-busy")) return;
+  for (const key of ["method", "confirm", "done"]) {
+    if (form.dataset[key] !== undefined) submit.dataset[key] = form.dataset[key];
   }
-  act(submit ?? form, valuesOf(form));
+  const values = valuesOf(form);
+  const path = form.dataset.path.replace(/\{(\w+)\}/g, (_, name) => {
+    const value = encodeURIComponent(values[name] ?? "");
+    delete values[name];
+    return value;
+  });
+  submit.dataset.path = path;
+  act(submit, values);
 });

@@ -42,7 +42,7 @@ export function morph(old, fresh) {
   if (old.hasAttribute("data-keep") || old.isEqualNode(fresh)) return;
   attributes(old, fresh);
   if (old instanceof HTMLInputElement || old instanceof HTMLTextAreaElement) return;
-  children(old, fresh);
+  morphChildren(old, fresh);
 }
 
 function attributes(old, fresh) {
@@ -56,7 +56,8 @@ function attributes(old, fresh) {
 
 const keyOf = (node) => (node.nodeType === Node.ELEMENT_NODE ? node.id || node.dataset.key || "" : "");
 
-function children(old, fresh) {
+// Makes the children of `old` like those of `fresh`, as `morph` does.
+export function morphChildren(old, fresh) {
   const known = new Map([...old.childNodes].filter(keyOf).map((node) => [keyOf(node), node]));
   const wanted = new Set([...fresh.childNodes].map(keyOf).filter(Boolean));
   let place = old.firstChild;

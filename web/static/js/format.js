@@ -2,12 +2,13 @@
 
 const NOTHING = "–";
 const CLOCK = [[86400, 3600, "d", "h"], [3600, 60, "h", "min"], [60, 1, "min", "s"]];
+const NIL = 5e-5; // what is less is shown as 0
 const THIN = "\u202f";
 const none = (value) => value === null || value === undefined || Number.isNaN(value);
 
 function short(value) {
   const amount = Math.abs(value);
-  if (value === 0) return "0";
+  if (amount < NIL) return "0";
   if (amount >= 99.95) return Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, THIN);
   if (amount >= 9.995) return value.toFixed(1).replace(/\.0$/, "");
   if (amount < 0.0995) return String(Number(value.toPrecision(2)));

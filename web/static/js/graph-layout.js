@@ -10,7 +10,7 @@ const SLOT_H = 21;
 const DOT = 20;
 const GAP = 14;
 const SPACE = 52; // between groups, for the label of a link
-const FLAT = 0.72; // most pages are wider than high
+const FLAT = [0.4, 0.8]; // how much wider than high, or higher than wide
 const ROUTER_W = 92;
 const ROW_H = 58;
 const ROUNDS = 120;
@@ -73,8 +73,8 @@ function wrapped(items, perRow) {
 }
 
 // Returns where groups are: `boxes` are {id, width, height}, `pairs` those that links join. The long
-// side lies, or stands where the page is `tall`.
-export function arrange(boxes, pairs, tall = false) {
+// side lies, or stands where the page is higher than wide: `aspect` is its width by its height.
+export function arrange(boxes, pairs, aspect = 1.6) {
   if (!boxes.length) return new Map();
   const index = new Map(boxes.map((box, at) => [box.id, at]));
   const near = boxes.map(() => new Set());
@@ -86,13 +86,22 @@ export function arrange(boxes, pairs, tall = false) {
   const hops = boxes.map((_, at) => hopsFrom(at, near));
   const points = spread(hops, boxes);
   turn(points);
+  const flat = Math.min(FLAT[1], Math.max(FLAT[0], 1.2 * Math.min(aspect, 1 / aspect)));
   for (const point of points) {
-    if (tall) [point.x, point.y] = [-point.y * FLAT, point.x];
-    else point.y *= FLAT;
+    if (aspect < 1) [point.x, point.y] = [-point.y * flat, point.x];
+    else point.y *= flat;
   }
+  return separate(new Map(boxes.map((box, at) => [box.id, points[at]])), boxes);
+}
+
+// Returns places that are no nearer than boxes allow: those of before, pushed apart where need be.
+export function separate(places, boxes) {
+  const points = boxes.map((box) => ({ ...places.get(box.id) }));
   apart(points, boxes);
   return new Map(boxes.map((box, at) => [box.id, points[at]]));
 }
+
+const spaceOf = (boxes) => (boxes.length > 20 ? SPACE / 2 : SPACE);
 
 function hopsFrom(start, near) {
   const hops = new Array(near.length).fill(Infinity);
@@ -113,10 +122,11 @@ function spread(hops, boxes) {
   const n = boxes.length;
   const reach = boxes.map((box) => Math.hypot(box.width, box.height) / 2);
   const mean = reach.reduce((sum, each) => sum + each, 0) / n;
+  const gap = spaceOf(boxes);
   const longest = Math.max(1, ...hops.flat().filter(Number.isFinite));
   const wanted = (i, j) => {
     const steps = Number.isFinite(hops[i][j]) ? hops[i][j] : Math.min(longest + 1, Math.ceil(Math.sqrt(n)) + 1);
-    return steps === 1 ? reach[i] + reach[j] + SPACE : reach[i] + reach[j] + SPACE + (steps - 1) * (mean * 1.5 + SPACE);
+    return steps === 1 ? reach[i] + reach[j] + gap : reach[i] + reach[j] + gap + (steps - 1) * (mean * 1.3 + gap);
   };
   // The start: a circle in the order of a walk from the first, so that neighbours are neighbours.
   const order = hops[0].map((steps, at) => [steps, at]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
@@ -174,7 +184,7 @@ function turn(points) {
 }
 
 function apart(points, boxes) {
-  const space = boxes.length > 20 ? SPACE * 0.55 : SPACE * 0.8;
+  const space = spaceOf(boxes) * 0.8;
   for (let round = 0; round < 80; round++) {
     let moved = false;
     for (let i = 0; i < boxes.length; i++) {

@@ -30,7 +30,8 @@ export function read(document) {
   return { nodes, links, groups, instances, sites };
 }
 
-// Returns the group of each node: its site, else the router it hangs on, else itself.
+// Returns the group of each node: its site, else the router it hangs on, else itself. A router that
+// says no site is at that of its hosts, if that is one.
 function sitesOf(document, nodes) {
   const at = new Map();
   for (const { kind, source, target } of document.edges) {
@@ -38,10 +39,16 @@ function sitesOf(document, nodes) {
     else if (source.startsWith("host:") && !at.has(source)) at.set(source, target);
     else if (target.startsWith("host:") && !at.has(target)) at.set(target, source);
   }
+  const near = new Map();
+  for (const [end, router] of at) {
+    const site = nodes.get(end)?.kind === "host" && nodes.get(end).parent;
+    if (site) near.set(router, near.has(router) && near.get(router) !== site ? "" : site);
+  }
   const sites = new Map();
   for (const node of nodes.values()) {
     if (node.kind === "instance") continue;
-    sites.set(node.id, node.parent || `alone:${at.get(node.id) || node.id}`);
+    const router = at.get(node.id) || node.id;
+    sites.set(node.id, node.parent || nodes.get(router)?.parent || near.get(router) || `alone:${router}`);
   }
   for (const node of nodes.values()) if (node.kind === "instance") sites.set(node.id, sites.get(node.parent));
   return sites;

@@ -32,7 +32,7 @@ function head(kind, title, hands, badge = null) {
 }
 
 const facts = (...pairs) => h("dl", { class: "facts" }, ...pairs.filter(([, value]) => value !== null && value !== undefined && value !== "").flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
-const to = (model, id, hands) => h("button", { class: "button inline", type: "button", click: () => hands.select(id) }, model.nodes.get(id)?.label ?? id);
+const to = (model, id, hands) => h("button", { class: "button inline", type: "button", "data-key": id, click: () => hands.select(id) }, model.nodes.get(id)?.label ?? id);
 
 // Returns a button that asks the API, as the macro `action` writes it.
 export function action(label, method, path, { body, confirm, done, undo, kind = "", least = "operator" } = {}) {
@@ -64,7 +64,7 @@ function hostDetails(model, host, hands) {
       ["Site", host.parent?.replace(/^site:/, "")],
       ["Memory", `${mib(host.used.memory_mib)} of ${mib(host.usable.memory_mib)}`],
       ["Processors", `${count(host.used.cpu)} of ${count(host.usable.cpu)}`],
-      ["Instances", instances.length ? h("ul", { class: "plain-list" }, ...instances.map((each) => h("li", {}, h("button", { class: "button inline", type: "button", click: () => hands.select(each.id) }, state(each.state, each.label))))) : "none"],
+      ["Instances", instances.length ? h("ul", { class: "plain-list" }, ...instances.map((each) => h("li", { "data-key": each.id }, h("button", { class: "button inline", type: "button", click: () => hands.select(each.id) }, state(each.state, each.label))))) : "none"],
     ),
     h("div", { class: "row" },
       drained
@@ -92,7 +92,7 @@ function instanceDetails(model, instance, hands) {
 
 function moveForm(model, instance, here) {
   const hosts = [...model.nodes.values()].filter((node) => node.kind === "host" && node.id !== here?.id && node.state === "up");
-  if (!hosts.length || !may("operator")) return null;
+  if (!hosts.length || !may("operator") || instance.rung !== "ready") return null;
   return h("form", { class: "row", "data-action": "", "data-method": "POST", "data-path": `/services/${name(instance.service)}/move`, "data-done": `${instance.service} has moved`, "data-confirm": `${instance.service} is started there first; clients are led to it, then the one here ends.` },
     h("label", { for: "move-to" }, "Move to"),
     h("select", { id: "move-to", name: "host" }, ...hosts.map((host) => h("option", { value: host.label }, host.label))),

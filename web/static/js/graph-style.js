@@ -117,11 +117,11 @@ export function styleOf(palette) {
     {
       selector: "edge",
       style: {
-        ...text, "curve-style": "straight", width: "data(width)", "line-color": "data(colour)", label: "data(label)", "font-size": 9.5, color: palette.muted, "text-background-color": palette.paper,
+        ...text, "curve-style": "straight", width: "data(width)", "line-color": "data(colour)", label: "data(label)", "font-size": 9.5, "min-zoomed-font-size": 7.5, color: palette.muted, "text-background-color": palette.paper,
         "text-background-opacity": 0.9, "text-background-padding": 2, "text-background-shape": "round-rectangle", "overlay-opacity": 0, "z-index": 1, "z-compound-depth": "auto",
       },
     },
-    { selector: "edge.hangs", style: { "line-color": palette.line, width: 1, "line-style": "dotted", label: "", events: "no" } },
+    { selector: "edge.hangs", style: { "line-color": palette["line-strong"], "line-opacity": 0.55, width: 1, "line-style": "dotted", label: "", events: "no" } },
     { selector: "edge.down", style: { "line-style": "dashed", "line-color": palette.trouble, color: palette.trouble } },
     { selector: "edge.moves", style: { "line-color": palette.moving, color: palette.moving, width: 2, "curve-style": "unbundled-bezier", "target-arrow-shape": "triangle", "target-arrow-color": palette.moving, "z-index": 5 } },
     { selector: ".arrives", style: { "background-color": palette.awake, "background-opacity": 0.25, "border-width": 1.5, "border-color": palette.awake, "border-style": "dashed" } },

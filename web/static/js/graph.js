@@ -2,7 +2,7 @@
 // again. Nothing here knows what a click leads to: `chosen(id)` is told.
 
 import cytoscape from "../vendor/cytoscape/cytoscape.esm.min.mjs";
-import { arrange, hostHeight, inside, slotOf, slots } from "./graph-layout.js";
+import { arrange, hostHeight, inside, separate, slotOf, slots } from "./graph-layout.js";
 import { MANY, bundled, countsOf, instancesOf, look, matches, summary, troubleOf } from "./graph-model.js";
 import { NO_IMAGE, bar, colours, edgeLook, styleOf, symbol, toneOf } from "./graph-style.js";
 import { percent } from "./format.js";
@@ -18,7 +18,7 @@ export class Graph {
     this.palette = colours();
     this.open = new Set();
     this.model = null;
-    this.shape = "";
+    this.structure = this.shape = "";
     this.most = new Map(); // instances that a host had at most: its card never shrinks
     this.cy = cytoscape({
       container: element, style: styleOf(this.palette), autoungrabify: true, boxSelectionEnabled: false, selectionType: "single",
@@ -33,6 +33,18 @@ export class Graph {
     const recolour = () => this.recolour();
     document.addEventListener("edgewake:theme", recolour);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+  }
+
+  // Marks what a plan would change; marks of before are gone.
+  mark({ arrives, leaves, arrows }) {
+    this.cy.batch(() => {
+      this.cy.elements(".moves").remove();
+      this.cy.elements().removeClass("arrives leaves");
+      for (const id of arrives) this.cy.getElementById(id).addClass("arrives");
+      for (const id of leaves) this.cy.getElementById(id).addClass("leaves");
+      const drawn = arrows.filter((each) => [each.source, each.target].every((id) => this.cy.getElementById(id).nonempty()));
+      this.cy.add(drawn.map((data) => ({ group: "edges", classes: "moves", data: { label: "", width: 2, colour: "", ...data } })));
+    });
   }
 
   // Draws a model; what stays is not touched, so that nothing flickers.
@@ -82,14 +94,17 @@ export class Graph {
     return elements;
   }
 
-  // Returns where groups are; computed anew only if there are other groups, links or sizes.
+  // Returns where groups are: anew only if there are other groups or links; where sizes alone have
+  // changed, they are pushed apart from where they were first, and come back when sizes do.
   centres(boxes) {
     const pairs = [...this.model.links.values()].map((link) => [this.model.sites.get(link.source), this.model.sites.get(link.target)]);
-    const shape = JSON.stringify([boxes, pairs]);
-    if (shape !== this.shape) {
-      this.shape = shape;
-      this.places = arrange(boxes, pairs, this.element.clientHeight > this.element.clientWidth);
+    const structure = JSON.stringify([boxes.map((box) => box.id), pairs]);
+    if (structure !== this.structure) {
+      this.structure = structure;
+      this.base = arrange(boxes, pairs, this.element.clientWidth / (this.element.clientHeight || 1) || undefined);
     }
+    const shape = structure + JSON.stringify(boxes);
+    if (shape !== this.shape) [this.shape, this.places] = [shape, separate(this.base, boxes)];
     return this.places;
   }
 
@@ -180,6 +195,7 @@ export class Graph {
       if (open) this.open.add(group.id);
       else if (group.site) this.open.delete(group.id);
     }
+    this.structure = "";
     this.draw(this.model);
     this.fit();
   }

@@ -1,6 +1,7 @@
 // The start page: the graph, kept fresh by the live stream, its search, and the panel beside it.
 
 import { ask, Problem, toast } from "./actions.js";
+import { morphChildren } from "./dom.js";
 import { keepFresh } from "./fresh.js";
 import { Graph } from "./graph.js";
 import { read } from "./graph-model.js";
@@ -17,10 +18,16 @@ let again = false;
 
 const graph = new Graph($("graph"), { chosen: choose });
 
+// Shows the details of what is selected; of the same thing as before, only what differs changes.
 function choose(id) {
+  const same = id === chosen;
   chosen = id;
   const detail = $("detail");
-  detail.replaceChildren(...(id && model ? detailsOf(model, id, { select: (other) => graph.select(other), toggle: () => graph.toggle(id), open: graph.isOpen.bind(graph), close: () => graph.cy.$(":selected").unselect() }) : []));
+  const fresh = detail.cloneNode(false);
+  fresh.removeAttribute("data-keep");
+  fresh.replaceChildren(...(id && model ? detailsOf(model, id, { select: (other) => graph.select(other), toggle: () => graph.toggle(id), open: graph.isOpen.bind(graph), close: () => graph.cy.$(":selected").unselect() }) : []));
+  if (same) morphChildren(detail, fresh);
+  else detail.replaceChildren(...fresh.childNodes);
 }
 
 async function load() {
@@ -34,7 +41,7 @@ async function load() {
     model = read(await ask("GET", "/graph"));
     graph.draw(model);
     $("toggle-sites").hidden = ![...model.groups.values()].some((group) => group.site);
-    if (chosen && !$("detail").contains(document.activeElement)) choose(chosen);
+    if (chosen) choose(chosen);
   } catch (problem) {
     if (!model) toast("The graph").fail(problem instanceof Problem ? problem : new Problem({ detail: String(problem) }), "The graph cannot be drawn");
   }
@@ -92,6 +99,7 @@ document.addEventListener("visibilitychange", () => {
 document.addEventListener("edgewake:done", load);
 new ResizeObserver(() => graph.cy.resize()).observe($("graph"));
 
+addEventListener("hashchange", () => show(location.hash === "#tables"));
 show(location.hash === "#tables");
 await load();
 graph.fit();
