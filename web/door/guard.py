@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from flask import Request, abort
+from werkzeug.exceptions import MethodNotAllowed
 
 from web.door.access import Access
 from web.door.sessions import Session, same
@@ -39,7 +40,7 @@ def admit(request: Request, access: Access, settings: DoorSettings) -> Visit | N
     if not _is_ours(request.host, settings):
         abort(HTTPStatus.MISDIRECTED_REQUEST, "this is not the host that was asked for")
     if request.method not in METHODS:
-        abort(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.method} does nothing here")
+        raise MethodNotAllowed(sorted(METHODS), f"{request.method} does nothing here")
     if STRANGE.search(request.path):
         abort(HTTPStatus.NOT_FOUND, "no path here has such characters")
     authorization = request.headers.get("Authorization", "")

@@ -69,3 +69,9 @@ def test_every_answer_has_the_headers(browser: FlaskClient, path: str) -> None:
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
     assert "Cache-Control" in headers
+
+
+def test_a_method_that_is_none_of_ours_is_told_those_that_are(browser: FlaskClient) -> None:
+    answer = browser.open("/", method="TRACE")
+    assert answer.status_code == 405
+    assert {"GET", "POST", "PUT"} <= set(answer.headers["Allow"].split(", "))
