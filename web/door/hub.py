@@ -89,12 +89,15 @@ class Hub:
     ) -> Iterator[bytes]:
         with self._changed:
             at = self._last if after is None else after
-        checked = monotonic()
+        checked = said = monotonic()
         yield RETRY + _position(at)
         while not self._closed:
             told, at = self._since(at, topics)
+            if not told and monotonic() - said >= KEEP_ALIVE_S:
+                told = _position(at)  # much happens, but nothing of what is asked for
             if told:
                 yield told
+                said = monotonic()
                 sleep(PACE_S)
             if monotonic() - checked >= CHECK_S:
                 if not may():
@@ -133,6 +136,8 @@ class Hub:
                 self._read()
             except (OSError, HTTPException, ValueError) as error:
                 log.debug("the stream of events broke off: %s", error)
+            except Exception:  # or nobody would be told anything any more
+                log.exception("the stream of events made no sense; it is read again")
             failures = failures + 1 if self._last == before else 0
             with self._changed:
                 idle_s = monotonic() - self._nobody_since
