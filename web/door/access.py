@@ -12,6 +12,14 @@ from web.door.tokens import Tokens
 from web.roles import Caller
 
 
+class Flood(Exception):  # noqa: N818 - reads as a sentence where it is raised
+    """Too many logins failed; `wait_s` says for how long no more of them are looked at."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(wait_s)
+        self.wait_s = wait_s
+
+
 def _nobody(_kind: str, _subject: str, _text: str) -> None:
     """Tell nobody."""
 
@@ -31,18 +39,27 @@ class Access:
         self.audit = Bounded(self.note)
 
     def with_token(self, text: str, address: str) -> tuple[str, Session] | None:
-        """Begin a session by a token; None if the token lets nobody in."""
+        """Begin a session by a token; None if the token lets nobody in. Raises `Flood`."""
         token = self.tokens.find(text)
         return self._enter(token.caller if token else None, address, token.id if token else "")
 
     def with_login(self, text: str, address: str) -> tuple[str, Session] | None:
-        """Begin a session by a one-time login; None if it was used, is too old or never was."""
+        """Begin a session by a one-time login; None if it was used, is too old or never was.
+
+        Raises `Flood`.
+        """
         return self._enter(self.tokens.redeem(text), address)
 
     def _enter(
         self, caller: Caller | None, address: str, token_id: str = ""
     ) -> tuple[str, Session] | None:
+        """Let a caller in, however many others failed: else strangers could keep everybody out.
+
+        Nobody finds 256 random bits by trying, so it is only failures that have to wait.
+        """
         if caller is None:
+            if wait_s := self.throttle.wait_s(address):
+                raise Flood(wait_s)
             self.throttle.failed(address)
             self.audit.failed("login-failed", address, "somebody could not log in")
             return None

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from flask import Flask, Request, abort, g, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response
 
-from web.door.access import Access
+from web.door.access import Access, Flood
 from web.door.guard import address_of, cookie_name
 from web.door.sessions import Session
 from web.door.settings import DoorSettings
@@ -20,6 +20,7 @@ HOME = "/"
 
 def add(app: Flask, access: Access, settings: DoorSettings) -> None:
     """Add the pages of logging in and out."""
+    app.register_error_handler(Flood, _refuse_flood)
 
     @app.get("/login", endpoint="login")
     def login() -> Response:
@@ -28,7 +29,6 @@ def add(app: Flask, access: Access, settings: DoorSettings) -> None:
             if g.visit is not None:
                 return redirect(HOME, HTTPStatus.SEE_OTHER)
             return _form()
-        _refuse_flood(access, settings)
         entered = access.with_login(once, address_of(request, settings))
         if entered is None:
             return _form("This link was used already, or is too old. Ask for a new one.")
@@ -38,7 +38,6 @@ def add(app: Flask, access: Access, settings: DoorSettings) -> None:
 
     @app.post("/login", endpoint="enter")
     def enter() -> Response:
-        _refuse_flood(access, settings)
         text = request.form.get("token", "").strip()
         entered = access.with_token(text, address_of(request, settings))
         if entered is None:
@@ -104,14 +103,11 @@ def _form(error: str = "") -> Response:
     return response
 
 
-def _refuse_flood(access: Access, settings: DoorSettings) -> None:
-    wait_s = math.ceil(access.throttle.wait_s(address_of(request, settings)))
-    if wait_s:
-        response = make_response(
-            render_template(
-                "login.html", error=f"Too many failed logins. Wait {wait_s} s.", next=HOME
-            ),
-            HTTPStatus.TOO_MANY_REQUESTS,
-        )
-        response.headers["Retry-After"] = str(wait_s)
-        abort(response)
+def _refuse_flood(flood: Flood) -> Response:
+    wait_s = math.ceil(flood.wait_s)
+    response = make_response(
+        render_template("login.html", error=f"Too many failed logins. Wait {wait_s} s.", next=HOME),
+        HTTPStatus.TOO_MANY_REQUESTS,
+    )
+    response.headers["Retry-After"] = str(wait_s)
+    return response

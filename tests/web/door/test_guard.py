@@ -195,7 +195,7 @@ def test_who_guesses_has_to_wait_and_everybody_else_does_not(
         for number in range(FREE + 3)
     ]
     assert statuses == [401] * FREE + [429] * 3
-    refused = browser.post("/login", data={"token": texts[Role.ADMIN]})
+    refused = browser.get("/login?once=x")
     assert refused.status_code == 429
     assert int(refused.headers["Retry-After"]) >= 1
     elsewhere = {"REMOTE_ADDR": "192.0.2.77"}
@@ -203,6 +203,21 @@ def test_who_guesses_has_to_wait_and_everybody_else_does_not(
     assert entered.status_code == 303
     assert [kind for kind, _, _ in noted] == ["login-failed"] * FREE + ["login"]
     assert browser.get("/api/v1/status", headers=bearer(texts[Role.VIEWER])).status_code == 200
+
+
+def test_strangers_who_guess_keep_nobody_out(
+    browser: FlaskClient, texts: dict[Role, str], tokens: Tokens
+) -> None:
+    for number in range(FREE + 1):
+        browser.post("/login", data={"token": f"ew_{number}"})
+    assert browser.post("/login", data={"token": "ew_x"}).status_code == 429
+    once = tokens.once("ann", Role.ADMIN)
+    for number in range(FREE + 1):
+        browser.post("/login", data={"token": f"ew_{number}"})
+    assert browser.get(f"/login?once={once}").status_code == 200
+    for number in range(FREE + 1):
+        browser.post("/login", data={"token": f"ew_{number}"})
+    assert browser.post("/login", data={"token": texts[Role.ADMIN]}).status_code == 303
 
 
 def test_a_proxy_says_who_guesses_and_only_a_proxy_is_believed(

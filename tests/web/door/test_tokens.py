@@ -224,3 +224,16 @@ def test_of_failures_some_are_noted_and_the_others_counted(clock: Clock) -> None
     clock.now += 30.0
     bounded.failed("refused", "192.0.2.1", "no")
     assert noted[AT_ONCE:] == ["came", "no (7 others before it were not noted)"]
+
+
+def test_a_token_lets_in_where_its_use_cannot_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = Tokens(tmp_path / "tokens.json")
+    token, text = tokens.create("ada", Role.VIEWER)
+
+    def full(*_: object) -> None:
+        raise StoreError("no space left on device")
+
+    monkeypatch.setattr(tokens, "_write", full)
+    assert tokens.find(text) == token
