@@ -56,9 +56,10 @@ AWAKE = ("shop", "blog", "maps", "weather", "search", "mail")
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A running edge cloud, and how to get in. `tokens` are texts, by role."""
+    """A running edge cloud, and how to get in: by HTTP, by DNS. `tokens` are texts, by role."""
 
     url: str
+    dns: tuple[str, int]
     once: str
     socket: str
     state: str
@@ -126,7 +127,7 @@ def playing(folder: Path, port: int = 0, *, awake: tuple[str, ...] = AWAKE) -> I
     daemon.start()
     try:
         _wake(Client(daemon.socket), awake)
-        with _door(folder, daemon.socket, port) as played:
+        with _door(folder, daemon, port) as played:
             yield played
     finally:
         daemon.stop()
@@ -140,7 +141,8 @@ def _wake(client: Client, services: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def _door(folder: Path, asked: Path, port: int) -> Iterator[Played]:
+def _door(folder: Path, daemon: Daemon, port: int) -> Iterator[Played]:
+    asked = daemon.socket
     tokens = Tokens(folder / "state" / "tokens.json")
     with socket.create_server(("127.0.0.1", port), backlog=128) as listener:
         port = listener.getsockname()[1]
@@ -154,7 +156,8 @@ def _door(folder: Path, asked: Path, port: int) -> Iterator[Played]:
         texts = {str(role): tokens.create(str(role), role)[1] for role in Role}
         try:
             once = tokens.once("you", Role.ADMIN)
-            yield Played(url, f"{url}/login?once={once}", str(asked), str(folder / "state"), texts)
+            link = f"{url}/login?once={once}"
+            yield Played(url, daemon.dns_address, link, str(asked), str(folder / "state"), texts)
         finally:
             app.extensions[HUB].close()
             server.stop()

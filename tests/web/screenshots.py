@@ -9,11 +9,11 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import sleep
 
 from PIL import Image
 from playwright.sync_api import Page, ViewportSize
 
+from dns_boot.query import ask
 from orchestrator import daemon
 from orchestrator.hypervisors.memory import MemoryHypervisor
 from tests.web.browser.conftest import DESK, PHONE, chromium, person
@@ -31,6 +31,7 @@ PAGES = {
     "host": "/hosts/attic",
     "network": "/network",
     "placement": "/placement",
+    "front": "/placement/front",
     "dns": "/dns",
     "journal": "/journal",
     "measured": "/measured",
@@ -53,11 +54,22 @@ def _save(page: Page, file: Path) -> None:
 
 def _plan(page: Page) -> None:
     """Have a plan made, so that there is one to be seen."""
-    page.get_by_role("button", name="Plan", exact=True).click()
-    page.get_by_role("button", name="Apply").wait_for()
+    page.get_by_test_id("plan").click()
+    page.get_by_test_id("apply").wait_for()
 
 
-BEFORE = {"placement": _plan}
+def _front(page: Page) -> None:
+    page.get_by_test_id("find-front").click()
+    page.get_by_text("knee", exact=True).first.wait_for()
+
+
+BEFORE = {"placement": _plan, "front": _front}
+
+
+def _ask(dns: tuple[str, int]) -> None:
+    """Ask for names, so that there is something in the log of queries."""
+    for name in ("shop", "blog", "maps", "tiles", "nobody", "shop", "shop", "mail"):
+        ask(dns, f"{name}.edge.test", timeout_s=30)
 
 
 def main() -> None:
@@ -67,7 +79,7 @@ def main() -> None:
     # The one thing that is not as in `edgewake up`: hosts in memory that take their time to boot.
     daemon.__dict__["MemoryHypervisor"] = partial(MemoryHypervisor, boot_s=BOOT_S)
     with TemporaryDirectory() as folder, playing(Path(folder)) as site, chromium() as browser:
-        sleep(SETTLE_MS / 1000)
+        _ask(site.dns)
         for ending, (size, dark, names) in SHAPES.items():
             with person(browser, site.url, site.tokens["admin"], size=size, dark=dark) as page:
                 for name in names:

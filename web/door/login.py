@@ -70,7 +70,7 @@ def add(app: Flask, access: Access, settings: DoorSettings) -> None:
 def ask_who(asked: Request) -> Response:
     """Answer somebody whom we do not know: programs are told, browsers are sent to log in."""
     wants_page = asked.method in {"GET", "HEAD"} and not asked.path.startswith(
-        ("/api/", "/events", "/metrics")
+        ("/api/v1/", "/events", "/metrics")
     )
     if not wants_page:
         abort(

@@ -51,6 +51,20 @@ def test_no_page_is_wider_than_a_phone(browser: Browser, site: Played) -> None:
     assert {path: each for path, each in wide.items() if each > PHONE["width"]} == {}
 
 
+def test_the_api_is_there_to_be_read_and_tried(admin: Page) -> None:
+    """Swagger UI, which is not ours, obeys the page's policy, and may do what its reader may."""
+    admin.goto("/api/docs")
+    sleep = admin.locator(".opblock-post").filter(has_text="/api/v1/services/{name}/sleep")
+    sleep.locator(".opblock-summary-control").click()
+    sleep.get_by_role("button", name="Try it out").click()
+    name = sleep.locator("tr[data-param-name=name] input")
+    name.press_sequentially("blog")
+    name.blur()
+    sleep.get_by_role("button", name="Execute").click()
+    answered = sleep.locator(".live-responses-table tbody .response-col_status").first
+    expect(answered).to_contain_text("202")
+
+
 def test_the_keyboard_is_enough(admin: Page) -> None:
     """Skip link, a service's page, and its sleep button with its question, by keys alone."""
     admin.goto("/services")
