@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from flask import Request, abort
 from werkzeug.exceptions import MethodNotAllowed
 
+from web.client import ApiError
 from web.door.access import Access
 from web.door.sessions import Session, same
 from web.door.settings import DoorSettings
@@ -94,8 +95,15 @@ def _may_change(request: Request, visit: Visit | None) -> None:
         return
     if visit.session is not None and not same(_csrf(request), visit.session.csrf):
         abort(HTTPStatus.FORBIDDEN, f"the {CSRF_HEADER} header is not that of this session")
-    if not visit.caller.role.covers(_least(request)):
-        abort(HTTPStatus.FORBIDDEN, f"a {visit.caller.role} may look, but change nothing")
+    least = _least(request)
+    if not visit.caller.role.covers(least):
+        raise ApiError(
+            HTTPStatus.FORBIDDEN,
+            {
+                "detail": f"a {visit.caller.role} may look, but change nothing",
+                "hint": f"this takes the role {least}: ask an admin for a token of that role",
+            },
+        )
 
 
 def _csrf(request: Request) -> str:
