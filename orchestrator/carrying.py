@@ -12,7 +12,7 @@ from functools import partial
 
 from orchestrator.change_log import ChangeLog
 from orchestrator.changes import Announce, Boot, Change, Changes, Migrate, Stop, Withdraw
-from orchestrator.errors import EdgewakeError
+from orchestrator.errors import EdgewakeError, Unforeseen
 from orchestrator.fleet import Fleet
 from orchestrator.journal import Journal
 from orchestrator.migrating import Migrator
@@ -66,6 +66,9 @@ class Carrier:
             yield
         except EdgewakeError as error:
             failed = error.message
+            raise
+        except Exception:
+            failed = Unforeseen().message
             raise
         finally:
             self._log.note(by, subject, changes, job, applied=True, failed=failed)

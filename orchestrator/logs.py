@@ -17,7 +17,11 @@ from orchestrator.wake_context import wake_now
 OURS = ("edgewake", "orchestrator", "dns_boot", "web", "images", "placement")
 LINE = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 # Of what others chose, such as names, nothing may move a terminal's cursor or feign a line.
-_CONTROL = {number: f"\\x{number:02x}" for number in (*range(9), *range(11, 32), 0x7F)}
+_CONTROL = {n: f"\\x{n:02x}" for n in (*range(9), *range(11, 32), *range(0x7F, 0xA0))} | {
+    0x0A: "\n    ",  # what is said in several lines, such as all that is wrong with a lab
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
 
 
 class LogFormat(StrEnum):

@@ -271,9 +271,13 @@ class Operations:
         return True
 
     def _forget_old(self) -> None:
-        ended = [each.id for each in self._all.values() if each.ended]
-        for id_ in ended[: -self._kept or None]:
-            del self._all[id_]
+        """Let go of those that ended first: who waits for one that ends now can still ask."""
+        ended = [each for each in self._all.values() if each.ended]
+        if len(ended) <= self._kept:
+            return
+        ended.sort(key=lambda each: each.ended_at or 0.0)  # those that end at once stay in order
+        for each in ended[: -self._kept or None]:
+            del self._all[each.id]
 
 
 def _failed(error: EdgewakeError) -> dict[str, Any]:

@@ -6,6 +6,7 @@ one for all its browsers.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from http import HTTPStatus
@@ -71,9 +72,10 @@ class EventStreams:
 def _told(feed: Feed, last: int, topics: AbstractSet[str]) -> Iterator[str]:
     """Yield the text of a stream until the feed is closed, or whoever reads is gone."""
     yield RETRY + sse.position(last)
+    said = time.monotonic()
     closed = False
     while not closed:
-        news = feed.since(last, KEEP_ALIVE_S)
+        news = feed.since(last, said + KEEP_ALIVE_S - time.monotonic())
         last, closed = news.last, news.closed
         told = [
             sse.written(each.topic, DOCUMENTS.get(each.topic, _same)(each.value), each.sequence)
@@ -82,7 +84,8 @@ def _told(feed: Feed, last: int, topics: AbstractSet[str]) -> Iterator[str]:
         ]
         if news.gap:
             told.append(sse.written(GAP, {}, last))
+        if not told and time.monotonic() - said >= KEEP_ALIVE_S:
+            told.append(sse.position(last))  # so who is gone is noticed, whatever else happens
         if told:
             yield "".join(told)
-        elif not news.messages:
-            yield sse.position(last)
+            said = time.monotonic()

@@ -135,3 +135,11 @@ def test_one_cold_wake_is_followed_through_every_module(tmp_path: Path, written:
     } <= set(way)
     told = next(line for line in lines if line["message"].startswith("web was told"))
     assert (told["host"], told["instance"]) == ("a", "ew-t-web-0")
+
+
+def test_nothing_that_others_chose_feigns_a_line_of_its_own(stream: io.StringIO) -> None:
+    logs.set_up(LogFormat.CONSOLE, LogLevel.INFO, stream)
+    log.info("a\n2026-01-01 INFO feigned\u2028x\x85y\x9b2J")
+    first, second = stream.getvalue().splitlines()
+    assert first.endswith(": a")
+    assert second == "    2026-01-01 INFO feigned\\u2028x\\x85y\\x9b2J"

@@ -121,6 +121,21 @@ def test_a_boot_that_fails_leaves_the_old_one_and_is_noted(make_world: MakeWorld
     assert "connection refused" in world.control.change_log.last(1)[0].failed
 
 
+def test_a_list_that_a_defect_broke_off_is_not_noted_as_done(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(hosts=TWO)
+    _awake_on(world, "a")
+
+    def broken(*_: object) -> None:
+        raise AttributeError("no defect that we know of")
+
+    monkeypatch.setattr(world.control._carrier, "do", broken)
+    with pytest.raises(AttributeError):
+        world.control.move("web", "b")
+    assert world.control.change_log.last(1)[0].failed == "internal error"
+
+
 # --- plans that are carried out later -------------------------------------------------------------
 
 

@@ -163,3 +163,17 @@ def test_the_end_of_edgewake_is_told_and_nothing_begins_after_it(
     for thread in all_of_them._threads:
         thread.join(PATIENCE_S)
     assert all_of_them.get(running.id).state is State.FAILED, "what was told stays told"
+
+
+def test_what_took_long_is_kept_when_it_ends_after_many_others() -> None:
+    operations_ = Operations(threads=2, kept=3)
+    gate = Gate()
+    long = operations_.begin("drain", "h1", "ann", gate)
+    assert gate.begun.wait(PATIENCE_S)
+    others = [operations_.begin("plan", "lab", "bob", lambda _job: {}) for _ in range(5)]
+    for each in others[-3:]:
+        operations_.wait(each.id, PATIENCE_S)
+    gate.open.set()
+    assert _ended(operations_, long).result == {"by": "ann"}
+    assert [each.id for each in operations_.last(9)] == [long.id, *(e.id for e in others[-2:])]
+    operations_.close()

@@ -131,3 +131,16 @@ def test_the_format_is_read_as_it_is_written() -> None:
     assert list(sse.read(text.split("\n"))) == [ServerEvent("wake", {"a": "\n\u2028\r"}, "8")]
     with pytest.raises(ValueError, match="too long"):
         list(sse.read(["x" * (sse.MAX_LINE + 1)]))
+
+
+def test_who_asks_for_little_is_told_that_the_stream_lives(
+    world: World, monkeypatch: pytest.MonkeyPatch, http: FlaskClient
+) -> None:
+    response = http.get("/api/v1/events/stream?topic=wake", buffered=False)
+    parts = iter(response.response)
+    next(parts)
+    monkeypatch.setattr(event_stream, "KEEP_ALIVE_S", 0.0)
+    for _ in range(2):
+        world.control.feed.publish("status", {})
+        assert next(parts).decode() == f": \nid: {world.control.feed.last}\n\n"
+    response.close()

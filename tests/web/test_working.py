@@ -298,6 +298,8 @@ def test_a_drain_is_among_the_changes(http: FlaskClient) -> None:
     assert {each["instance"] for each in listed["changes"]} == {end["instance"]}
 
 
+SHORT = "http://localhost:9/..."
+
 # --- the lab ----------------------------------------------------------------------------------
 
 
@@ -318,6 +320,25 @@ def test_a_lab_is_read_and_replaced_only_as_it_was_seen(
     assert "version 2" in _problem(late, 412)["detail"]
     assert late.headers["ETag"] == http.get(f"{API}/lab").headers["ETag"] != tag
     assert put(lab_text, If_Match=late.headers["ETag"]).get_json()["version"] == 3
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+def test_only_admins_see_where_webhooks_post_to(
+    http: FlaskClient, put: Put, lab_text: str, role: str
+) -> None:
+    hooks = """\
+# seen
+webhooks:
+  chat: {"url": "http:\\x2f/localhost:9/hooks/T0PS3CRET?key=T0PS3CRET", on: [audit]}
+  plain:
+    url: http://127.0.0.1:9
+"""
+    put(lab_text + hooks)
+    shown = hooks.replace('"http:\\x2f/localhost:9/hooks/T0PS3CRET?key=T0PS3CRET"', SHORT)
+    for path in ("/lab", "/lab/versions/1"):
+        seen = http.get(API + path, headers={"X-Edgewake-Role": role}).get_json()
+        assert seen["text"] == lab_text + shown
+        assert http.get(API + path).get_json()["text"] == lab_text + hooks
 
 
 def test_the_same_lab_twice_is_one_version_and_no_change(

@@ -1,5 +1,6 @@
 """The lab file: what is wanted, now and before."""
 
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote
@@ -9,11 +10,13 @@ from pydantic import ValidationError
 
 from orchestrator.control import Orchestrator
 from orchestrator.errors import Outdated, UnknownVersion
+from orchestrator.lab_secrets import without_secrets
 from orchestrator.model import Lab
 from orchestrator.operations import Job
 from orchestrator.store.base import LabVersion
 from web import problems
 from web.api import reading
+from web.api.caller import caller
 from web.api.conditional import tag_of
 from web.api.context import Context
 from web.api.operation import Api
@@ -43,8 +46,11 @@ def add(api: Api, context: Context) -> None:
 
     @api.get("/lab", LabText, problems=(404,), etag=True)
     def lab() -> LabText:
-        """Return the lab file that is in use, word for word."""
-        return LabText.of(in_use(control))
+        """Return the lab file that is in use, word for word.
+
+        Who is no admin sees of webhooks' URLs only the hosts: the rest may be a secret.
+        """
+        return _readable(in_use(control))
 
     @api.put(
         "/lab",
@@ -82,8 +88,8 @@ def add(api: Api, context: Context) -> None:
 
     @api.get("/lab/versions/<number>", LabText, etag=True)
     def lab_version(path: VersionNamed) -> LabText:
-        """Return a lab that was applied, word for word."""
-        return LabText.of(version_of(control, path.number))
+        """Return a lab that was applied, as `GET /lab` returns the one in use."""
+        return _readable(version_of(control, path.number))
 
     @api.post(
         "/lab/rollback", LabApplied, role=Role.ADMIN, problems=(404, 409, 503), others=ACCEPTED
@@ -117,6 +123,14 @@ def version_of(control: Orchestrator, number: int) -> LabVersion:
             return version
     told = f"from {kept[0].number} to {kept[-1].number}" if kept else "none"
     raise UnknownVersion(f"{number}: no such version of the lab", hint=f"kept are: {told}")
+
+
+def _readable(version: LabVersion) -> LabText:
+    """Return a version as whoever asks may read it."""
+    if not caller().role.covers(Role.ADMIN):
+        text = without_secrets(version.text, Path(version.path))
+        version = replace(version, text=text)
+    return LabText.of(version)
 
 
 def _apply(

@@ -9,6 +9,7 @@ from logging import getLogger
 from typing import Any, cast
 
 from flask import Flask, Response, g, request
+from werkzeug.exceptions import TooManyRequests
 from werkzeug.wrappers import Response as AnyResponse
 
 from web.door import errors, forward, login, stream
@@ -16,6 +17,7 @@ from web.door.access import Access
 from web.door.guard import Visit, admit
 from web.door.headers import protect
 from web.door.hub import Hub
+from web.door.room import Room
 from web.door.settings import DoorSettings
 from web.door.upstream import Upstream, View
 from web.pages import create_pages
@@ -23,6 +25,8 @@ from web.pages import create_pages
 log = getLogger(__name__)
 
 LARGEST_REQUEST = 4 << 20  # bytes, as of the API behind
+MOST_AT_ONCE = 40  # requests of people who are known; the threads of `web.door.server`
+RETRY_S = 1
 HUB = "edgewake-hub"
 OPEN_TO_ALL = frozenset({"pages.static", "login", "logout", "enter"})  # endpoints
 
@@ -51,14 +55,25 @@ def create_door(upstream: Upstream, access: Access, settings: DoorSettings) -> F
     app = Flask("web", static_folder=None, template_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider
+    crowd = Room(MOST_AT_ONCE)
 
     @app.before_request
     def look() -> AnyResponse | None:
         g.visit = None
         g.visit = admit(request, access, settings)
-        if g.visit is not None or request.endpoint in OPEN_TO_ALL:
+        if g.visit is not None:
+            who = g.visit.caller.name
+            g.inside = crowd.enter(who)
+            if not g.inside:
+                why = f"{who} has too many requests under way"
+                raise TooManyRequests(why, retry_after=RETRY_S)
             return None
-        return login.ask_who(request)
+        return None if request.endpoint in OPEN_TO_ALL else login.ask_who(request)
+
+    @app.teardown_request
+    def leave(_error: BaseException | None) -> None:
+        if g.pop("inside", False):
+            crowd.leave(g.visit.caller.name)
 
     @app.after_request
     def say(response: Response) -> Response:

@@ -13,6 +13,7 @@ from http.client import HTTPException
 from logging import getLogger
 from time import monotonic, sleep
 
+from web.door.room import Room
 from web.door.upstream import Upstream, identity
 from web.roles import Caller, Role
 
@@ -41,7 +42,7 @@ class Block:
 
 
 class Full(Exception):  # noqa: N818 - reads as a sentence where it is raised
-    """As many listen as may."""
+    """As many listen as may, or as this caller may."""
 
 
 class Hub:
@@ -49,7 +50,7 @@ class Hub:
 
     def __init__(self, upstream: Upstream, most: int) -> None:
         self._upstream = upstream
-        self._room = threading.BoundedSemaphore(most)
+        self._room = Room(most)
         self._changed = threading.Condition()
         self._ring: deque[Block] = deque(maxlen=KEPT)
         self._forgot = 0  # the highest number that is not in the ring any more
@@ -60,20 +61,20 @@ class Hub:
         self._closed = False
 
     def listen(
-        self, after: int | None, topics: frozenset[str], may: Callable[[], bool]
+        self, after: int | None, topics: frozenset[str], may: Callable[[], bool], who: str = ""
     ) -> Iterator[bytes]:
-        """Return a stream from a number on (None: from now); it must be closed.
+        """Return a stream from a number on (None: from now) for somebody; it must be closed.
 
         `may` is asked now and then whether this listener may still. Raises `Full`.
         """
-        if not self._room.acquire(blocking=False):
+        if not self._room.enter(who):
             raise Full
         with self._changed:
             self._listeners += 1
             if not self._runs:
                 self._runs = True
                 threading.Thread(target=self._follow, name="hub", daemon=True).start()
-        return _Stream(self._told(after, topics, may), self._left)
+        return _Stream(self._told(after, topics, may), lambda: self._left(who))
 
     def close(self) -> None:
         """Let all listeners go."""
@@ -88,12 +89,15 @@ class Hub:
     ) -> Iterator[bytes]:
         with self._changed:
             at = self._last if after is None else after
-        checked = monotonic()
+        checked = said = monotonic()
         yield RETRY + _position(at)
         while not self._closed:
             told, at = self._since(at, topics)
+            if not told and monotonic() - said >= KEEP_ALIVE_S:
+                told = _position(at)  # much happens, but nothing of what is asked for
             if told:
                 yield told
+                said = monotonic()
                 sleep(PACE_S)
             if monotonic() - checked >= CHECK_S:
                 if not may():
@@ -115,11 +119,11 @@ class Hub:
         wanted = [each.text for each in blocks if not topics or each.name in topics]
         return b"".join(wanted), last
 
-    def _left(self) -> None:
+    def _left(self, who: str) -> None:
         with self._changed:
             self._listeners -= 1
             self._nobody_since = monotonic()
-        self._room.release()
+        self._room.leave(who)
 
     # --- the daemon's stream ------------------------------------------------------------------
 
@@ -132,6 +136,8 @@ class Hub:
                 self._read()
             except (OSError, HTTPException, ValueError) as error:
                 log.debug("the stream of events broke off: %s", error)
+            except Exception:  # or nobody would be told anything any more
+                log.exception("the stream of events made no sense; it is read again")
             failures = failures + 1 if self._last == before else 0
             with self._changed:
                 idle_s = monotonic() - self._nobody_since

@@ -101,7 +101,7 @@ class DoorProcess:
             return
         self._over.clear()
         with self._starting:
-            child = self._spawn()
+            child = self._try_to_spawn()
         self._keeper = threading.Thread(target=self._keep, args=(child,), name="door", daemon=True)
         self._keeper.start()
 
@@ -114,7 +114,7 @@ class DoorProcess:
             self._end()
             try:
                 self.bind(web)
-            except EdgewakeError as error:
+            except (EdgewakeError, OSError) as error:
                 log.error("the dashboard goes on as before: %s", error)  # noqa: TRY400 - no defect
                 self._note("web-refused", self._base.lab, str(error))
                 self._as_before(before)
@@ -131,7 +131,7 @@ class DoorProcess:
     def _as_before(self, before: WebSettings) -> None:
         try:
             self.bind(before)
-        except EdgewakeError as error:
+        except (EdgewakeError, OSError) as error:
             log.error("there is no dashboard now: %s", error)  # noqa: TRY400 - no defect of ours
 
     def _end(self) -> None:
@@ -184,37 +184,54 @@ class DoorProcess:
         self._child = child
         return child
 
-    def _keep(self, child: subprocess.Popen[bytes]) -> None:
+    def _try_to_spawn(self) -> subprocess.Popen[bytes] | None:
+        """Start a child; None if the machine has no room for one now, such as for its pipes."""
+        try:
+            return self._spawn()
+        except OSError as error:
+            log.warning("the door cannot be started: %s", error)
+            return None
+
+    def _keep(self, child: subprocess.Popen[bytes] | None) -> None:
         """Pass on what the child notes, and start it again when it ends by itself."""
         rest_s = FIRST_REST_S
         while True:
             began = time.monotonic()
-            self._listen_to(child)
-            code = child.wait()
+            ended = "could not be started" if child is None else self._accompany(child)
             if self._over.is_set():
                 return
             rest_s = FIRST_REST_S if time.monotonic() - began > WELL_S else rest_s
             self._note(
                 "web-ended",
                 self._base.lab,
-                f"the door ended by itself, with {code}; it starts again in {rest_s:g} s",
+                f"the door {ended}; it starts again in {rest_s:g} s",
             )
-            _close(child)
+            if child is not None:
+                _close(child)
             self._over.wait(rest_s)
             rest_s = min(2 * rest_s, LONGEST_REST_S)
             with self._starting:
                 if self._over.is_set():
                     return
-                child = self._spawn()
+                child = self._try_to_spawn()
+
+    def _accompany(self, child: subprocess.Popen[bytes]) -> str:
+        """Pass on what a child notes until it has ended; return how that was."""
+        self._listen_to(child)
+        return f"ended by itself, with {child.wait()}"
 
     def _listen_to(self, child: subprocess.Popen[bytes]) -> None:
         assert child.stdout is not None  # noqa: S101 - for the type checker
-        for line in child.stdout:
-            try:
-                told = json.loads(line)
-                self._note(KINDS[told["kind"]], told["subject"], told["text"])
-            except (ValueError, KeyError, TypeError):
-                log.warning("the door says what makes no sense: %r", line[:200])
+        with suppress(ValueError):  # it was closed while we read
+            for line in child.stdout:
+                self._pass_on(line)
+
+    def _pass_on(self, line: bytes) -> None:
+        try:
+            told = json.loads(line)
+            self._note(KINDS[told["kind"]], told["subject"], told["text"])
+        except (ValueError, KeyError, TypeError):
+            log.warning("the door says what makes no sense: %r", line[:200])
 
 
 def _close(child: subprocess.Popen[bytes]) -> None:

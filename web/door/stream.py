@@ -22,9 +22,10 @@ def add(app: Flask, hub: Hub, access: Access, settings: DoorSettings) -> None:
 
     def events() -> Response:
         try:
-            told = hub.listen(_position(), _topics(), _still(g.visit, access, settings))
+            still = _still(g.visit, access, settings)
+            told = hub.listen(_position(), _topics(), still, g.visit.caller.name)
         except Full:
-            why = f"{settings.streams} event streams are open already"
+            why = f"of {settings.streams} event streams, none is left for {g.visit.caller.name}"
             raise ServiceUnavailable(why, retry_after=RETRY_S) from None
         response = Response(told, content_type=CONTENT_TYPE)
         response.headers["X-Accel-Buffering"] = "no"

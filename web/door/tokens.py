@@ -17,7 +17,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -163,7 +163,8 @@ class Tokens:
         if not matches or matches[0].state(now) != "valid":
             return None
         if now - (matches[0].used_at or 0.0) >= MARK_USED_S:
-            self._mark_used(matches[0].id, now)
+            with suppress(StoreError):  # a full disk keeps nobody out
+                self._mark_used(matches[0].id, now)
         return matches[0]
 
     # --- one-time logins ----------------------------------------------------------------------
