@@ -23,6 +23,7 @@ LOGIN = "/login"
 LARGEST_FORM = 64 << 10  # bytes
 CSRF_HEADER = "X-CSRF-Token"
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
+LONGEST_NOTED = 200  # characters of a path, in the audit log
 METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 STRANGE = re.compile(r"[\x00-\x1f\x7f\\%]|//|/\.{1,2}(?:/|$)")
 
@@ -49,7 +50,7 @@ def admit(request: Request, access: Access, settings: DoorSettings) -> Visit | N
         where = address_of(request, settings)
         access.audit.failed("refused", where, "somebody showed a token that lets nobody in")
     if request.method not in SAFE:
-        _may_change(request, visit)
+        _may_change(request, visit, access)
     return visit
 
 
@@ -83,7 +84,7 @@ def find_visit(authorization: str, cookie: str, access: Access) -> Visit | None:
     return Visit(session.caller, session) if session else None
 
 
-def _may_change(request: Request, visit: Visit | None) -> None:
+def _may_change(request: Request, visit: Visit | None, access: Access) -> None:
     """Refuse a request that changes something, unless who seems to send it does, and may."""
     if not _same_site(request):
         abort(HTTPStatus.FORBIDDEN, "another site's page sent this request")
@@ -92,10 +93,15 @@ def _may_change(request: Request, visit: Visit | None) -> None:
         abort(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"forms have up to {LARGEST_FORM} bytes")
     if visit is None or request.path == LOGIN:  # which asks for a token anyway
         return
+    why = ""
     if visit.session is not None and not same(_csrf(request), visit.session.csrf):
-        abort(HTTPStatus.FORBIDDEN, f"the {CSRF_HEADER} header is not that of this session")
-    if not visit.caller.role.covers(_least(request)):
-        abort(HTTPStatus.FORBIDDEN, f"a {visit.caller.role} may look, but change nothing")
+        why = f"the {CSRF_HEADER} header is not that of this session"
+    elif not visit.caller.role.covers(_least(request)):
+        why = f"a {visit.caller.role} may look, but change nothing"
+    if why:
+        what = f"{request.method} {request.path[:LONGEST_NOTED]!r}"
+        access.audit.failed("refused", visit.caller.name, f"{what}: {why}")
+        abort(HTTPStatus.FORBIDDEN, why)
 
 
 def _csrf(request: Request) -> str:

@@ -8,6 +8,7 @@ answered from one answer; whatever changes something makes all of them old.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from threading import Condition
@@ -43,6 +44,11 @@ class Answer:
     status: int
     headers: Headers
     body: bytes
+
+    @property
+    def may_be_shared(self) -> bool:
+        """Whether it is for everybody of a role: a refusal names who asked, and is audited."""
+        return self.status < HTTPStatus.BAD_REQUEST
 
 
 @dataclass(slots=True)
@@ -98,8 +104,8 @@ class Upstream:
                     self._landed.wait()
                 if flight.failed is not None:
                     raise flight.failed
-                assert flight.answer is not None  # noqa: S101 - for the type checker
-                return flight.answer
+                if flight.answer is not None and flight.answer.may_be_shared:
+                    return flight.answer
             flight = self._flights[key] = _Flight(now)
         try:
             flight.answer = self._ask(caller, "GET", target, headers, b"")
@@ -117,7 +123,8 @@ class Upstream:
 
     def _tidy(self, key: tuple[str, str, Headers], flight: _Flight) -> None:
         """Let go of what nobody may have any more."""
-        useless = flight.answer is None or len(flight.answer.body) > LARGEST_KEPT
+        kept = flight.answer
+        useless = kept is None or not kept.may_be_shared or len(kept.body) > LARGEST_KEPT
         if useless and self._flights.get(key) is flight:
             del self._flights[key]
         if len(self._flights) > MOST_KEPT:

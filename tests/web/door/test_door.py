@@ -75,3 +75,18 @@ def test_a_method_that_is_none_of_ours_is_told_those_that_are(browser: FlaskClie
     answer = browser.open("/", method="TRACE")
     assert answer.status_code == 405
     assert {"GET", "POST", "PUT"} <= set(answer.headers["Allow"].split(", "))
+
+
+def test_refusals_are_not_shared_and_those_of_the_door_are_noted(
+    browser: FlaskClient,
+    texts: dict[Role, str],
+    tokens: Tokens,
+    noted: list[tuple[str, str, str]],
+) -> None:
+    _, other = tokens.create("somebody else", Role.VIEWER)
+    for text, name in ((texts[Role.VIEWER], "a viewer"), (other, "somebody else")):
+        refused = browser.get("/api/v1/tokens", headers=bearer(text))
+        assert refused.get_json()["detail"].startswith(f"{name} is viewer")
+    assert browser.post("/api/v1/services/web/wake", headers=bearer(other)).status_code == 403
+    assert noted[-1][:2] == ("refused", "somebody else")
+    assert "POST '/api/v1/services/web/wake'" in noted[-1][2]
