@@ -14,6 +14,7 @@ from jinja2 import StrictUndefined
 from orchestrator.errors import EdgewakeError
 from web.client import ApiError
 from web.pages import (
+    api_docs,
     dns,
     formats,
     hosts,
@@ -41,6 +42,7 @@ AREAS: tuple[Area, ...] = (  # in the order of the navigation
     measured,
     lab,
     tokens,
+    api_docs,
 )
 
 __all__ = ["AREAS", "Area", "Link", "Upstream", "create_pages", "failure", "may"]
