@@ -8,21 +8,27 @@ from typing import Any
 
 import pytest
 
+from orchestrator.labfile import parse_lab
 from tests.world import World
+from web.app import create_app
 from web.door import hub as hub_module
 from web.door.hub import Hub
 from web.door.upstream import Upstream
+from web.server import Server
 from web.sse import ServerEvent, read
 
 EVERYTHING: frozenset[str] = frozenset()
 
 
 @pytest.fixture
-def hub(daemon: Path, world: World) -> Iterator[Hub]:
-    made = Hub(Upstream(daemon), 4)
+def hub(world: World, tmp_path: Path) -> Iterator[Hub]:
+    server = Server(create_app(world.control, load=parse_lab), tmp_path / "control.sock")
+    server.start()
+    made = Hub(Upstream(tmp_path / "control.sock"), 4)
     yield made
     made.close()
     world.control.feed.close()
+    server.stop()
 
 
 def _always() -> bool:
