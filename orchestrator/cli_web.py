@@ -4,15 +4,18 @@
 
 import getpass
 import json
+import os
 import re
 import time
+from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator import display
 from orchestrator.errors import EdgewakeError
-from orchestrator.state_dir import TOP_MODE
+from orchestrator.state_dir import PRIVATE_MODE, TOP_MODE
 from web.roles import Role
 
 if TYPE_CHECKING:
@@ -66,7 +69,23 @@ def dashboard(
     else:
         typer.echo(link)
     if open_it:
-        typer.launch(link)
+        typer.launch(page_to(link, ctx.obj.login).as_uri())
+
+
+def page_to(link: str, page: Path) -> Path:
+    """Write a page that leads to a link, and return it: only its owner may read it.
+
+    A browser's arguments are there for everybody on this machine to see; who is faster than the
+    browser would be logged in.
+    """
+    page.unlink(missing_ok=True)
+    descriptor = os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(
+            "<!doctype html><title>edgewake</title>"
+            f'<meta http-equiv="refresh" content="0;url={escape(link)}">\n'
+        )
+    return page
 
 
 @token_app.command("create", epilog="Example: edgewake token create --role operator --expires 30d")

@@ -740,6 +740,7 @@ class Orchestrator:
         """Return everything at a glance; asks no host."""
         return Status(
             lab=self.lab.name,
+            dns=f"{self.lab.dns.listen}:{self.lab.dns.port}",
             hosts=self.host_statuses(),
             services=tuple(self._service_status(service) for service in self.lab.services),
         )

@@ -107,6 +107,11 @@ class StateDir:
         return self.path / "door.json"
 
     @property
+    def login(self) -> Path:
+        """The page that leads a browser to a login, for `edgewake dashboard --open`."""
+        return self.path / "login.html"
+
+    @property
     def owner(self) -> str:
         """The installation's UUID; StoreError if the folder was never opened, or it is damaged."""
         file = self.path / "owner"

@@ -59,6 +59,7 @@ class Status:
     """Everything at a glance."""
 
     lab: str
+    dns: str  # where queries are answered: address:port
     hosts: tuple[HostStatus, ...]
     services: tuple[ServiceStatus, ...]
 

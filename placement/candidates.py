@@ -7,7 +7,7 @@ judge in `placement.check` shares none of this.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 
 from placement.classes import flavours, need
@@ -103,11 +103,22 @@ def hopeless(problem: Problem) -> dict[str, str]:
 
 
 def summary(reasons: Mapping[str, str]) -> str:
-    """Return the reasons of the first few hosts as one clause."""
-    clauses = [f"{host}: {reason}" for host, reason in list(reasons.items())[:SHOWN_REASONS]]
-    if len(reasons) > SHOWN_REASONS:
-        clauses.append(f"and {len(reasons) - SHOWN_REASONS} more")
+    """Return the first few reasons as one clause; hosts that share one are named together."""
+    hosts: dict[str, list[str]] = {}
+    for host, reason in reasons.items():
+        hosts.setdefault(reason, []).append(host)
+    shown = list(hosts.items())[:SHOWN_REASONS]
+    clauses = [f"{_names(those)}: {reason}" for reason, those in shown]
+    left = len(reasons) - sum(len(those) for _, those in shown)
+    if left:
+        clauses.append(f"and {left} more")
     return "; ".join(clauses) or "there are no other hosts"
+
+
+def _names(hosts: Sequence[str]) -> str:
+    """Return the names of the first few hosts."""
+    more = [f"and {len(hosts) - SHOWN_REASONS} more"] if len(hosts) > SHOWN_REASONS else []
+    return ", ".join([*hosts[:SHOWN_REASONS], *more])
 
 
 def shortage(wanted: Amounts, host: Host, used: Amounts = _NOTHING) -> str:

@@ -47,7 +47,9 @@ def _end_with_stdin() -> None:
 
 
 def _note(kind: str, subject: str, text: str) -> None:
-    print(json.dumps({"kind": kind, "subject": subject, "text": text}), flush=True)  # noqa: T201
+    # In one piece: other threads write here, too.
+    sys.stdout.write(json.dumps({"kind": kind, "subject": subject, "text": text}) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

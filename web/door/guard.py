@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from flask import Request, abort
 from werkzeug.exceptions import MethodNotAllowed
 
+from web.client import ApiError
 from web.door.access import Access
 from web.door.sessions import Session, same
 from web.door.settings import DoorSettings
@@ -93,15 +94,16 @@ def _may_change(request: Request, visit: Visit | None, access: Access) -> None:
         abort(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"forms have up to {LARGEST_FORM} bytes")
     if visit is None or request.path == LOGIN:  # which asks for a token anyway
         return
-    why = ""
+    why = hint = ""
     if visit.session is not None and not same(_csrf(request), visit.session.csrf):
         why = f"the {CSRF_HEADER} header is not that of this session"
-    elif not visit.caller.role.covers(_least(request)):
+    elif not visit.caller.role.covers(least := _least(request)):
         why = f"a {visit.caller.role} may look, but change nothing"
+        hint = f"this takes the role {least}: ask an admin for a token of that role"
     if why:
         what = f"{request.method} {request.path[:LONGEST_NOTED]!r}"
         access.audit.failed("refused", visit.caller.name, f"{what}: {why}")
-        abort(HTTPStatus.FORBIDDEN, why)
+        raise ApiError(HTTPStatus.FORBIDDEN, {"detail": why, "hint": hint})
 
 
 def _csrf(request: Request) -> str:

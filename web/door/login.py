@@ -70,12 +70,13 @@ def add(app: Flask, access: Access, settings: DoorSettings) -> None:
 def ask_who(asked: Request) -> Response:
     """Answer somebody whom we do not know: programs are told, browsers are sent to log in."""
     wants_page = asked.method in {"GET", "HEAD"} and not asked.path.startswith(
-        ("/api/v1/", "/events", "/metrics")
+        ("/api/v", "/events", "/metrics")
     )
     if not wants_page:
         abort(
             HTTPStatus.UNAUTHORIZED,
-            "say who you are with a token: 'Authorization: Bearer ew_...'",
+            "say who you are with a token: 'Authorization: Bearer ew_...'; "
+            "'edgewake token create' on its machine makes one",
         )
     here = asked.full_path.removesuffix("?")
     if asked.headers.get("Sec-Fetch-Site") == "cross-site":

@@ -34,6 +34,7 @@ log = getLogger(__name__)
 SILENT_S = 10.0  # for the next bytes of a request, and for a caller to take those of an answer
 HEAD_S = 5.0  # for a request's head to come in, and for the handshake before it
 BODY_S = 20.0  # for its body
+HURRY_S = 1.0  # for either, while others wait for a thread
 WATCH_S = 0.5  # how often that is looked at
 BACKLOG = 128
 WORKERS = 40  # requests that are answered at once, beside streams
@@ -100,12 +101,14 @@ class Connection(HTTPConnection):  # type: ignore[misc]
     """A connection that is cut when a request does not come in whole in time."""
 
     RequestHandlerClass = Request
+    since = 0.0
     due: float | None = None
     shaken = False
 
     def watch(self, seconds: float) -> None:
         """Begin to count the time of something."""
-        self.due = monotonic() + seconds * self.server.patience
+        self.since = monotonic()
+        self.due = self.since + seconds * self.server.patience
         self.server.watched.add(self)
 
     def arrived(self) -> None:
@@ -282,6 +285,9 @@ class TcpServer(WsgiServer):  # type: ignore[misc]
     def _cut_the_slow(self) -> None:
         while not self._over.wait(WATCH_S * self.patience):
             now = monotonic()
+            crowded = self.requests.qsize > 0 and not self.requests.idle
+            least = now - HURRY_S * self.patience if crowded else 0.0
             for connection in tuple(self.watched):
-                if connection.due is not None and connection.due < now:
+                due = connection.due
+                if due is not None and (due < now or connection.since < least):
                     connection.cut()

@@ -13,6 +13,7 @@ from web.roles import Caller
 IDLE_S = 12 * 3600.0  # without a request
 LONGEST_S = 7 * 86400.0
 MOST = 1000  # sessions; the one that was idle longest gives way
+MOST_EACH = 100  # of one caller, so that nobody ends others' sessions by logging in again and again
 ID_BYTES = 32
 
 
@@ -46,6 +47,9 @@ class Sessions:
         session_id, now = secrets.token_urlsafe(ID_BYTES), self._clock()
         session = Session(caller, secrets.token_urlsafe(ID_BYTES), token_id, now, now)
         with self._lock:
+            own = [key for key, each in self._sessions.items() if each.caller.name == caller.name]
+            if len(own) >= MOST_EACH:
+                del self._sessions[own[0]]
             while len(self._sessions) >= MOST:
                 del self._sessions[next(iter(self._sessions))]
             self._sessions[_key(session_id)] = session

@@ -16,9 +16,10 @@ class Health(Document):
 
 
 class StatusDocument(Document):
-    """All hosts and services of a lab."""
+    """All hosts and services of a lab; `dns` is the address and port that answers for it."""
 
     lab: str
+    dns: str
     hosts: list[HostDocument]
     services: list[ServiceDocument]
 
@@ -27,6 +28,7 @@ class StatusDocument(Document):
         """Return all there is."""
         return cls(
             lab=value.lab,
+            dns=value.dns,
             hosts=[HostDocument.of(each) for each in value.hosts],
             services=[ServiceDocument.of(each) for each in value.services],
         )

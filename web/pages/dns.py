@@ -60,7 +60,8 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
         summary = upstream.get("/queries/summary")
         every = sorted(answer["queries"], key=lambda query: float(query["at"]), reverse=True)
         fitting = [query for query in every if chosen.has(query)]
-        services = upstream.get("/status")["services"]
+        status = upstream.get("/status")
+        services = status["services"]
         return render_template(
             "dns.html",
             chosen=chosen,
@@ -74,8 +75,16 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
             chart=chart(every),
             charted_s=CHARTED_S,
             name=next((each["names"][0] for each in services if each["names"]), ""),
+            dig=dig(status["dns"]),
             symbols=SYMBOLS,
         )
+
+
+def dig(dns: str) -> str:
+    """Return the beginning of a command that asks the DNS server at an address and port."""
+    address, _, port = dns.rpartition(":")
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104
+    return f"dig @{reached} -p {port}"
 
 
 def chart(queries: Sequence[Document]) -> tuple[Column, ...]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from web.pages.placement_words import ALGORITHMS
+
 NOTHING = "\N{EN DASH}"
 KIB = 1024.0
 _CLOCK = ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s"))
@@ -95,6 +97,13 @@ def _short(value: float) -> str:
     return f"{value:.2g}" if abs(value) < 0.0995 else f"{value:.2f}".rstrip("0").rstrip(".")
 
 
+def chooser(decided_by: str) -> str:
+    """Return who chose a host, with what an algorithm's name means."""
+    name, comma, more = decided_by.partition(",")
+    meant = ALGORITHMS.get(name)
+    return f"{meant} ({name}){comma}{more}" if meant else decided_by
+
+
 FILTERS: dict[str, Callable[[Any], str]] = {
     "size": size,
     "mib": mib,
@@ -104,4 +113,5 @@ FILTERS: dict[str, Callable[[Any], str]] = {
     "percent": percent,
     "when": when,
     "since": since,
+    "chooser": chooser,
 }

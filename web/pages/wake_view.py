@@ -53,7 +53,7 @@ REASONS: Mapping[str, str] = {
     ),
     WakeReason.IMAGE_UNUSABLE: (
         "Its image is missing or cannot be booted on any host. The service's page says which, and "
-        "'edgewake images' what is wrong with it."
+        "'edgewake image inspect' what is wrong with it."
     ),
     WakeReason.NOT_READY: (
         "The guest started but did not answer its readiness probe in time. Its console often says "

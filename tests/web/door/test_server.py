@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +191,24 @@ def test_who_says_nothing_takes_no_thread_from_others() -> None:
         finally:
             for each in silent:
                 each.close()
+
+
+@pytest.mark.parametrize(
+    "begin", [b"GET / HTTP/1.1\r\nHost: t", POST + b"Content-Length: 9\r\n\r\na"]
+)
+def test_who_is_slow_gets_less_time_while_others_wait(
+    monkeypatch: pytest.MonkeyPatch, begin: bytes
+) -> None:
+    for name in ("HEAD_S", "BODY_S", "SILENT_S"):
+        monkeypatch.setattr(f"web.door.server.{name}", 1000.0)
+    monkeypatch.setattr("web.door.server.HURRY_S", 0.1)
+    monkeypatch.setattr("web.door.server.WORKERS", 2)
+    with serving() as address, ExitStack() as callers:
+        for _ in range(8):  # there are four threads
+            caller = callers.enter_context(socket.create_connection(address, timeout=10))
+            caller.sendall(begin)
+        answer = said(address, GET + b"Connection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200")
 
 
 def test_there_are_so_many_connections_at_most() -> None:

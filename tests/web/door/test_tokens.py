@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.errors import EdgewakeError, StoreError
 from web.door.audit import AT_ONCE, Bounded
-from web.door.sessions import IDLE_S, LONGEST_S, MOST, Sessions
+from web.door.sessions import IDLE_S, LONGEST_S, MOST, MOST_EACH, Sessions
 from web.door.throttle import FREE, FREE_IN_ALL, LONGEST_DELAY_S, LONGEST_IN_ALL_S, Throttle
 from web.door.tokens import KEPT_S, MARK_USED_S, ONCE_S, PREFIX, Tokens
 from web.roles import Caller, Role
@@ -171,13 +171,22 @@ def test_a_session_ends_when_it_is_idle_too_old_or_its_token_is_no_more(clock: C
 
 def test_session_ids_are_new_and_there_are_so_many_sessions_at_most() -> None:
     sessions = Sessions(lambda _: True)
-    ids = [sessions.begin(ADA)[0] for _ in range(MOST + 1)]
+    callers = [Caller(f"caller {number}", Role.VIEWER) for number in range(MOST + 1)]
+    ids = [sessions.begin(caller)[0] for caller in callers]
     assert len(set(ids)) == len(ids)
     assert sessions.find(ids[0]) is None
     assert sessions.find(ids[1])
     sessions.end(ids[1])
     sessions.end("\udc80")
     assert sessions.find(ids[1]) is None
+
+
+def test_who_logs_in_again_and_again_ends_only_their_own_sessions() -> None:
+    sessions = Sessions(lambda _: True)
+    other, _ = sessions.begin(Caller("other", Role.ADMIN))
+    ids = [sessions.begin(ADA)[0] for _ in range(MOST_EACH + 1)]
+    assert sessions.find(other)
+    assert [sessions.find(each) is not None for each in ids[:2]] == [False, True]
 
 
 # --- failures ---------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from tests.web.pages.reading import HOSTILE, Through, look
-from web.pages.dns import chart
+from web.pages.dns import chart, dig
 from web.pages.drawing import columns
 
 WINDOW = {
@@ -48,8 +48,14 @@ def set_up(upstream: Through, *queries: dict[str, Any], log: str = "on") -> None
 
 def test_nobody_asked_yet_says_how_to_ask(dashboard: FlaskClient, upstream: Through) -> None:
     set_up(upstream)
-    page = look(dashboard, "/dns")
-    assert "dig @127.0.0.1 -p 5353 web.edge.test" in page.text
+    asked = dig(upstream.get("/status")["dns"])
+    assert f"{asked} web.edge.test" in look(dashboard, "/dns").text
+
+
+def test_dig_is_told_an_address_that_can_be_asked() -> None:
+    assert dig("192.0.2.1:53") == "dig @192.0.2.1 -p 53"
+    assert dig("0.0.0.0:5390") == "dig @127.0.0.1 -p 5390"
+    assert dig(":::5390") == "dig @::1 -p 5390"
 
 
 def test_queries_are_listed_as_text_and_rates_drawn(
