@@ -23,6 +23,7 @@ HOW_TO_INSTALL = (
 
 _CODES = {0: "exited", 1: "failed (exit status 1)", 255: "aborted (exit status 255)"}
 _HINTS = (  # what the tender's words contain, in lower case, and what to do about it
+    ("could not attach", "let all users open /dev/net/tun, as on Debian: chmod 0666 /dev/net/tun"),
     ("permission denied", "let all users read image and tender, and enter the folders above them"),
     ("declared", "cards and disks must have the names that `solo5-elftool query-manifest` prints"),
     ("invalid executable", "build the image for the target `spt`"),
