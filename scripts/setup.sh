@@ -133,13 +133,20 @@ make_network_folder() {
     [[ -d $folder ]] || as_root install -d -m 0755 "$folder"
 }
 
-# Solo5's tenders are no root, and open a tap that is theirs. Debian lets every user open the device, by a
-# rule of udev's; where there is no udev, as in containers, only root may.
-open_tun() {
-    local device=/dev/net/tun
-    [[ ! -c $device || $(stat -c %a "$device") == 666 || -d /run/udev ]] && return
-    say "$device: every user may open it, as on Debian with udev"
-    as_root chmod 0666 "$device"
+# Debian's udev lets every user open a tap's device, which Solo5's tenders need, and the group kvm that of
+# KVM: where QEMU's user may not open it, libvirt asks QEMU anew what it can at every start of a guest, for
+# six seconds. Containers have no udev, and there only root may open either.
+open_devices() {
+    [[ ! -d /run/udev ]] || return 0
+    set_mode /dev/net/tun 666 root
+    set_mode /dev/kvm 660 kvm
+}
+
+set_mode() { # DEVICE MODE GROUP
+    [[ -c $1 && $(stat -c '%a %G' "$1") != "$2 $3" ]] || return 0
+    say "$1: group $3, mode $2, as udev has it"
+    as_root chgrp "$3" "$1"
+    as_root chmod "$2" "$1"
 }
 
 cloud_kernel() {
@@ -194,6 +201,6 @@ case ${1:-} in
     *) fail "unknown argument $1; there is only: bench" ;;
 esac
 make_network_folder
-open_tun
+open_devices
 unpack_kernel
 make_environment
