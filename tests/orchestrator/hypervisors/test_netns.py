@@ -518,7 +518,9 @@ def test_the_keeper_which_no_filter_confines_is_not_to_be_written_to(
     rig: NetnsRig, hypervisor: NetnsHypervisor
 ) -> None:
     script = "exec 3<> /proc/1/mem && echo opened"
-    console = said(rig, hypervisor, rig.guest(argv=shell(f"({script}) 2>&1; echo done")))
+    console = said(
+        rig, hypervisor, rig.guest(argv=shell(f"({script}) 2>&1; echo done; exec sleep 1000"))
+    )
     assert console.splitlines()[-1] == "done"
     assert "opened" not in console
     keeper = cast("dict[str, int]", rig.record(rig.guest().name)["keeper"])["pid"]
