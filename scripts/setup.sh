@@ -145,8 +145,7 @@ open_devices() {
 set_mode() { # DEVICE MODE GROUP
     [[ -c $1 && $(stat -c '%a %G' "$1") != "$2 $3" ]] || return 0
     say "$1: group $3, mode $2, as udev has it"
-    as_root chgrp "$3" "$1"
-    as_root chmod "$2" "$1"
+    { as_root chgrp "$3" "$1" && as_root chmod "$2" "$1"; } || say "$1 stays as it is"
 }
 
 cloud_kernel() {
