@@ -1,11 +1,8 @@
-"""Versions of documents: send only what has changed, change only what was seen (RFC 9110, 13)."""
+"""Versions of documents: send only what has changed (RFC 9110, 13)."""
 
 import hashlib
-from http import HTTPStatus
 
-from flask import Request, Response, request
-
-from web.problems import HttpProblem
+from flask import Request, Response
 
 
 def tag_of(content: bytes) -> str:
@@ -19,13 +16,3 @@ def marked(answer: Response, asked: Request) -> Response:
     answer.headers["Cache-Control"] = "no-cache"  # kept, but asked for each time
     answer.make_conditional(asked)
     return answer
-
-
-def demand_match(tag: str) -> None:
-    """Refuse the present request, with a 412, if it has an `If-Match` that does not name `tag`."""
-    if request.if_match and not request.if_match.contains(tag):
-        raise HttpProblem(
-            HTTPStatus.PRECONDITION_FAILED,
-            "it was changed since you read it",
-            hint="read it again, make your change to what is there now, and send that",
-        )

@@ -6,7 +6,9 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, request
 
-ROLES = ("viewer", "operator", "admin")  # each may do what those before it may
+from web.roles import Role
+
+ROLES = tuple(str(role) for role in Role)  # each may do what those before it may
 
 
 class Upstream(Protocol):
@@ -48,7 +50,7 @@ class Area(Protocol):
 
 def may(role: str | None, least: str) -> bool:
     """Say whether a role may do what needs at least another; nobody may do anything."""
-    return role in ROLES and ROLES.index(role) >= ROLES.index(least)
+    return role in ROLES and Role(role).covers(Role(least))
 
 
 def query_with(name: str, value: object) -> str:
