@@ -180,12 +180,12 @@ class _Hook:
                 if pause_s is None or not error.again or self._closed.wait(pause_s):
                     break
             else:
-                self.outcomes["delivered"] += 1
                 self._note(failing=False, text="events arrive again")
+                self.outcomes["delivered"] += 1
                 return
-        self.outcomes["failed"] += 1
         if not self._closed.is_set():
             self._note(failing=True, text=f"an event was given up: {why}")
+        self.outcomes["failed"] += 1
 
     def _note(self, *, failing: bool, text: str) -> None:
         """Tell the journal when it begins to fail, and when it is over."""

@@ -20,7 +20,7 @@ from web.door.settings import DoorSettings
 from web.door.tokens import Tokens
 from web.door.upstream import Upstream
 
-NICENESS = 5  # DNS answers first
+NICENESS = 19  # DNS answers and guests first
 
 
 def main() -> None:
