@@ -25,7 +25,7 @@ pytest.register_assert_rewrite("tests.contracts", "tests.world")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Real guests boot beside us on few cores: how long an example takes says nothing about our code.
-# Everybody's examples are those of continuous integration; `--hypothesis-profile explore` draws others.
+# Everybody's examples are those of continuous integration; others: `--hypothesis-profile explore`.
 settings.register_profile(
     "edgewake",
     deadline=None,
