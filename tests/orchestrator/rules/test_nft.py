@@ -104,7 +104,7 @@ def _collected(count: int) -> tuple[list[Rule], list[bytes], list[bytes]]:
 
 
 def _arrives(frame: bytes) -> bool:
-    """Whether the kernel lets a frame into its ingress hook; one cut off in its VLAN tag it drops."""
+    """Whether the kernel lets a frame into its ingress hook: none that ends in its VLAN tag."""
     return len(frame) >= (TAGGED if frame[12:14] == VLAN.to_bytes(2) else 14)
 
 
