@@ -26,10 +26,8 @@ from orchestrator.changes import Change, Changes, Migrate
 from orchestrator.drain import Drainer, DrainReport
 from orchestrator.errors import (
     EdgewakeError,
-    ImageUnusable,
     Outdated,
     StoreError,
-    UnknownClients,
 )
 from orchestrator.expiring import Expirer
 from orchestrator.feed import Feed
@@ -43,18 +41,14 @@ from orchestrator.image_insight import Images
 from orchestrator.insight import Insight
 from orchestrator.journal import AUDIT, Journal
 from orchestrator.ladder import Rates
-from orchestrator.library import Fit, Library
+from orchestrator.library import Library
 from orchestrator.lookup import known_host, known_service
 from orchestrator.measured import MeasuredImage, Measurer
 from orchestrator.migrating import Migrator
 from orchestrator.model import (
-    ASLEEP,
-    AWAKE,
-    COMING,
     Ability,
     Client,
     Event,
-    Host,
     Instance,
     Lab,
     Rung,
@@ -63,6 +57,7 @@ from orchestrator.model import (
 from orchestrator.model import Migrate as LeaveHost
 from orchestrator.mover import Mover
 from orchestrator.operations import ALONE, Job, Operations
+from orchestrator.overview import Overview
 from orchestrator.plan_metrics import PlanMetrics
 from orchestrator.planner import OPTIONS, Front
 from orchestrator.recipes import is_spare
@@ -85,7 +80,7 @@ from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Stat
 from orchestrator.waking import Waker
 from orchestrator.warmer import Warmer
 from orchestrator.warming import WakeCosts, Warming
-from placement.problem import Options, Plan, Ranking
+from placement.problem import Options, Plan
 from placement.warm import WarmOptions
 
 log = getLogger(__name__)
@@ -335,6 +330,20 @@ class Orchestrator:
             announce=self._activator.announce,
             aim_spares=self._spares.aim,
             background=self._warming,
+        )
+        self._overview = Overview(
+            self.fleet,
+            self._boots,
+            self.wakes,
+            waker=self._waker,
+            keeper=self._keeper,
+            expirer=self._expirer,
+            scaler=self._scaler,
+            hopeless=self._hopeless,
+            warmer=self._warmer,
+            drainer=self._drainer,
+            traffic=self._traffic,
+            spares=self._spares,
         )
         self._sweeper = threading.Thread(target=self._sweep, name="edgewake-sweep", daemon=True)
 
@@ -696,42 +705,23 @@ class Orchestrator:
         self._traffic.sync()
         return slept
 
+    # --- for people who look on -------------------------------------------------------------
+
     def status(self) -> Status:
         """Return everything at a glance; asks no host."""
-        return Status(
-            lab=self.lab.name,
-            dns=f"{self.lab.dns.listen}:{self.lab.dns.port}",
-            hosts=self.host_statuses(),
-            services=tuple(self._service_status(service) for service in self.lab.services),
-        )
+        return self._overview.status()
 
     def host_statuses(self) -> tuple[HostStatus, ...]:
         """Return all hosts at a glance."""
-        lost = self.fleet.lost()
-        return tuple(self._host_status(host, lost) for host in self.lab.hosts)
+        return self._overview.hosts()
 
     def host_status(self, name: str) -> HostStatus:
         """Return one host at a glance; raises `UnknownHost`."""
-        self.known_host(name)
-        return self._host_status(self.lab.host(name), self.fleet.lost())
+        return self._overview.host(name)
 
     def service_status(self, name: str) -> ServiceStatus:
         """Return one service at a glance; raises `UnknownService`."""
-        return self._service_status(self.known(name))
-
-    def _host_status(self, host: Host, lost: Mapping[str, str]) -> HostStatus:
-        return HostStatus(
-            host=host,
-            used=self.fleet.used(host.name),
-            free=self.fleet.free(host.name),
-            lost=lost.get(host.name, ""),
-            refused=self.fleet.refusal(host.name),
-            drain=self._drainer.report(host.name),
-            guard=self._traffic.told(host.name),
-            spares=self._spares.on(host.name),
-        )
-
-    # --- for people who look on -------------------------------------------------------------
+        return self._overview.service(name)
 
     def explain(self, service: str, population: str = "") -> tuple[Choice, ...]:
         """Return for each host whether it would be chosen to wake a service now, best first.
@@ -739,15 +729,7 @@ class Orchestrator:
         `population` is who asks (empty: nobody in particular). Raises `UnknownService`, or
         `UnknownClients` if the lab has no such population.
         """
-        known = self.known(service)
-        clients = [each.name for each in self.lab.populations]
-        if population and population not in clients:
-            told = ", ".join(clients) or "none"
-            raise UnknownClients(f"{population}: no such clients", hint=f"the lab has: {told}")
-        fits = self._boots.fits(known)
-        ranking = self.fleet.ranking(service, population, self._boots.unfit(known))
-        ranked = [*enumerate(ranking.hosts, 1), *((None, host) for host in sorted(ranking.reasons))]
-        return tuple(self._choice(host, rank, population, fits, ranking) for rank, host in ranked)
+        return self._overview.choices(service, population)
 
     def abilities(self) -> tuple[Ability, ...]:
         """Return which rungs of sleep guests were found to survive, by host and image."""
@@ -771,33 +753,7 @@ class Orchestrator:
 
     def console(self, service: str) -> bytes:
         """Return the last 64 KiB of the console of a service's instance, also of a past one."""
-        self.known(service)
-        where = [(instance.name, instance.host) for instance in self.fleet.of(service)]
-        where += [(wake.instance, wake.host) for wake in reversed(self.wakes.last(service, 100))]
-        for name, host in where:
-            if parts := self._boots.hosts.get(host):
-                return parts.hypervisor.console(name)
-        return b""
-
-    def _choice(
-        self,
-        host: str,
-        rank: int | None,
-        population: str,
-        fits: Mapping[str, Fit | ImageUnusable],
-        ranking: Ranking,
-    ) -> Choice:
-        fit = fits.get(host)
-        unusable = fit.message if isinstance(fit, ImageUnusable) else ""
-        distance_ms = self.fleet.planner.distance_ms(population, host) if population else None
-        return Choice(
-            host=host,
-            rank=None if unusable else rank,
-            image=fit.image.name if isinstance(fit, Fit) else "",
-            entry=str(fit.entry) if isinstance(fit, Fit) else "",
-            distance_ms=distance_ms,
-            why_not=ranking.reasons.get(host, unusable),
-        )
+        return self._overview.console(service)
 
     # --- for the parts ----------------------------------------------------------------------
 
@@ -828,39 +784,3 @@ class Orchestrator:
     def known_host(self, name: str) -> None:
         """Raise `UnknownHost`, which lists those there are, unless the lab has a host."""
         known_host(self.fleet, name)
-
-    def _service_status(self, service: Service) -> ServiceStatus:
-        instances = self.fleet.of(service.name)
-        states = {instance.state for instance in instances}
-        not_ended = tuple(
-            f"{each.name} on {each.host} cannot be ended: {why}"
-            for each in instances
-            if (why := self._waker.not_ended(each))
-        )
-        losses = "; ".join(filter(None, (*not_ended, self._keeper.trouble(service.name))))
-        if states & AWAKE:
-            return ServiceStatus(
-                service,
-                "awake",
-                instances,
-                self._expirer.idle(service).reason,
-                losses,
-                wanted=self.fleet.wanted(service),
-                has=len(self.fleet.serving(service.name)),
-                scale=self._scaler.why(service.name),
-            )
-        losses = losses or self._hopeless.trouble(service.name)
-        if states & COMING:
-            return ServiceStatus(service, "waking", instances, trouble=losses)
-        state = "asleep" if states <= ASLEEP else "stopping"
-        trouble = losses or self._failed_wake(service.name)
-        kept = any(self._warmer.kept(each) for each in instances)
-        return ServiceStatus(service, state, instances, trouble=trouble, kept=kept)
-
-    def _failed_wake(self, service: str) -> str:
-        """Return how the last wake failed and when; empty if it did not."""
-        for wake in self.wakes.last(service, 1):
-            if wake.outcome not in {"ready", "waking"}:
-                ago_s = max(0.0, time.time() - wake.started_at)  # the clock may have been set
-                return f"the last wake failed {ago_s:.0f} s ago: {wake.text}"
-        return ""
