@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from logging import getLogger
+from pathlib import Path
 
 from images.inspect import Inspector
 from orchestrator import clock
@@ -49,6 +50,7 @@ from orchestrator.idle import Usage, kept_up
 from orchestrator.image_insight import Images
 from orchestrator.insight import Insight
 from orchestrator.journal import AUDIT, Journal
+from orchestrator.lab_on_disk import is_on_disk
 from orchestrator.ladder import Rates
 from orchestrator.library import Fit, Library
 from orchestrator.measured import MeasuredImage, Measurer
@@ -431,13 +433,17 @@ class Orchestrator:
             with self._carrier.noting("apply", lab.name, changes, job):
                 self._use(lab, changes, job)
             if text:
-                self._store.save_lab(text, path, actor=job.actor, at=time.time())
+                self._save(text, path, job.actor)
             self._journal.record("applied", lab.name, f"{len(changes)} changes")
             self._applied(lab)
             self._steering.steer()
             self._traffic.sync()
             self._ender.do(self._boots.keep_files, lab)
             return changes
+
+    def _save(self, text: str, path: str, actor: str) -> None:
+        on_disk = is_on_disk(text, Path(path))
+        self._store.save_lab(text, path, actor=actor, at=time.time(), on_disk=on_disk)
 
     def _use(self, lab: Lab, changes: Changes, job: Job) -> None:
         """End what another lab does not have, and use it from then on."""
