@@ -77,7 +77,7 @@ from orchestrator.planner import OPTIONS, Front
 from orchestrator.recipes import is_spare
 from orchestrator.reconcile import changed_hosts, ends, lab_changes
 from orchestrator.refusals import Refusals
-from orchestrator.replanning import Replanner, Rungs
+from orchestrator.replanning import Kept, Replanner, Rungs
 from orchestrator.retiring import Retirer
 from orchestrator.scaler import Scaler
 from orchestrator.settler import Settler
@@ -102,6 +102,7 @@ log = getLogger(__name__)
 
 WARM_OPTIONS = WarmOptions()
 ASK_AGAIN = "ask again: the plan is for what was"
+NOT_ANY_MORE = "what runs now, or the lab, is not any more what this plan was made for"
 END_THREADS = 8
 SINK_THREADS = 8  # of their own: saving may hang with a disk, and ending must not wait for that
 DRAIN_THREADS = 4  # hosts that are drained at the same time; each moves one service at a time
@@ -578,27 +579,38 @@ class Orchestrator:
                 proposal = self._proposal(plan)
                 if dry_run:
                     self.change_log.note("plan", lab.name, proposal.changes, job, applied=False)
-                    self._replanner.keep(job.id, lab, proposal)
+                    self._replanner.keep(job.id, Kept(lab, plan, proposal.tag))
                 else:
                     self._go_over(proposal, job)
             return proposal
 
-    def carry_out(self, operation: str, job: Job = ALONE) -> Proposal:
+    def carry_out(
+        self, operation: str, job: Job = ALONE, *, number: int | None = None, tag: str = ""
+    ) -> Proposal:
         """Carry out what an earlier dry run of `rebalance` proposed, just as it was shown. Blocks.
 
-        Raises `EdgewakeError` if there is no such proposal, while a plan is being made, and if the
-        lab or what runs is not any more what it was made for; then nothing was changed.
+        Of a front, the plan of that number, just as `kept_plan` showed it under that tag. Raises
+        `EdgewakeError` as that does, while a plan is being made, and if what runs is not any more
+        what it was shown for; then nothing was changed.
         """
         with self._replanner.alone(), self._apply_lock:
-            lab, proposal = self._replanner.kept(operation)
-            if self.lab is not lab or self._proposal(proposal.plan) != proposal:
-                raise EdgewakeError(
-                    "what runs now, or the lab, is not any more what this plan was made for",
-                    hint="plan again",
-                )
+            proposal = self.kept_plan(operation, number)
+            shown = tag or self._replanner.kept(operation, number).tag
+            if shown and shown != proposal.tag:
+                raise EdgewakeError(NOT_ANY_MORE, hint="look at it again" if tag else "plan again")
             self._go_over(proposal, job)
             self.fleet.planner.last_plan = proposal.plan
             return proposal
+
+    def kept_plan(self, operation: str, number: int | None = None) -> Proposal:
+        """Return a plan that an operation has found, with what it would change now.
+
+        Raises `EdgewakeError` as `Replanner.kept` does, and if the lab is another one by now.
+        """
+        kept = self._replanner.kept(operation, number)
+        if self.lab is not kept.lab:
+            raise EdgewakeError(NOT_ANY_MORE, hint="plan again")
+        return self._proposal(kept.plan)
 
     def _proposal(self, plan: Plan) -> Proposal:
         return Proposal(plan, self._replanner.changes(plan, self._replanner.movable()))
@@ -668,7 +680,10 @@ class Orchestrator:
             job.tell(f"{found} placements found", round(100 * share), 100)
 
         with self._replanner.alone():
-            return self._replanner.front(terms, options, points, tell)
+            lab = self.lab
+            found = self._replanner.front(terms, options, points, tell)
+            self._replanner.keep(job.id, *(Kept(lab, plan) for plan in found.plans))
+            return found
 
     def warm(self, options: WarmOptions = WARM_OPTIONS) -> Warming:
         """Return what hosts should keep warm, by rates, memory and what wakes cost. Blocks.
