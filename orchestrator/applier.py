@@ -6,6 +6,7 @@ What has to end is decided by `reconcile` and carried out by `carrying`; what st
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 
 from orchestrator.background import Background
@@ -19,6 +20,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.hopeless import Hopeless
 from orchestrator.hosts import Hosts
 from orchestrator.journal import Journal
+from orchestrator.lab_on_disk import is_on_disk
 from orchestrator.model import Instance, Lab
 from orchestrator.operations import Job
 from orchestrator.reconcile import changed_hosts, ends, lab_changes
@@ -101,13 +103,18 @@ class Applier:
             with self._carrier.noting("apply", lab.name, changes, job):
                 self._use(lab, changes, job)
             if source.text:
-                self._store.save_lab(source.text, source.path, actor=job.actor, at=time.time())
+                self._save(source, job.actor)
             self._journal.record("applied", lab.name, f"{len(changes)} changes")
             self._applied(lab)
             self._steer()
             self._traffic.sync()
             self._background.do(self._boots.keep_files, lab)
             return changes
+
+    def _save(self, source: LabSource, actor: str) -> None:
+        text, path = source.text, source.path
+        on_disk = is_on_disk(text, Path(path))
+        self._store.save_lab(text, path, actor=actor, at=time.time(), on_disk=on_disk)
 
     def _use(self, lab: Lab, changes: Changes, job: Job) -> None:
         """End what another lab does not have, and use it from then on."""

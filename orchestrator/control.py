@@ -499,12 +499,22 @@ class Orchestrator:
         """
         return self._rebalancer.rebalance(dry_run=dry_run, options=options, job=job)
 
-    def carry_out(self, operation: str, job: Job = ALONE) -> Proposal:
+    def carry_out(
+        self, operation: str, job: Job = ALONE, *, number: int | None = None, tag: str = ""
+    ) -> Proposal:
         """Carry out what an earlier dry run of `rebalance` proposed, just as it was shown. Blocks.
 
-        Raises `EdgewakeError` if that cannot be done any more: see `Rebalancer`.
+        Of a front, the plan of that number, just as `kept_plan` showed it under that tag. Raises
+        `EdgewakeError` if that cannot be done any more: see `Rebalancer`.
         """
-        return self._rebalancer.carry_out(operation, job)
+        return self._rebalancer.carry_out(operation, job, number=number, tag=tag)
+
+    def kept_plan(self, operation: str, number: int | None = None) -> Proposal:
+        """Return a plan that an operation has found, with what it would change now.
+
+        Raises `EdgewakeError`: see `Rebalancer`.
+        """
+        return self._rebalancer.kept_plan(operation, number)
 
     def move(self, name: str, host: str, job: Job = ALONE) -> Changes:
         """Move an instance of a service to a host; return what was done for it. Blocks.
@@ -525,12 +535,7 @@ class Orchestrator:
 
         Raises `EdgewakeError` as `Planner.front` does, and while another plan is being made.
         """
-
-        def tell(found: int, share: float) -> None:
-            job.tell(f"{found} placements found", round(100 * share), 100)
-
-        with self._replanner.alone():
-            return self._replanner.front(terms, options, points, tell)
+        return self._rebalancer.front(terms, options=options, points=points, job=job)
 
     def warm(self, options: WarmOptions = WARM_OPTIONS) -> Warming:
         """Return what hosts should keep warm, by rates, memory and what wakes cost. Blocks.

@@ -4,6 +4,7 @@
 that nobody changes the lab meanwhile, and that what is done is what was shown.
 """
 
+from collections.abc import Sequence
 from threading import Lock
 
 from orchestrator.carrying import Carrier
@@ -16,11 +17,13 @@ from orchestrator.model import Instance, Service
 from orchestrator.model import Migrate as Leaving
 from orchestrator.mover import Mover
 from orchestrator.operations import Job
-from orchestrator.replanning import Replanner
+from orchestrator.planner import Front
+from orchestrator.replanning import Kept, Replanner
 from orchestrator.views import Proposal
 from placement.problem import Options, Plan
 
 ASK_AGAIN = "ask again: the plan is for what was"
+NOT_ANY_MORE = "what runs now, or the lab, is not any more what this plan was made for"
 
 
 class Rebalancer:
@@ -64,27 +67,53 @@ class Rebalancer:
                 proposal = self._proposal(plan)
                 if dry_run:
                     self._log.note("plan", lab.name, proposal.changes, job, applied=False)
-                    self._replanner.keep(job.id, lab, proposal)
+                    self._replanner.keep(job.id, Kept(lab, plan, proposal.tag))
                 else:
                     self._go_over(proposal, job)
             return proposal
 
-    def carry_out(self, operation: str, job: Job) -> Proposal:
+    def carry_out(self, operation: str, job: Job, *, number: int | None, tag: str) -> Proposal:
         """Carry out what an earlier dry run of `rebalance` proposed, just as it was shown. Blocks.
 
-        Raises `EdgewakeError` if there is no such proposal, while a plan is being made, and if the
-        lab or what runs is not any more what it was made for; then nothing was changed.
+        Of a front, the plan of that number, just as `kept_plan` showed it under that tag. Raises
+        `EdgewakeError` as that does, while a plan is being made, and if what runs is not any more
+        what it was shown for; then nothing was changed.
         """
         with self._replanner.alone(), self._lock:
-            lab, proposal = self._replanner.kept(operation)
-            if self._fleet.lab is not lab or self._proposal(proposal.plan) != proposal:
-                raise EdgewakeError(
-                    "what runs now, or the lab, is not any more what this plan was made for",
-                    hint="plan again",
-                )
+            proposal = self.kept_plan(operation, number)
+            shown = tag or self._replanner.kept(operation, number).tag
+            if shown and shown != proposal.tag:
+                raise EdgewakeError(NOT_ANY_MORE, hint="look at it again" if tag else "plan again")
             self._go_over(proposal, job)
             self._fleet.planner.last_plan = proposal.plan
             return proposal
+
+    def kept_plan(self, operation: str, number: int | None) -> Proposal:
+        """Return a plan that an operation has found, with what it would change now.
+
+        Raises `EdgewakeError` as `Replanner.kept` does, and if the lab is another one by now.
+        """
+        kept = self._replanner.kept(operation, number)
+        if self._fleet.lab is not kept.lab:
+            raise EdgewakeError(NOT_ANY_MORE, hint="plan again")
+        return self._proposal(kept.plan)
+
+    def front(
+        self, terms: Sequence[str], *, options: Options, points: int | None, job: Job
+    ) -> Front:
+        """Return the Pareto front of some terms, and keep its plans. Blocks.
+
+        Raises `EdgewakeError` as `Planner.front` does, and while another plan is being made.
+        """
+
+        def tell(found: int, share: float) -> None:
+            job.tell(f"{found} placements found", round(100 * share), 100)
+
+        with self._replanner.alone():
+            lab = self._fleet.lab
+            found = self._replanner.front(terms, options, points, tell)
+            self._replanner.keep(job.id, *(Kept(lab, plan) for plan in found.plans))
+            return found
 
     def move(self, name: str, host: str, job: Job) -> Changes:
         """Move an instance of a service to a host; return what was done for it. Blocks.
