@@ -10,6 +10,7 @@ EdgewakeError                 has a message (what and where) and a hint (what to
 ├── UnknownInstance           no instance of that name, or not any more
 ├── UnknownWake               no wake of that number is kept
 ├── UnknownOperation          no operation of that id, or not any more
+├── UnknownPlan               a front has no plan of that number
 ├── UnknownVersion            no version of the lab of that number is kept
 ├── CannotEdit                the text of the lab cannot be changed as asked; nothing was changed
 ├── Outdated                  what is to be replaced is not any more what the caller has seen
@@ -113,6 +114,10 @@ class UnknownWake(EdgewakeError):  # noqa: N818 - reads as a sentence where it i
 
 class UnknownOperation(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
     """No operation of that id; it may have ended long ago, or with an earlier edgewake."""
+
+
+class UnknownPlan(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """A front has no plan of that number."""
 
 
 class UnknownVersion(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised

@@ -1,11 +1,14 @@
 """What control tells people who look on: values for the API, the command line and the dashboard."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 from orchestrator.changes import Changes
 from orchestrator.drain import DrainReport
 from orchestrator.model import Capacity, Host, Instance, Rung, Service
 from placement.problem import Plan
+
+TAG_LENGTH = 16  # hexadecimal digits: nobody forges one, they only have to differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +90,8 @@ class Proposal:
 
     plan: Plan
     changes: Changes
+
+    @property
+    def tag(self) -> str:
+        """A digest of the changes: the same as long as the same would be done, and left."""
+        return sha256(repr(self.changes).encode()).hexdigest()[:TAG_LENGTH]

@@ -53,7 +53,7 @@ def test_ten_thousand_names_at_once(make_world: MakeWorld, monkeypatch: pytest.M
     wakes = [world.summon(service.name) for service in services]
     assert time.monotonic() - began < 30.0, "nobody waits to be refused"
     assert _threads_of_wakes() <= threads + BOOTS
-    assert len(world.control._flights) == WAITING
+    assert len(world.control._activator._flights) == WAITING
     assert len(world.control.wakes.last("", NAMES)) == WAITING <= KEPT
     refused = [wake for wake in wakes if wake.done()]
     assert len(refused) == NAMES - WAITING

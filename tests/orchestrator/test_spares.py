@@ -252,7 +252,7 @@ def test_a_client_that_is_held_gets_the_address_it_asked(make_world: MakeWorld) 
     pooled(world)
     (guarded,) = world.control.fleet.guarded("a")
     asked = Asked(guarded, IPv4Address("192.0.2.9"), at=time.monotonic())
-    (woken,) = world.control._wake_there("a", asked).result(5)
+    (woken,) = world.control._activator.summon_there("a", asked).result(5)
     assert woken.address == before.address
 
 

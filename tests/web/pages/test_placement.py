@@ -1,5 +1,6 @@
 """The placement pages: plans as differences, fronts as charts, in words that people understand."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -184,6 +185,43 @@ def test_a_front_is_a_chart_whose_points_lead_somewhere(asked: Asked) -> None:
     assert "Plan 2: nothing that is awake would move" in page.text
     other = look(asked("front", result=_front()), "/placement/front?of=p1&plan=2")
     assert other.all("a", data_key="point-2")[0]["aria-current"] == "true"
+
+
+def test_a_point_is_a_proposal_and_just_that_is_applied(asked: Asked, upstream: Through) -> None:
+    http = asked("front", result=_front())
+    upstream.answers["/fronts/p1/plans/2"] = _proposal(left=[HOSTILE], tag="cafe")
+    page = look(http, "/placement/front?of=p1&plan=2")
+    assert "Plan 3: 1 change proposed" in page.text
+    assert "web \N{MINUS SIGN} a + b starts there first, then ends here: nearer" in page.text
+    assert f"Left where it is {HOSTILE}" in page.text
+    assert "All 4 steps, in their order" in page.text
+    (button,) = page.all("button", id="apply")
+    wish = {"apply": True, "of": "p1", "plan": 2, "tag": "cafe"}
+    assert json.loads(button["data-body"]) == wish
+    assert button["data-confirm"]
+
+
+def test_a_point_that_moves_nothing_or_is_out_of_date_has_no_button(
+    asked: Asked, upstream: Through
+) -> None:
+    http = asked("front", result=_front())
+    upstream.answers["/fronts/p1/plans/1"] = _proposal(changes=[], tag="cafe")
+    page = look(http, "/placement/front?of=p1")
+    assert "Plan 2: nothing that is awake would move" in page.text
+    assert not page.all("button", id="apply")
+    upstream.answers["/fronts/p1/plans/1"] = ApiError(409, {"detail": "too late", "hint": "again"})
+    page = look(http, "/placement/front?of=p1")
+    assert "It cannot be applied any more: too late (again)" in page.text
+    assert not page.all("button", id="apply")
+    upstream.answers["/fronts/p1/plans/1"] = ApiError(500, {"detail": "broken"})
+    look(http, "/placement/front?of=p1", 500)
+
+
+def test_a_viewer_sees_a_point_and_cannot_apply_it(asked: Asked, upstream: Through) -> None:
+    http = asked("front", result=_front(), role="viewer")
+    upstream.answers["/fronts/p1/plans/1"] = _proposal(tag="cafe")
+    (button,) = look(http, "/placement/front?of=p1").all("button", id="apply")
+    assert button["title"] == "this needs the role operator"
 
 
 @pytest.mark.parametrize("number", ["9", "-1", "x", "9" * 40, ""])
