@@ -80,7 +80,7 @@ from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Stat
 from orchestrator.waking import Waker
 from orchestrator.warmer import Warmer
 from orchestrator.warming import WakeCosts, Warming
-from placement.problem import Options, Plan
+from placement.problem import Options
 from placement.warm import WarmOptions
 
 log = getLogger(__name__)
@@ -545,10 +545,10 @@ class Orchestrator:
             with self._apply_lock:
                 if self.lab is not lab:
                     raise EdgewakeError("the lab was changed while it was planned", hint=ASK_AGAIN)
-                proposal = self._proposal(plan)
+                proposal = self._replanner.proposal(plan, options.counts)
                 if dry_run:
                     self.change_log.note("plan", lab.name, proposal.changes, job, applied=False)
-                    self._replanner.keep(job.id, Kept(lab, plan, proposal.tag))
+                    self._replanner.keep(job.id, Kept(lab, plan, options.counts, proposal.tag))
                 else:
                     self._go_over(proposal, job)
             return proposal
@@ -579,10 +579,7 @@ class Orchestrator:
         kept = self._replanner.kept(operation, number)
         if self.lab is not kept.lab:
             raise EdgewakeError(NOT_ANY_MORE, hint="plan again")
-        return self._proposal(kept.plan)
-
-    def _proposal(self, plan: Plan) -> Proposal:
-        return Proposal(plan, self._replanner.changes(plan, self._replanner.movable()))
+        return self._replanner.proposal(kept.plan, kept.weights)
 
     def _go_over(self, proposal: Proposal, job: Job) -> None:
         """Carry out what a plan needs. The caller holds the lock of `apply`."""
@@ -651,7 +648,8 @@ class Orchestrator:
         with self._replanner.alone():
             lab = self.lab
             found = self._replanner.front(terms, options, points, tell)
-            self._replanner.keep(job.id, *(Kept(lab, plan) for plan in found.plans))
+            first = {found.terms[0]: 1.0}  # alone is the value of a plan of a front
+            self._replanner.keep(job.id, *(Kept(lab, plan, first) for plan in found.plans))
             return found
 
     def warm(self, options: WarmOptions = WARM_OPTIONS) -> Warming:
