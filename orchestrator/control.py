@@ -1,9 +1,9 @@
 """The use-cases of edgewake, by name: apply, summon, release, rebalance, expire, status.
 
 `Orchestrator` is what the front doors (DNS, HTTP, CLI) talk to. It joins parts that know one thing
-each: `fleet` remembers and reserves, `planner` chooses, `waking` and `boot` start and end, `hosts`
-asks the hypervisors, `store` keeps, `steering` leads clients. Blocking work runs on a pool of
-threads, one flight per service; `summon` returns at once, the other verbs say that they block.
+each, and hands each verb on to one of them, where it is said what it does: `activator` wakes what
+is asked for, `applier` goes over to another lab, `rebalancer` moves what runs, `expiring` lets it
+sleep, `overview` tells how it is. `summon` returns at once, the other verbs say that they block.
 """
 
 import threading
@@ -17,16 +17,16 @@ from logging import getLogger
 from images.inspect import Inspector
 from orchestrator import clock
 from orchestrator.activator import Activator
+from orchestrator.applier import Applier, LabSource
 from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.budget import Budgets
 from orchestrator.carrying import Carrier
 from orchestrator.change_log import ChangeLog, leaving
-from orchestrator.changes import Change, Changes, Migrate
+from orchestrator.changes import Changes
 from orchestrator.drain import Drainer, DrainReport
 from orchestrator.errors import (
     EdgewakeError,
-    Outdated,
     StoreError,
 )
 from orchestrator.expiring import Expirer
@@ -49,21 +49,19 @@ from orchestrator.model import (
     Ability,
     Client,
     Event,
-    Instance,
     Lab,
     Rung,
     Service,
 )
-from orchestrator.model import Migrate as LeaveHost
 from orchestrator.mover import Mover
 from orchestrator.operations import ALONE, Job, Operations
 from orchestrator.overview import Overview
 from orchestrator.plan_metrics import PlanMetrics
 from orchestrator.planner import OPTIONS, Front
+from orchestrator.rebalancer import Rebalancer
 from orchestrator.recipes import is_spare
-from orchestrator.reconcile import changed_hosts, ends, lab_changes
 from orchestrator.refusals import Refusals
-from orchestrator.replanning import Kept, Replanner, Rungs
+from orchestrator.replanning import Replanner, Rungs
 from orchestrator.retiring import Retirer
 from orchestrator.scaler import Scaler
 from orchestrator.settler import Settler
@@ -86,8 +84,6 @@ from placement.warm import WarmOptions
 log = getLogger(__name__)
 
 WARM_OPTIONS = WarmOptions()
-ASK_AGAIN = "ask again: the plan is for what was"
-NOT_ANY_MORE = "what runs now, or the lab, is not any more what this plan was made for"
 END_THREADS = 8
 SINK_THREADS = 8  # of their own: saving may hang with a disk, and ending must not wait for that
 DRAIN_THREADS = 4  # hosts that are drained at the same time; each moves one service at a time
@@ -128,7 +124,6 @@ class Orchestrator:
         self._stopping = threading.Event()
         stored = store.load()
         self.fleet = Fleet(lab, stored.quarantines)
-        self._applied = applied
         self._store = store
         self._journal = journal or Journal(store)
         self._journal.listen(partial(self.feed.publish, EVENT))
@@ -297,8 +292,32 @@ class Orchestrator:
             steer=self._steering.steer,
             stopping=self._stopping,
         )
-        self._mover = Mover(self.fleet, self._boots, self._migrator, self._sleeper.gains)
-        self._apply_lock = threading.Lock()
+        changing = threading.Lock()
+        self._rebalancer = Rebalancer(
+            self.fleet,
+            self._replanner,
+            self._carrier,
+            Mover(self.fleet, self._boots, self._migrator, self._sleeper.gains),
+            log=self.change_log,
+            lock=changing,
+        )
+        self._applier = Applier(
+            self.fleet,
+            store,
+            self._boots,
+            self._journal,
+            hosts=self._hosts,
+            carrier=self._carrier,
+            drainer=self._drainer,
+            keeper=self._keeper,
+            hopeless=self._hopeless,
+            traffic=self._traffic,
+            log=self.change_log,
+            lock=changing,
+            steer=self._steering.steer,
+            applied=applied,
+            background=self._ender,
+        )
         self._expirer = Expirer(
             self.fleet,
             self._boots,
@@ -434,74 +453,16 @@ class Orchestrator:
         job: Job = ALONE,
         instead_of: int | None = None,
     ) -> Changes:
-        """Go over to another lab; return what had to end for it (or would, with `dry_run`).
+        """Go over to another lab; return what had to end for it (or would, with `dry_run`). Blocks.
 
-        `text` and `path` are the file it was read from, kept for the next start as a new version of
-        the lab; `instead_of` is the number of the version that the caller has seen (0: none).
-        Blocks until done. Raises `UnsafeChanges`, and `Outdated` if another version is in use,
-        before anything was changed.
+        Raises `UnsafeChanges` and `Outdated`, before anything was changed: see `Applier`.
         """
-        with self._apply_lock:
-            self._refuse_outdated(instead_of)
-            changes = lab_changes(self.lab, lab, self.fleet.instances())
-            if dry_run:
-                self.change_log.note("apply", lab.name, changes, job, applied=False)
-                return changes
-            with self._carrier.noting("apply", lab.name, changes, job):
-                self._use(lab, changes, job)
-            if text:
-                self._store.save_lab(text, path, actor=job.actor, at=time.time())
-            self._journal.record("applied", lab.name, f"{len(changes)} changes")
-            self._applied(lab)
-            self._steering.steer()
-            self._traffic.sync()
-            self._ender.do(self._boots.keep_files, lab)
-            return changes
-
-    def _use(self, lab: Lab, changes: Changes, job: Job) -> None:
-        """End what another lab does not have, and use it from then on."""
-        old = self.lab
-
-        def still_ends(_: Change, now: Instance | None) -> bool:
-            return now is None or ends(now, old, lab)  # it may be migrated while we wait for it
-
-        self._carrier.carry_out(changes, still_ends, job)
-        gone, opened = changed_hosts(old, lab)
-        self.fleet.use(lab)  # from here on nothing is placed as of old; end what was meanwhile
-        self._carrier.carry_out(lab_changes(old, lab, self.fleet.instances()), still_ends, job)
-        for host in gone:
-            self._traffic.let_go(host.name)
-            self._hosts.let_go(host)
-        self._drainer.keep_only(frozenset(host.name for host in lab.hosts))
-        self._leave_behind()
-        self._hosts.open(opened)
-        for host in set(lab.hosts) - set(opened):
-            self._hosts.mend(host.name)
-        self._keeper.try_again()
-        self._hopeless.forget()
+        source = LabSource(text, path)
+        return self._applier.apply(lab, source, dry_run=dry_run, job=job, instead_of=instead_of)
 
     def versions(self, limit: int = VERSIONS_KEPT) -> tuple[LabVersion, ...]:
         """Return the last labs that were applied, oldest first; the last one is in use."""
         return tuple(self._store.lab_versions(limit))
-
-    def _refuse_outdated(self, instead_of: int | None) -> None:
-        now = next((each.number for each in self.versions(1)), 0)
-        if instead_of is not None and instead_of != now:
-            raise Outdated(
-                f"the lab is at version {now} by now, not {instead_of}",
-                now=now,
-                hint="get it again, and make your change to that",
-            )
-
-    def _leave_behind(self) -> None:
-        """Forget what could not be ended on hosts that the lab no longer has."""
-        hosts = {host.name for host in self.lab.hosts}
-        for instance in self.fleet.instances():
-            if instance.host not in hosts:
-                self._boots.forget(instance, rest_s=self.fleet.rest_s(instance.service))
-                self._journal.record(
-                    "left-behind", instance.service, f"{instance.name} on {instance.host}"
-                )
 
     def summon(
         self,
@@ -534,24 +495,9 @@ class Orchestrator:
     ) -> Proposal:
         """Place everything anew; move what is awake there unless `dry_run`. Blocks.
 
-        The order of the changes never overfills a host. Raises `EdgewakeError` as `Planner.plan`
-        does, while another plan is being made, and if the lab was changed meanwhile.
+        Raises `EdgewakeError`: see `Rebalancer`.
         """
-        with self._replanner.alone():
-            lab = self.lab
-            job.tell(f"planning: {options.algorithm}, for {options.deadline_s:g} s at most")
-            plan = self._replanner.plan(options)
-            job.tell(f"found: value {plan.value:g}, gap {plan.gap:.2%}" if plan.gap else "found")
-            with self._apply_lock:
-                if self.lab is not lab:
-                    raise EdgewakeError("the lab was changed while it was planned", hint=ASK_AGAIN)
-                proposal = self._replanner.proposal(plan, options.counts)
-                if dry_run:
-                    self.change_log.note("plan", lab.name, proposal.changes, job, applied=False)
-                    self._replanner.keep(job.id, Kept(lab, plan, options.counts, proposal.tag))
-                else:
-                    self._go_over(proposal, job)
-            return proposal
+        return self._rebalancer.rebalance(dry_run=dry_run, options=options, job=job)
 
     def carry_out(
         self, operation: str, job: Job = ALONE, *, number: int | None = None, tag: str = ""
@@ -559,75 +505,23 @@ class Orchestrator:
         """Carry out what an earlier dry run of `rebalance` proposed, just as it was shown. Blocks.
 
         Of a front, the plan of that number, just as `kept_plan` showed it under that tag. Raises
-        `EdgewakeError` as that does, while a plan is being made, and if what runs is not any more
-        what it was shown for; then nothing was changed.
+        `EdgewakeError` if that cannot be done any more: see `Rebalancer`.
         """
-        with self._replanner.alone(), self._apply_lock:
-            proposal = self.kept_plan(operation, number)
-            shown = tag or self._replanner.kept(operation, number).tag
-            if shown and shown != proposal.tag:
-                raise EdgewakeError(NOT_ANY_MORE, hint="look at it again" if tag else "plan again")
-            self._go_over(proposal, job)
-            self.fleet.planner.last_plan = proposal.plan
-            return proposal
+        return self._rebalancer.carry_out(operation, job, number=number, tag=tag)
 
     def kept_plan(self, operation: str, number: int | None = None) -> Proposal:
         """Return a plan that an operation has found, with what it would change now.
 
-        Raises `EdgewakeError` as `Replanner.kept` does, and if the lab is another one by now.
+        Raises `EdgewakeError`: see `Rebalancer`.
         """
-        kept = self._replanner.kept(operation, number)
-        if self.lab is not kept.lab:
-            raise EdgewakeError(NOT_ANY_MORE, hint="plan again")
-        return self._replanner.proposal(kept.plan, kept.weights)
-
-    def _go_over(self, proposal: Proposal, job: Job) -> None:
-        """Carry out what a plan needs. The caller holds the lock of `apply`."""
-        then = {instance.name: instance for instance in self._replanner.movable()}
-        with self._carrier.noting("plan", self.lab.name, proposal.changes, job):
-            self._carrier.carry_out(
-                proposal.changes,
-                lambda change, now: self._replanner.still(change, now, then),
-                job,
-            )
+        return self._rebalancer.kept_plan(operation, number)
 
     def move(self, name: str, host: str, job: Job = ALONE) -> Changes:
         """Move an instance of a service to a host; return what was done for it. Blocks.
 
-        It is migrated as it runs if its service says so; else, and where that fails, another one
-        answers there before it ends. Raises `EdgewakeError` that says why it cannot move: then it
-        is where it was, and answers.
+        Raises `EdgewakeError` that says why it cannot move: see `Rebalancer`.
         """
-        service = self.known(name)
-        self.known_host(host)
-        with self._apply_lock:
-            instance = self._mover.movable(service, host)
-            if migration := self._mover.migration(service, instance, host):
-                try:
-                    self._move(migration, service, instance, host, job)
-                except EdgewakeError as error:
-                    if service.migrate is LeaveHost.LIVE_ONLY:
-                        raise
-                    job.tell(f"another is booted there instead: {error.message}")
-                    instance = self._mover.movable(service, host)
-                else:
-                    return migration
-            changes = self._mover.boot(service, instance, host)
-            self._move(changes, service, instance, host, job)
-            return changes
-
-    def _move(
-        self, changes: Changes, service: Service, instance: Instance, host: str, job: Job
-    ) -> None:
-        def still(change: Change, now: Instance | None) -> bool:
-            if isinstance(change, Migrate):
-                return now is instance
-            return self._replanner.still(change, now, {instance.name: instance})
-
-        with self._carrier.noting("move", service.name, changes, job):
-            self._carrier.carry_out(changes, still, job)
-            if host not in {each.host for each in self.fleet.serving(service.name)}:
-                raise EdgewakeError(f"{service.name} was put to sleep while it was being moved")
+        return self._rebalancer.move(name, host, job)
 
     def front(
         self,
@@ -641,16 +535,7 @@ class Orchestrator:
 
         Raises `EdgewakeError` as `Planner.front` does, and while another plan is being made.
         """
-
-        def tell(found: int, share: float) -> None:
-            job.tell(f"{found} placements found", round(100 * share), 100)
-
-        with self._replanner.alone():
-            lab = self.lab
-            found = self._replanner.front(terms, options, points, tell)
-            first = {found.terms[0]: 1.0}  # alone is the value of a plan of a front
-            self._replanner.keep(job.id, *(Kept(lab, plan, first) for plan in found.plans))
-            return found
+        return self._rebalancer.front(terms, options=options, points=points, job=job)
 
     def warm(self, options: WarmOptions = WARM_OPTIONS) -> Warming:
         """Return what hosts should keep warm, by rates, memory and what wakes cost. Blocks.

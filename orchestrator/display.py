@@ -7,8 +7,10 @@ it.
 # ruff: noqa: PLC0415 - see above
 
 import csv
+import difflib
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,14 @@ def console(*, markup: bool = True) -> "Console":
 def print_json(document: object) -> None:
     """Print one JSON document."""
     typer.echo(json.dumps(document, indent=2))
+
+
+def difference(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
+    """Return how a lab differs from the one in use, as unified diff; empty if it does not."""
+    before, after = (str(lab["text"]).splitlines(keepends=True) for lab in (now, then))
+    names = f"version {now['number']}, in use", str(then["path"])
+    lines = difflib.unified_diff(before, after, *names)
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
 
 
 def print_changes(changes: list[dict[str, Any]]) -> None:

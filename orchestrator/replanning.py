@@ -3,7 +3,7 @@
 A question is the lab as it is now: hosts that are lost, refused or drained take nothing, and only
 what answers and is not on its way out can move. Finding an answer may take minutes, in which
 services wake and sleep; so what has to move is looked at after it, and each step once more when its
-turn has come (`still`). `control` carries it out.
+turn has come (`still`). `rebalancer` has it carried out.
 """
 
 import threading

@@ -1,5 +1,6 @@
 // Keeps what the server rendered fresh: parts with data-live are fetched anew when a topic says
-// that something changed, and only what is different is changed.
+// that something changed, and only what is different is changed. `edgewake:fresh` is dispatched on
+// the document after that; `edgewake:gone` instead, if there is no such page any more.
 //
 //   import { keepFresh } from "./fresh.js";
 //   keepFresh("status", "event");
@@ -36,6 +37,7 @@ export async function refresh() {
 
 async function update() {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-cache" });
+  if (answer.status === 404) document.dispatchEvent(new CustomEvent("edgewake:gone"));
   if (!answer.ok || answer.redirected) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   localTimes(page);
