@@ -131,7 +131,7 @@ class CannotEdit(EdgewakeError):  # noqa: N818 - reads as a sentence where it is
 class Outdated(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
     """What is to be replaced is not any more what the caller has seen; nothing was changed.
 
-    `now` is the number of the lab's version that is in use.
+    `now` is the number of the lab's version that is in use, 0 where it is about something else.
     """
 
     def __init__(self, message: str, *, now: int = 0, hint: str = "") -> None:

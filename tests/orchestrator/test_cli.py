@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +27,7 @@ from orchestrator.daemon import Daemon, Tracing
 from orchestrator.errors import EdgewakeError, InstallationError, LabError, StoreError
 from orchestrator.hypervisors.memory import MemoryMachine
 from orchestrator.steering.base import Route
+from tests.ports import free_port
 from web.client import Client
 from web.models.plans import ChangeDocument
 
@@ -80,16 +80,10 @@ TEXT = "".join(f"[{number}] a line\n" for number in range(1000))
 FITS = "450 MiB", "150 MiB"  # as it is, `big` and `web` do not fit on the box together
 
 
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def lab(tmp_path: Path, image: Image) -> Path:
     file = tmp_path / "lab.yaml"
-    file.write_text(LAB.format(port=_free_port(), image=image))
+    file.write_text(LAB.format(port=free_port(), image=image))
     return file
 
 

@@ -18,7 +18,7 @@ from orchestrator.network_view import LinkView, NetworkView, RouterView, Standin
 from orchestrator.network_ways import Way, Ways
 from orchestrator.programs import catalogue
 from orchestrator.routers.base import Done
-from web.models.base import LONGEST_NAME, MOST_LISTED, Body, Document, Parameters
+from web.models.base import LONGEST_NAME, MOST_LISTED, Body, Document, Parameters, Switch
 
 NAME = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"  # of a router, as in a lab file
 PROGRAM_NAME = r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$"
@@ -362,7 +362,15 @@ class WaysDocument(Document):
 # --- what is asked ------------------------------------------------------------------------------
 
 
-class WholePage(Parameters):
+class HowBusy(Parameters):
+    """Whether loads and counters are asked for, too."""
+
+    load: Switch = Field(
+        True, description="whether it says what goes through; without, its `ETag` stays longer"
+    )
+
+
+class WholePage(HowBusy):
     """Which part of a list is asked for: `after` is what `next` of the page before said."""
 
     limit: int = Field(MOST_LISTED, ge=1, le=MOST_LISTED, description="how many at most")
