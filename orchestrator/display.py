@@ -156,8 +156,8 @@ def _remark(service: dict[str, Any]) -> str:
     return _plain(service["idle"]) or (f"{rests}, healthy: a query wakes it" if asleep else "")
 
 
-def print_plan(plan: dict[str, Any]) -> None:
-    """Print where everything is to run, and how good that is."""
+def print_plan(plan: dict[str, Any], now: dict[str, Any] | None = None) -> None:
+    """Print where everything is to run, how good that is, and what runs now beside it."""
     from rich.table import Table
 
     table = Table("service", "hosts", "why", box=None)
@@ -165,8 +165,18 @@ def print_plan(plan: dict[str, Any]) -> None:
         table.add_row(service, ", ".join(hosts), _plain(plan["why"].get(service, "")))
     out = console()
     out.print(table)
-    terms = ", ".join(f"{name} {value:g}" for name, value in plan["terms"].items() if value)
-    out.print(f"\nvalue {plan['value']:g}" + (f" ({terms})" if terms else ""))
+    if now and now["terms"]:
+        compared = Table("", "now", "plan", box=None)
+        for name, then in {"value": plan["value"], **plan["terms"]}.items():
+            before = {"value": now["value"], **now["terms"]}[name]
+            if before or then:
+                compared.add_row(name, f"{before:g}", f"{then:g}")
+        out.print("", compared, sep="\n")
+    else:
+        terms = ", ".join(f"{name} {value:g}" for name, value in plan["terms"].items() if value)
+        out.print(f"\nvalue {plan['value']:g}" + (f" ({terms})" if terms else ""))
+    for wrong in now["wrong"] if now else ():
+        out.print(f"what runs now is no answer: {_plain(wrong)}")
     out.print(f"no plan is better than {plan['bound']:g}, gap {plan['gap']:.2%}")
     out.print(f"found by {plan['algorithm']} in {plan['seconds']:.3f} s")
 

@@ -20,7 +20,7 @@ from orchestrator.operations import Job
 from orchestrator.planner import Front
 from orchestrator.replanning import Kept, Replanner
 from orchestrator.views import Proposal
-from placement.problem import Options, Plan
+from placement.problem import Options
 
 ASK_AGAIN = "ask again: the plan is for what was"
 NOT_ANY_MORE = "what runs now, or the lab, is not any more what this plan was made for"
@@ -64,10 +64,10 @@ class Rebalancer:
             with self._lock:
                 if self._fleet.lab is not lab:
                     raise EdgewakeError("the lab was changed while it was planned", hint=ASK_AGAIN)
-                proposal = self._proposal(plan)
+                proposal = self._replanner.proposal(plan, options.counts)
                 if dry_run:
                     self._log.note("plan", lab.name, proposal.changes, job, applied=False)
-                    self._replanner.keep(job.id, Kept(lab, plan, proposal.tag))
+                    self._replanner.keep(job.id, Kept(lab, plan, options.counts, proposal.tag))
                 else:
                     self._go_over(proposal, job)
             return proposal
@@ -96,7 +96,7 @@ class Rebalancer:
         kept = self._replanner.kept(operation, number)
         if self._fleet.lab is not kept.lab:
             raise EdgewakeError(NOT_ANY_MORE, hint="plan again")
-        return self._proposal(kept.plan)
+        return self._replanner.proposal(kept.plan, kept.weights)
 
     def front(
         self, terms: Sequence[str], *, options: Options, points: int | None, job: Job
@@ -112,7 +112,8 @@ class Rebalancer:
         with self._replanner.alone():
             lab = self._fleet.lab
             found = self._replanner.front(terms, options, points, tell)
-            self._replanner.keep(job.id, *(Kept(lab, plan) for plan in found.plans))
+            first = {found.terms[0]: 1.0}  # alone is the value of a plan of a front
+            self._replanner.keep(job.id, *(Kept(lab, plan, first) for plan in found.plans))
             return found
 
     def move(self, name: str, host: str, job: Job) -> Changes:
@@ -139,9 +140,6 @@ class Rebalancer:
             changes = self._mover.boot(service, instance, host)
             self._move(changes, service, instance, host, job)
             return changes
-
-    def _proposal(self, plan: Plan) -> Proposal:
-        return Proposal(plan, self._replanner.changes(plan, self._replanner.movable()))
 
     def _go_over(self, proposal: Proposal, job: Job) -> None:
         """Carry out what a plan needs. The caller holds the lock of `apply`."""

@@ -21,7 +21,9 @@ from orchestrator.model import ASLEEP, Capacity, Instance, InstanceState, Lab, M
 from orchestrator.moving import changes_for
 from orchestrator.plan_metrics import PlanMetrics
 from orchestrator.planner import Front, Progress
+from orchestrator.present import worth_now
 from orchestrator.recipes import anonymous_images
+from orchestrator.views import Proposal
 from orchestrator.warming import Aims, LabFacts, WakeCosts, Warming, aims_of, warming_of
 from placement.problem import Options, Plan, Problem
 from placement.warm import WarmOptions
@@ -36,11 +38,13 @@ Rates = Mapping[str, float]  # uses per second, by service
 class Kept:
     """A plan that was shown, for which lab, and the `tag` of what was proposed with it.
 
-    Of a front only plans are kept, not what each would change: their tag is empty.
+    Of a front only plans are kept, not what each would change: their tag is empty. `weights` of
+    terms make the plan's value.
     """
 
     lab: Lab
     plan: Plan
+    weights: Mapping[str, float]
     tag: str = ""
 
 
@@ -169,13 +173,23 @@ class Replanner:
             and not self._migrates(each)
         )
 
-    def changes(self, plan: Plan, movable: Sequence[Instance]) -> Changes:
-        """Return what leads from where instances are now to where a plan wants them."""
+    def proposal(self, plan: Plan, weights: Mapping[str, float]) -> Proposal:
+        """Return what leads from what runs now to a plan, and what it is worth beside that.
+
+        `weights` of terms make the plan's value.
+        """
+        movable = self.movable()
+        question = self._question(movable)
+        led_to = (each for each in self._fleet.instances() if not self._fleet.hidden(each.name))
+        now = worth_now(question, plan, weights, led_to, self._fleet.lost())
+        return Proposal(plan, self._changes(plan, movable, question), now)
+
+    def _changes(self, plan: Plan, movable: Sequence[Instance], question: Problem) -> Changes:
         names = {each.name for each in movable}
         here = self._fleet.instances()
         others = tuple(e for e in here if e.name not in names and e.state not in ASLEEP)
         held = self._fleet.held_beside(here)  # what sleeps makes room when a boot needs it
-        changes = changes_for(plan, movable, self._question(movable), held, others)
+        changes = changes_for(plan, movable, question, held, others)
         changes.raise_if_unsafe()
         staying = {
             each.service

@@ -6,6 +6,7 @@ from hashlib import sha256
 from orchestrator.changes import Changes
 from orchestrator.drain import DrainReport
 from orchestrator.model import Capacity, Host, Instance, Rung, Service
+from orchestrator.present import Worth
 from placement.problem import Plan
 
 TAG_LENGTH = 16  # hexadecimal digits: nobody forges one, they only have to differ
@@ -86,10 +87,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A placement of everything and the changes that lead to it."""
+    """A placement of everything and the changes that lead to it.
+
+    `now` is what the placement that runs now is worth beside it; None where nothing runs.
+    """
 
     plan: Plan
     changes: Changes
+    now: Worth | None = None
 
     @property
     def tag(self) -> str:

@@ -282,6 +282,20 @@ def test_a_shown_plan_is_applied_just_as_it_was(world: World, http: FlaskClient)
     assert (first["operation"], first["applied"]) == (shown["operation"], False)
 
 
+def test_what_runs_now_stands_beside_a_plan(world: World, http: FlaskClient) -> None:
+    asleep = http.post(f"{API}/plans", json={}).get_json()
+    assert asleep["now"]["value"] == pytest.approx(asleep["plan"]["value"])
+    assert asleep["now"]["asleep"] == ["huge", "other", "web"]
+    assert asleep["now"]["wrong"] == []
+    http.post(f"{API}/services/web/wake", json=NEAR_A)
+    awake = http.post(f"{API}/plans", json={}).get_json()
+    assert awake["changes"]
+    assert awake["now"]["asleep"] == ["huge", "other"]
+    assert awake["now"]["terms"].keys() == awake["plan"]["terms"].keys()
+    (crowded,) = awake["now"]["wrong"]
+    assert crowded.startswith("if all were awake: a: ")  # where only `huge` has room
+
+
 def test_a_plan_of_a_front_is_applied_just_as_it_was_seen(world: World, http: FlaskClient) -> None:
     http.post(f"{API}/services/web/wake", json=NEAR_A)
     front = http.post(f"{API}/fronts", json=FRONT).get_json()

@@ -8,6 +8,7 @@ from pydantic.config import JsonDict
 
 from orchestrator.changes import Change
 from orchestrator.planner import OPTIONS, Front
+from orchestrator.present import Worth
 from orchestrator.views import Proposal
 from orchestrator.warming import Warming, WarmLine
 from placement.problem import Options, Plan
@@ -160,14 +161,42 @@ class ChangeDocument(Document):
         )
 
 
+class NowDocument(Document):
+    """What the placement that runs now is worth, in the terms of the plan that it stands beside.
+
+    `asleep` are services that are not awake: they count where they rest, and those that rest
+    nowhere, where the plan has them. `wrong` says why that is no answer to what was asked, such as
+    rules that it breaks, or would if all were awake; where copies are missing, there is no value
+    and there are no terms.
+    """
+
+    value: float | None
+    terms: dict[str, float]
+    asleep: list[str]
+    wrong: list[str]
+
+    @classmethod
+    def of(cls, value: Worth) -> Self:
+        """Return what the present placement is worth."""
+        return cls(
+            value=value.value,
+            terms=dict(value.terms),
+            asleep=list(value.asleep),
+            wrong=list(value.wrong),
+        )
+
+
 class ProposalDocument(Document):
     """A placement, the changes that lead to it, and what they leave where it is.
+
+    `now` is what the placement is worth that ran when this was said; null where nothing runs.
 
     `operation` is what to name to have it applied as it is: ``{"apply": true, "of": OPERATION}``,
     for one of a front with its number as `plan`. `tag` is the same as long as the changes are.
     """
 
     plan: PlanDocument
+    now: NowDocument | None
     changes: list[ChangeDocument]
     left: list[str]
     applied: bool
@@ -179,6 +208,7 @@ class ProposalDocument(Document):
         """Return a proposal."""
         return cls(
             plan=PlanDocument.of(value.plan),
+            now=NowDocument.of(value.now) if value.now else None,
             changes=[ChangeDocument.of(each) for each in value.changes],
             left=list(value.changes.left),
             applied=applied,

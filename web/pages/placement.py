@@ -42,7 +42,7 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
             result=result,
             moves=moves_of(result["changes"]) if result else [],
             rows=rows_of(result["plan"], status) if result else [],
-            terms=terms_of(result["plan"]) if result else [],
+            terms=terms_of(result["plan"], result["now"]) if result else [],
             verdict=verdict(result["plan"]) if result else "",
             services=len(status["services"]),
         )
@@ -69,7 +69,7 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
             proposal=proposal,
             why_not=why_not,
             moves=moves_of(proposal["changes"]) if proposal else moves_between(rows),
-            terms=terms_of(plan) if plan else [],
+            terms=terms_of(plan, proposal["now"] if proposal else None) if plan else [],
         )
 
     @pages.get("/placement/warm")

@@ -10,6 +10,7 @@
 import { morph } from "./dom.js";
 import { localTimes } from "./format.js";
 import { on } from "./live.js";
+import { labelCells } from "./tables.js";
 
 const PAUSE_MS = 400; // at least, between two times
 
@@ -41,6 +42,7 @@ async function update() {
   if (!answer.ok || answer.redirected) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   localTimes(page);
+  labelCells(page);
   for (const part of document.querySelectorAll("[data-live][id]")) {
     const fresh = page.getElementById(part.id);
     if (fresh) morph(part, document.adoptNode(fresh));

@@ -8,6 +8,7 @@ import { Graph } from "./graph.js";
 import { read } from "./graph-model.js";
 import { withMoves } from "./graph-moves.js";
 import { on } from "./live.js";
+import { labelCells } from "./tables.js";
 
 const POLL_MS = 1000; // of an operation that goes on, beside the live stream
 
@@ -75,6 +76,7 @@ async function choose(link, keep) {
   if (!answer.ok) return location.assign(link.href);
   history.replaceState(null, "", link.href);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  labelCells(page);
   for (const part of document.querySelectorAll("[data-live][id]")) {
     const fresh = page.getElementById(part.id);
     if (fresh) morph(part, document.adoptNode(fresh));
