@@ -5,17 +5,18 @@ windows, and tens of seconds for the long one, so memory goes with what was aske
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from dns_boot.packed import Counted
 from dns_boot.query_text import TYPES, rcode_word
+from orchestrator.percentile import percentile
 from orchestrator.queries import WINDOWS_S, QueryRates
 
 COARSE_S = 10  # what the seconds of the long window are counted together in
 FINE_MOST_S = 60  # windows up to here are counted second by second
 MOST_HELD = 5000
 NO_WORD = "none"  # for the rcode of a query without a reply
-PERCENTS = (50, 95, 99)
+SHARES = (0.5, 0.95, 0.99)  # the percentiles of `QueryRates.held_s`
 
 Keyed = tuple[str, str]  # by what (type, rcode, outcome or service), and which of them
 
@@ -75,7 +76,7 @@ class Rates:
             outcomes=by("outcome"),
             services=by("service"),
             held=len(waited),
-            held_s=tuple(_percentiles(waited)),
+            held_s=tuple(percentile(waited, share) for share in SHARES if waited),
         )
 
 
@@ -87,10 +88,3 @@ def _count(counter: Counter[Keyed], key: Counted, count: int) -> None:
     counter["outcome", outcome] += count
     if service:
         counter["service", service] += count
-
-
-def _percentiles(ordered: list[float]) -> Iterable[float]:
-    """Yield each of `PERCENTS`, as the smallest value that so many do not exceed."""
-    if ordered:
-        for percent in PERCENTS:
-            yield ordered[max(0, -(-len(ordered) * percent // 100) - 1)]

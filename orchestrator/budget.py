@@ -1,6 +1,6 @@
 """How many wakes clients may begin: a scan of all names must not boot the whole zone.
 
-For `orchestrator.control`, which asks before it begins a wake for a client that it knows the
+For `orchestrator.activator`, which asks before it begins a wake for a client that it knows the
 address of. Joining a wake, and asking for a service that is awake, cost nothing. `TokenBuckets` is
 pure: times are monotonic seconds that the caller hands in. An address in the packet is all that is
 believed: what a client says of itself (EDNS Client Subnet) can be forged for nothing.

@@ -216,6 +216,9 @@ def apply(
     ctx: typer.Context,
     lab: Annotated[Path, typer.Argument(metavar="LAB", help="A lab file.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would end.")] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Also only show how LAB differs from the lab in use.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -232,7 +235,9 @@ def apply(
     body = {"text": path.read_text(encoding="utf-8-sig"), "path": str(path)}
     client = _client(ctx)
     answer = client.put("/lab?dry_run=1", body)
-    if not dry_run:
+    if diff:
+        answer["diff"] = display.difference(client.get("/lab"), body)
+    if not dry_run and not diff:
         if answer["changes"] and not yes and not as_json and _at_terminal():
             display.print_changes(answer["changes"])
             typer.confirm("Go on?", abort=True)
@@ -241,6 +246,7 @@ def apply(
     if as_json:
         display.print_json(answer)
         return
+    typer.echo(answer.get("diff", ""), nl=False)
     typer.echo(f"lab {answer['lab']}: {'applied' if answer['applied'] else 'not applied'}")
     typer.echo(f"  {answer['summary']}")
     display.print_changes(answer["changes"])

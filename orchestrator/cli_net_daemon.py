@@ -32,10 +32,12 @@ class Running:
 
     def put_link(self, name: str, wish: "LinkWish") -> "Done":
         """Change a link."""
+        from orchestrator.cli_waiting import asking
         from orchestrator.routers.base import Done
 
         body = {key: value for key, value in asdict(wish).items() if value is not None}
-        changes = self._client.put(f"/links/{quote(name, safe='')}", body)["changes"]
+        with asking(self._client.place, f"changing {name} ...") as client:
+            changes = client.put(f"/links/{quote(name, safe='')}", body)["changes"]
         made, changed, removed = (tuple(changes[key]) for key in ("made", "changed", "removed"))
         return Done(made, changed, removed, changes["routes"])
 

@@ -108,7 +108,7 @@ def plan(  # noqa: PLR0917 - typer declares options as arguments
     if as_json:
         display.print_json(answer)
         return
-    display.print_plan(answer["plan"])
+    display.print_plan(answer["plan"], answer["now"])
     if lab is None:
         typer.echo("Changes to what is awake now" + (", carried out:" if do_apply else ":"))
         display.print_steps(answer["changes"], answer["left"])

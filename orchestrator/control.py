@@ -1,48 +1,39 @@
 """The use-cases of edgewake, by name: apply, summon, release, rebalance, expire, status.
 
 `Orchestrator` is what the front doors (DNS, HTTP, CLI) talk to. It joins parts that know one thing
-each: `fleet` remembers and reserves, `planner` chooses, `waking` and `boot` start and end, `hosts`
-asks the hypervisors, `store` keeps, `steering` leads clients. Blocking work runs on a pool of
-threads, one flight per service; `summon` returns at once, the other verbs say that they block.
+each, and hands each verb on to one of them, where it is said what it does: `activator` wakes what
+is asked for, `applier` goes over to another lab, `rebalancer` moves what runs, `expiring` lets it
+sleep, `overview` tells how it is. `summon` returns at once, the other verbs say that they block.
 """
 
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from logging import getLogger
 
 from images.inspect import Inspector
 from orchestrator import clock
+from orchestrator.activator import Activator
+from orchestrator.applier import Applier, LabSource
 from orchestrator.background import Background
 from orchestrator.boot import Boots
 from orchestrator.budget import Budgets
 from orchestrator.carrying import Carrier
-from orchestrator.chaining import joined
 from orchestrator.change_log import ChangeLog, leaving
-from orchestrator.changes import Change, Changes, Migrate
+from orchestrator.changes import Changes
 from orchestrator.drain import Drainer, DrainReport
-from orchestrator.early import EARLY_TTL_S, EarlyReplies
 from orchestrator.errors import (
     EdgewakeError,
-    ImageUnusable,
-    Outdated,
-    Overloaded,
     StoreError,
-    UnknownClients,
-    UnknownHost,
-    UnknownService,
-    WakeError,
 )
 from orchestrator.expiring import Expirer
 from orchestrator.feed import Feed
 from orchestrator.feeding import EVENT, OPERATION
 from orchestrator.fleet import Fleet
 from orchestrator.frames import WatchGuest, watch_nobody
-from orchestrator.guards.base import Asked
 from orchestrator.hopeless import Hopeless
 from orchestrator.hosts import POLL_THREADS, Hosts, OpenHost
 from orchestrator.idle import Usage, kept_up
@@ -50,32 +41,25 @@ from orchestrator.image_insight import Images
 from orchestrator.insight import Insight
 from orchestrator.journal import AUDIT, Journal
 from orchestrator.ladder import Rates
-from orchestrator.library import Fit, Library
+from orchestrator.library import Library
+from orchestrator.lookup import known_host, known_service
 from orchestrator.measured import MeasuredImage, Measurer
 from orchestrator.migrating import Migrator
 from orchestrator.model import (
-    ASLEEP,
-    AWAKE,
-    COMING,
     Ability,
     Client,
-    Endpoint,
     Event,
-    Host,
-    Instance,
     Lab,
-    Reply,
     Rung,
     Service,
 )
-from orchestrator.model import Migrate as LeaveHost
 from orchestrator.mover import Mover
-from orchestrator.once import Once
 from orchestrator.operations import ALONE, Job, Operations
+from orchestrator.overview import Overview
 from orchestrator.plan_metrics import PlanMetrics
 from orchestrator.planner import OPTIONS, Front
+from orchestrator.rebalancer import Rebalancer
 from orchestrator.recipes import is_spare
-from orchestrator.reconcile import changed_hosts, ends, lab_changes
 from orchestrator.refusals import Refusals
 from orchestrator.replanning import Replanner, Rungs
 from orchestrator.retiring import Retirer
@@ -87,21 +71,19 @@ from orchestrator.steering.base import Steering
 from orchestrator.steering.fanout import Fanout
 from orchestrator.store.base import VERSIONS_KEPT, LabVersion, Store
 from orchestrator.summons import Summons
-from orchestrator.trace import KEPT, Wakes, WakeTrace
+from orchestrator.trace import KEPT, Wakes
 from orchestrator.traffic import Traffic
 from orchestrator.upkeep import Keeper
 from orchestrator.views import Choice, HostStatus, Proposal, ServiceStatus, Status
-from orchestrator.wake_context import working_for
-from orchestrator.waking import There, Waker
+from orchestrator.waking import Waker
 from orchestrator.warmer import Warmer
 from orchestrator.warming import WakeCosts, Warming
-from placement.problem import Options, Plan, Ranking
+from placement.problem import Options
 from placement.warm import WarmOptions
 
 log = getLogger(__name__)
 
 WARM_OPTIONS = WarmOptions()
-ASK_AGAIN = "ask again: the plan is for what was"
 END_THREADS = 8
 SINK_THREADS = 8  # of their own: saving may hang with a disk, and ending must not wait for that
 DRAIN_THREADS = 4  # hosts that are drained at the same time; each moves one service at a time
@@ -142,7 +124,6 @@ class Orchestrator:
         self._stopping = threading.Event()
         stored = store.load()
         self.fleet = Fleet(lab, stored.quarantines)
-        self._applied = applied
         self._store = store
         self._journal = journal or Journal(store)
         self._journal.listen(partial(self.feed.publish, EVENT))
@@ -163,8 +144,12 @@ class Orchestrator:
             end_later=lambda ended: self._waker.end_later(ended),  # noqa: PLW0108 - made below
             device=lambda host: self._traffic.device(host),  # noqa: PLW0108 - made below
         )
-        self._traffic = Traffic(self.fleet, self._boots.hosts, self._journal, self._wake_there)
-        self._early = EarlyReplies()
+        self._traffic = Traffic(
+            self.fleet,
+            self._boots.hosts,
+            self._journal,
+            lambda host, asked: self._activator.summon_there(host, asked),  # noqa: PLW0108
+        )
         self._hosts = Hosts(
             self.fleet,
             self._boots.hosts,
@@ -176,6 +161,23 @@ class Orchestrator:
         self._clock = clock.WallClock()
         self._refusals = Refusals(self._journal, lab.name)
         self._hopeless = Hopeless(self.fleet, self._boots.flavours, self._journal)
+        self._budgets = Budgets(lab.dns.wake_budget)
+        self._activator = Activator(
+            self.fleet,
+            self._traffic,
+            self._journal,
+            self.wakes,
+            self._usage,
+            hopeless=self._hopeless,
+            refusals=self._refusals,
+            budgets=self._budgets,
+            wake=lambda *wake: self._waker.wake(*wake),  # noqa: PLW0108 - made below
+            grow=lambda service: self._keeper.grow(service),  # noqa: PLW0108 - made below
+            steer=self._steering.steer,
+            background=self._pool,
+            most=self.settings.waiting_wakes,
+            stopping=self._stopping,
+        )
         locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._rates = Rates(self.fleet.expected_rate)
         self._sleeper = Sleeper(
@@ -188,7 +190,7 @@ class Orchestrator:
             locks=locks,
             lose=self._hosts.lose,
             ask=lambda host: self._hosts.poll(frozenset({host})),
-            wanted=lambda service: service in self._flights,
+            wanted=self._activator.is_waking,
             spare=lambda service: self._expirer.spare(service),  # noqa: PLW0108 - made below
             put_down=lambda service, why: self._expirer.put_down(service, why),  # noqa: PLW0108
             guard=lambda host: self._traffic.sync_host(host),  # noqa: PLW0108 - made below
@@ -201,7 +203,7 @@ class Orchestrator:
             self.fleet,
             self._boots,
             self._journal,
-            announce=self._announce,
+            announce=self._activator.announce,
             lose=self._hosts.lose,
             mend=self._hosts.mend,
             recall=self._recall,
@@ -212,7 +214,7 @@ class Orchestrator:
             hopeless=self._hopeless,
             locks=locks,
             watch=watch,
-            reserved=self._reserved,
+            reserved=self._activator.reserved,
             claim=lambda *wake: self._spares.claim(*wake),  # noqa: PLW0108 - made below
         )
         self._spares: Spares = Spares(
@@ -224,7 +226,7 @@ class Orchestrator:
             rates=self._rates,
             end=self._waker.end,
             end_later=self._waker.end_later,
-            busy=lambda: len(self._flights) > 0,
+            busy=self._activator.busy,
             lose=self._hosts.lose,
             watch=watch,
             background=self._filler,
@@ -290,10 +292,32 @@ class Orchestrator:
             steer=self._steering.steer,
             stopping=self._stopping,
         )
-        self._mover = Mover(self.fleet, self._boots, self._migrator, self._sleeper.gains)
-        self._flights: Once[WakeTrace, tuple[Endpoint, ...]] = Once(self._landed)
-        self._budgets = Budgets(lab.dns.wake_budget)
-        self._apply_lock = threading.Lock()
+        changing = threading.Lock()
+        self._rebalancer = Rebalancer(
+            self.fleet,
+            self._replanner,
+            self._carrier,
+            Mover(self.fleet, self._boots, self._migrator, self._sleeper.gains),
+            log=self.change_log,
+            lock=changing,
+        )
+        self._applier = Applier(
+            self.fleet,
+            store,
+            self._boots,
+            self._journal,
+            hosts=self._hosts,
+            carrier=self._carrier,
+            drainer=self._drainer,
+            keeper=self._keeper,
+            hopeless=self._hopeless,
+            traffic=self._traffic,
+            log=self.change_log,
+            lock=changing,
+            steer=self._steering.steer,
+            applied=applied,
+            background=self._ender,
+        )
         self._expirer = Expirer(
             self.fleet,
             self._boots,
@@ -319,13 +343,27 @@ class Orchestrator:
             self._sleeper,
             self._journal,
             plan=lambda: self._replanner.aims(*self._known_of_wakes()),
-            wanted=lambda service: service in self._flights,
-            busy=lambda: len(self._flights) > 0,
+            wanted=self._activator.is_waking,
+            busy=self._activator.busy,
             in_hand=lambda service: self._carrier.in_hand(service),  # noqa: PLW0108 - made below
             left_alone=lambda service: self._hopeless.refusal(service) is not None,
-            announce=self._announce,
+            announce=self._activator.announce,
             aim_spares=self._spares.aim,
             background=self._warming,
+        )
+        self._overview = Overview(
+            self.fleet,
+            self._boots,
+            self.wakes,
+            waker=self._waker,
+            keeper=self._keeper,
+            expirer=self._expirer,
+            scaler=self._scaler,
+            hopeless=self._hopeless,
+            warmer=self._warmer,
+            drainer=self._drainer,
+            traffic=self._traffic,
+            spares=self._spares,
         )
         self._sweeper = threading.Thread(target=self._sweep, name="edgewake-sweep", daemon=True)
 
@@ -415,74 +453,16 @@ class Orchestrator:
         job: Job = ALONE,
         instead_of: int | None = None,
     ) -> Changes:
-        """Go over to another lab; return what had to end for it (or would, with `dry_run`).
+        """Go over to another lab; return what had to end for it (or would, with `dry_run`). Blocks.
 
-        `text` and `path` are the file it was read from, kept for the next start as a new version of
-        the lab; `instead_of` is the number of the version that the caller has seen (0: none).
-        Blocks until done. Raises `UnsafeChanges`, and `Outdated` if another version is in use,
-        before anything was changed.
+        Raises `UnsafeChanges` and `Outdated`, before anything was changed: see `Applier`.
         """
-        with self._apply_lock:
-            self._refuse_outdated(instead_of)
-            changes = lab_changes(self.lab, lab, self.fleet.instances())
-            if dry_run:
-                self.change_log.note("apply", lab.name, changes, job, applied=False)
-                return changes
-            with self._carrier.noting("apply", lab.name, changes, job):
-                self._use(lab, changes, job)
-            if text:
-                self._store.save_lab(text, path, actor=job.actor, at=time.time())
-            self._journal.record("applied", lab.name, f"{len(changes)} changes")
-            self._applied(lab)
-            self._steering.steer()
-            self._traffic.sync()
-            self._ender.do(self._boots.keep_files, lab)
-            return changes
-
-    def _use(self, lab: Lab, changes: Changes, job: Job) -> None:
-        """End what another lab does not have, and use it from then on."""
-        old = self.lab
-
-        def still_ends(_: Change, now: Instance | None) -> bool:
-            return now is None or ends(now, old, lab)  # it may be migrated while we wait for it
-
-        self._carrier.carry_out(changes, still_ends, job)
-        gone, opened = changed_hosts(old, lab)
-        self.fleet.use(lab)  # from here on nothing is placed as of old; end what was meanwhile
-        self._carrier.carry_out(lab_changes(old, lab, self.fleet.instances()), still_ends, job)
-        for host in gone:
-            self._traffic.let_go(host.name)
-            self._hosts.let_go(host)
-        self._drainer.keep_only(frozenset(host.name for host in lab.hosts))
-        self._leave_behind()
-        self._hosts.open(opened)
-        for host in set(lab.hosts) - set(opened):
-            self._hosts.mend(host.name)
-        self._keeper.try_again()
-        self._hopeless.forget()
+        source = LabSource(text, path)
+        return self._applier.apply(lab, source, dry_run=dry_run, job=job, instead_of=instead_of)
 
     def versions(self, limit: int = VERSIONS_KEPT) -> tuple[LabVersion, ...]:
         """Return the last labs that were applied, oldest first; the last one is in use."""
         return tuple(self._store.lab_versions(limit))
-
-    def _refuse_outdated(self, instead_of: int | None) -> None:
-        now = next((each.number for each in self.versions(1)), 0)
-        if instead_of is not None and instead_of != now:
-            raise Outdated(
-                f"the lab is at version {now} by now, not {instead_of}",
-                now=now,
-                hint="get it again, and make your change to that",
-            )
-
-    def _leave_behind(self) -> None:
-        """Forget what could not be ended on hosts that the lab no longer has."""
-        hosts = {host.name for host in self.lab.hosts}
-        for instance in self.fleet.instances():
-            if instance.host not in hosts:
-                self._boots.forget(instance, rest_s=self.fleet.rest_s(instance.service))
-                self._journal.record(
-                    "left-behind", instance.service, f"{instance.name} on {instance.host}"
-                )
 
     def summon(
         self,
@@ -493,57 +473,8 @@ class Orchestrator:
         by: str = "query",
         insist: bool = False,
     ) -> Summons:
-        """Ask for a service: at once if it is awake, else by the one wake in flight for it.
-
-        To begin a wake costs one of the client's budget, if it has an address. `by` says who asks,
-        for the wake's trace. While its wakes fail in a row, none is begun for some time, unless a
-        person does `insist`. The functions of its chain are woken, and waited for, with it.
-        """
-        missing = self.fleet.missing(service)
-        own = self._summon(service, client, asked_at, by=by, insist=insist)
-        if not missing or _failed_at_once(own.endpoints):
-            return own
-        functions = self._summon_functions(service, missing, asked_at, insist=insist)
-        early = self.known(service).reply is Reply.EARLY
-        whole = joined(
-            service,
-            own.endpoints,
-            {name: each.endpoints for name, each in functions.items()},
-            answer=lambda: (
-                self.fleet.answer(service, client.population)
-                or (own.endpoints.result() if early else ())
-            ),
-        )
-        return Summons(whole, own.trace or functions[missing[0]].trace)
-
-    def _summon_functions(
-        self, service: str, missing: Sequence[str], asked_at: float, *, insist: bool
-    ) -> dict[str, Summons]:
-        return {
-            name: self._summon(name, Client(), asked_at, by=f"chain: {service}", insist=insist)
-            for name in missing
-        }
-
-    def _summon(
-        self, service: str, client: Client, asked_at: float, *, by: str, insist: bool
-    ) -> Summons:
-        endpoints = self.fleet.answer(service, client.population)
-        if endpoints:
-            return Summons(_done(endpoints))
-        if refusal := self._refusal(service, insist=insist) or self._early.broken(service):
-            return Summons(_failed(refusal))
-        try:
-            flight = self._flights.do(
-                service,
-                about=lambda: self._begin(service, client, asked_at, by),
-                start=lambda trace: self._pool.call(self._wake, service, client, trace),
-            )
-        except Overloaded as refusal:
-            return Summons(_failed(refusal))
-        flight.about.queries = flight.callers
-        if self.known(service).reply is Reply.EARLY:
-            return Summons(self._early.future(flight.about, flight.future), flight.about)
-        return Summons(flight.future, flight.about)
+        """Ask for a service; returns at once. See `Activator.summon`."""
+        return self._activator.summon(service, client, asked_at, by=by, insist=insist)
 
     def release(self, service: str, rung: Rung | None = None) -> tuple[str, ...]:
         """Put a service to sleep now, used or not; return the instances that went to sleep. Blocks.
@@ -564,92 +495,33 @@ class Orchestrator:
     ) -> Proposal:
         """Place everything anew; move what is awake there unless `dry_run`. Blocks.
 
-        The order of the changes never overfills a host. Raises `EdgewakeError` as `Planner.plan`
-        does, while another plan is being made, and if the lab was changed meanwhile.
+        Raises `EdgewakeError`: see `Rebalancer`.
         """
-        with self._replanner.alone():
-            lab = self.lab
-            job.tell(f"planning: {options.algorithm}, for {options.deadline_s:g} s at most")
-            plan = self._replanner.plan(options)
-            job.tell(f"found: value {plan.value:g}, gap {plan.gap:.2%}" if plan.gap else "found")
-            with self._apply_lock:
-                if self.lab is not lab:
-                    raise EdgewakeError("the lab was changed while it was planned", hint=ASK_AGAIN)
-                proposal = self._proposal(plan)
-                if dry_run:
-                    self.change_log.note("plan", lab.name, proposal.changes, job, applied=False)
-                    self._replanner.keep(job.id, lab, proposal)
-                else:
-                    self._go_over(proposal, job)
-            return proposal
+        return self._rebalancer.rebalance(dry_run=dry_run, options=options, job=job)
 
-    def carry_out(self, operation: str, job: Job = ALONE) -> Proposal:
+    def carry_out(
+        self, operation: str, job: Job = ALONE, *, number: int | None = None, tag: str = ""
+    ) -> Proposal:
         """Carry out what an earlier dry run of `rebalance` proposed, just as it was shown. Blocks.
 
-        Raises `EdgewakeError` if there is no such proposal, while a plan is being made, and if the
-        lab or what runs is not any more what it was made for; then nothing was changed.
+        Of a front, the plan of that number, just as `kept_plan` showed it under that tag. Raises
+        `EdgewakeError` if that cannot be done any more: see `Rebalancer`.
         """
-        with self._replanner.alone(), self._apply_lock:
-            lab, proposal = self._replanner.kept(operation)
-            if self.lab is not lab or self._proposal(proposal.plan) != proposal:
-                raise EdgewakeError(
-                    "what runs now, or the lab, is not any more what this plan was made for",
-                    hint="plan again",
-                )
-            self._go_over(proposal, job)
-            self.fleet.planner.last_plan = proposal.plan
-            return proposal
+        return self._rebalancer.carry_out(operation, job, number=number, tag=tag)
 
-    def _proposal(self, plan: Plan) -> Proposal:
-        return Proposal(plan, self._replanner.changes(plan, self._replanner.movable()))
+    def kept_plan(self, operation: str, number: int | None = None) -> Proposal:
+        """Return a plan that an operation has found, with what it would change now.
 
-    def _go_over(self, proposal: Proposal, job: Job) -> None:
-        """Carry out what a plan needs. The caller holds the lock of `apply`."""
-        then = {instance.name: instance for instance in self._replanner.movable()}
-        with self._carrier.noting("plan", self.lab.name, proposal.changes, job):
-            self._carrier.carry_out(
-                proposal.changes,
-                lambda change, now: self._replanner.still(change, now, then),
-                job,
-            )
+        Raises `EdgewakeError`: see `Rebalancer`.
+        """
+        return self._rebalancer.kept_plan(operation, number)
 
     def move(self, name: str, host: str, job: Job = ALONE) -> Changes:
         """Move an instance of a service to a host; return what was done for it. Blocks.
 
-        It is migrated as it runs if its service says so; else, and where that fails, another one
-        answers there before it ends. Raises `EdgewakeError` that says why it cannot move: then it
-        is where it was, and answers.
+        Raises `EdgewakeError` that says why it cannot move: see `Rebalancer`.
         """
-        service = self.known(name)
-        self.known_host(host)
-        with self._apply_lock:
-            instance = self._mover.movable(service, host)
-            if migration := self._mover.migration(service, instance, host):
-                try:
-                    self._move(migration, service, instance, host, job)
-                except EdgewakeError as error:
-                    if service.migrate is LeaveHost.LIVE_ONLY:
-                        raise
-                    job.tell(f"another is booted there instead: {error.message}")
-                    instance = self._mover.movable(service, host)
-                else:
-                    return migration
-            changes = self._mover.boot(service, instance, host)
-            self._move(changes, service, instance, host, job)
-            return changes
-
-    def _move(
-        self, changes: Changes, service: Service, instance: Instance, host: str, job: Job
-    ) -> None:
-        def still(change: Change, now: Instance | None) -> bool:
-            if isinstance(change, Migrate):
-                return now is instance
-            return self._replanner.still(change, now, {instance.name: instance})
-
-        with self._carrier.noting("move", service.name, changes, job):
-            self._carrier.carry_out(changes, still, job)
-            if host not in {each.host for each in self.fleet.serving(service.name)}:
-                raise EdgewakeError(f"{service.name} was put to sleep while it was being moved")
+        return self._rebalancer.move(name, host, job)
 
     def front(
         self,
@@ -663,12 +535,7 @@ class Orchestrator:
 
         Raises `EdgewakeError` as `Planner.front` does, and while another plan is being made.
         """
-
-        def tell(found: int, share: float) -> None:
-            job.tell(f"{found} placements found", round(100 * share), 100)
-
-        with self._replanner.alone():
-            return self._replanner.front(terms, options, points, tell)
+        return self._rebalancer.front(terms, options=options, points=points, job=job)
 
     def warm(self, options: WarmOptions = WARM_OPTIONS) -> Warming:
         """Return what hosts should keep warm, by rates, memory and what wakes cost. Blocks.
@@ -736,42 +603,23 @@ class Orchestrator:
         self._traffic.sync()
         return slept
 
+    # --- for people who look on -------------------------------------------------------------
+
     def status(self) -> Status:
         """Return everything at a glance; asks no host."""
-        return Status(
-            lab=self.lab.name,
-            dns=f"{self.lab.dns.listen}:{self.lab.dns.port}",
-            hosts=self.host_statuses(),
-            services=tuple(self._service_status(service) for service in self.lab.services),
-        )
+        return self._overview.status()
 
     def host_statuses(self) -> tuple[HostStatus, ...]:
         """Return all hosts at a glance."""
-        lost = self.fleet.lost()
-        return tuple(self._host_status(host, lost) for host in self.lab.hosts)
+        return self._overview.hosts()
 
     def host_status(self, name: str) -> HostStatus:
         """Return one host at a glance; raises `UnknownHost`."""
-        self.known_host(name)
-        return self._host_status(self.lab.host(name), self.fleet.lost())
+        return self._overview.host(name)
 
     def service_status(self, name: str) -> ServiceStatus:
         """Return one service at a glance; raises `UnknownService`."""
-        return self._service_status(self.known(name))
-
-    def _host_status(self, host: Host, lost: Mapping[str, str]) -> HostStatus:
-        return HostStatus(
-            host=host,
-            used=self.fleet.used(host.name),
-            free=self.fleet.free(host.name),
-            lost=lost.get(host.name, ""),
-            refused=self.fleet.refusal(host.name),
-            drain=self._drainer.report(host.name),
-            guard=self._traffic.told(host.name),
-            spares=self._spares.on(host.name),
-        )
-
-    # --- for people who look on -------------------------------------------------------------
+        return self._overview.service(name)
 
     def explain(self, service: str, population: str = "") -> tuple[Choice, ...]:
         """Return for each host whether it would be chosen to wake a service now, best first.
@@ -779,15 +627,7 @@ class Orchestrator:
         `population` is who asks (empty: nobody in particular). Raises `UnknownService`, or
         `UnknownClients` if the lab has no such population.
         """
-        known = self.known(service)
-        clients = [each.name for each in self.lab.populations]
-        if population and population not in clients:
-            told = ", ".join(clients) or "none"
-            raise UnknownClients(f"{population}: no such clients", hint=f"the lab has: {told}")
-        fits = self._boots.fits(known)
-        ranking = self.fleet.ranking(service, population, self._boots.unfit(known))
-        ranked = [*enumerate(ranking.hosts, 1), *((None, host) for host in sorted(ranking.reasons))]
-        return tuple(self._choice(host, rank, population, fits, ranking) for rank, host in ranked)
+        return self._overview.choices(service, population)
 
     def abilities(self) -> tuple[Ability, ...]:
         """Return which rungs of sleep guests were found to survive, by host and image."""
@@ -811,133 +651,9 @@ class Orchestrator:
 
     def console(self, service: str) -> bytes:
         """Return the last 64 KiB of the console of a service's instance, also of a past one."""
-        self.known(service)
-        where = [(instance.name, instance.host) for instance in self.fleet.of(service)]
-        where += [(wake.instance, wake.host) for wake in reversed(self.wakes.last(service, 100))]
-        for name, host in where:
-            if parts := self._boots.hosts.get(host):
-                return parts.hypervisor.console(name)
-        return b""
+        return self._overview.console(service)
 
-    def _choice(
-        self,
-        host: str,
-        rank: int | None,
-        population: str,
-        fits: Mapping[str, Fit | ImageUnusable],
-        ranking: Ranking,
-    ) -> Choice:
-        fit = fits.get(host)
-        unusable = fit.message if isinstance(fit, ImageUnusable) else ""
-        distance_ms = self.fleet.planner.distance_ms(population, host) if population else None
-        return Choice(
-            host=host,
-            rank=None if unusable else rank,
-            image=fit.image.name if isinstance(fit, Fit) else "",
-            entry=str(fit.entry) if isinstance(fit, Fit) else "",
-            distance_ms=distance_ms,
-            why_not=ranking.reasons.get(host, unusable),
-        )
-
-    # --- wakes ------------------------------------------------------------------------------
-
-    def _refusal(self, service: str, *, insist: bool) -> WakeError | None:
-        """Say why no wake of this service can be begun, if so."""
-        try:
-            self.known(service)
-        except UnknownService as error:
-            return error
-        if self._stopping.is_set():
-            return Overloaded(service, "edgewake is stopping")
-        if service in self._flights:
-            return None
-        if not insist and (backing_off := self._hopeless.refusal(service)):
-            return backing_off
-        if len(self._flights) >= (most := self.settings.waiting_wakes):
-            why = f"{most} services are being woken, and no more may be at once"
-            self._refusals.note(why)
-            return Overloaded(service, why, hint="ask again")
-        return None
-
-    def _begin(self, service: str, client: Client, asked_at: float, by: str) -> WakeTrace:
-        """Begin the trace of a wake, if its client may; raises `Overloaded`."""
-        if client.address is not None:
-            now = time.monotonic()
-            why = self._budgets.refusal(client.address, now, proven=client.proven)
-            if why:
-                raise Overloaded(service, f"not woken: {why}", hint="ask again in a minute")
-        return self.wakes.begin(service, asked_at, by)
-
-    def _wake_there(self, host: str, asked: Asked) -> Future[tuple[Endpoint, ...]]:
-        """Wake a service where somebody sends packets to it; returns at once."""
-        service, there = asked.guarded.service, There(host, asked.guarded.address)
-        if refusal := self._refusal(service, insist=False):
-            return _failed(refusal)
-        flight = self._flights.do(
-            service,
-            about=lambda: self.wakes.begin(service, asked.at, f"traffic: {asked.client}"),
-            start=lambda trace: self._pool.call(self._wake, service, Client(), trace, there),
-        )
-        flight.about.queries = flight.callers
-        if not (missing := self.fleet.missing(service)):
-            return flight.future
-        functions = self._summon_functions(service, missing, asked.at, insist=False)
-        ways = {name: each.endpoints for name, each in functions.items()}
-        return joined(service, flight.future, ways, answer=lambda: self.fleet.answer(service))
-
-    def _reserved(self, instance: Instance, trace: WakeTrace) -> None:
-        """Tell clients of a service that is answered early where it will be, if that is guarded."""
-        service = self.fleet.service(instance.service)
-        if service is None or service.reply is not Reply.EARLY:
-            return
-        if self._traffic.guards(instance):
-            self._early.promise(trace, self.fleet.promise(instance, EARLY_TTL_S))
-
-    def _wake(
-        self, name: str, client: Client, trace: WakeTrace, there: There | None = None
-    ) -> tuple[Endpoint, ...]:
-        """Carry one wake through; whatever goes wrong comes out as a `WakeError`."""
-        with working_for(trace):
-            return self._carry(name, client, trace, there)
-
-    def _carry(
-        self, name: str, client: Client, trace: WakeTrace, there: There | None
-    ) -> tuple[Endpoint, ...]:
-        trace.stamp("taken")
-        log.debug("%s is woken, by %s", name, trace.by)
-        try:
-            self._waker.wake(self.known(name), client.population, trace, there)
-        except WakeError as error:
-            failure = error
-        except EdgewakeError as error:
-            failure = WakeError(name, str(error))
-        except Exception:
-            log.exception("waking %s failed in a way we did not foresee", name)
-            failure = WakeError(name, "internal error", hint="see edgewake's log, and report it")
-        else:
-            if endpoints := self.fleet.answer(name, client.population):
-                return self._woken(name, endpoints, trace)
-            failure = WakeError(name, "it ended just after it had answered")
-        trace.ended(failure.reason, instance=trace.instance, host=trace.host, text=str(failure))
-        self._journal.record("wake-failed", name, str(failure), reason=failure.reason)
-        raise failure
-
-    def _woken(
-        self, name: str, endpoints: tuple[Endpoint, ...], trace: WakeTrace
-    ) -> tuple[Endpoint, ...]:
-        first, service = endpoints[0], self.fleet.service(name)
-        trace.ended("ready", instance=first.instance, host=first.host)
-        if service is not None and len(endpoints) < self.fleet.wanted(service):
-            self._keeper.grow(service)
-        return endpoints
-
-    def _landed(self, trace: WakeTrace) -> None:
-        """Tell of a wake that went well, now that nobody waits for it any more."""
-        if trace.outcome == "ready":
-            text = f"{trace.instance} on {trace.host}"
-            with working_for(trace):
-                where = {"host": trace.host, "instance": trace.instance}
-                self._journal.record("woke", trace.service, text, by=trace.by, **where)
+    # --- for the parts ----------------------------------------------------------------------
 
     def _recall(self, service: str, *, staying: bool = False) -> bool:
         return self._retirer.recall(service, staying=staying)
@@ -947,20 +663,6 @@ class Orchestrator:
         unfit = self._boots.unfit(service)
         hosts = set(self.fleet.ranking(service.name, "", unfit).hosts)
         return len(hosts | self.fleet.needed_mib(service.name, self._sleeper.gains(), unfit).keys())
-
-    def _announce(self, ready: Instance) -> None:
-        """Lead clients to an instance that answers; packets held for the end of a chain go last.
-
-        The chain is closed, or packets are led through it, before these are let go.
-        """
-        self.fleet.put(ready)
-        in_chain = self.fleet.ends_chain(ready.service)
-        if not in_chain:
-            self._traffic.ready(ready)
-        self._usage.woke(ready.service, time.monotonic())
-        self._steering.steer()
-        if in_chain and not self.fleet.missing(ready.service):
-            self._traffic.ready(ready)
 
     def _sweep(self) -> None:
         while not self._stopping.wait(self.settings.sweep_s):
@@ -975,66 +677,8 @@ class Orchestrator:
 
     def known(self, name: str) -> Service:
         """Return a service of the lab; UnknownService lists those there are."""
-        service = self.fleet.service(name)
-        if service is None:
-            names = ", ".join(known.name for known in self.lab.services)
-            raise UnknownService(name, "no such service", hint=f"the lab has: {names}")
-        return service
+        return known_service(self.fleet, name)
 
     def known_host(self, name: str) -> None:
         """Raise `UnknownHost`, which lists those there are, unless the lab has a host."""
-        hosts = [host.name for host in self.lab.hosts]
-        if name not in hosts:
-            raise UnknownHost(f"{name}: no such host", hint=f"the lab has: {', '.join(hosts)}")
-
-    def _service_status(self, service: Service) -> ServiceStatus:
-        instances = self.fleet.of(service.name)
-        states = {instance.state for instance in instances}
-        not_ended = tuple(
-            f"{each.name} on {each.host} cannot be ended: {why}"
-            for each in instances
-            if (why := self._waker.not_ended(each))
-        )
-        losses = "; ".join(filter(None, (*not_ended, self._keeper.trouble(service.name))))
-        if states & AWAKE:
-            return ServiceStatus(
-                service,
-                "awake",
-                instances,
-                self._expirer.idle(service).reason,
-                losses,
-                wanted=self.fleet.wanted(service),
-                has=len(self.fleet.serving(service.name)),
-                scale=self._scaler.why(service.name),
-            )
-        losses = losses or self._hopeless.trouble(service.name)
-        if states & COMING:
-            return ServiceStatus(service, "waking", instances, trouble=losses)
-        state = "asleep" if states <= ASLEEP else "stopping"
-        trouble = losses or self._failed_wake(service.name)
-        kept = any(self._warmer.kept(each) for each in instances)
-        return ServiceStatus(service, state, instances, trouble=trouble, kept=kept)
-
-    def _failed_wake(self, service: str) -> str:
-        """Return how the last wake failed and when; empty if it did not."""
-        for wake in self.wakes.last(service, 1):
-            if wake.outcome not in {"ready", "waking"}:
-                ago_s = max(0.0, time.time() - wake.started_at)  # the clock may have been set
-                return f"the last wake failed {ago_s:.0f} s ago: {wake.text}"
-        return ""
-
-
-def _done(endpoints: tuple[Endpoint, ...]) -> Future[tuple[Endpoint, ...]]:
-    future: Future[tuple[Endpoint, ...]] = Future()
-    future.set_result(endpoints)
-    return future
-
-
-def _failed_at_once(future: Future[tuple[Endpoint, ...]]) -> bool:
-    return future.done() and future.exception() is not None
-
-
-def _failed(error: WakeError) -> Future[tuple[Endpoint, ...]]:
-    future: Future[tuple[Endpoint, ...]] = Future()
-    future.set_exception(error)
-    return future
+        known_host(self.fleet, name)

@@ -44,6 +44,7 @@ from orchestrator.hypervisors.netns import NetnsHypervisor
 from orchestrator.hypervisors.spt import SptHypervisor
 from orchestrator.installation import check_installation
 from orchestrator.journal import Journal
+from orchestrator.lab_on_disk import Known, kept_instead, known
 from orchestrator.lab_yaml import read_text
 from orchestrator.labfile import parse_lab
 from orchestrator.library import traits_of
@@ -111,6 +112,7 @@ class _Parts:
 
     state: StateDir
     store: Store
+    journal: Journal
     orchestrator: Orchestrator
     dns: DnsServer
     door: DoorProcess
@@ -161,12 +163,12 @@ class Daemon:
             state = undo.enter_context(StateDir.open(self._path))
             store = undo.enter_context(closing(SqlStore(f"sqlite:///{state.database}")))
             stored = store.load()
-            wanted = self._wanted(stored, state)
+            journal = undo.enter_context(closing(Journal(store)))
+            wanted = self._wanted(stored, store, state, journal)
             frames = undo.enter_context(closing(Frames()))
             metrics = WakeMetrics()
             exports: list[Export] = [metrics, *open_exports(self._tracing, undo)]
             digests = Digests()
-            journal = undo.enter_context(closing(Journal(store)))
             opened = self._open_networks(state)
             networks = NetworkKeeper(opened, journal)
             monitors = Monitors(opened.seen)
@@ -205,9 +207,9 @@ class Daemon:
             )
             view = partial(_told, readings)
             live = LiveNetwork(networks, opened, monitors, lambda: orchestrator.lab, journal)
-            known = Tokens(state.tokens)
+            tokens = Tokens(state.tokens)
             parts = Context(
-                orchestrator, load, view, network=live, tokens=known, queries=resolver.log
+                orchestrator, load, view, network=live, tokens=tokens, queries=resolver.log
             )
             api = Server(answers.watched(app_of(parts)), state.socket)
             packets = steered(orchestrator, wanted.lab, state.owner, opener.world_of, undo)
@@ -224,7 +226,7 @@ class Daemon:
                 local.start()
             undo.callback(door.stop)  # again: before what it asks
             door.start()
-            self._running = _Parts(state, store, orchestrator, dns, door)
+            self._running = _Parts(state, store, journal, orchestrator, dns, door)
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
@@ -235,10 +237,14 @@ class Daemon:
     def reload(self) -> None:
         """Read again the file of the lab that is in use, and go over to it.
 
-        Raises `LabError` or `UnsafeChanges`; then nothing was changed.
+        If the lab was changed over the API since, that stays, and only what it names is read again
+        (the door's certificate). Raises `LabError` or `UnsafeChanges`; then nothing was changed.
         """
         parts = self._parts
-        file = read_lab(Path(parts.store.load().lab_path), parts.state.images)
+        lab = known(parts.store.load(), parts.store.lab_versions())
+        if lab is None:
+            raise LabError("the lab in use was read from no file")
+        file = wanted_of(lab.file, lab, parts.state.images, parts.journal)
         changes = parts.orchestrator.apply(file.lab, text=file.text, path=str(file.path))
         log.info("%s was applied again: %s", file.path, changes)
 
@@ -286,10 +292,11 @@ class Daemon:
             networks.remove(orchestrator.lab.name)
         orchestrator.close(end_guests=self.ephemeral)
 
-    def _wanted(self, stored: Stored, state: StateDir) -> LabFile:
+    def _wanted(self, stored: Stored, store: Store, state: StateDir, journal: Journal) -> LabFile:
         """Return the lab to run: of the file that was named, else the last one applied."""
         if self._lab_path is not None:
-            return read_lab(self._lab_path, state.images)
+            before = known(stored, store.lab_versions())
+            return wanted_of(self._lab_path, before, state.images, journal)
         if not stored.lab_text:
             raise LabError(
                 f"no lab was ever applied with state directory {state.path}",
@@ -391,10 +398,22 @@ def _local_names(lab: Lab, orchestrator: Orchestrator) -> MdnsResponder | None:
     return MdnsResponder(lab.dns.mdns, lambda: orchestrator.lab.populations, orchestrator)
 
 
-def read_lab(path: Path, images_dir: Path) -> LabFile:
-    """Read a lab file; LabError says everything that is wrong with it."""
+def wanted_of(path: Path, known: Known | None, images_dir: Path, journal: Journal) -> LabFile:
+    """Read a lab file; return what it says, or the lab in use if that is to stay.
+
+    LabError says everything that is wrong with the file.
+    """
     path = path.absolute()
     text = read_text(path)
+    if kept := kept_instead(text, path, known):
+        now = kept.version
+        try:
+            lab = parse_lab(now.text, Path(now.path), images_dir=images_dir)
+        except LabError as error:
+            log.warning("%s is applied, as the lab in use cannot be read: %s", path, error)
+        else:
+            journal.record("lab-conflict" if kept.conflict else "lab-kept", lab.name, kept.why)
+            return LabFile(lab, now.text, Path(now.path))
     return LabFile(parse_lab(text, path, images_dir=images_dir), text, path)
 
 

@@ -7,8 +7,10 @@ it.
 # ruff: noqa: PLC0415 - see above
 
 import csv
+import difflib
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,14 @@ def console(*, markup: bool = True) -> "Console":
 def print_json(document: object) -> None:
     """Print one JSON document."""
     typer.echo(json.dumps(document, indent=2))
+
+
+def difference(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
+    """Return how a lab differs from the one in use, as unified diff; empty if it does not."""
+    before, after = (str(lab["text"]).splitlines(keepends=True) for lab in (now, then))
+    names = f"version {now['number']}, in use", str(then["path"])
+    lines = difflib.unified_diff(before, after, *names)
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
 
 
 def print_changes(changes: list[dict[str, Any]]) -> None:
@@ -146,8 +156,8 @@ def _remark(service: dict[str, Any]) -> str:
     return _plain(service["idle"]) or (f"{rests}, healthy: a query wakes it" if asleep else "")
 
 
-def print_plan(plan: dict[str, Any]) -> None:
-    """Print where everything is to run, and how good that is."""
+def print_plan(plan: dict[str, Any], now: dict[str, Any] | None = None) -> None:
+    """Print where everything is to run, how good that is, and what runs now beside it."""
     from rich.table import Table
 
     table = Table("service", "hosts", "why", box=None)
@@ -155,8 +165,18 @@ def print_plan(plan: dict[str, Any]) -> None:
         table.add_row(service, ", ".join(hosts), _plain(plan["why"].get(service, "")))
     out = console()
     out.print(table)
-    terms = ", ".join(f"{name} {value:g}" for name, value in plan["terms"].items() if value)
-    out.print(f"\nvalue {plan['value']:g}" + (f" ({terms})" if terms else ""))
+    if now and now["terms"]:
+        compared = Table("", "now", "plan", box=None)
+        for name, then in {"value": plan["value"], **plan["terms"]}.items():
+            before = {"value": now["value"], **now["terms"]}[name]
+            if before or then:
+                compared.add_row(name, f"{before:g}", f"{then:g}")
+        out.print("", compared, sep="\n")
+    else:
+        terms = ", ".join(f"{name} {value:g}" for name, value in plan["terms"].items() if value)
+        out.print(f"\nvalue {plan['value']:g}" + (f" ({terms})" if terms else ""))
+    for wrong in now["wrong"] if now else ():
+        out.print(f"what runs now is no answer: {_plain(wrong)}")
     out.print(f"no plan is better than {plan['bound']:g}, gap {plan['gap']:.2%}")
     out.print(f"found by {plan['algorithm']} in {plan['seconds']:.3f} s")
 

@@ -10,6 +10,7 @@ EdgewakeError                 has a message (what and where) and a hint (what to
 ├── UnknownInstance           no instance of that name, or not any more
 ├── UnknownWake               no wake of that number is kept
 ├── UnknownOperation          no operation of that id, or not any more
+├── UnknownPlan               a front has no plan of that number
 ├── UnknownVersion            no version of the lab of that number is kept
 ├── CannotEdit                the text of the lab cannot be changed as asked; nothing was changed
 ├── Outdated                  what is to be replaced is not any more what the caller has seen
@@ -115,6 +116,10 @@ class UnknownOperation(EdgewakeError):  # noqa: N818 - reads as a sentence where
     """No operation of that id; it may have ended long ago, or with an earlier edgewake."""
 
 
+class UnknownPlan(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
+    """A front has no plan of that number."""
+
+
 class UnknownVersion(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
     """No version of the lab of that number is kept."""
 
@@ -126,7 +131,7 @@ class CannotEdit(EdgewakeError):  # noqa: N818 - reads as a sentence where it is
 class Outdated(EdgewakeError):  # noqa: N818 - reads as a sentence where it is raised
     """What is to be replaced is not any more what the caller has seen; nothing was changed.
 
-    `now` is the number of the lab's version that is in use.
+    `now` is the number of the lab's version that is in use, 0 where it is about something else.
     """
 
     def __init__(self, message: str, *, now: int = 0, hint: str = "") -> None:

@@ -27,6 +27,7 @@ TROUBLE = frozenset(
         "clock-set",
         "drain-stuck",
         "host-lost",
+        "lab-conflict",
         "left-behind",
         "login-failed",
         "network-failed",

@@ -6,8 +6,10 @@ edgewake starts. Placement and steering count with the lab file all the while. A
 run its network is shown as a graph, and nothing of it can be changed.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from orchestrator.errors import CannotNetwork, NotInNetwork
@@ -31,19 +33,45 @@ from orchestrator.network_ways import Ways, fastest, ways
 from orchestrator.networking import NetworkKeeper
 from orchestrator.networks import Kept, Networks, router_at
 from orchestrator.programs import catalogue
-from orchestrator.routers.base import Done
+from orchestrator.routers.base import Done, Progress
 from orchestrator.wanted_network import apps_of, network_of, one_more, this_machine
 
 UNTIL = "until the lab is applied again"
 LOAD_S = 1.0  # the least time over which rates are told
 TOLD_CHARACTERS = 200  # of a program's arguments, in the journal
+PACE_S = 0.1  # between two words on how far a change is
+
+Make = Callable[[Network], Network]
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of a router or link: of which (`noun` and `name`), what it makes, what to tell.
+
+    `told` is what the journal says of it, given the network after it.
+    """
+
+    noun: str
+    name: str
+    make: Make
+    told: Callable[[Network], str]
+
+    def only_if(self, demand: Callable[[Network], None]) -> "Edit":
+        """Return the edit for whoever raises no error over the network as it is found."""
+
+        def make(network: Network) -> Network:
+            demand(network)
+            return self.make(network)
+
+        return replace(self, make=make)
 
 
 class LiveNetwork:
     """The network of the running lab. Safe to use from several threads; errors `CannotNetwork`.
 
-    `lab` returns the lab in use. Changes wait for one another, and for `keeper`, which sets the
-    network when a lab is applied.
+    `lab` returns the lab in use. A change of a router or link is first looked at, which takes no
+    time and says what cannot be (`router_edit` and the others), then done (`carry_out`). Changes
+    wait for one another, and for `keeper`, which sets the network when a lab is applied.
     """
 
     def __init__(
@@ -97,20 +125,20 @@ class LiveNetwork:
 
     # --- routers and links ----------------------------------------------------------------------
 
-    def put_router(
+    def router_edit(
         self,
         name: str,
         address: IPv4Address | None = None,
         address6: IPv6Address | None = None,
         machine: str | None = None,
-    ) -> Done:
+    ) -> Edit:
         """Have a router, at these addresses; what is left out stays, or is as the lab file has it.
 
         A router of no lab file gets addresses that are free, on this machine.
         """
-        lab = self._runs()
 
-        def edit(network: Network) -> Network:
+        def make(network: Network) -> Network:
+            lab = self._runs()
             known = {each.name: each for each in (*self._of(lab).network.routers, *network.routers)}
             was = known.get(name)
             place = was.machine if was else this_machine(lab)
@@ -124,40 +152,58 @@ class LiveNetwork:
             )
             return with_router(network, router)
 
-        return self._change("router", name, edit, lambda: self._router_told(name))
+        return self._possible(Edit("router", name, make, lambda after: _router_told(after, name)))
 
-    def remove_router(self, name: str) -> Done:
+    def router_removal(self, name: str) -> Edit:
         """Remove a router, its links and its programs; NotInNetwork if there is none."""
-        return self._change(
-            "router", name, lambda network: without_router(network, name), lambda: f"gone {UNTIL}"
+        return self._possible(
+            Edit("router", name, lambda network: without_router(network, name), _gone)
         )
 
-    def put_link(self, name: str, wish: LinkWish) -> Done:
+    def link_edit(self, name: str, wish: LinkWish) -> Edit:
         """Have a link (``a--b``), as wished; routers that are not there are NotInNetwork."""
         name = "--".join(ends_of(self.network(), name))
-        return self._change(
-            "link",
-            name,
-            lambda network: with_link(network, name, wish),
-            lambda: f"{_told(link_named(self.network(), name))} {UNTIL}",
+        return self._possible(
+            Edit(
+                "link",
+                name,
+                lambda network: with_link(network, name, wish),
+                lambda after: f"{_told(link_named(after, name))} {UNTIL}",
+            )
         )
 
-    def set_up(self, name: str, *, up: bool) -> Done:
+    def link_switch(self, name: str, *, up: bool) -> Edit:
         """Take a link that is there up, or down; packets take another way before it is."""
         name = link_named(self.network(), name).name
-        return self._change(
-            "link",
-            name,
-            lambda network: with_link(network, link_named(network, name).name, LinkWish(up=up)),
-            lambda: f"{'up' if up else 'down'} {UNTIL}",
+        return self._possible(
+            Edit(
+                "link",
+                name,
+                lambda network: with_link(network, link_named(network, name).name, LinkWish(up=up)),
+                lambda _after: f"{'up' if up else 'down'} {UNTIL}",
+            )
         )
 
-    def remove_link(self, name: str) -> Done:
+    def link_removal(self, name: str) -> Edit:
         """Remove a link; NotInNetwork if there is none."""
         name = link_named(self.network(), name).name
-        return self._change(
-            "link", name, lambda network: without_link(network, name), lambda: f"gone {UNTIL}"
+        return self._possible(
+            Edit("link", name, lambda network: without_link(network, name), _gone)
         )
+
+    def carry_out(self, edit: Edit, progress: Progress | None = None) -> Done:
+        """Change the network, if that can still be, and tell the journal what came of it.
+
+        Takes up to seconds where there are many routers, and its turn before.
+        """
+        lab = self._runs()
+        with self._turn() as networks:
+            done = networks.change(lab.name, edit.make, progress and _paced(progress))
+            if done != Done():
+                kind = "removed" if edit.name in done.removed else "changed"
+                told = edit.told(self.network())
+                self._journal.record(f"{edit.noun}-{kind}", edit.name, told)
+        return done
 
     # --- programs -------------------------------------------------------------------------------
 
@@ -234,17 +280,12 @@ class LiveNetwork:
             raise NotInNetwork(error.message, hint=error.hint) from error
         return network
 
-    def _change(
-        self, noun: str, name: str, edit: Callable[[Network], Network], told: Callable[[], str]
-    ) -> Done:
-        """Change the network, and tell the journal what came of it."""
-        lab = self._runs()
-        with self._turn() as networks:
-            done = networks.change(lab.name, edit)
-        if done != Done():
-            gone = name in done.removed
-            self._journal.record(f"{noun}-{'removed' if gone else 'changed'}", name, told())
-        return done
+    def _possible(self, edit: Edit) -> Edit:
+        """Return an edit, unless it cannot be made of the network as it is."""
+        self._runs()
+        self._keeper.demand()
+        edit.make(self.network())
+        return edit
 
     def _start(self, app: App) -> AppState:
         with self._turn() as networks:
@@ -260,11 +301,6 @@ class LiveNetwork:
                 yield networks
             finally:
                 self._monitors.of(self._lab().name).outdate()
-
-    def _router_told(self, name: str) -> str:
-        router = router_named(self.network(), name)
-        addresses = " and ".join(str(each) for each in (router.address, router.address6) if each)
-        return f"at {addresses} {UNTIL}"
 
     def _of(self, lab: Lab) -> Wanted:
         """Return what a lab wants; computed once for each lab."""
@@ -287,3 +323,27 @@ def _wanted(lab: Lab) -> Wanted:
 def _told(link: VirtualLink) -> str:
     down = "" if link.up else ", down"
     return f"{quality_told(link.quality)}, weight {link.weight:g}{down}"
+
+
+def _router_told(network: Network, name: str) -> str:
+    router = router_named(network, name)
+    addresses = " and ".join(str(each) for each in (router.address, router.address6) if each)
+    return f"at {addresses} {UNTIL}"
+
+
+def _gone(_after: Network) -> str:
+    return f"gone {UNTIL}"
+
+
+def _paced(progress: Progress) -> Progress:
+    """Return what tells each new step at once, and how far that is only now and then."""
+    last, due = "", 0.0
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal last, due
+        now = time.monotonic()
+        if what != last or now >= due:
+            last, due = what, now + PACE_S
+            progress(what, done, total)
+
+    return tell

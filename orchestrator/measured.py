@@ -13,8 +13,8 @@ from orchestrator.errors import HypervisorError
 from orchestrator.fleet import Fleet
 from orchestrator.image_insight import ImageInsight
 from orchestrator.model import AWAKE, Instance, Rung
+from orchestrator.percentile import percentile
 from orchestrator.trace import Wake
-from orchestrator.trace_summary import percentile
 
 LECTURE = "the lecture on VLSP, unikernels and services that boot by DNS that edgewake follows"
 PAPERS = "Jitsu (NSDI 2015): 30 to 45 ms on x86; ClickOS (NSDI 2014): about 30 ms"

@@ -1,8 +1,8 @@
 """Moves one instance of a service to a host that somebody named: what to do, or why it cannot be.
 
-A decision in values; `control` carries it out, one step after the other. An instance is migrated as
-it runs if its service says so and both hosts can; else another answers there before nobody is led
-to it any more. What cannot move is left as it is.
+A decision in values; `rebalancer` carries it out, one step after the other. An instance is migrated
+as it runs if its service says so and both hosts can; else another answers there before nobody is
+led to it any more. What cannot move is left as it is.
 """
 
 from collections.abc import Callable, Mapping

@@ -6,7 +6,7 @@ counted with. `orchestrator.live_network` asks for them; `web` writes them down.
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
@@ -109,6 +109,15 @@ class NetworkView:
     apps_differ: frozenset[tuple[str, str]] = frozenset()
     interval_s: float = 0.0
     why: str = ""
+
+    def at_rest(self) -> "NetworkView":
+        """Return it without what goes through it: that changes all the time."""
+        return replace(
+            self,
+            routers=tuple(replace(each, ports=(), load=None) for each in self.routers),
+            links=tuple(replace(each, load=None) for each in self.links),
+            interval_s=0.0,
+        )
 
     @property
     def differs(self) -> bool:
@@ -226,6 +235,23 @@ def topology_of(lab: Lab, view: NetworkView) -> Topology:
         [host for host in lab.hosts if host.router in known],
         [each for each in lab.populations if each.router in known],
     )
+
+
+def router_version(network: Network | NetworkView, name: str) -> str:
+    """Return as text what people change of a router, and which links it has; empty: it is not."""
+    for each in network.routers:
+        if each.name == name:
+            links = sorted(link.name for link in network.links if name in {link.a, link.b})
+            return repr((each.address, each.address6, each.machine, links))
+    return ""
+
+
+def link_version(network: Network | NetworkView, name: str) -> str:
+    """Return as text what people change of a link (``a--b``, in this order); empty: it is not."""
+    for each in network.links:
+        if each.name == name:
+            return repr((each.quality, each.weight, each.up))
+    return ""
 
 
 class _Maker:

@@ -56,12 +56,20 @@ class NetworkKeeper:
         is done here.
         """
         with self._lock:
-            if self._lab is not None:
-                raise CannotNetwork(
-                    f"network {self._lab.name} is not there yet: {self._said}",
-                    hint=f"it is tried again every {self._retry_s:g} s",
-                )
+            self.demand()
             yield self._networks
+
+    def demand(self) -> None:
+        """Raise what `turn` would, if the network could not be made as its lab wants.
+
+        Says nothing of one that is being made now: whoever waits for a turn may get it.
+        """
+        lab, said = self._lab, self._said
+        if lab is not None and said:
+            raise CannotNetwork(
+                f"network {lab.name} is not there yet: {said}",
+                hint=f"it is tried again every {self._retry_s:g} s",
+            )
 
     def close(self) -> None:
         """Try no more; the network stays. May be called twice."""

@@ -102,12 +102,14 @@ class Networks:
             raise CannotNetwork(f"network {name} is only remembered: nothing can run in it")
         return self._open_apps(name)
 
-    def change(self, name: str, edit: Callable[[Network], Network]) -> Done:
+    def change(
+        self, name: str, edit: Callable[[Network], Network], progress: Progress | None = None
+    ) -> Done:
         """Set a network that is set to what `edit` makes of it; programs of routers that go, go."""
         with self._turn(name):
             kept = self._known(name)
             wanted = replace(kept, network=edit(kept.network))
-            done = self._set(wanted, None)
+            done = self._set(wanted, progress)
             if self._open_apps is not None:
                 settle(self._open_apps(name), (), _nodes_here(wanted))
             return done

@@ -8,7 +8,7 @@ the process, and its number is of this process only, so that a later one is neve
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field, replace
@@ -95,6 +95,7 @@ class Job:
 ALONE = Job()
 
 Work = Callable[[Job], Document]
+Waiting = tuple[str, Work, str]  # an operation, by its id, and in which lane it is
 
 
 class Operations:
@@ -118,20 +119,30 @@ class Operations:
         self._numbers = 0
         self._prefix = secrets.token_hex(4)
         self._closed = False
-        self._waiting: SimpleQueue[tuple[str, Work] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[Waiting | None] = SimpleQueue()
+        self._lanes: dict[str, deque[Waiting]] = {}  # what comes after the one that is in hand
         self._most_threads = threads
         self._threads: list[threading.Thread] = []  # begun when there is work for them
 
     # --- beginning --------------------------------------------------------------------------
 
-    def begin(self, kind: str, subject: str, actor: str, work: Work) -> Operation:
+    def begin(
+        self, kind: str, subject: str, actor: str, work: Work, *, lane: str = ""
+    ) -> Operation:
         """Have work done when a thread is free, and return its operation at once.
 
+        What has the same `lane` is done one after the other, as it came, and takes one thread.
         Raises `EdgewakeError` while too many are under way, and once edgewake stops.
         """
         with self._news:
             operation = self._new(kind, subject, actor)
-            self._waiting.put((operation.id, work))
+            waiting = (operation.id, work, lane)
+            if lane in self._lanes:
+                self._lanes[lane].append(waiting)
+                return operation
+            if lane:
+                self._lanes[lane] = deque()
+            self._waiting.put(waiting)
             if len(self._threads) < self._most_threads:
                 name = f"edgewake-operation-{len(self._threads)}"
                 self._threads.append(threading.Thread(target=self._serve, name=name, daemon=True))
@@ -233,9 +244,19 @@ class Operations:
 
     def _serve(self) -> None:
         while (waiting := self._waiting.get()) is not None:
-            id_, work = waiting
+            id_, work, lane = waiting
             if self._step(id_, state=State.RUNNING, started_at=time.time()):
                 self._end(id_, work)
+            if lane:
+                self._next(lane)
+
+    def _next(self, lane: str) -> None:
+        """Let the next of a lane have its turn, if there is one."""
+        with self._news:
+            if self._lanes[lane]:
+                self._waiting.put(self._lanes[lane].popleft())
+            else:
+                del self._lanes[lane]
 
     def _end(self, id_: str, work: Work) -> None:
         """Do the work of an operation, and note how that ended."""

@@ -3,34 +3,49 @@
 A question is the lab as it is now: hosts that are lost, refused or drained take nothing, and only
 what answers and is not on its way out can move. Finding an answer may take minutes, in which
 services wake and sleep; so what has to move is looked at after it, and each step once more when its
-turn has come (`still`). `control` carries it out.
+turn has come (`still`). `rebalancer` has it carried out.
 """
 
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from orchestrator.boot import Boots
 from orchestrator.changes import Announce, Boot, Change, Changes
-from orchestrator.errors import EdgewakeError
+from orchestrator.errors import EdgewakeError, UnknownPlan
 from orchestrator.fleet import Fleet
 from orchestrator.library import Fit
 from orchestrator.model import ASLEEP, Capacity, Instance, InstanceState, Lab, Migrate
 from orchestrator.moving import changes_for
 from orchestrator.plan_metrics import PlanMetrics
 from orchestrator.planner import Front, Progress
+from orchestrator.present import worth_now
 from orchestrator.recipes import anonymous_images
 from orchestrator.views import Proposal
 from orchestrator.warming import Aims, LabFacts, WakeCosts, Warming, aims_of, warming_of
 from placement.problem import Options, Plan, Problem
 from placement.warm import WarmOptions
 
-PROPOSALS_KEPT = 50
+OPERATIONS_KEPT = 50
 
 Rungs = Mapping[tuple[str, str], frozenset[str]]  # by service and host
 Rates = Mapping[str, float]  # uses per second, by service
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A plan that was shown, for which lab, and the `tag` of what was proposed with it.
+
+    Of a front only plans are kept, not what each would change: their tag is empty. `weights` of
+    terms make the plan's value.
+    """
+
+    lab: Lab
+    plan: Plan
+    weights: Mapping[str, float]
+    tag: str = ""
 
 
 class Replanner:
@@ -40,7 +55,7 @@ class Replanner:
         self._fleet = fleet
         self._boots = boots
         self.metrics = PlanMetrics()
-        self._proposals: OrderedDict[str, tuple[Lab, Proposal]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[Kept, ...]] = OrderedDict()
         self._busy = threading.Lock()
 
     @contextmanager
@@ -62,20 +77,30 @@ class Replanner:
         self.metrics.made(plan)
         return plan
 
-    def keep(self, operation: str, lab: Lab, proposal: Proposal) -> None:
-        """Remember what an operation has proposed for a lab. The caller has the turn to plan."""
+    def keep(self, operation: str, *plans: Kept) -> None:
+        """Remember the plans that an operation has found. The caller has the turn to plan."""
         if operation:
-            self._proposals[operation] = (lab, proposal)
-            while len(self._proposals) > PROPOSALS_KEPT:
-                self._proposals.popitem(last=False)
+            self._kept[operation] = plans
+            while len(self._kept) > OPERATIONS_KEPT:
+                self._kept.popitem(last=False)
 
-    def kept(self, operation: str) -> tuple[Lab, Proposal]:
-        """Return what an operation has proposed, and for which lab; `EdgewakeError` if nothing."""
-        if operation not in self._proposals:
+    def kept(self, operation: str, number: int | None = None) -> Kept:
+        """Return a plan that an operation has found: of a front, the one of that number, from 0.
+
+        Raises `EdgewakeError` if nothing of the operation is kept, or if it has several and none is
+        named; `UnknownPlan` if it has no plan of that number.
+        """
+        plans = self._kept.get(operation, ())
+        if not plans:
             raise EdgewakeError(
                 f"{operation}: no plan that this operation has made is kept", hint="plan again"
             )
-        return self._proposals[operation]
+        numbers = f"it has the plans 0 to {len(plans) - 1}"
+        if number is None and len(plans) > 1:
+            raise EdgewakeError(f"{operation}: which plan of this front?", hint=numbers)
+        if (number or 0) >= len(plans):
+            raise UnknownPlan(f"{operation} has no plan {number}", hint=numbers)
+        return plans[number or 0]
 
     def front(
         self,
@@ -148,13 +173,23 @@ class Replanner:
             and not self._migrates(each)
         )
 
-    def changes(self, plan: Plan, movable: Sequence[Instance]) -> Changes:
-        """Return what leads from where instances are now to where a plan wants them."""
+    def proposal(self, plan: Plan, weights: Mapping[str, float]) -> Proposal:
+        """Return what leads from what runs now to a plan, and what it is worth beside that.
+
+        `weights` of terms make the plan's value.
+        """
+        movable = self.movable()
+        question = self._question(movable)
+        led_to = (each for each in self._fleet.instances() if not self._fleet.hidden(each.name))
+        now = worth_now(question, plan, weights, led_to, self._fleet.lost())
+        return Proposal(plan, self._changes(plan, movable, question), now)
+
+    def _changes(self, plan: Plan, movable: Sequence[Instance], question: Problem) -> Changes:
         names = {each.name for each in movable}
         here = self._fleet.instances()
         others = tuple(e for e in here if e.name not in names and e.state not in ASLEEP)
         held = self._fleet.held_beside(here)  # what sleeps makes room when a boot needs it
-        changes = changes_for(plan, movable, self._question(movable), held, others)
+        changes = changes_for(plan, movable, question, held, others)
         changes.raise_if_unsafe()
         staying = {
             each.service

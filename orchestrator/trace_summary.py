@@ -1,10 +1,10 @@
 """Percentiles of many wakes, per service and stage. Pure; for `edgewake trace --summary`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
-from math import ceil
 
+from orchestrator.percentile import percentile
 from orchestrator.trace import STAGES, Wake
 
 TOTAL = "total"
@@ -31,14 +31,6 @@ def summary(wakes: Iterable[Wake]) -> tuple[Line, ...]:
     return tuple(
         line for service, some in groupby(ready, key=_service) for line in _lines(service, some)
     )
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least such a share of the values does not exceed.
-
-    That is the nearest rank: always a value that was measured. `ordered` is not empty.
-    """
-    return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
 def _service(wake: Wake) -> str:

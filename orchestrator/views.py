@@ -1,11 +1,15 @@
 """What control tells people who look on: values for the API, the command line and the dashboard."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 from orchestrator.changes import Changes
 from orchestrator.drain import DrainReport
 from orchestrator.model import Capacity, Host, Instance, Rung, Service
+from orchestrator.present import Worth
 from placement.problem import Plan
+
+TAG_LENGTH = 16  # hexadecimal digits: nobody forges one, they only have to differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,16 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A placement of everything and the changes that lead to it."""
+    """A placement of everything and the changes that lead to it.
+
+    `now` is what the placement that runs now is worth beside it; None where nothing runs.
+    """
 
     plan: Plan
     changes: Changes
+    now: Worth | None = None
+
+    @property
+    def tag(self) -> str:
+        """A digest of the changes: the same as long as the same would be done, and left."""
+        return sha256(repr(self.changes).encode()).hexdigest()[:TAG_LENGTH]

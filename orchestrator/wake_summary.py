@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from orchestrator.percentile import percentile
 from orchestrator.trace import Wake
-from orchestrator.trace_summary import percentile
 
 READY, WAKING = "ready", "waking"
 WARM = "warm"  # nothing had to be started: a copy came to answer meanwhile

@@ -236,8 +236,7 @@ def relaxed_bound(problem: Problem, options: Options, clock: Clock) -> float:
     from placement import pricing  # noqa: PLC0415 - with the 40 MB of HiGHS, only for who solves
     from placement.solvers.highs import relax  # noqa: PLC0415 - as above
 
-    weights = {options.order[0]: 1.0} if options.order else dict(options.weights)
-    weights = {name: weight for name, weight in weights.items() if weight}
+    weights = {name: weight for name, weight in options.counts.items() if weight}
     if WORST in weights:
         return 0.0
     worst_ms = worst_cap(options.limits)

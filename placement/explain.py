@@ -68,7 +68,7 @@ def explain(
     wanted = demand_named(problem, demand)
     weights = dict(DEFAULT_WEIGHTS)
     if options is not None:
-        weights = {options.order[0]: 1.0} if options.order else dict(options.weights)
+        weights = dict(options.counts)
     closed = candidates(problem, wanted).reasons
     before = evaluate(problem, plan)
     hosts = plan.hosts.get(demand, ())

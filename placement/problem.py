@@ -354,6 +354,11 @@ class Options:
     threads: int = 1
     seed: int = 0
 
+    @property
+    def counts(self) -> Mapping[str, float]:
+        """The weights of terms that make the value of a plan."""
+        return {self.order[0]: 1.0} if self.order else dict(self.weights)
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:

@@ -62,7 +62,7 @@ def answer(
     complete = judged(
         problem,
         plan,
-        {options.order[0]: 1.0} if options.order else dict(options.weights),
+        options.counts,
         bound=plan.bound,
         algorithm=name,
         solver=plan.solver,

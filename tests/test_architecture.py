@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "orchestrator.errors": (),
     "orchestrator.trace": (),
     "orchestrator.hours": (),
+    "orchestrator.percentile": (),
     "orchestrator.model": (
         "images.bootspec",
         "images.facts",
@@ -88,6 +89,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *NOUNS,
         "dns_boot",
         "orchestrator.metrics",
+        "orchestrator.percentile",
         "orchestrator.queries",
         "orchestrator.steering.base",
         "orchestrator.summons",

@@ -23,7 +23,6 @@ What is put in place of something else, and nothing besides:
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -37,6 +36,7 @@ import yaml
 from images.build import hello
 from orchestrator.labfile import parse_lab
 from tests.pages import COMMAND_S, ROOT, Block, blocks_of, unmarked
+from tests.ports import free_port
 from tests.xenbed.bed import Bed
 from tests.xenbed.fixture import own_bed
 from tests.xenbed.personality import ssh_config
@@ -241,12 +241,6 @@ def first_words(text: str) -> set[str]:
     """Return the first word of each line, without what is chance: addresses in /24, and times."""
     words = {line.split()[0] for line in text.splitlines() if line.strip()}
     return {re.sub(r"^((?:\d+\.){3})\d+$|^\[\d+\.\d+\]$", r"\1", word) for word in words}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from orchestrator.model import (
     Capacity,
     Client,
     Endpoint,
+    Event,
     GuestNetwork,
     Host,
     IdlePolicy,
@@ -155,6 +156,24 @@ class World:
         while not what():
             assert time.monotonic() < end, "it did not happen in time"
             time.sleep(0.005)
+
+    def sweep_until(self, what: Callable[[], bool]) -> None:
+        """Sweep, as edgewake does each second, until something becomes true."""
+
+        def swept() -> bool:
+            self.control.expire()
+            return what()
+
+        self.eventually(swept, 10.0)
+
+    def events(self, kind: str = "") -> list[Event]:
+        """Return what the journal tells of a kind, or all, once what was recorded is written."""
+        self.control._journal._writer.submit(lambda: None).result(60)
+        return [event for event in self.control.events(1000) if kind in {"", event.kind}]
+
+    def told(self, kind: str) -> list[str]:
+        """Return the sentences of such events."""
+        return [event.text for event in self.events(kind)]
 
 
 def an_image(folder: Path) -> Image:

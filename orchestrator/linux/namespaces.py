@@ -6,7 +6,6 @@ ever finds itself in another namespace. Decides nothing, and removes what it is 
 knows what is ours. Every OSError raised names the namespace. Needs CAP_SYS_ADMIN. Linux.
 """
 
-import ctypes
 import fcntl
 import os
 import socket
@@ -18,6 +17,8 @@ from errno import EINVAL, ENOENT
 from pathlib import Path
 from typing import Any, TypeVar
 
+from orchestrator.linux import libc
+
 FOLDER = Path("/run/netns")  # ip-netns(8)
 
 _MODE = 0o444  # iproute2 makes its files with 0
@@ -25,7 +26,6 @@ _MODE = 0o444  # iproute2 makes its files with 0
 _NEW_NET = 0x40000000  # linux/sched.h CLONE_NEWNET
 _BIND, _DETACH = 0x1000, 2  # linux/mount.h MS_BIND; umount2(2) MNT_DETACH
 _SHARED_TREE = 0x4000 | 1 << 20  # MS_REC | MS_SHARED
-_libc = ctypes.CDLL(None, use_errno=True)
 
 Result = TypeVar("Result")
 
@@ -39,10 +39,10 @@ def make(name: str, prepare: Callable[[], None] = lambda: None) -> None:
     path = FOLDER / name
 
     def enter_new() -> None:
-        _call("unshare", name, _NEW_NET)
+        libc.call("unshare", name, _NEW_NET)
         prepare()
         inside = f"/proc/self/task/{threading.get_native_id()}/ns/net"
-        _call("mount", name, inside.encode(), bytes(path), b"none", _BIND, None)
+        libc.call("mount", name, inside.encode(), bytes(path), b"none", _BIND, None)
 
     with _turn():
         if _is_left(path):
@@ -67,7 +67,7 @@ def remove(name: str) -> None:
     """Take away a namespace's name; it ends with its last process. No such name is no error."""
     path = FOLDER / name
     try:
-        _call("umount2", name, bytes(path), _DETACH)
+        libc.call("umount2", name, bytes(path), _DETACH)
     except OSError as error:
         if error.errno not in (ENOENT, EINVAL):  # EINVAL: a name that a crash left without one
             raise
@@ -93,7 +93,7 @@ def inside(name: str, work: Callable[[], Result]) -> Result:
 
     def enter() -> Result:
         with (FOLDER / name).open("rb") as file:
-            _call("setns", name, file.fileno(), _NEW_NET)
+            libc.call("setns", name, file.fileno(), _NEW_NET)
         return work()
 
     return _in_thread(enter)
@@ -103,7 +103,7 @@ def passing(work: Callable[[], Result]) -> Result:
     """Do something inside a new namespace without a name, which ends with it; return its result."""
 
     def enter_new() -> Result:
-        _call("unshare", "a passing namespace", _NEW_NET)
+        libc.call("unshare", "a passing namespace", _NEW_NET)
         return work()
 
     return _in_thread(enter_new)
@@ -135,8 +135,8 @@ def _ensure_folder() -> None:
         return
     FOLDER.mkdir(0o755, parents=True, exist_ok=True)
     where = bytes(FOLDER)
-    _call("mount", str(FOLDER), where, where, b"none", _BIND, None)
-    _call("mount", str(FOLDER), b"", where, b"none", _SHARED_TREE, None)
+    libc.call("mount", str(FOLDER), where, where, b"none", _BIND, None)
+    libc.call("mount", str(FOLDER), b"", where, b"none", _SHARED_TREE, None)
 
 
 def _is_left(path: Path) -> bool:
@@ -156,12 +156,6 @@ def _turn() -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-def _call(function: str, name: str, *arguments: Any) -> None:
-    if getattr(_libc, function)(*arguments) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{function}: {os.strerror(number)}", name)
 
 
 def _in_thread(work: Callable[[], Result]) -> Result:

@@ -25,6 +25,8 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from orchestrator.linux import libc
+
 PROC = Path("/proc")
 _START_TIME = 22 - 3  # proc(5): field 22 of stat; the first after the name is field 3
 # uids that systemd's table (docs/UIDS-GIDS.md) gives to nobody, and Debian's policy to local use.
@@ -32,7 +34,6 @@ _FIRST_USER, _USERS = 0x7000_0000, 2**27
 _TICK_S = 1.0  # how often `Watch` lets its owner look after what ends cannot tell
 # keyctl(2): asm/unistd_64.h, asm-generic/unistd.h; linux/keyctl.h
 _KEYCTL, _GENERIC_KEYCTL, _JOIN_SESSION_KEYRING = {"x86_64": 250}, 219, 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 Result = TypeVar("Result")
 
@@ -223,7 +224,7 @@ def without_keys(work: Callable[[], Result]) -> Result:
 def leave_session_keyring() -> None:
     """Give this thread, and what it will start, a new session keyring; not without CONFIG_KEYS."""
     call = _KEYCTL.get(platform.machine(), _GENERIC_KEYCTL)
-    if _libc.syscall(call, _JOIN_SESSION_KEYRING, None) == -1:
+    if libc.library.syscall(call, _JOIN_SESSION_KEYRING, None) == -1:
         number = ctypes.get_errno()
         if number != ENOSYS:
             raise OSError(number, os.strerror(number), "a session keyring")

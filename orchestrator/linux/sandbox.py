@@ -17,7 +17,6 @@ sees another root folder for a moment, so nothing must be imported or opened by 
 not meant to come from it. Linux 5.12 or later, as root.
 """
 
-import ctypes
 import os
 import platform
 import resource
@@ -33,9 +32,8 @@ from dataclasses import dataclass
 from errno import EIO
 from pathlib import Path
 from stat import S_IFREG, S_ISDIR, S_ISLNK, S_ISREG
-from typing import Any
 
-from orchestrator.linux import namespaces, seccomp
+from orchestrator.linux import libc, namespaces, seccomp
 from orchestrator.linux.processes import (
     PROC,
     Process,
@@ -67,7 +65,6 @@ _SHORTCUTS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
 _SMALL = "size=1m"
 _PATIENCE_S, _POLL_S = 10.0, 0.0002
 _HOST_NAME_MAX = 64  # sethostname(2)
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +135,8 @@ def start(sandbox: Sandbox, command: Command, output: Path) -> Started:
                 child.wait()
             raise
         finally:
-            _call("prctl", "dumpable", _SET_DUMPABLE, 1, 0, 0, 0)  # as before the thread's change
+            # as before the thread's change
+            libc.call("prctl", "dumpable", _SET_DUMPABLE, 1, 0, 0, 0)
     _limit(program.identity.pid, sandbox.processes)
     return Started(keeper, program)
 
@@ -199,9 +197,9 @@ def _start(
     files: _Files,
     children: "list[subprocess.Popen[bytes]]",
 ) -> None:
-    _call("prctl", "no new privileges", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    libc.call("prctl", "no new privileges", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     leave_session_keyring()
-    _call("unshare", "new namespaces", _NEW)
+    libc.call("unshare", "new namespaces", _NEW)
     _mount("", Path("/"), flags=_RECURSIVE | _SLAVE)  # nothing mounted in here is seen outside
     socket.sethostname(sandbox.host_name[:_HOST_NAME_MAX])
     if sandbox.cpus:
@@ -284,7 +282,7 @@ def _make_safe(folder: Path) -> None:
     """
     wanted = _ATTRIBUTES.pack(_ATTRIBUTES_OF_TREES, 0, _PRIVATE, 0)
     call = (_SET_ATTRIBUTES, _AT_FDCWD, bytes(folder), _AT_RECURSIVE, wanted, len(wanted))
-    _call("syscall", "mount_setattr", *call)
+    libc.call("syscall", "mount_setattr", *call)
 
 
 def _build_devices(folder: Path, scratch: str) -> None:
@@ -302,8 +300,9 @@ def _build_devices(folder: Path, scratch: str) -> None:
 def _enter_root() -> None:
     """Change the root of this thread and of the keeper; nothing of the old one stays."""
     os.chdir(_ROOT)
-    _call("pivot_root", "the new root", b".", b".")  # pivot_root(2): the old one is on top of it
-    _call("umount2", "the old root", b".", _DETACH)
+    # pivot_root(2): the old one is on top of it
+    libc.call("pivot_root", "the new root", b".", b".")
+    libc.call("umount2", "the old root", b".", _DETACH)
     os.chdir("/")
 
 
@@ -321,7 +320,7 @@ def _show_texts(texts: Sequence[tuple[str, str]]) -> None:
 def _drop_capabilities() -> None:
     """Let no program that is started from here gain any; this thread keeps those it has."""
     for capability in range(_MOST_CAPABILITIES):
-        if _libc.prctl(_DROP_BOUND, capability, 0, 0, 0) != 0:
+        if libc.library.prctl(_DROP_BOUND, capability, 0, 0, 0) != 0:
             break  # there are no more
 
 
@@ -332,9 +331,9 @@ def _become(user: int) -> None:
     takes 10 ms for a process of 100 MB.
     """
     set_groups, set_gid, set_uid = _IDENTITY_CALLS.get(platform.machine(), _GENERIC_IDENTITY_CALLS)
-    _call("syscall", "no groups", set_groups, 0, None)
-    _call("syscall", f"group {user}", set_gid, user, user, user)
-    _call("syscall", f"user {user}", set_uid, user, user, user)
+    libc.call("syscall", "no groups", set_groups, 0, None)
+    libc.call("syscall", f"group {user}", set_gid, user, user, user)
+    libc.call("syscall", f"user {user}", set_uid, user, user, user)
 
 
 def _child(
@@ -370,13 +369,7 @@ def _limit(pid: int, processes: int) -> None:
 
 def _mount(source: str, target: Path, kind: str = "", flags: int = 0, options: str = "") -> None:
     texts = (os.fsencode(source), bytes(target), kind.encode() or None)
-    _call("mount", str(target), *texts, flags, options.encode() or None)
-
-
-def _call(function: str, name: str, *arguments: Any) -> None:
-    if getattr(_libc, function)(*arguments) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{function}: {os.strerror(number)}", name)
+    libc.call("mount", str(target), *texts, flags, options.encode() or None)
 
 
 def _tool(name: str, package: str) -> str:

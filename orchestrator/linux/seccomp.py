@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from errno import ENOSYS, EOPNOTSUPP, EPERM
 
+from orchestrator.linux import libc
+
 Instruction = tuple[int, int, int, int]  # code, instructions to skip if true, if false, value
 
 _LOAD, _RETURN = 0x20, 0x06  # linux/bpf_common.h: BPF_LD | BPF_ABS; BPF_RET
@@ -30,7 +32,6 @@ _VSOCK = 40  # linux/socket.h AF_VSOCK
 _SET_SECCOMP, _MODE_FILTER = 22, 2  # linux/prctl.h, linux/seccomp.h
 _INSTRUCTION = struct.Struct("@HBBI")  # struct sock_filter, linux/filter.h
 _PROGRAM = struct.Struct("@HP")  # struct sock_fprog
-_libc = ctypes.CDLL(None, use_errno=True)
 
 # Calls that are denied, with their numbers on x86_64 (asm/unistd_64.h) and aarch64
 # (asm-generic/unistd.h), None where it has no such call.
@@ -147,7 +148,7 @@ def confine_thread() -> None:
     packed = b"".join(_packed(program(machine)))
     array = ctypes.create_string_buffer(packed)
     wish = _PROGRAM.pack(len(packed) // _INSTRUCTION.size, ctypes.addressof(array))
-    if _libc.prctl(_SET_SECCOMP, _MODE_FILTER, wish, 0, 0) != 0:
+    if libc.library.prctl(_SET_SECCOMP, _MODE_FILTER, wish, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), "seccomp")
 

@@ -68,13 +68,15 @@ class Stored:
 
     `abilities` are what guests were found to survive. `lab_text` is the lab file that was last
     applied, word for word, and `lab_path` where it was read from; both are empty before the first
-    `save_lab`.
+    `save_lab`. `lab_on_disk` is the number of the last version that was as its file when it was
+    applied; 0 if none was known to be.
     """
 
     instances: tuple[Instance, ...] = ()
     quarantines: tuple[Quarantine, ...] = ()
     lab_text: str = ""
     lab_path: str = ""
+    lab_on_disk: int = 0
     drains: tuple[Drain, ...] = ()
     abilities: tuple[Ability, ...] = ()
 
@@ -98,11 +100,13 @@ class Store(Protocol):
         """
         ...
 
-    def save_lab(self, text: str, path: str, *, actor: str = "", at: float = 0.0) -> None:
-        """Keep the lab file last applied as a new version.
+    def save_lab(
+        self, text: str, path: str, *, actor: str = "", at: float = 0.0, on_disk: bool = False
+    ) -> None:
+        """Keep the lab file last applied as a new version; `on_disk`: its file has this text.
 
-        Nothing is kept if the last version has its text and path. Of all versions the last
-        `VERSIONS_KEPT` are kept.
+        No version is added if the last one has its text and path, but it may now be `on_disk`. Of
+        all versions the last `VERSIONS_KEPT` are kept.
         """
         ...
 

@@ -25,6 +25,7 @@ class MemoryStore:
         self._instances: dict[str, Instance] = {}
         self._quarantines: dict[tuple[str, IPv4Address], Quarantine] = {}
         self._labs: deque[LabVersion] = deque(maxlen=VERSIONS_KEPT)
+        self._lab_on_disk = 0
         self._drains: dict[str, Drain] = {}
         self._abilities: dict[tuple[str, str, Rung], Ability] = {}
         self._journal: deque[Event] = deque(maxlen=JOURNAL_KEPT)
@@ -40,6 +41,7 @@ class MemoryStore:
                 quarantines=tuple(self._quarantines.values()),
                 lab_text=last.text if last else "",
                 lab_path=last.path if last else "",
+                lab_on_disk=self._lab_on_disk,
                 drains=tuple(self._drains.values()),
                 abilities=tuple(self._abilities.values()),
             )
@@ -60,7 +62,9 @@ class MemoryStore:
             until = max(rest_until, before.until) if before else rest_until
             self._quarantines[key] = Quarantine(*key, instance.service, until)
 
-    def save_lab(self, text: str, path: str, *, actor: str = "", at: float = 0.0) -> None:
+    def save_lab(
+        self, text: str, path: str, *, actor: str = "", at: float = 0.0, on_disk: bool = False
+    ) -> None:
         """Keep the lab file last applied as a new version, unless it is the last one."""
         with self._lock:
             self._refuse_closed()
@@ -68,6 +72,8 @@ class MemoryStore:
             if last is None or (last.text, last.path) != (text, path):
                 number = last.number + 1 if last else 1
                 self._labs.append(LabVersion(number, at, actor, path, text))
+            if on_disk:
+                self._lab_on_disk = self._labs[-1].number
 
     def lab_versions(self, limit: int = VERSIONS_KEPT) -> Sequence[LabVersion]:
         """Return the last `limit` versions of the lab, oldest first."""

@@ -51,6 +51,7 @@ from orchestrator.model import Ability, Event, Instance, InstanceState, Rung
 from orchestrator.store.base import VERSIONS_KEPT, Drain, LabVersion, Quarantine, Stored
 
 SCHEMA = "5"  # grows by one with every change of the tables below; see `_MIGRATIONS`
+LAB_ON_DISK = "lab_on_disk"  # the key in `meta`
 JOURNAL_KEPT = 100_000  # rows of the journal that are always there to be read
 PRUNE_EVERY = 1_000  # rows between two prunings, so that almost no record() pays for one
 BUSY_TIMEOUT_MS = 5_000  # how long to wait for a tool (sqlite3, a backup) that holds the file
@@ -167,6 +168,7 @@ _FOUND = _FOUND.on_conflict_do_update(
     index_elements=["image", "host", "rung"],
     set_={column.name: column for column in _FOUND.excluded if not column.primary_key},
 )
+_LAB_ON_DISK = select(_META.c.value).where(_META.c.key == LAB_ON_DISK)
 _SET = insert(_META)
 _SET = _SET.on_conflict_do_update(index_elements=["key"], set_={"value": _SET.excluded.value})
 
@@ -222,6 +224,7 @@ class SqlStore:
                 ),
                 lab_text=lab["text"] if lab else "",
                 lab_path=lab["path"] if lab else "",
+                lab_on_disk=int(connection.execute(_LAB_ON_DISK).scalar_one_or_none() or 0),
                 drains=tuple(
                     Drain(row["host"], row["since"], row["force"])
                     for row in connection.execute(select(_DRAINS)).mappings()
@@ -254,16 +257,20 @@ class SqlStore:
             connection.execute(delete(_INSTANCES).where(_INSTANCES.c.name == instance.name))
             connection.execute(_REST, rest)
 
-    def save_lab(self, text: str, path: str, *, actor: str = "", at: float = 0.0) -> None:
+    def save_lab(
+        self, text: str, path: str, *, actor: str = "", at: float = 0.0, on_disk: bool = False
+    ) -> None:
         """Keep the lab file last applied as a new version, unless it is the last one."""
         row = {"at": at, "actor": actor, "path": path, "text": text}
         with self._writing("save the lab file") as connection:
             last = connection.execute(_last_labs(1)).mappings().one_or_none()
-            if last and (last["text"], last["path"]) == (text, path):
-                return
-            kept = last["number"] - VERSIONS_KEPT + 1 if last else 0
-            connection.execute(insert(_LABS), row)
-            connection.execute(delete(_LABS).where(_LABS.c.number <= kept))
+            if not last or (last["text"], last["path"]) != (text, path):
+                kept = last["number"] - VERSIONS_KEPT + 1 if last else 0
+                connection.execute(insert(_LABS), row)
+                connection.execute(delete(_LABS).where(_LABS.c.number <= kept))
+            if on_disk:
+                number = connection.execute(select(func.max(_LABS.c.number))).scalar_one()
+                connection.execute(_SET, {"key": LAB_ON_DISK, "value": str(number)})
 
     def lab_versions(self, limit: int = VERSIONS_KEPT) -> Sequence[LabVersion]:
         """Return the last `limit` versions of the lab, oldest first."""

@@ -143,6 +143,20 @@ class StoreContract:
         assert list(store.lab_versions(0)) == []
         assert store.load().lab_text == "a"
 
+    def test_which_lab_was_as_its_file_is_known(self, store: Store) -> None:
+        assert store.load().lab_on_disk == 0
+        for text, on_disk, known in (
+            ("a", False, 0),
+            ("a", True, 1),
+            ("b", True, 2),
+            ("b", False, 2),
+            ("c", False, 2),
+            ("d", True, 4),
+        ):
+            store.save_lab(text, "/x", on_disk=on_disk)
+            assert store.load().lab_on_disk == known, text
+        assert len(store.lab_versions()) == 4
+
     def test_the_last_versions_of_the_lab_are_kept(self, store: Store) -> None:
         for number in range(1, VERSIONS_KEPT + 6):
             store.save_lab(f"name: l{number}", "/x")

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -23,6 +22,7 @@ from orchestrator.errors import EdgewakeError, NotReady
 from orchestrator.labfile import parse_lab
 from orchestrator.model import Population
 from orchestrator.steering.base import Route
+from tests.ports import free_port
 
 DOCS = (Path(__file__).parents[2] / "docs" / "dns.md").read_text()
 FRONT, OURS, ZONE = "192.0.2.53", "192.0.2.1", "edge.example"
@@ -106,13 +106,6 @@ def front(
             process.terminate()
             process.wait(30)
             server.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as tcp:
-        tcp.bind(("127.0.0.1", 0))
-        port: int = tcp.getsockname()[1]
-        return port
 
 
 def until_it_answers(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

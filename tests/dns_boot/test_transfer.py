@@ -23,6 +23,7 @@ from dns_boot.resolver import Resolver
 from dns_boot.server import DnsServer
 from orchestrator.model import Secondary, StaticRecord, Transfer, TsigKey
 from orchestrator.steering.base import Route
+from tests.ports import free_port
 
 SECRET = base64.b64encode(bytes(range(32))).decode()
 WRONG = base64.b64encode(bytes(32)).decode()
@@ -178,19 +179,6 @@ def test_a_held_query_that_was_signed_gets_a_signed_answer(
 
 
 # --- real secondaries -------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    """Return a port that was free for UDP and TCP just now."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            try:
-                udp.bind(tcp.getsockname())
-            except OSError:
-                continue
-            port: int = tcp.getsockname()[1]
-            return port
 
 
 def knot(folder: Path, primary: int, port: int) -> list[str]:

@@ -3,7 +3,6 @@
 import http.client
 import os
 import re
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from dns_boot.query import Reply, ask
 from orchestrator.linux.bridges import Links
 from orchestrator.linux.processes import processes_told
 from tests.end_to_end.conftest import Edgewake
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
@@ -26,12 +26,6 @@ OURS = (  # what the example uses, and what is used here: somebody may be trying
     ("after: 5 s", "after: 1 s"),
     ("/usr/share/doc", f"/usr/share/doc{'/.' * (os.getpid() % 7 + 1)}"),
 )
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def worlds() -> set[Path]:

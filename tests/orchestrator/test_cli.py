@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +27,8 @@ from orchestrator.daemon import Daemon, Tracing
 from orchestrator.errors import EdgewakeError, InstallationError, LabError, StoreError
 from orchestrator.hypervisors.memory import MemoryMachine
 from orchestrator.steering.base import Route
+from tests.ports import free_port
+from web.client import Client
 from web.models.plans import ChangeDocument
 
 ROOT = Path(__file__).parents[2]
@@ -79,16 +80,10 @@ TEXT = "".join(f"[{number}] a line\n" for number in range(1000))
 FITS = "450 MiB", "150 MiB"  # as it is, `big` and `web` do not fit on the box together
 
 
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def lab(tmp_path: Path, image: Image) -> Path:
     file = tmp_path / "lab.yaml"
-    file.write_text(LAB.format(port=_free_port(), image=image))
+    file.write_text(LAB.format(port=free_port(), image=image))
     return file
 
 
@@ -863,6 +858,82 @@ def test_reload_reads_the_file_in_use_again(up: Daemon, lab: Path) -> None:
     with pytest.raises(EdgewakeError, match="cannot change while edgewake runs"):
         up.reload()
     assert ask(up.dns_address, "neu.cli.test").addresses
+
+
+def test_a_reload_takes_back_nothing_of_the_api(
+    up: Daemon, lab: Path, run: Callable[..., Result]
+) -> None:
+    """Whether the file was changed as well or not; `apply` shows the difference, and does it."""
+    text = lab.read_text()
+    _put(up, text.replace("web: {}", "neu: {}"), lab)
+    up.reload()
+    _await(lambda: _told(up, "lab-kept"))
+    lab.write_text(text + "  more: {}\n")
+    up.reload()
+    _await(lambda: _told(up, "lab-conflict"))
+    assert _services(up) == {"neu", "big", "broken"}
+    told = run("apply", str(lab), "--diff").stdout
+    assert "\n-  neu: {}\n+  web: {}\n" in told
+    assert "not applied" in told
+    assert run("apply", str(lab)).exit_code == 0
+    assert _json(run("apply", str(lab), "--diff", "--json"))["diff"] == ""
+    lab.write_text(text)
+    up.reload()
+    assert _services(up) == {"web", "big", "broken"}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"), [("", "lab-kept"), ("  more: {}\n", "lab-conflict"), (None, "")]
+)
+def test_a_restart_takes_back_nothing_of_the_api(
+    up: Daemon, state: Path, lab: Path, more: str | None, told: str
+) -> None:
+    """But it goes over to another file that is named."""
+    text = lab.read_text()
+    _put(up, text.replace("web: {}", "neu: {}"), lab)
+    up.stop()
+    file = lab.with_name("other.yaml") if more is None else lab
+    file.write_text(text + (more or ""))
+    again = Daemon(state, file)
+    again.start()
+    try:
+        runs = "web" if more is None else "neu"
+        assert _services(again) == {runs, "big", "broken"}
+        _await(lambda: not told or _told(again, told))
+    finally:
+        again.stop()
+
+
+def test_a_lab_that_cannot_be_read_any_more_does_not_stay(
+    up: Daemon, state: Path, lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, real = lab.read_text(), daemon.parse_lab
+    edited = text.replace("web: {}", "neu: {}")
+    _put(up, edited, lab)
+    up.stop()
+
+    def stricter(text: str, path: Path, **options: Any) -> Any:
+        if text == edited:
+            raise LabError("not allowed any more")
+        return real(text, path, **options)
+
+    monkeypatch.setattr(daemon, "parse_lab", stricter)
+    again = Daemon(state, lab)
+    again.start()
+    assert _services(again) == {"web", "big", "broken"}
+    again.stop()
+
+
+def _put(running: Daemon, text: str, lab: Path) -> None:
+    assert Client(running.socket).put("/lab", {"text": text, "path": str(lab)})["applied"]
+
+
+def _services(running: Daemon) -> set[str]:
+    return {each.name for each in running.orchestrator.lab.services}
+
+
+def _told(running: Daemon, kind: str) -> bool:
+    return bool(running.orchestrator.events(kinds=[kind]))
 
 
 def test_a_remembered_guest_that_died_is_not_taken_for_ready() -> None:

@@ -19,7 +19,8 @@ from orchestrator.networks import Networks
 from orchestrator.routers.memory import MemoryKernel, MemoryRouters
 from orchestrator.routers.memory_apps import MemoryApps
 from orchestrator.state_dir import StateDir
-from tests.orchestrator.test_networking import FIVE, free_port
+from tests.orchestrator.test_networking import FIVE
+from tests.ports import free_port
 from web.client import Client
 
 Run = Callable[..., Result]

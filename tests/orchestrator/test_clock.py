@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator import clock
 from orchestrator.fleet import IN_FLIGHT_S
-from orchestrator.model import Event, GuestNetwork, Host, Restart
+from orchestrator.model import GuestNetwork, Host, Restart
 from orchestrator.store.base import Quarantine
 from orchestrator.store.memory import MemoryStore
 from tests.world import World, a_host, a_service, straight_to_cold
@@ -29,11 +29,6 @@ class Wall:
 @pytest.fixture
 def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
     return Wall(monkeypatch)
-
-
-def events(world: World, kind: str = "") -> list[Event]:
-    world.control._journal._writer.submit(lambda: None).result(5)
-    return [event for event in world.control.events(1000) if kind in {"", event.kind}]
 
 
 def one_address() -> Host:
@@ -69,11 +64,11 @@ def test_nothing_sleeps_or_wakes_for_it(make_world: MakeWorld, wall: Wall, by_s:
 def test_it_is_told_once(make_world: MakeWorld, wall: Wall, by_s: float) -> None:
     world = make_world()
     world.control.expire()
-    assert events(world, "clock-set") == []
+    assert world.events("clock-set") == []
     wall.by_s = by_s
     for _ in range(3):
         world.control.expire()
-    (told,) = events(world, "clock-set")
+    (told,) = world.events("clock-set")
     assert told.text.startswith(f"it was set {'forward' if by_s > 0 else 'back'} by 18000 s")
 
 
@@ -133,7 +128,7 @@ def test_traces_and_events_keep_their_order(make_world: MakeWorld, wall: Wall, b
     at = [seconds for _, seconds in wake.stamps]
     assert at == sorted(at)
     assert 0.0 <= wake.total_s < 60.0
-    kinds = [event.kind for event in events(world)]
+    kinds = [event.kind for event in world.events()]
     assert kinds.index("woke") < kinds.index("slept")
 
 

@@ -85,14 +85,6 @@ def test_when_the_last_clients_are_served(traffic_at: float, now: float, over: b
 # --- a lost host comes back ---------------------------------------------------------------------
 
 
-def sweeping(world: World, what: Callable[[], bool]) -> None:
-    def swept() -> bool:
-        world.control.expire()
-        return what()
-
-    world.eventually(swept, 10.0)
-
-
 def woken_elsewhere(make_world: MakeWorld, **changes: object) -> tuple[World, str, str]:
     """Return a world whose service was woken on one host, and, when that was lost, on another."""
     web = a_service("web", **{"idle": NEVER_IDLE, **changes})
@@ -103,7 +95,7 @@ def woken_elsewhere(make_world: MakeWorld, **changes: object) -> tuple[World, st
     world.eventually(lambda: first.host in world.control.fleet.lost())
     world.machines[first.host].guests.clear()  # so that its probe is silent, too
     world.answer_s[""] = None
-    sweeping(world, lambda: world.seen.hosts_of("web") == [])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == [])
     (second,) = world.ask("web")
     assert (second.host != first.host, second.instance) == (True, "ew-t-web-1")
     world.machines[first.host].guests.update(guests)
@@ -124,7 +116,7 @@ def test_the_copy_that_clients_are_led_to_stays_and_the_returned_one_goes(
     asked_at = world.control.asked["web"]
     world.seen.history.clear()
     world.drivers[first].reachable()
-    sweeping(world, lambda: world.guests(first) == [])
+    world.sweep_until(lambda: world.guests(first) == [])
     assert time.monotonic() >= asked_at + 1, "it ended while a cache could name it"
     assert world.guests(second) == ["ew-t-web-1"]
     led = [end.host for told in world.seen.history for r in told for end in r.endpoints]
@@ -137,7 +129,7 @@ def test_the_returned_copy_is_used_when_the_other_one_is_gone(make_world: MakeWo
     world.drivers[second].kill("ew-t-web-1")
     world.eventually(lambda: world.seen.hosts_of("web") == [])
     world.drivers[first].reachable()
-    sweeping(world, lambda: world.seen.hosts_of("web") == [first])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == [first])
     assert world.guests(first) == ["ew-t-web-0"]
 
 
@@ -150,7 +142,7 @@ def test_the_returned_copy_takes_over_if_the_other_one_dies_before_it_has_ended(
     world.eventually(lambda: world.control.fleet.lost() == {})
     world.eventually(lambda: world.control._retirer.holds("ew-t-web-0"))
     world.drivers[second].kill("ew-t-web-1")
-    sweeping(world, lambda: world.seen.hosts_of("web") == [first])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == [first])
     assert world.guests() == ["ew-t-web-0"]
     assert world.drivers[first].starts == ["ew-t-web-0"]
 
@@ -166,7 +158,7 @@ def test_a_host_that_comes_back_under_a_wake_elsewhere_leaves_one_copy(
     world.drivers["a"].unreachable("power cut")
     world.machines["a"].guests.clear()
     world.answer_s[""] = None
-    sweeping(world, lambda: world.seen.hosts_of("web") == [])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == [])
     world.answer_s["web"] = 0.3
     wake = world.summon("web")
     world.eventually(lambda: world.guests("b") != [])
@@ -175,7 +167,7 @@ def test_a_host_that_comes_back_under_a_wake_elsewhere_leaves_one_copy(
     world.eventually(lambda: world.seen.hosts_of("web") == ["a"])
     world.seen.history.clear()
     assert wake.exception(5) is None
-    sweeping(world, lambda: world.guests("b") == [])
+    world.sweep_until(lambda: world.guests("b") == [])
     assert world.seen.hosts_of("web") == ["a"]
     assert all(route.endpoints for told in world.seen.history for route in told)
 
@@ -189,10 +181,10 @@ def test_the_returned_copy_is_welcome_as_a_replica(make_world: MakeWorld) -> Non
     world.drivers["a"].unreachable("power cut")
     world.machines["a"].guests.clear()
     world.answer_s[""] = None
-    sweeping(world, lambda: world.seen.hosts_of("web") == ["b"])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == ["b"])
     world.machines["a"].guests.update(guests)
     world.drivers["a"].reachable()
-    sweeping(world, lambda: sorted(world.seen.hosts_of("web")) == ["a", "b"])
+    world.sweep_until(lambda: sorted(world.seen.hosts_of("web")) == ["a", "b"])
     assert world.guests() == ["ew-t-web-0", "ew-t-web-1"]
 
 
@@ -204,7 +196,7 @@ def test_a_service_that_is_to_have_fewer_replicas_loses_the_youngest(
     (first,) = world.ask("web")
     world.eventually(lambda: len(world.seen.hosts_of("web")) == 2)
     world.control.apply(replace(world.lab, services=(replace(web, replicas=1),)))
-    sweeping(world, lambda: len(world.guests()) == 1)
+    world.sweep_until(lambda: len(world.guests()) == 1)
     assert world.seen.hosts_of("web") == [first.host]
 
 
@@ -218,7 +210,7 @@ def test_two_copies_found_at_the_start_become_one(make_world: MakeWorld) -> None
     world.crash()
     world.lab = replace(world.lab, services=(replace(web, replicas=1),))
     world.start()
-    sweeping(world, lambda: len(world.guests()) == 1)
+    world.sweep_until(lambda: len(world.guests()) == 1)
     assert len(world.seen.hosts_of("web")) == 1
 
 
@@ -253,4 +245,4 @@ def test_a_kept_service_is_led_to_on_its_lost_host_and_never_woken_elsewhere(
     assert "may be running" in str(error)
     assert len(world.guests()) == 1
     world.drivers[first.host].reachable()
-    sweeping(world, lambda: world.seen.hosts_of("web") == [first.host])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == [first.host])

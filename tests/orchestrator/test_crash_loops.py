@@ -14,7 +14,7 @@ from dns_boot.answers import Ede, failure
 from images.bootspec import Image
 from orchestrator.errors import BackingOff, GuestDied, NotReady
 from orchestrator.hypervisors.base import Stamp
-from orchestrator.model import Client, Event, Guest, Host, Lab
+from orchestrator.model import Client, Guest, Host, Lab
 from tests.world import World, a_host, a_service, an_image
 
 MakeWorld = Callable[..., World]
@@ -24,11 +24,6 @@ FIRST_S = 0.2  # the first pause between wakes, here
 @pytest.fixture(autouse=True)
 def _shorter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.failures.FIRST_DELAY_S", FIRST_S)
-
-
-def events(world: World, kind: str) -> list[Event]:
-    world.control._journal._writer.submit(lambda: None).result(5)
-    return [event for event in world.control.events(1000) if event.kind == kind]
 
 
 def two_hosts() -> list[Host]:
@@ -115,7 +110,7 @@ def test_a_flavour_that_dies_is_followed_by_the_next_in_the_same_wake(
     with dying(world, "fast") as started:
         assert world.ask("web")
     assert started == [("a", "fast"), ("a", "plain")]
-    (told,) = events(world, "other-flavour")
+    (told,) = world.events("other-flavour")
     assert told.text.startswith("ew-t-web-0 on a boots image plain: image fast failed there once")
     assert "crashed" in told.text
 
@@ -137,7 +132,7 @@ def test_a_flavour_that_failed_twice_is_passed_over(make: Callable[..., World]) 
             world.control.release("web")
     images = [image for _, image in started]
     assert images == ["fast", "plain", "fast", "plain", "plain"]
-    assert "2 times in a row" in events(world, "other-flavour")[-1].text
+    assert "2 times in a row" in world.events("other-flavour")[-1].text
     (choice,) = world.control.explain("web")
     assert choice.image == "plain"
 
@@ -277,7 +272,7 @@ def wait_out(world: World) -> None:
 def test_one_failure_is_tried_again_at_once(make_world: MakeWorld) -> None:
     world = hopeless(make_world, failures=1)
     assert world.ask("web")
-    assert events(world, "backing-off") == []
+    assert world.events("backing-off") == []
 
 
 def test_failures_in_a_row_are_refused_at_once_with_the_reason(make_world: MakeWorld) -> None:
@@ -302,7 +297,7 @@ def test_the_pause_doubles_and_is_told(make_world: MakeWorld) -> None:
     world = hopeless(make_world, failures=4)
     trouble = world.control.status().services[0].trouble
     assert trouble.startswith("4 wakes in a row failed, the next try is ")
-    texts = [event.text for event in events(world, "backing-off")]
+    texts = [event.text for event in world.events("backing-off")]
     assert [text.split(" for ")[1].split(" s;")[0] for text in texts] == ["0.2", "0.4", "0.8"]
 
 
@@ -368,5 +363,5 @@ def test_the_journal_does_not_fill_up(make_world: MakeWorld) -> None:
     while time.monotonic() < before + FIRST_S:
         world.summon("web")
         world.control.expire()
-    assert len(events(world, "wake-failed")) == 3
-    assert len(events(world, "backing-off")) == 2
+    assert len(world.events("wake-failed")) == 3
+    assert len(world.events("backing-off")) == 2

@@ -89,16 +89,6 @@ def report_of(world: World, host: str) -> DrainReport:
     return report
 
 
-def sweeping(world: World, what: Callable[[], bool]) -> None:
-    """Sweep until something becomes true."""
-
-    def swept() -> bool:
-        world.control.expire()
-        return what()
-
-    world.eventually(swept, 10.0)
-
-
 def drained(world: World, host: str) -> Callable[[], bool]:
     return lambda: report_of(world, host).state == "drained"
 
@@ -134,14 +124,14 @@ def test_a_drain_moves_everything_and_clients_are_always_led_somewhere(
     world.seen.history.clear()
     assert str(world.control.drain("a")) == "drained 0 of 3"
     assert [wish.host for wish in world.store.load().drains] == ["a"]
-    sweeping(world, drained(world, "a"))
+    world.sweep_until(drained(world, "a"))
     assert str(report_of(world, "a")) == "drained 3 of 3"
     assert world.guests("a") == []
     assert {s.name: world.seen.hosts_of(s.name) for s in services} == {
         s.name: ["b"] for s in services
     }
     assert all(route.endpoints for told in world.seen.history for route in told)
-    sweeping(world, lambda: "drained" in kinds(world))
+    world.sweep_until(lambda: "drained" in kinds(world))
 
 
 def test_nothing_is_placed_on_a_host_that_is_being_drained_and_explain_says_why(
@@ -182,8 +172,8 @@ def test_an_instance_ends_only_when_no_cache_can_name_it(make_world: MakeWorld) 
     world.ask("web")
     asked_at = world.control.asked["web"]
     world.control.drain("a")
-    sweeping(world, lambda: world.seen.hosts_of("web") == ["b"])
-    sweeping(world, lambda: world.guests("a") == [])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == ["b"])
+    world.sweep_until(lambda: world.guests("a") == [])
     assert time.monotonic() >= asked_at + 1
 
 
@@ -194,13 +184,13 @@ def test_a_transfer_that_outlives_the_answer_is_not_cut(
     world = make_world(a_steady("web", ttl_s=0), hosts=[a_host("a"), a_host("b", 1)])
     world.ask("web")
     world.control.drain("a")
-    sweeping(world, lambda: world.seen.hosts_of("web") == ["b"])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == ["b"])
     for _ in range(20):
         world.drivers["a"].transfer("ew-t-web-0", rx_bytes=500, tx_bytes=50_000)
         world.control.expire()
         time.sleep(0.03)
     assert world.guests("a") == ["ew-t-web-0"]
-    sweeping(world, drained(world, "a"))
+    world.sweep_until(drained(world, "a"))
 
 
 def test_what_can_run_nowhere_else_stays_and_is_told(make_world: MakeWorld) -> None:
@@ -209,13 +199,13 @@ def test_what_can_run_nowhere_else_stays_and_is_told(make_world: MakeWorld) -> N
     world.ask("bound")
     world.ask("web")
     world.control.drain("a")
-    sweeping(world, lambda: report_of(world, "a").stuck != ())
-    sweeping(world, lambda: world.seen.hosts_of("web") == ["b"])
+    world.sweep_until(lambda: report_of(world, "a").stuck != ())
+    world.sweep_until(lambda: world.seen.hosts_of("web") == ["b"])
     (stuck,) = report_of(world, "a").stuck
     assert stuck.instance == "ew-t-bound-0"
     assert "b: not one of the hosts it may run on" in stuck.why
     assert world.seen.hosts_of("bound") == ["a"]
-    sweeping(world, lambda: "drain-stuck" in kinds(world))
+    world.sweep_until(lambda: "drain-stuck" in kinds(world))
 
 
 def test_what_cannot_be_ended_is_told_with_its_remedy_and_once(
@@ -236,8 +226,8 @@ def test_what_cannot_be_ended_is_told_with_its_remedy_and_once(
     with monkeypatch.context() as patch:
         patch.setattr(world.drivers["a"], "stop", stop)
         world.control.drain("a")
-        sweeping(world, lambda: report_of(world, "a").stuck != ())
-        sweeping(world, swept)
+        world.sweep_until(lambda: report_of(world, "a").stuck != ())
+        world.sweep_until(swept)
         (stuck,) = report_of(world, "a").stuck
         why = "host a: stop ew-t-web-0: it is locked; restart libvirtd on a"
         assert (stuck.instance, stuck.why) == ("ew-t-web-0", f"it cannot be ended: {why}")
@@ -251,10 +241,10 @@ def test_what_cannot_be_ended_is_told_with_its_remedy_and_once(
         world.control._hosts.poll()
         return drained(world, "a")()
 
-    sweeping(world, done)
+    world.sweep_until(done)
     assert report_of(world, "a").stuck == ()
     assert world.control.status().services[0].trouble == ""
-    sweeping(world, lambda: "ended" in kinds(world))
+    world.sweep_until(lambda: "ended" in kinds(world))
     assert kinds(world).count("stop-failed") == 1
 
 
@@ -262,9 +252,9 @@ def test_forced_it_is_ended_and_wakes_when_the_host_is_used_again(make_world: Ma
     world = make_world(a_steady("web"))
     world.ask("web")
     world.control.drain("a")
-    sweeping(world, lambda: report_of(world, "a").stuck != ())
+    world.sweep_until(lambda: report_of(world, "a").stuck != ())
     world.control.drain("a", force=True)
-    sweeping(world, drained(world, "a"))
+    world.sweep_until(drained(world, "a"))
     assert world.control.status().services[0].state == "asleep"
     assert world.guests() == []
     world.control.undrain("a")
@@ -279,7 +269,7 @@ def test_each_replica_is_replaced_and_there_are_never_fewer(make_world: MakeWorl
     host = world.seen.hosts_of("web")[0]
     world.seen.history.clear()
     world.control.drain(host)
-    sweeping(world, drained(world, host))
+    world.sweep_until(drained(world, host))
     assert sorted(world.seen.hosts_of("web")) == sorted({"a", "b", "c"} - {host})
     assert min(len(route.endpoints) for told in world.seen.history for route in told) == 2
 
@@ -309,7 +299,7 @@ def test_a_wake_in_flight_is_waited_for_and_then_moved(
         world.control.drain("a")
         assert not wake.done()
     assert wake.exception(5) is None
-    sweeping(world, drained(world, "a"))
+    world.sweep_until(drained(world, "a"))
     assert world.seen.hosts_of("web") == ["b"]
     assert len(world.guests()) == 1
 
@@ -323,7 +313,7 @@ def test_undone_in_the_middle_of_a_boot_the_service_has_one_copy_again(
         world.control.drain("a")
         world.eventually(lambda: world.control.fleet.on("b") != ())
         world.control.undrain("a")
-    sweeping(world, lambda: world.guests("b") == [] and world.seen.hosts_of("web") == ["a"])
+    world.sweep_until(lambda: world.guests("b") == [] and world.seen.hosts_of("web") == ["a"])
     assert world.control.status().hosts[0].drain is None
     assert world.store.load().drains == ()
 
@@ -350,10 +340,10 @@ def test_a_host_lost_while_it_is_drained_is_drained_all_the_same(make_world: Mak
     world.drivers["a"].unreachable("power cut")
     world.eventually(lambda: "a" in world.control.fleet.lost())
     world.control.drain("a")
-    sweeping(world, lambda: world.seen.hosts_of("web") == ["b"])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == ["b"])
     assert report_of(world, "a").state == "draining", "its guest may still run there"
     world.drivers["a"].reachable()
-    sweeping(world, drained(world, "a"))
+    world.sweep_until(drained(world, "a"))
     assert world.guests("a") == []
     assert world.guests("b") == ["ew-t-web-1"]
 
@@ -365,11 +355,11 @@ def test_a_service_that_waits_for_its_lost_host_is_not_moved(make_world: MakeWor
     world.drivers["a"].unreachable("power cut")
     world.eventually(lambda: "a" in world.control.fleet.lost())
     world.control.drain("a")
-    sweeping(world, lambda: report_of(world, "a").stuck != ())
+    world.sweep_until(lambda: report_of(world, "a").stuck != ())
     assert world.guests("b") == []
     world.drivers["a"].reachable()
     world.eventually(lambda: world.control.fleet.lost() == {})
-    sweeping(world, drained(world, "a"))
+    world.sweep_until(drained(world, "a"))
     assert world.seen.hosts_of("web") == ["b"]
 
 
@@ -379,7 +369,7 @@ def test_when_the_new_copy_dies_clients_are_led_back_to_the_old_one(
     world = make_world(a_steady("web", ttl_s=60), hosts=[a_host("a"), a_host("b", 1)])
     world.ask("web")
     world.control.drain("a")
-    sweeping(world, lambda: world.seen.hosts_of("web") == ["b"])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == ["b"])
     world.drivers["b"].fail = "out of luck"
     world.drivers["b"].kill("ew-t-web-1")
     world.eventually(lambda: world.seen.hosts_of("web") == [])
@@ -395,7 +385,7 @@ def test_a_flapping_host_does_not_bring_back_what_is_ended_by_force(
     world = make_world(a_steady("web", ttl_s=60))
     world.ask("web")
     world.control.drain("a", force=True)
-    sweeping(world, lambda: world.seen.hosts_of("web") == [])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == [])
     world.seen.history.clear()
     world.drivers["a"].unreachable("cable cut")
     world.eventually(lambda: "a" in world.control.fleet.lost())
@@ -416,10 +406,10 @@ def test_growing_another_replica_does_not_end_what_caches_may_name(
     world.eventually(lambda: len(world.seen.hosts_of("web")) == 2)
     first, second = world.seen.hosts_of("web")
     world.control.drain(first)
-    sweeping(world, lambda: first not in world.seen.hosts_of("web"))
+    world.sweep_until(lambda: first not in world.seen.hosts_of("web"))
     world.drivers[second].kill(world.guests(second)[0])
-    sweeping(world, lambda: sum(len(driver.starts) for driver in world.drivers.values()) == 4)
-    sweeping(world, lambda: len(world.seen.hosts_of("web")) == 2)
+    world.sweep_until(lambda: sum(len(driver.starts) for driver in world.drivers.values()) == 4)
+    world.sweep_until(lambda: len(world.seen.hosts_of("web")) == 2)
     assert world.guests(first) != []
 
 
@@ -449,14 +439,14 @@ def test_room_made_by_undoing_a_drain_is_used_at_once(make_world: MakeWorld) -> 
         world.control.expire()
         time.sleep(0.02)
     world.control.undrain("b")
-    sweeping(world, lambda: len(world.seen.hosts_of("web")) == 2)
+    world.sweep_until(lambda: len(world.seen.hosts_of("web")) == 2)
 
 
 def test_a_flapping_host_does_not_bring_a_retired_copy_back(make_world: MakeWorld) -> None:
     world = make_world(a_steady("web", ttl_s=60), hosts=[a_host("a"), a_host("b", 1)])
     world.ask("web")
     world.control.drain("a")
-    sweeping(world, lambda: world.seen.hosts_of("web") == ["b"])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == ["b"])
     world.drivers["a"].unreachable("cable cut")
     world.eventually(lambda: "a" in world.control.fleet.lost())
     world.drivers["a"].reachable()
@@ -481,7 +471,7 @@ def crashed_at(world: World, stage: str) -> None:
         world.store.save(control.fleet.reserve("web", only="b"))
     if steps >= 2:
         control.drain("a")
-        sweeping(world, lambda: world.seen.hosts_of("web") == ["b"])
+        world.sweep_until(lambda: world.seen.hosts_of("web") == ["b"])
     if steps == 3:
         world.store.save(old.step(STOPPING))
     if steps == 4:
@@ -504,6 +494,6 @@ def test_a_restart_goes_on_with_the_drain(
     world.lab = replace(world.lab, services=(a_steady("web", ttl_s=0),))
     world.start()
     assert world.control.fleet.draining() == {"a"}
-    sweeping(world, lambda: drained(world, "a")() and world.seen.hosts_of("web") == ["b"])
+    world.sweep_until(lambda: drained(world, "a")() and world.seen.hosts_of("web") == ["b"])
     assert (world.guests("a"), len(world.guests("b"))) == ([], 1)
     assert len(world.store.load().instances) == 1

@@ -11,7 +11,7 @@ from orchestrator.errors import CannotNetwork, NotInNetwork
 from orchestrator.journal import Journal
 from orchestrator.labfile import load_lab
 from orchestrator.linux.records import Records
-from orchestrator.live_network import LiveNetwork
+from orchestrator.live_network import Edit, LiveNetwork
 from orchestrator.model import Lab, Link
 from orchestrator.network import Network, Quality
 from orchestrator.network_edits import LinkWish, link_named
@@ -57,6 +57,9 @@ class World:
         self.lab = lab
         self.keeper.want(lab)
 
+    def do(self, edit: Edit) -> Done:
+        return self.live.carry_out(edit)
+
     def network(self) -> Network:
         return self.live.network()
 
@@ -90,14 +93,14 @@ def test_a_network_as_its_lab_wants_it(world: World) -> None:
 
 def test_a_link_goes_down_until_the_lab_is_applied_again(world: World) -> None:
     assert world.path("r1", "r3") == ("r1", "r2", "r3")
-    done = world.live.set_up("r2--r1", up=False)
+    done = world.do(world.live.link_switch("r2--r1", up=False))
     assert done.changed == ("r1--r2",)
     assert world.path("r1", "r3") == ("r1", "r5", "r4", "r3")
     view = world.live.view()
     link = view.links[0]
     assert (link.name, link.state, link.up, link.differs) == ("r1--r2", "down", False, True)
     assert view.differs
-    assert world.live.set_up("r1--r2", up=False) == Done(), "which is told to nobody"
+    assert world.do(world.live.link_switch("r1--r2", up=False)) == Done(), "which is told to nobody"
     world.apply(LAB)
     assert not world.live.view().differs
     assert world.path("r1", "r3") == ("r1", "r2", "r3")
@@ -107,43 +110,53 @@ def test_a_link_goes_down_until_the_lab_is_applied_again(world: World) -> None:
 
 
 def test_a_link_gets_what_is_wished_and_keeps_the_rest(world: World) -> None:
-    world.live.put_link("r4--r5", LinkWish(latency_ms=20, loss=0.25, weight=7))
+    world.do(world.live.link_edit("r4--r5", LinkWish(latency_ms=20, loss=0.25, weight=7)))
     link = link_named(world.network(), "r4--r5")
     assert link.quality == Quality(20, 1, 0.25, 100)
     assert (link.weight, link.up) == (7, True)
 
 
 def test_a_link_is_made_and_removed(world: World) -> None:
-    assert world.live.put_link("r5--r2", LinkWish(latency_ms=1)).made == ("r2--r5",)
+    assert world.do(world.live.link_edit("r5--r2", LinkWish(latency_ms=1))).made == ("r2--r5",)
     assert link_named(world.network(), "r2--r5").quality == Quality(1)
-    assert world.live.remove_link("r5--r2").removed == ("r2--r5",)
-    world.live.remove_link("r1--r2")
+    assert world.do(world.live.link_removal("r5--r2")).removed == ("r2--r5",)
+    world.do(world.live.link_removal("r1--r2"))
     view = world.live.view()
     assert view.gone == ("r1--r2",)
     assert view.differs
 
 
 def test_a_router_comes_with_addresses_that_are_free_and_goes_with_its_links(world: World) -> None:
-    world.live.put_router("r6")
-    world.live.put_link("r6--r1", LinkWish(latency_ms=1))
+    world.do(world.live.router_edit("r6"))
+    world.do(world.live.link_edit("r6--r1", LinkWish(latency_ms=1)))
     made = next(each for each in world.network().routers if each.name == "r6")
     assert made.address in LAB.network.subnet
     assert made.address6 in LAB.network.subnet6
     assert len({each.address for each in world.network().routers}) == 6
-    assert world.live.put_router("r6") == Done(), "it stays as it is"
-    world.live.put_router("r6", IPv4Address("10.9.9.9"), IPv6Address("fd09::9"))
+    assert world.do(world.live.router_edit("r6")) == Done(), "it stays as it is"
+    world.do(world.live.router_edit("r6", IPv4Address("10.9.9.9"), IPv6Address("fd09::9")))
     world.live.start("r6", "probe", "echo", {})
-    world.live.remove_router("r6")
+    world.do(world.live.router_removal("r6"))
     assert world.network() == world.networks.kept("five-routers").network  # type: ignore[union-attr]
     assert [link.name for link in world.network().links if "r6" in link.name] == []
     assert world.programs.all() == ()
     assert ("router-removed", "r6", "gone until the lab is applied again") in world.told()
 
 
+@pytest.mark.parametrize(("pace_s", "told"), [(0.0, [1, 2, 3]), (float("inf"), [1])])
+def test_how_far_a_change_is_is_told_now_and_then(
+    world: World, monkeypatch: pytest.MonkeyPatch, pace_s: float, told: list[int]
+) -> None:
+    monkeypatch.setattr("orchestrator.live_network.PACE_S", pace_s)
+    steps: list[tuple[str, int, int]] = []
+    world.live.carry_out(world.live.router_removal("r5"), lambda *step: steps.append(step))
+    assert steps == [("routers, links and stubs", number, 3) for number in told]
+
+
 def test_a_router_of_the_file_comes_back_as_the_file_has_it(world: World) -> None:
-    world.live.remove_router("r5")
+    world.do(world.live.router_removal("r5"))
     assert set(world.live.view().gone) == {"r5", "r4--r5", "r1--r5"}
-    world.live.put_router("r5")
+    world.do(world.live.router_edit("r5"))
     assert world.live.view().gone == ("r4--r5", "r1--r5")
     assert not next(each for each in world.live.view().routers if each.name == "r5").differs
 
@@ -151,19 +164,19 @@ def test_a_router_of_the_file_comes_back_as_the_file_has_it(world: World) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda live: live.remove_router("r1"), "router r1: desk would be cut off"),
-        (lambda live: live.remove_link("r1--r3"), "network five-routers has no link r1--r3"),
-        (lambda live: live.set_up("r1--r3", up=True), "has no link r1--r3"),
-        (lambda live: live.put_link("r1--r9", LinkWish()), "r1--r9 does not join two routers"),
-        (lambda live: live.put_link("r1--r1", LinkWish()), "r1--r1 does not join two routers"),
-        (lambda live: live.remove_router("r9"), "has no router r9"),
-        (lambda live: live.put_router("r9", IPv4Address("10.255.0.1")), "r1 has that address"),
-        (lambda live: live.put_router("r9", IPv4Address("10.251.1.7")), "where desk is"),
-        (lambda live: live.put_router("r9", IPv4Address("127.0.0.1")), "cannot be a router's"),
-        (lambda live: live.put_router("desk"), "clients or a host have that name"),
-        (lambda live: live.put_router("r9", machine="pc2"), "none of network.machines"),
-        (lambda live: live.put_link("r1--r2", LinkWish(jitter_ms=9)), "before it left"),
-        (lambda live: live.put_link("r1--r2", LinkWish(bandwidth_mbps=0)), "carries nothing"),
+        (lambda live: live.router_removal("r1"), "router r1: desk would be cut off"),
+        (lambda live: live.link_removal("r1--r3"), "network five-routers has no link r1--r3"),
+        (lambda live: live.link_switch("r1--r3", up=True), "has no link r1--r3"),
+        (lambda live: live.link_edit("r1--r9", LinkWish()), "r1--r9 does not join two routers"),
+        (lambda live: live.link_edit("r1--r1", LinkWish()), "r1--r1 does not join two routers"),
+        (lambda live: live.router_removal("r9"), "has no router r9"),
+        (lambda live: live.router_edit("r9", IPv4Address("10.255.0.1")), "r1 has that address"),
+        (lambda live: live.router_edit("r9", IPv4Address("10.251.1.7")), "where desk is"),
+        (lambda live: live.router_edit("r9", IPv4Address("127.0.0.1")), "cannot be a router's"),
+        (lambda live: live.router_edit("desk"), "clients or a host have that name"),
+        (lambda live: live.router_edit("r9", machine="pc2"), "none of network.machines"),
+        (lambda live: live.link_edit("r1--r2", LinkWish(jitter_ms=9)), "before it left"),
+        (lambda live: live.link_edit("r1--r2", LinkWish(bandwidth_mbps=0)), "carries nothing"),
         (lambda live: live.start("r9", "x", "echo", {}), "no router or clients 'r9'"),
         (lambda live: live.start("r1", "x", "ehco", {}), "there is no program 'ehco'"),
         (lambda live: live.stop("r1", "x"), "r1 has no program x"),
@@ -207,7 +220,7 @@ def test_ways_between_places(world: World) -> None:
     assert (found.by, found.cost, found.more) == ("weight", 2.0, False)
     assert [(way.hops, way.latency_ms) for way in found.ways] == [(("r1", "r5", "r4"), 6.0)]
     for name in ("r1--r2", "r1--r5"):
-        world.live.set_up(name, up=False)
+        world.do(world.live.link_switch(name, up=False))
     assert world.live.ways("desk", "r4").cost is None
     with pytest.raises(NotInNetwork, match="no router, clients or host 'r9'"):
         world.live.ways("desk", "r9")
@@ -228,8 +241,8 @@ def test_a_lab_that_does_not_run_its_network_is_shown_and_not_changed(world: Wor
         *("r1--r2", "r1--r5", "r1--r2~2"),
     ]
     for change in (
-        lambda: world.live.put_router("r9"),
-        lambda: world.live.remove_link("r1--r2"),
+        lambda: world.live.router_edit("r9"),
+        lambda: world.live.link_removal("r1--r2"),
         lambda: world.live.start("r1", "x", "echo", {}),
     ):
         with pytest.raises(CannotNetwork) as raised:
@@ -245,7 +258,7 @@ def test_nothing_is_changed_while_the_network_is_not_as_its_lab_wants(tmp_path: 
     assert "r1: there is one that is not this edgewake's" in view.why
     assert {each.state for each in view.routers} <= {Standing.MISSING, Standing.UNKNOWN}
     with pytest.raises(CannotNetwork, match="is not there yet"):
-        world.live.put_link("r1--r2", LinkWish(weight=3))
+        world.do(world.live.link_edit("r1--r2", LinkWish(weight=3)))
     world.keeper.close()
     world.journal.close()
 

@@ -127,7 +127,7 @@ def test_one_cold_wake_is_followed_through_every_module(tmp_path: Path, written:
     way = [line["logger"] for line in lines]
     assert {
         "dns_boot.resolver",
-        "orchestrator.control",
+        "orchestrator.activator",
         "orchestrator.waking",
         "orchestrator.boot",
         "orchestrator.hypervisors.memory",

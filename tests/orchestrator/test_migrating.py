@@ -68,16 +68,6 @@ def _make_impatient_world(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
     return make_world
 
 
-def sweeping(world: World, what: Callable[[], bool]) -> None:
-    """Sweep until something becomes true."""
-
-    def swept() -> bool:
-        world.control.expire()
-        return what()
-
-    world.eventually(swept, 10.0)
-
-
 def report_of(world: World, host: str) -> DrainReport:
     report = next(h.drain for h in world.control.status().hosts if h.host.name == host)
     assert report is not None, f"{host} is not being drained"
@@ -86,11 +76,6 @@ def report_of(world: World, host: str) -> DrainReport:
 
 def drained(world: World, host: str = "a") -> Callable[[], bool]:
     return lambda: report_of(world, host).state == "drained"
-
-
-def told(world: World, kind: str) -> list[str]:
-    world.control._journal._writer.submit(lambda: None).result()  # what was recorded is written
-    return [event.text for event in world.control.events() if event.kind == kind]
 
 
 def state_of(world: World) -> tuple[InstanceState, str] | None:
@@ -217,7 +202,7 @@ def test_an_instance_goes_on_elsewhere_with_its_address_and_clients_are_led_to_i
     started_at = world.drivers["a"].started_at(NAME)
     world.seen.history.clear()
     world.control.drain("a")
-    sweeping(world, drained(world))
+    world.sweep_until(drained(world))
     (after,) = world.control.fleet.endpoints("web")
     assert after == replace(before, host="b")
     assert world.drivers["b"].starts == []
@@ -228,8 +213,8 @@ def test_an_instance_goes_on_elsewhere_with_its_address_and_clients_are_led_to_i
     assert {tuple(end.address for end in ends) for ends in led} == {(before.address,)}
     (stored,) = world.store.load().instances
     assert (stored.host, stored.to, stored.state) == ("b", "", InstanceState.READY)
-    assert told(world, "migrating") == [f"{NAME} from a to b"]
-    assert told(world, "migrated") == [f"{NAME} is on b"]
+    assert world.told("migrating") == [f"{NAME} from a to b"]
+    assert world.told("migrated") == [f"{NAME} is on b"]
     assert report_of(world, "a").booted == ()
 
 
@@ -241,7 +226,7 @@ def test_its_address_is_nobody_elses_while_it_lives_and_rests_afterwards(
     world = make_world(a_live(ttl_s=60), a_service("late", constraints=only_a), hosts=one)
     world.ask("web")
     world.control.drain("a")
-    sweeping(world, drained(world))
+    world.sweep_until(drained(world))
     world.control.undrain("a")
     assert "no free address" in str(world.summon("late").exception(5))
     world.crash()
@@ -284,7 +269,7 @@ def test_undone_it_stays_where_it_was(make_world: MakeWorld) -> None:
     assert (world.guests("a"), world.guests("b")) == ([NAME], [])
     assert world.seen.hosts_of("web") == ["a"]
     assert world.drivers["b"].starts == []
-    assert "called off" in told(world, "not-migrated")[0]
+    assert "called off" in world.told("not-migrated")[0]
 
 
 def test_edgewake_does_not_wait_for_a_migration_when_it_stops(make_world: MakeWorld) -> None:
@@ -294,7 +279,7 @@ def test_edgewake_does_not_wait_for_a_migration_when_it_stops(make_world: MakeWo
     assert time.monotonic() - began < 30
     assert (world.guests("a"), world.guests("b")) == ([NAME], [])
     world.start()
-    sweeping(world, drained(world))
+    world.sweep_until(drained(world))
     assert world.drivers["b"].starts == []
 
 
@@ -308,7 +293,7 @@ def test_what_has_arrived_is_not_sent_back_because_edgewake_stops(make_world: Ma
     assert (world.guests("a"), world.guests("b")) == ([], [NAME])
     assert [event.text for event in world.store.events() if event.kind == "not-migrated"] == []
     world.start()
-    sweeping(world, lambda: state_of(world) == (InstanceState.READY, "b"))
+    world.sweep_until(lambda: state_of(world) == (InstanceState.READY, "b"))
 
 
 def test_replicas_are_migrated_one_by_one(make_world: MakeWorld) -> None:
@@ -319,7 +304,7 @@ def test_replicas_are_migrated_one_by_one(make_world: MakeWorld) -> None:
     host = world.seen.hosts_of("web")[0]
     world.seen.history.clear()
     world.control.drain(host)
-    sweeping(world, drained(world, host))
+    world.sweep_until(drained(world, host))
     assert sorted(world.seen.hosts_of("web")) == sorted({"a", "b", "c"} - {host})
     assert min(len(route.endpoints) for now in world.seen.history for route in now) == 2
     assert sum(len(driver.starts) for driver in world.drivers.values()) == 2
@@ -332,20 +317,20 @@ def test_without_a_common_network_a_copy_is_booted_and_that_is_said(make_world: 
     world = make_world(a_live(), hosts=(on_lan("a", 0), a_host("b", 1)))
     world.ask("web")
     world.control.drain("a")
-    sweeping(world, drained(world))
+    world.sweep_until(drained(world))
     assert world.drivers["b"].starts == ["ew-t-web-1"]
     (booted,) = report_of(world, "a").booted
     assert (booted.instance, booted.why) == (NAME, "b: a and b have different subnets")
-    assert told(world, "not-migrated") == [f"{NAME}: b: a and b have different subnets"]
+    assert world.told("not-migrated") == [f"{NAME}: b: a and b have different subnets"]
 
 
 def test_a_service_that_says_boot_is_booted(make_world: MakeWorld) -> None:
     world = make_world(a_live(migrate=Migrate.BOOT), hosts=TWO)
     world.ask("web")
     world.control.drain("a")
-    sweeping(world, drained(world))
+    world.sweep_until(drained(world))
     assert world.drivers["b"].starts == ["ew-t-web-1"]
-    assert told(world, "not-migrated") == []
+    assert world.told("not-migrated") == []
 
 
 def test_a_full_host_is_none_to_go_to(make_world: MakeWorld) -> None:
@@ -353,8 +338,8 @@ def test_a_full_host_is_none_to_go_to(make_world: MakeWorld) -> None:
     world = make_world(a_live(), hosts=(TWO[0], small))
     world.ask("web")
     world.control.drain("a")
-    sweeping(world, lambda: report_of(world, "a").stuck != ())
-    assert "memory" in told(world, "not-migrated")[0]
+    world.sweep_until(lambda: report_of(world, "a").stuck != ())
+    assert "memory" in world.told("not-migrated")[0]
     assert state_of(world) == (InstanceState.READY, "a")
 
 
@@ -363,7 +348,7 @@ def test_where_it_fails_it_runs_on_and_a_copy_is_booted(make_world: MakeWorld) -
     world.ask("web")
     world.drivers["b"].fail = "out of luck"
     world.control.drain("a")
-    sweeping(world, drained(world))
+    world.sweep_until(drained(world))
     assert world.drivers["c"].starts == ["ew-t-web-1"]
     assert "out of luck" in report_of(world, "a").booted[0].why
     assert all(route.endpoints for now in world.seen.history[2:] for route in now)
@@ -374,12 +359,12 @@ def test_live_only_it_stays_rather_than_be_booted_unless_forced(make_world: Make
     world = make_world(a_live(migrate=Migrate.LIVE_ONLY), hosts=hosts)
     world.ask("web")
     world.control.drain("a")
-    sweeping(world, lambda: report_of(world, "a").stuck != ())
+    world.sweep_until(lambda: report_of(world, "a").stuck != ())
     (stuck,) = report_of(world, "a").stuck
     assert stuck.why == "it cannot be migrated: b: a and b have different subnets"
     assert world.guests("b") == []
     world.control.drain("a", force=True)
-    sweeping(world, drained(world))
+    world.sweep_until(drained(world))
     assert world.drivers["b"].starts == ["ew-t-web-1"]
 
 
@@ -389,8 +374,8 @@ def test_the_instances_of_a_lost_host_are_booted_elsewhere(make_world: MakeWorld
     world.drivers["a"].unreachable("power cut")
     world.eventually(lambda: "a" in world.control.fleet.lost())
     world.control.drain("a")
-    sweeping(world, lambda: world.seen.hosts_of("web") == ["b"])
-    assert "a cannot be reached: power cut" in told(world, "not-migrated")[0]
+    world.sweep_until(lambda: world.seen.hosts_of("web") == ["b"])
+    assert "a cannot be reached: power cut" in world.told("not-migrated")[0]
     world.drivers["a"].reachable()
 
 
@@ -400,15 +385,15 @@ def test_a_guest_that_is_silent_at_its_destination_is_sent_back(make_world: Make
     world.ask("web")
     world.answer_s["web"] = None
     world.control.drain("a")
-    world.eventually(lambda: bool(told(world, "not-migrated")))
-    assert told(world, "not-migrated")[0].endswith(
+    world.eventually(lambda: bool(world.told("not-migrated")))
+    assert world.told("not-migrated")[0].endswith(
         "it did not answer on b within 0.2 s of its arrival, so it was sent back"
     )
-    assert told(world, "migrating") == [f"{NAME} from a to b", f"{NAME} from b to a"]
+    assert world.told("migrating") == [f"{NAME} from a to b", f"{NAME} from b to a"]
     assert world.guests("a") == [NAME]
     assert NAME not in world.guests("b")
     world.answer_s["web"] = 0.0
-    sweeping(world, drained(world))
+    world.sweep_until(drained(world))
     assert len(world.seen.hosts_of("web")) == 1
 
 
@@ -419,10 +404,10 @@ def test_a_guest_that_ends_while_it_is_sent_is_gone_as_any_other(make_world: Mak
     world = on_its_way(make_world(a_live(), hosts=TWO))
     world.drivers["b"].migrate_s = 0.0
     world.drivers["a"].kill(NAME)
-    sweeping(world, drained(world))
+    world.sweep_until(drained(world))
     assert world.seen.hosts_of("web") == []
     assert world.ask("web")[0].host == "b"
-    assert "it ended meanwhile" in told(world, "not-migrated")[0]
+    assert "it ended meanwhile" in world.told("not-migrated")[0]
 
 
 def test_a_destination_that_is_lost_leaves_the_guest_where_it_was(make_world: MakeWorld) -> None:
@@ -434,19 +419,19 @@ def test_a_destination_that_is_lost_leaves_the_guest_where_it_was(make_world: Ma
     world.drivers["b"].migrate_s = 0.0
     world.drivers["b"].reachable()
     world.eventually(lambda: world.control.fleet.lost() == {})
-    sweeping(world, lambda: drained(world)() and world.seen.hosts_of("web") == ["b"])
+    world.sweep_until(lambda: drained(world)() and world.seen.hosts_of("web") == ["b"])
 
 
 def test_a_source_that_is_lost_is_asked_when_it_is_back(make_world: MakeWorld) -> None:
     world = on_its_way(make_world(a_live(on_host_loss=OnHostLoss.KEEP), hosts=TWO))
     world.drivers["a"].unreachable("cable pulled")
     world.eventually(lambda: world.guests("b") == [])
-    world.eventually(lambda: bool(told(world, "not-migrated")))
+    world.eventually(lambda: bool(world.told("not-migrated")))
     assert state_of(world) == (InstanceState.MIGRATING, "a")
     world.drivers["b"].migrate_s = 0.0
     world.drivers["a"].reachable()
     world.eventually(lambda: world.control.fleet.lost() == {})
-    sweeping(world, drained(world))
+    world.sweep_until(drained(world))
     assert world.seen.hosts_of("web") == ["b"]
     assert world.drivers["b"].starts == []
 
@@ -506,7 +491,7 @@ def test_what_arrived_is_ended_though_the_host_it_came_from_is_lost(
     assert world.guests("b") == []
     assert state_of(world) == (InstanceState.STOPPING, "a")  # until that host has said so, too
     world.drivers["a"].reachable()
-    sweeping(world, lambda: world.control.fleet.instances() == ())
+    world.sweep_until(lambda: world.control.fleet.instances() == ())
 
 
 def test_a_lab_without_the_lost_host_leaves_no_guest_that_nobody_knows_of(
@@ -532,7 +517,7 @@ def test_a_lost_destination_does_not_count_as_the_host_that_was_left(
     world.control.release("web")
     assert world.control.fleet.lost().keys() == {"b"}
     world.drivers["b"].reachable()
-    sweeping(world, lambda: world.control.fleet.instances() == ())
+    world.sweep_until(lambda: world.control.fleet.instances() == ())
 
 
 def test_a_source_that_loses_its_power_is_woken_elsewhere(
@@ -544,11 +529,11 @@ def test_a_source_that_loses_its_power_is_woken_elsewhere(
     world.drivers["a"].unreachable("power cut")
     world.eventually(lambda: world.guests("b") == [])
     world.machines["a"].guests.clear()
-    sweeping(world, lambda: world.seen.hosts_of("web") == [])
-    assert f"{NAME} does not answer and a is lost" in told(world, "withdrawn")
+    world.sweep_until(lambda: world.seen.hosts_of("web") == [])
+    assert f"{NAME} does not answer and a is lost" in world.told("withdrawn")
     assert world.ask("web")[0].host == "b"
     world.drivers["a"].reachable()
-    sweeping(world, lambda: len(world.control.fleet.instances()) == 1)
+    world.sweep_until(lambda: len(world.control.fleet.instances()) == 1)
 
 
 def test_what_arrived_beside_a_lost_host_is_led_to_until_it_ends(
@@ -556,15 +541,15 @@ def test_what_arrived_beside_a_lost_host_is_led_to_until_it_ends(
 ) -> None:
     monkeypatch.setattr("orchestrator.settler.LOST_PROBE_S", 0.05)
     world = arrived_beside_a_lost_host(make_world(a_live(), hosts=TWO), monkeypatch)
-    sweeping(world, lambda: len(world.seen.hosts_of("web")) == 1)
+    world.sweep_until(lambda: len(world.seen.hosts_of("web")) == 1)
     assert world.drivers["b"].starts == []
     world.answer_s[""] = None
     world.drivers["b"].kill(NAME)
-    sweeping(world, lambda: world.seen.hosts_of("web") == [])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == [])
     assert world.ask("web")[0].host == "b"
     assert world.drivers["b"].starts == ["ew-t-web-1"]
     world.drivers["a"].reachable()
-    sweeping(world, lambda: len(world.control.fleet.instances()) == 1)
+    world.sweep_until(lambda: len(world.control.fleet.instances()) == 1)
 
 
 def test_a_lab_without_the_host_that_is_left_spares_what_has_moved(make_world: MakeWorld) -> None:
@@ -592,7 +577,7 @@ def test_a_copy_that_dies_while_another_is_sent_is_told_of_once(make_world: Make
     world.machines[staying].guests.pop(dead)
     for _ in range(5):
         world.control.expire()
-    assert told(world, "ended") == [f"{dead}: its guest does not run any more"]
+    assert world.told("ended") == [f"{dead}: its guest does not run any more"]
     world.control.undrain(leaving)
 
 
@@ -615,7 +600,7 @@ def test_endings_that_wait_for_a_migration_hold_up_no_others(make_world: MakeWor
     world.control.expire()
     (home,) = world.seen.hosts_of("late")
     world.machines[home].guests.pop("ew-t-late-0")
-    sweeping(world, lambda: world.control.fleet.get("ew-t-late-0") is None)
+    world.sweep_until(lambda: world.control.fleet.get("ew-t-late-0") is None)
     assert report_of(world, leaving).migrating, "it goes on"
     world.control.undrain(leaving)
 
@@ -672,13 +657,13 @@ def test_a_restart_finds_the_guest_and_leaves_one(
     world.store = SqlStore(f"sqlite:///{tmp_path}/state.db")
     world.start()
     if not found:
-        sweeping(world, lambda: world.store.load().instances == ())
+        world.sweep_until(lambda: world.store.load().instances == ())
         assert world.guests() == []
         assert world.ask("web")
         return
     host = "b" if still_wanted else found
-    sweeping(world, lambda: state_of(world) == (InstanceState.READY, host))
-    sweeping(world, lambda: world.seen.hosts_of("web") == [host])
+    world.sweep_until(lambda: state_of(world) == (InstanceState.READY, host))
+    world.sweep_until(lambda: world.seen.hosts_of("web") == [host])
     assert world.ask("web") == (replace(before, host=host),)
     assert (world.guests("a"), world.guests("b")) == (([NAME], []) if host == "a" else ([], [NAME]))
     assert world.drivers["a"].starts == world.drivers["b"].starts == []
@@ -722,7 +707,7 @@ def test_a_host_that_is_not_open_yet_is_waited_for(
 
     monkeypatch.setattr(world, "open_host", slowly)
     world.start()
-    sweeping(world, lambda: state_of(world) == (InstanceState.READY, "a"))
+    world.sweep_until(lambda: state_of(world) == (InstanceState.READY, "a"))
     assert (world.guests("a"), world.guests("b")) == ([NAME], [])
 
 
@@ -730,7 +715,7 @@ def test_a_migrated_guest_whose_record_was_lost_is_adopted(make_world: MakeWorld
     world = make_world(a_live(), hosts=TWO)
     (before,) = world.ask("web")
     world.control.drain("a")
-    sweeping(world, drained(world))
+    world.sweep_until(drained(world))
     instance = world.control.fleet.get(NAME)
     assert instance is not None
     world.crash()
@@ -748,8 +733,8 @@ def test_what_sleeps_on_a_drained_host_can_be_woken_and_then_leaves(make_world: 
     started = world.drivers[before.host].started_at(NAME)
     world.control.release("web", Rung.SAVED)
     world.control.drain(before.host)
-    sweeping(world, lambda: "drain-stuck" in [each.kind for each in world.control.events()])
+    world.sweep_until(lambda: "drain-stuck" in [each.kind for each in world.control.events()])
     world.ask("web")
-    sweeping(world, drained(world, before.host))
+    world.sweep_until(drained(world, before.host))
     other = "b" if before.host == "a" else "a"
     assert world.drivers[other].started_at(NAME) == started, "it is the same guest, as it was"

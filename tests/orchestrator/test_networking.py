@@ -1,6 +1,5 @@
 """The network of the lab that edgewake runs: set when applied, tried again, removed."""
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from orchestrator.networks import Networks
 from orchestrator.routers.memory import MemoryKernel, MemoryRouters
 from orchestrator.state_dir import StateDir
 from orchestrator.store.memory import MemoryStore
+from tests.ports import free_port
 from web.client import Client
 
 FIVE = Path(__file__).parents[2] / "examples" / "five-routers.yaml"
@@ -140,12 +140,3 @@ def test_edgewake_up_sets_the_network_of_each_lab_that_is_applied(tmp_path: Path
     assert found().routers
     daemon.stop()
     assert found() == Found()
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on now, over UDP or TCP."""
-    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        tcp.bind(("127.0.0.1", 0))
-        port: int = tcp.getsockname()[1]
-        udp.bind(("127.0.0.1", port))
-        return port

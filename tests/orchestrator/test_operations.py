@@ -90,6 +90,29 @@ def test_more_than_there_are_threads_wait_for_their_turn(all_of_them: Operations
     assert [_ended(all_of_them, each).state for each in begun] == [State.DONE] * 3
 
 
+def test_what_has_one_lane_is_done_in_order_and_takes_one_thread(all_of_them: Operations) -> None:
+    gate, done = Gate(), list[str]()
+
+    def refused(_job: Job) -> Document:
+        done.append("refused")
+        raise EdgewakeError("too full")
+
+    first = all_of_them.begin("up", "a--b", "ann", gate, lane="network")
+    second = all_of_them.begin("down", "a--b", "ann", refused, lane="network")
+    third = all_of_them.begin(
+        "up", "a--b", "ann", lambda _: {"n": done.append("third")}, lane="network"
+    )
+    assert gate.begun.wait(PATIENCE_S)
+    assert _ended(all_of_them, all_of_them.begin("plan", "t", "ann", lambda _: {})).result == {}
+    assert [all_of_them.get(each.id).state for each in (second, third)] == [State.QUEUED] * 2
+    gate.open.set()
+    assert _ended(all_of_them, third).state is State.DONE
+    assert done == ["refused", "third"]
+    assert all_of_them.get(first.id).result == {"by": "ann"}
+    again = all_of_them.begin("up", "a--b", "ann", lambda _: {}, lane="network")
+    assert _ended(all_of_them, again).result == {}
+
+
 def test_a_future_is_followed_to_its_end(all_of_them: Operations) -> None:
     good, bad, gone, at_once = (Future[int]() for _ in range(4))
     at_once.set_result(1)

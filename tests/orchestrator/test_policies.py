@@ -10,7 +10,6 @@ from orchestrator.errors import EdgewakeError
 from orchestrator.hours import Hours
 from orchestrator.idle import KeptUp
 from orchestrator.model import IdlePolicy, Service
-from tests.orchestrator.test_sleeping import events
 from tests.world import World, a_host, a_service
 
 MakeWorld = Callable[..., World]
@@ -47,14 +46,6 @@ def _make_quick_world(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) ->
     return make_world
 
 
-def sweeping(world: World, what: Callable[[], bool]) -> None:
-    def swept() -> bool:
-        world.control.expire()
-        return what()
-
-    world.eventually(swept, 10.0)
-
-
 def awake(world: World, service: str = "web") -> bool:
     return bool(world.seen.hosts_of(service))
 
@@ -68,10 +59,10 @@ def a_pinned(**changes: object) -> Service:
 
 def test_a_pinned_service_is_woken_at_the_start_and_never_sleeps(make_world: MakeWorld) -> None:
     world = make_world(a_pinned())
-    sweeping(world, lambda: awake(world))
+    world.sweep_until(lambda: awake(world))
     (wake,) = world.control.wakes.last("web")
     assert (wake.by, wake.outcome) == ("pin", "ready")
-    assert [event.data for event in events(world, "pre-waking")] == [(("by", "pin"),)]
+    assert [event.data for event in world.events("pre-waking")] == [(("by", "pin"),)]
     for _ in range(30):
         world.control.expire()
     assert awake(world)
@@ -81,16 +72,16 @@ def test_a_pinned_service_is_woken_at_the_start_and_never_sleeps(make_world: Mak
 
 def test_it_is_woken_after_a_loss(make_world: MakeWorld) -> None:
     world = make_world(a_pinned(), hosts=[a_host("a"), a_host("b", 1)])
-    sweeping(world, lambda: awake(world))
+    world.sweep_until(lambda: awake(world))
     (host,) = world.seen.hosts_of("web")
     world.drivers[host].kill("ew-t-web-0")
-    sweeping(world, lambda: awake(world) and len(world.guests()) == 1)
+    world.sweep_until(lambda: awake(world) and len(world.guests()) == 1)
     assert [wake.by for wake in world.control.wakes.last("web")] == ["pin", "pin"]
 
 
 def test_it_has_its_replicas(make_world: MakeWorld) -> None:
     world = make_world(a_pinned(replicas=2), hosts=[a_host("a"), a_host("b", 1)])
-    sweeping(world, lambda: len(world.seen.hosts_of("web")) == 2)
+    world.sweep_until(lambda: len(world.seen.hosts_of("web")) == 2)
 
 
 def test_a_wake_that_fails_is_tried_ever_more_rarely(make_world: MakeWorld) -> None:
@@ -99,11 +90,11 @@ def test_a_wake_that_fails_is_tried_ever_more_rarely(make_world: MakeWorld) -> N
     for _ in range(60):
         world.control.expire()
         world.control._stopping.wait(0.01)
-    failed = events(world, "wake-failed")
+    failed = world.events("wake-failed")
     assert 2 <= len(failed) <= 5
-    assert events(world, "backing-off")
+    assert world.events("backing-off")
     world.drivers["a"].fail = ""
-    sweeping(world, lambda: awake(world))
+    world.sweep_until(lambda: awake(world))
 
 
 def test_a_query_and_the_pin_share_one_wake(make_world: MakeWorld) -> None:
@@ -121,7 +112,7 @@ def test_a_query_and_the_pin_share_one_wake(make_world: MakeWorld) -> None:
 def test_it_gives_way_to_nobody(make_world: MakeWorld) -> None:
     other = a_service("other")
     world = make_world(a_pinned(), other, hosts=[a_host("a", memory_mib=150)])
-    sweeping(world, lambda: awake(world))
+    world.sweep_until(lambda: awake(world))
     assert world.control._sleeper.gains() == {"a": 0}
     assert world.summon("other").exception(5) is not None
     assert awake(world)
@@ -140,7 +131,7 @@ def test_a_paused_instance_that_is_about_to_be_woken_gives_way_to_nobody(
 
 def test_nobody_can_put_it_to_sleep(make_world: MakeWorld) -> None:
     world = make_world(a_pinned())
-    sweeping(world, lambda: awake(world))
+    world.sweep_until(lambda: awake(world))
     with pytest.raises(EdgewakeError, match="woken at once: it is pinned"):
         world.control.release("web")
     assert awake(world)
@@ -157,7 +148,7 @@ def test_it_is_woken_when_its_hours_begin_and_sleeps_when_they_have_ended(
         world.control.expire()
     assert world.guests() == []
     clock(MONDAY_8)
-    sweeping(world, lambda: awake(world))
+    world.sweep_until(lambda: awake(world))
     (wake,) = world.control.wakes.last("web")
     assert wake.by == "keep-warm"
     for _ in range(30):
@@ -165,7 +156,7 @@ def test_it_is_woken_when_its_hours_begin_and_sleeps_when_they_have_ended(
         world.control._stopping.wait(0.005)
     assert awake(world)
     clock(MONDAY_18)
-    sweeping(world, lambda: not awake(world))
+    world.sweep_until(lambda: not awake(world))
 
 
 def test_a_clock_that_is_set_back_and_forth_wakes_and_lets_sleep_by_what_it_shows(
@@ -174,7 +165,7 @@ def test_a_clock_that_is_set_back_and_forth_wakes_and_lets_sleep_by_what_it_show
     world = make_world(a_service("web", idle=OFFICE))
     for now, warm in ((MONDAY_8, True), (MONDAY_7, False), (MONDAY_8 + 7 * 86400, True)):
         clock(now)
-        sweeping(world, lambda warm=warm: awake(world) is warm)  # type: ignore[misc]
+        world.sweep_until(lambda warm=warm: awake(world) is warm)  # type: ignore[misc]
 
 
 def test_outside_its_hours_a_query_wakes_it_as_always(
@@ -185,4 +176,4 @@ def test_outside_its_hours_a_query_wakes_it_as_always(
     world.ask("web")
     (wake,) = world.control.wakes.last("web")
     assert wake.by == "query"
-    sweeping(world, lambda: not awake(world))
+    world.sweep_until(lambda: not awake(world))

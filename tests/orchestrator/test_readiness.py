@@ -28,6 +28,7 @@ from orchestrator.readiness import (
     status_of,
     wait,
 )
+from tests.ports import free_port
 from tests.world import World, a_service
 
 HERE = IPv4Address("127.0.0.1")
@@ -39,13 +40,6 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BUSY = b"HTTP/1.0 503 Service Unavailable\r\n\r\n"
 
 Answer = Callable[[socket.socket, int], None]
-
-
-def free_port() -> int:
-    with socket.socket() as unused:
-        unused.bind((str(HERE), 0))
-        port: int = unused.getsockname()[1]
-        return port
 
 
 def target(console: Callable[[], bytes] = bytes, address: IPv4Address = HERE) -> Target:

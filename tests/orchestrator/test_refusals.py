@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.errors import Overloaded
 from orchestrator.hypervisors.base import Stamp
-from orchestrator.model import Capacity, Event, Guest
+from orchestrator.model import Capacity, Guest
 from orchestrator.trace import KEPT
 from tests.world import World, a_host, a_service
 
@@ -16,11 +16,6 @@ MakeWorld = Callable[..., World]
 NAMES = 10_000
 WAITING = 100
 BOOTS = 8
-
-
-def events(world: World, kind: str) -> list[Event]:
-    world.control._journal._writer.submit(lambda: None).result(60)
-    return [event for event in world.control.events(1000) if event.kind == kind]
 
 
 def _threads_of_wakes() -> int:
@@ -53,7 +48,7 @@ def test_ten_thousand_names_at_once(make_world: MakeWorld, monkeypatch: pytest.M
     wakes = [world.summon(service.name) for service in services]
     assert time.monotonic() - began < 30.0, "nobody waits to be refused"
     assert _threads_of_wakes() <= threads + BOOTS
-    assert len(world.control._flights) == WAITING
+    assert len(world.control._activator._flights) == WAITING
     assert len(world.control.wakes.last("", NAMES)) == WAITING <= KEPT
     refused = [wake for wake in wakes if wake.done()]
     assert len(refused) == NAMES - WAITING
@@ -62,7 +57,7 @@ def test_ten_thousand_names_at_once(make_world: MakeWorld, monkeypatch: pytest.M
     assert str(error).endswith(
         "100 services are being woken, and no more may be at once; ask again"
     )
-    (told,) = events(world, "overloaded")
+    (told,) = world.events("overloaded")
     assert "further ones counted" in told.text
     hold.set()
     assert all(wake.result(60) for wake in wakes if wake not in refused)
@@ -70,7 +65,7 @@ def test_ten_thousand_names_at_once(make_world: MakeWorld, monkeypatch: pytest.M
     monkeypatch.setattr("orchestrator.refusals.TOLD_EVERY_S", 0.0)
     for _ in range(2):
         world.control._refusals.tend()
-    texts = [event.text for event in events(world, "overloaded")]
+    texts = [event.text for event in world.events("overloaded")]
     assert texts[1:] == [f"refused {NAMES - WAITING - 1} more wakes in the last minute"]
 
 
@@ -83,7 +78,7 @@ def test_another_burst_is_told_again(
         world.answer_s["web"] = 0.2
         wake = world.summon("web")
         assert isinstance(world.summon("mail").exception(0), Overloaded)
-        assert len(events(world, "overloaded")) == burst
+        assert len(world.events("overloaded")) == burst
         assert wake.result(5)
         world.control.release("web")
         world.control._refusals.tend()
@@ -94,4 +89,4 @@ def test_a_few_refusals_are_not_told_one_by_one(make_world: MakeWorld) -> None:
     for _ in range(50):
         world.summon("mail")
         world.control.expire()
-    assert len(events(world, "overloaded")) == 1
+    assert len(world.events("overloaded")) == 1

@@ -21,7 +21,6 @@ from orchestrator.model import (
     Service,
 )
 from orchestrator.scaling import STALE_S, Load, LoadMeter, Steadied, opinion, total
-from tests.orchestrator.test_sleeping import events
 from tests.world import World, a_host, a_service
 from web.models.status import StatusDocument
 
@@ -225,7 +224,7 @@ def test_load_boots_copies_and_the_answer_has_them_all(
 ) -> None:
     world = scaled(make_world)
     assert len({end.address for end in world.ask("web")}) == 3
-    (event,) = events(world, "scaled-out")[-1:]
+    (event,) = world.events("scaled-out")[-1:]
     assert "cpu" in event.text
     (status,) = world.control.status().services
     assert (status.wanted, status.has) == (3, 3)
@@ -244,7 +243,7 @@ def test_calm_takes_copies_away_and_they_sleep_for_the_next_time(make_world: Mak
         0.0,
         lambda: [i.state for i in world.control.fleet.of("web")].count(paused) == 2,
     )
-    assert [event.kind for event in events(world) if event.kind.startswith("scaled")][-1] == (
+    assert [event.kind for event in world.events() if event.kind.startswith("scaled")][-1] == (
         "scaled-in"
     )
     starts = sum(len(driver.starts) for driver in world.drivers.values())
@@ -285,7 +284,7 @@ def test_a_copy_that_is_being_taken_away_is_used_again_when_load_returns(
     world.control.asked["web"] = time.monotonic()
     sweep(world, 0.0, lambda: len(led(world)) == 1)
     sweep(world, 0.5, lambda: len(led(world)) == 3)
-    assert events(world, "recalled")
+    assert world.events("recalled")
     assert len(world.guests()) == 3
 
 
@@ -300,7 +299,7 @@ def test_no_more_are_wanted_than_hosts_have_room_for(make_world: MakeWorld) -> N
     (status,) = world.control.status().services
     assert (status.wanted, status.has) == (2, 2)
     assert "no host has room for 1 more" in status.scale
-    assert not events(world, "replica-failed")
+    assert not world.events("replica-failed")
 
 
 def test_what_sleeps_unused_gives_its_room_to_a_copy(make_world: MakeWorld) -> None:
@@ -311,7 +310,7 @@ def test_what_sleeps_unused_gives_its_room_to_a_copy(make_world: MakeWorld) -> N
     world.control.release("other", Rung.PAUSED)
     world.ask("web")
     sweep(world, 0.5, lambda: len(led(world)) == 2)
-    assert events(world, "made-room")
+    assert world.events("made-room")
 
 
 def two() -> list[object]:
@@ -353,7 +352,7 @@ def test_a_lost_copy_is_replaced_up_to_what_is_wanted(make_world: MakeWorld) -> 
     died = world.control.fleet.serving("web")[2]
     world.drivers[died.host].kill(died.name)
     sweep(world, 0.5, lambda: len(led(world)) == 3 and len(world.guests()) == 3)
-    assert not events(world, "scaled-in")
+    assert not world.events("scaled-in")
 
 
 def test_a_copy_that_a_lost_host_brings_back_is_welcome_if_it_is_wanted(
@@ -372,7 +371,7 @@ def test_a_copy_that_a_lost_host_brings_back_is_welcome_if_it_is_wanted(
     world.machines[lost.host].guests.update(guests)
     world.drivers[lost.host].reachable()
     sweep(world, 0.5, lambda: len(led(world)) == 3)
-    assert not events(world, "retired")
+    assert not world.events("retired")
 
 
 def test_what_is_not_scaled_is_left_alone(make_world: MakeWorld) -> None:

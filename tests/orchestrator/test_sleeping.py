@@ -12,7 +12,6 @@ from orchestrator.errors import DiskFull, HostUnreachable, StartFailed
 from orchestrator.hypervisors.base import Depth
 from orchestrator.model import (
     Capacity,
-    Event,
     IdlePolicy,
     Instance,
     InstanceState,
@@ -57,12 +56,7 @@ def asleep(world: World, *services: str) -> World:
 
 
 def kinds(world: World) -> list[str]:
-    return [event.kind for event in events(world)]
-
-
-def events(world: World, kind: str = "") -> list[Event]:
-    world.control._journal._writer.submit(lambda: None).result(5)
-    return [event for event in world.control.events(1000) if kind in {"", event.kind}]
+    return [event.kind for event in world.events()]
 
 
 # --- down -----------------------------------------------------------------------------------------
@@ -388,7 +382,7 @@ def test_a_restore_that_fails_falls_back_to_a_boot_and_says_why(make_world: Make
     (after,) = world.ask("web")
     assert after.address == before.address, "what the dead one had is free again"
     assert len(driver.starts) == 2
-    (event,) = events(world, "rouse-failed")
+    (event,) = world.events("rouse-failed")
     assert "the file is damaged" in event.text
     assert world.machines["a"].saved == {}
 
@@ -442,7 +436,7 @@ def test_a_full_disk_ends_what_cannot_be_saved_and_says_so(make_world: MakeWorld
     world.drivers["a"].sleep = full  # type: ignore[method-assign]
     world.control.release("web")
     assert state_of(world) == "cold"
-    (event,) = events(world, "sleep-failed")
+    (event,) = world.events("sleep-failed")
     assert "No space left on device" in event.text
     assert world.control.abilities()[1].works, "a full disk is no fault of the image"
 
@@ -543,7 +537,7 @@ def test_a_disk_that_is_full_says_nothing_of_the_guest(make_world: MakeWorld) ->
 
     driver.sleep = full  # type: ignore[method-assign]
     assert world.control.release("web") == ()
-    assert "No space left" in events(world, "sleep-failed")[0].text
+    assert "No space left" in world.events("sleep-failed")[0].text
     assert world.control.abilities() == ()
     assert world.ask("web") == (before,), "it goes on"
     del driver.sleep  # type: ignore[attr-defined]

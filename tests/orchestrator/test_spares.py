@@ -70,21 +70,6 @@ def pooled(world: World, count: int = 1, host: str = "a") -> World:
     return world
 
 
-def swept(world: World, what: Callable[[], bool]) -> None:
-    """Sweep until something becomes true."""
-
-    def done() -> bool:
-        world.control.expire()
-        return what()
-
-    world.eventually(done)
-
-
-def texts(world: World, kind: str) -> list[str]:
-    world.control._journal._writer.submit(lambda: None).result(5)
-    return [event.text for event in world.control.events(1000) if event.kind == kind]
-
-
 def marks(world: World, host: str = "a") -> list[tuple[str, str]]:
     with world.machines[host].lock:
         kept = world.machines[host].guests.values()
@@ -161,9 +146,9 @@ def test_copies_are_claimed_too_on_another_host_each(make_world: MakeWorld) -> N
     world = make_world(a_service("web", replicas=2), hosts=hosts)
     pooled(world, host="a")
     pooled(world, host="b")  # and now none are aimed at on a: that one goes
-    swept(world, lambda: not spares(world, "a"))
+    world.sweep_until(lambda: not spares(world, "a"))
     world.ask("web")
-    swept(world, lambda: len(world.control.fleet.serving("web")) == 2)
+    world.sweep_until(lambda: len(world.control.fleet.serving("web")) == 2)
     names = {each.host: each.name for each in world.control.fleet.of("web")}
     assert names["b"].startswith("ew-t-spare.")
     assert names["a"] == "ew-t-web-0"
@@ -252,7 +237,7 @@ def test_a_client_that_is_held_gets_the_address_it_asked(make_world: MakeWorld) 
     pooled(world)
     (guarded,) = world.control.fleet.guarded("a")
     asked = Asked(guarded, IPv4Address("192.0.2.9"), at=time.monotonic())
-    (woken,) = world.control._wake_there("a", asked).result(5)
+    (woken,) = world.control._activator.summon_there("a", asked).result(5)
     assert woken.address == before.address
 
 
@@ -263,8 +248,8 @@ def test_an_anonymous_instance_takes_nobodys_address(make_world: MakeWorld) -> N
     (web,) = world.ask("web")
     world.control.release("web", Rung.COLD)
     aim(world, count=5)
-    swept(world, lambda: bool(texts(world, "not-pooled")))
-    assert "only as many addresses" in texts(world, "not-pooled")[0]
+    world.sweep_until(lambda: bool(world.told("not-pooled")))
+    assert "only as many addresses" in world.told("not-pooled")[0]
     kept = spares(world)
     assert len(kept) == 2
     assert web.address not in {each.address for each in kept}
@@ -313,7 +298,7 @@ def test_a_crash_in_the_middle_of_a_claim_leaves_nothing_unowned(
     else:
         assert endpoint.instance == spare.name, "it rested still"
     aim(world, count=0)
-    swept(world, lambda: marks(world) == [("api", "running")])
+    world.sweep_until(lambda: marks(world) == [("api", "running")])
     assert [each.service for each in world.store.load().instances] == ["api"]
 
 
@@ -327,7 +312,7 @@ def test_a_restart_adopts_what_was_claimed_and_what_rests(make_world: MakeWorld)
     assert [each.state for each in spares(world)] == [InstanceState.PAUSED]
     assert len(world.guests()) == 2
     aim(world, count=0)
-    swept(world, lambda: marks(world) == [("web", "running")])
+    world.sweep_until(lambda: marks(world) == [("web", "running")])
 
 
 def test_one_whose_record_was_lost_is_adopted_by_its_mark_or_ended(make_world: MakeWorld) -> None:
@@ -353,7 +338,7 @@ def test_one_that_does_not_answer_is_replaced_in_the_same_wake(make_world: MakeW
     (endpoint,) = world.ask("web")
     assert endpoint.instance == "ew-t-web-0"
     assert spare.name not in world.guests()
-    assert "did not come back" in texts(world, "rouse-failed")[0]
+    assert "did not come back" in world.told("rouse-failed")[0]
 
 
 def test_one_that_cannot_be_stored_answers_nobody_and_is_ended(make_world: MakeWorld) -> None:
@@ -363,7 +348,7 @@ def test_one_that_cannot_be_stored_answers_nobody_and_is_ended(make_world: MakeW
         world.ask("web")
     store.full = False
     aim(world, count=0)
-    swept(world, lambda: world.guests() == [])
+    world.sweep_until(lambda: world.guests() == [])
     assert world.store.load().instances == ()
     assert world.ask("web")
 
@@ -389,7 +374,7 @@ def test_one_that_cannot_be_marked_is_ended(make_world: MakeWorld) -> None:
     world.drivers["a"].claim = refuse  # type: ignore[method-assign]
     assert world.ask("web")[0].instance == "ew-t-web-0"
     world.eventually(lambda: spare.name not in world.guests())
-    assert "no metadata here" in texts(world, "ended")[0]
+    assert "no metadata here" in world.told("ended")[0]
 
 
 def test_on_a_lost_host_none_is_claimed_and_it_rests_on(make_world: MakeWorld) -> None:
@@ -406,7 +391,7 @@ def test_on_a_lost_host_none_is_claimed_and_it_rests_on(make_world: MakeWorld) -
     assert len(spares(world)) == 1, "it is still there, as far as anybody knows"
     world.drivers["a"].claim = real  # type: ignore[method-assign]
     world.drivers["a"].reachable()
-    swept(world, lambda: "a" not in world.control.fleet.lost())
+    world.sweep_until(lambda: "a" not in world.control.fleet.lost())
     assert [each.state for each in spares(world)] == [InstanceState.PAUSED]
 
 
@@ -414,13 +399,13 @@ def test_boots_that_fail_are_tried_ever_more_rarely(make_world: MakeWorld) -> No
     world = make_world()
     world.drivers["a"].fail = "no more of that"
     aim(world)
-    swept(world, lambda: len(world.control._spares._failures.row(_pool(world)).why) > 0)
-    swept(world, lambda: world.control._spares._failures.row(_pool(world)).count == 2)
+    world.sweep_until(lambda: len(world.control._spares._failures.row(_pool(world)).why) > 0)
+    world.sweep_until(lambda: world.control._spares._failures.row(_pool(world)).count == 2)
     for _ in range(20):
         world.control.expire()
     assert world.control._spares._failures.row(_pool(world)).count < 10
-    assert len(texts(world, "not-pooled")) == 1, "told once"
-    assert "no more of that" in texts(world, "not-pooled")[0]
+    assert len(world.told("not-pooled")) == 1, "told once"
+    assert "no more of that" in world.told("not-pooled")[0]
     world.drivers["a"].fail = ""
     world.control._spares._failures.clear()
     pooled(world)
@@ -440,15 +425,15 @@ def test_none_is_kept_of_what_does_not_survive_a_pause(
 
     monkeypatch.setattr(MemoryHypervisor, "sleep", refuse)
     aim(world)
-    swept(world, lambda: bool(texts(world, "not-pooled")))
-    swept(world, lambda: any("would not rest" in each for each in texts(world, "not-pooled")))
+    world.sweep_until(lambda: bool(world.told("not-pooled")))
+    world.sweep_until(lambda: any("would not rest" in each for each in world.told("not-pooled")))
     starts = len(world.drivers["a"].starts)
     world.control._spares._failures.clear()
     for _ in range(5):
         world.control.expire()
     world.eventually(lambda: not world.control._spares._filling.locked())
     assert len(world.drivers["a"].starts) == starts, "what is known is not tried again"
-    swept(world, lambda: world.guests() == [])
+    world.sweep_until(lambda: world.guests() == [])
 
 
 # --- room -----------------------------------------------------------------------------------------
@@ -460,13 +445,13 @@ def test_a_wake_that_needs_the_memory_takes_it(make_world: MakeWorld) -> None:
     pooled(world, count=2)
     assert world.ask("big")[0].instance == "ew-t-big-0"
     assert len(spares(world)) == 1
-    assert len(texts(world, "made-room")) == 1
+    assert len(world.told("made-room")) == 1
     world.control.release("big", Rung.COLD)
     for _ in range(5):
         world.control.expire()
     assert len(spares(world)) == 1, "it is left free for a while"
     world.control._spares._short_until["a"] -= SHORT_OF_MEMORY_S
-    swept(world, lambda: len(spares(world)) == 2)
+    world.sweep_until(lambda: len(spares(world)) == 2)
 
 
 def test_a_full_host_gives_up_anonymous_ones_before_sleepers(make_world: MakeWorld) -> None:
@@ -497,8 +482,8 @@ def test_only_free_memory_is_used(make_world: MakeWorld) -> None:
     world = make_world(a_service("web"), a_service("api"), hosts=[a_host("a", memory_mib=150)])
     world.ask("api")
     aim(world)
-    swept(world, lambda: bool(texts(world, "not-pooled")))
-    assert "50 MiB left" in texts(world, "not-pooled")[0]
+    world.sweep_until(lambda: bool(world.told("not-pooled")))
+    assert "50 MiB left" in world.told("not-pooled")[0]
     assert spares(world) == []
     assert world.control.fleet.serving("api")
 
@@ -522,7 +507,7 @@ def test_none_is_booted_while_somebody_waits(make_world: MakeWorld) -> None:
 def test_a_host_that_is_drained_keeps_none(make_world: MakeWorld) -> None:
     world = pooled(make_world(hosts=[a_host("a"), a_host("b", 1)]))
     world.control.drain("a")
-    swept(world, lambda: not spares(world))
+    world.sweep_until(lambda: not spares(world))
     for _ in range(5):
         world.control.expire()
     assert world.guests("a") == []
@@ -556,7 +541,7 @@ def test_they_end_when_their_files_change(make_world: MakeWorld, image: Image) -
     assert image.kernel is not None
     image.kernel.write_bytes(image.kernel.read_bytes() + b"more")
     assert world.ask("web")[0].instance == "ew-t-web-0", "it would be the wrong program"
-    swept(world, lambda: [each.service != old.service for each in spares(world)] == [True])
+    world.sweep_until(lambda: [each.service != old.service for each in spares(world)] == [True])
 
 
 def test_of_images_that_must_know_their_service_there_are_none(
@@ -576,7 +561,7 @@ def test_one_that_ends_by_itself_is_replaced(make_world: MakeWorld) -> None:
     world = pooled(make_world())
     (spare,) = spares(world)
     world.drivers["a"].kill(spare.name)
-    swept(world, lambda: world.guests() != [spare.name] and not spares(world))
+    world.sweep_until(lambda: world.guests() != [spare.name] and not spares(world))
     pooled(world)
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from orchestrator.percentile import percentile
 from orchestrator.trace import Wake
-from orchestrator.trace_summary import TOTAL, percentile, summary
+from orchestrator.trace_summary import TOTAL, summary
 
 
 def wake(service: str, start_s: float, outcome: str = "ready") -> Wake:

@@ -373,7 +373,7 @@ def test_promises_that_nobody_heard_are_not_kept_for_ever(make_world: MakeWorld)
 
     def forgotten() -> bool:
         gc.collect()
-        return not world.control._early._promised
+        return not world.control._activator._early._promised
 
     world.eventually(forgotten)
 

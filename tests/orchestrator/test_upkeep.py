@@ -46,14 +46,6 @@ def _make_quick_world(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) ->
     return make_world
 
 
-def sweeping(world: World, what: Callable[[], bool]) -> None:
-    def swept() -> bool:
-        world.control.expire()
-        return what()
-
-    world.eventually(swept, 10.0)
-
-
 def three_hosts() -> list[object]:
     return [a_host("a"), a_host("b", 1), a_host("c", 2)]
 
@@ -68,7 +60,7 @@ def test_a_replica_that_dies_is_grown_again(make_world: MakeWorld) -> None:
     world.eventually(lambda: len(world.seen.hosts_of("web")) == 2)
     died = world.seen.hosts_of("web")[1]
     world.drivers[died].kill(world.guests(died)[0])
-    sweeping(world, lambda: len(world.seen.hosts_of("web")) == 2 and starts(world) == 3)
+    world.sweep_until(lambda: len(world.seen.hosts_of("web")) == 2 and starts(world) == 3)
 
 
 def test_replicas_on_a_silent_lost_host_are_grown_elsewhere(make_world: MakeWorld) -> None:
@@ -80,7 +72,7 @@ def test_replicas_on_a_silent_lost_host_are_grown_elsewhere(make_world: MakeWorl
     world.drivers[gone].unreachable("power cut")
     world.machines[gone].guests.clear()
     wanted = {"a", "b", "c"} - {gone}
-    sweeping(world, lambda: set(world.seen.hosts_of("web")) == wanted)
+    world.sweep_until(lambda: set(world.seen.hosts_of("web")) == wanted)
 
 
 def test_a_replica_without_a_host_is_tried_ever_more_rarely(make_world: MakeWorld) -> None:
@@ -98,7 +90,7 @@ def test_on_query_nothing_is_booted_until_somebody_asks(make_world: MakeWorld) -
     world = make_world(a_service("web", idle=NEVER_IDLE))
     world.ask("web")
     world.drivers["a"].kill("ew-t-web-0")
-    sweeping(world, lambda: world.seen.hosts_of("web") == [])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == [])
     for _ in range(5):
         world.control.expire()
     assert starts(world) == 1
@@ -124,7 +116,7 @@ def test_always_restarts_elsewhere_when_the_host_is_lost_and_the_guest_silent(
     world.drivers[first.host].unreachable("power cut")
     world.machines[first.host].guests.clear()
     other = "b" if first.host == "a" else "a"
-    sweeping(world, lambda: world.seen.hosts_of("web") == [other])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == [other])
 
 
 def test_always_is_for_as_long_as_the_service_is_in_use(make_world: MakeWorld) -> None:
@@ -162,8 +154,8 @@ def test_a_crash_loop_backs_off_and_is_told(make_world: MakeWorld) -> None:
     world.ask("web")
     for n in range(1, 4):
         world.drivers["a"].kill("ew-t-web-0")
-        sweeping(world, lambda: starts(world) == n + 1)  # noqa: B023 - used at once
-        sweeping(world, lambda: world.seen.hosts_of("web") == ["a"])
+        world.sweep_until(lambda: starts(world) == n + 1)  # noqa: B023 - used at once
+        world.sweep_until(lambda: world.seen.hosts_of("web") == ["a"])
     world.drivers["a"].kill("ew-t-web-0")
     world.eventually(lambda: "4 failures in a row" in world.control.status().services[0].trouble)
     events = [e.text for e in world.control.events() if e.kind == "backing-off"]
@@ -189,7 +181,7 @@ def test_a_restart_of_edgewake_restarts_what_ended_meanwhile(make_world: MakeWor
     world.crash()
     world.machines["a"].guests.clear()
     world.start()
-    sweeping(world, lambda: world.seen.hosts_of("web") == ["a"])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == ["a"])
 
 
 def test_a_wake_that_could_not_be_begun_is_begun_by_a_later_sweep(
@@ -204,4 +196,4 @@ def test_a_wake_that_could_not_be_begun_is_begun_by_a_later_sweep(
         patch.setattr(world.control, "summon", gone)
         with pytest.raises(UnknownService):
             world.control.expire()
-    sweeping(world, lambda: world.seen.hosts_of("web") == ["a"])
+    world.sweep_until(lambda: world.seen.hosts_of("web") == ["a"])

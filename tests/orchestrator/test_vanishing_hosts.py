@@ -10,16 +10,11 @@ import pytest
 from orchestrator.errors import HostUnreachable
 from orchestrator.hypervisors.base import Depth, Stamp
 from orchestrator.hypervisors.memory import MemoryHypervisor
-from orchestrator.model import Event, Guest, IdlePolicy, Rung
+from orchestrator.model import Guest, IdlePolicy, Rung
 from tests.world import World, a_host, a_service
 
 MakeWorld = Callable[..., World]
 LADDER = IdlePolicy(after_s=0.05, min_up_s=0.0)
-
-
-def events(world: World, kind: str) -> list[Event]:
-    world.control._journal._writer.submit(lambda: None).result(5)
-    return [event for event in world.control.events(1000) if event.kind == kind]
 
 
 @pytest.fixture
@@ -83,9 +78,9 @@ def test_while_a_guest_is_built(world: World, stage: str, *, dead: bool) -> None
     wake = world.control.wakes.last("web")[-1]
     assert (wake.outcome, wake.host) == ("ready", end.host)
     assert [stage for stage, _ in wake.stamps].count("failed") == 1
-    assert [event.subject for event in events(world, "host-lost")] == [first]
-    assert [dict(event.data)["host"] for event in events(world, "boot-failed")] == [first]
-    assert events(world, "other-flavour") == [], "that was no fault of the image"
+    assert [event.subject for event in world.events("host-lost")] == [first]
+    assert [dict(event.data)["host"] for event in world.events("boot-failed")] == [first]
+    assert world.events("other-flavour") == [], "that was no fault of the image"
     led_only_to(world, end.host)
 
 
@@ -129,7 +124,7 @@ def test_while_a_guest_is_roused(world: World, rung: Rung) -> None:
     driver.rouse = rouse  # type: ignore[method-assign]
     (after,) = world.ask("web")
     assert after.host != before.host
-    assert [event.subject for event in events(world, "host-lost")] == [before.host]
+    assert [event.subject for event in world.events("host-lost")] == [before.host]
     del driver.rouse  # type: ignore[attr-defined]
     driver.reachable()
     world.eventually(lambda: not world.control.fleet.lost())
@@ -160,7 +155,7 @@ def test_while_a_guest_is_saved(world: World, *, saved: bool) -> None:
     driver.sleep = cut  # type: ignore[method-assign]
     world.control.release("web", Rung.SAVED)
     del driver.sleep  # type: ignore[attr-defined]
-    assert [event.subject for event in events(world, "host-lost")] == [before.host]
+    assert [event.subject for event in world.events("host-lost")] == [before.host]
     driver.reachable()
     world.eventually(lambda: not world.control.fleet.lost())
     (again,) = world.ask("web")

@@ -16,7 +16,6 @@ from orchestrator.model import (
     Capacity,
     Client,
     Endpoint,
-    Event,
     Host,
     IdlePolicy,
     Population,
@@ -66,21 +65,6 @@ def rung_of(world: World, service: str = "web") -> str:
     return str(next(s.rung for s in world.control.status().services if s.service.name == service))
 
 
-def events(world: World, kind: str) -> list[Event]:
-    world.control._journal._writer.submit(lambda: None).result(5)
-    return [event for event in world.control.events(1000) if event.kind == kind]
-
-
-def sweep_until(world: World, what: Callable[[], bool]) -> None:
-    """Sweep, as edgewake does each second, until something becomes true."""
-
-    def swept() -> bool:
-        world.control.expire()
-        return what()
-
-    world.eventually(swept)
-
-
 def sweep_for(world: World, seconds: float) -> None:
     """Sweep for some time, with what a sweep begins brought to its end."""
     end = time.monotonic() + seconds
@@ -93,7 +77,7 @@ def sweep_for(world: World, seconds: float) -> None:
 def warmed(world: World, *services: str, rung: Rung = Rung.PAUSED) -> World:
     """Sweep until services rest at a rung."""
     for service in services:
-        sweep_until(world, lambda name=service: rung_of(world, name) == rung)  # type: ignore[misc]
+        world.sweep_until(lambda name=service: rung_of(world, name) == rung)  # type: ignore[misc]
     return world
 
 
@@ -105,7 +89,7 @@ def test_a_service_that_nobody_asked_for_answers_from_a_pause(make_warm: MakeWor
     (instance,) = world.control.fleet.of("web")
     assert world.control.wakes.last() == (), "nobody has waited for anything"
     assert not any(route.endpoints for told in world.seen.history for route in told)
-    (event,) = events(world, "kept-warm")
+    (event,) = world.events("kept-warm")
     assert event.text == "ew-t-web-0 on a was booted ahead, and is paused"
     assert world.store.load().instances == (instance,)
     (endpoint,) = world.ask("web")
@@ -128,7 +112,7 @@ def test_what_clients_are_seen_to_use_counts(make_warm: MakeWorld) -> None:
     world.ask("web")
     world.control.expire()
     world.control.apply(replace(world.control.lab))
-    sweep_until(world, lambda: rung_of(world) == "paused")
+    world.sweep_until(lambda: rung_of(world) == "paused")
     sweep_for(world, 0.3)
     assert (rung_of(world), rung_of(world, "api")) == ("paused", "cold")
 
@@ -169,9 +153,9 @@ def test_without_the_lab_saying_so_nothing_is_done(make_warm: MakeWorld) -> None
 )
 def test_who_has_to_be_awake_is_woken_outright(make_warm: MakeWorld, idle: IdlePolicy) -> None:
     world = make_warm(a_sleeper(idle=idle))
-    sweep_until(world, lambda: rung_of(world) == "ready")
+    world.sweep_until(lambda: rung_of(world) == "ready")
     sweep_for(world, 0.1)
-    assert events(world, "kept-warm") == []
+    assert world.events("kept-warm") == []
 
 
 # --- what rests where it is -----------------------------------------------------------------------
@@ -184,7 +168,7 @@ def test_it_does_not_sink_while_the_plan_keeps_it(make_warm: MakeWorld) -> None:
     assert (status.rung, status.kept) == ("paused", True)
     assert ServiceDocument.of(status).kept is True
     world.control.apply(replace(world.lab, warm=WarmPlanning.OFF))
-    sweep_until(world, lambda: rung_of(world) == "cold")
+    world.sweep_until(lambda: rung_of(world) == "cold")
     assert not world.control.status().services[0].kept
     sweep_for(world, 0.1)
     assert world.guests() == []
@@ -218,14 +202,14 @@ def test_who_was_taken_deeper_is_kept_there(make_warm: MakeWorld) -> None:
     world = make_warm(*(a_sleeper(name, SINKS) for name in names), hosts=(a_host("a", 0, 210),))
     paused = lambda: [name for name in names if rung_of(world, name) == "paused"]  # noqa: E731
     rungs = lambda: sorted(rung_of(world, name) for name in names)  # noqa: E731
-    sweep_until(world, lambda: rungs() == ["paused", "saved", "saved"])
+    world.sweep_until(lambda: rungs() == ["paused", "saved", "saved"])
     (rests,) = paused()
     for name in names:
         if name != rests:
             world.ask(name)
             world.control.asked[name] = time.monotonic() + 60.0  # they stay in use
     assert rung_of(world, rests) == "saved"
-    (event,) = events(world, "made-room")
+    (event,) = world.events("made-room")
     assert event.subject == rests
     sweep_for(world, 0.2)
     assert rung_of(world, rests) == "saved"
@@ -245,7 +229,7 @@ def test_a_restart_finds_it_asleep(make_warm: MakeWorld) -> None:
 def test_a_restart_in_the_middle_of_a_boot_loses_nothing(make_warm: MakeWorld) -> None:
     world = make_warm(a_sleeper(idle=SINKS))
     world.answer_s["web"] = None
-    sweep_until(world, lambda: world.guests() == ["ew-t-web-0"])
+    world.sweep_until(lambda: world.guests() == ["ew-t-web-0"])
     stored = world.store.load().instances
     world.crash()
     for instance in stored:
@@ -270,14 +254,14 @@ def coming(world: World, service: str = "web") -> Callable[[], bool]:
 def test_a_query_in_the_middle_of_the_boot_is_served_by_it(make_warm: MakeWorld) -> None:
     world = make_warm(a_sleeper())
     world.answer_s["web"] = 0.2
-    sweep_until(world, coming(world))
+    world.sweep_until(coming(world))
     (endpoint,) = asking(world).result(5)
     assert world.drivers["a"].starts == [endpoint.instance]
     (wake,) = world.control.wakes.last()
     assert (wake.outcome, wake.rung, wake.decided_by) == ("ready", "", "it answered by then")
     assert world.seen.hosts_of("web") == ["a"]
     assert rung_of(world) == "ready"
-    assert events(world, "kept-warm") == []
+    assert world.events("kept-warm") == []
 
 
 def test_a_query_while_it_falls_asleep_brings_it_back(make_warm: MakeWorld) -> None:
@@ -291,7 +275,7 @@ def test_a_query_while_it_falls_asleep_brings_it_back(make_warm: MakeWorld) -> N
         sleep(instance, depth)
 
     driver.sleep = slowly  # type: ignore[method-assign]
-    sweep_until(world, falling.is_set)
+    world.sweep_until(falling.is_set)
     asked = asking(world)
     go_on.set()
     (endpoint,) = asked.result(5)
@@ -302,7 +286,7 @@ def test_a_query_while_it_falls_asleep_brings_it_back(make_warm: MakeWorld) -> N
 def test_a_query_during_a_boot_that_fails_has_time_for_another(make_warm: MakeWorld) -> None:
     world = make_warm(a_sleeper(deadline_s=2.0))
     world.answer_s["web"] = None
-    sweep_until(world, lambda: "ew-t-web-0" in world.control._boots._waiting)
+    world.sweep_until(lambda: "ew-t-web-0" in world.control._boots._waiting)
     world.answer_s.clear()  # the guest that boots stays silent; the next one will not
     assert asking(world).result(5)
     assert world.control.wakes.last()[0].outcome == "ready"
@@ -311,8 +295,8 @@ def test_a_query_during_a_boot_that_fails_has_time_for_another(make_warm: MakeWo
 def test_what_fails_is_told_once_and_left_alone(make_warm: MakeWorld) -> None:
     world = make_warm(a_sleeper(deadline_s=0.1))
     world.answer_s["web"] = None
-    sweep_until(world, lambda: len(events(world, "boot-failed")) >= 2)
-    (event,) = events(world, "not-kept-warm")
+    world.sweep_until(lambda: len(world.events("boot-failed")) >= 2)
+    (event,) = world.events("not-kept-warm")
     assert "a: web: ew-t-web-0 on a did not answer within" in event.text
     row = world.control._warmer._failures.row("web")
     assert row.retry_at > row.last_at, "the third try is a second later"
@@ -328,7 +312,7 @@ def test_what_does_not_survive_is_tried_once(make_warm: MakeWorld) -> None:
         raise StartFailed("a", "it cannot sleep")
 
     world.drivers["a"].sleep = refuse  # type: ignore[method-assign]
-    sweep_until(world, lambda: bool(events(world, "not-kept-warm")))
+    world.sweep_until(lambda: bool(world.events("not-kept-warm")))
     sweep_for(world, 0.3)
     assert world.drivers["a"].starts == ["ew-t-web-0"]
     assert world.guests() == []
@@ -362,7 +346,7 @@ def test_it_waits_until_there_is_room(make_warm: MakeWorld) -> None:
     assert world.guests() == ["ew-t-busy-0"]
     world.control.release("busy")
     warmed(world, "web")
-    assert events(world, "made-room") == []
+    assert world.events("made-room") == []
 
 
 def test_it_goes_where_its_host_lets_it(make_warm: MakeWorld) -> None:
@@ -373,7 +357,7 @@ def test_it_goes_where_its_host_lets_it(make_warm: MakeWorld) -> None:
     assert [each.host for each in world.control.fleet.of("web")] == ["b"]
     world.control.undrain("a")
     world.control.drain("b")
-    sweep_until(world, lambda: {e.host for e in world.control.fleet.of("web")} == {"a"})
+    world.sweep_until(lambda: {e.host for e in world.control.fleet.of("web")} == {"a"})
     warmed(world, "web")
 
 
@@ -398,10 +382,10 @@ def test_a_lab_that_cannot_be_planned_is_told_once(make_warm: MakeWorld) -> None
     huge = replace(a_sleeper(idle=replace(STAYS, deepest=Rung.PAUSED)), name="huge")
     huge = replace(huge, resources=Capacity(0.1, 9999))
     world = make_warm(a_sleeper(), huge)
-    sweep_until(world, lambda: bool(events(world, "warm-plan-failed")))
+    world.sweep_until(lambda: bool(world.events("warm-plan-failed")))
     world.control.apply(replace(world.lab))
     sweep_for(world, 0.2)
-    (event,) = events(world, "warm-plan-failed")
+    (event,) = world.events("warm-plan-failed")
     assert "huge: no host has room" in event.text
     world.control.apply(replace(world.lab, services=world.lab.services[:1]))
     warmed(world, "web")
@@ -415,7 +399,7 @@ def test_anonymous_targets_are_somebody_elses(make_warm: MakeWorld) -> None:
     warmer._aim_spares = lambda targets: aimed.append(tuple(targets))
     warmer._plan = lambda: Aims((some,))
     world.control.apply(replace(world.lab, warm=WarmPlanning.AUTO))
-    sweep_until(world, lambda: aimed == [(some,)])
+    world.sweep_until(lambda: aimed == [(some,)])
     world.control.apply(replace(world.lab, warm=WarmPlanning.OFF))
     world.control.expire()
     assert aimed == [(some,), ()]
@@ -429,8 +413,8 @@ def test_plans_are_made_anew_when_something_changes(make_warm: MakeWorld) -> Non
     sweep_for(world, 0.1)
     assert len(made) == 1
     world.control.drain("a")
-    sweep_until(world, lambda: len(made) == 2)
+    world.sweep_until(lambda: len(made) == 2)
     world.control.apply(replace(world.lab))
-    sweep_until(world, lambda: len(made) == 3)
+    world.sweep_until(lambda: len(made) == 3)
     warmer._due_at = 0.0
-    sweep_until(world, lambda: len(made) == 4)
+    world.sweep_until(lambda: len(made) == 4)

@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from orchestrator.daemon import Daemon
+from tests.ports import free_port
 from tests.world import an_image
 from web.client import ApiError, Client
 from web.door.access import Access
@@ -109,13 +110,6 @@ def lab_text(folder: Path) -> str:
             " ready: {tcp: 80}}"
         )
     return "\n".join(lines) + "\n"
-
-
-def free_port() -> int:
-    """Return a port that nobody uses at the moment."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -73,6 +73,7 @@ def made(lab: Lab, folder: Path) -> Iterator[Net]:
         keeper, networks, Monitors(networks.seen), lambda: world.control.lab, journal
     )
     http = create_app(world.control, load=parse_lab, network=live).test_client()
+    http.environ_base["HTTP_PREFER"] = "wait=30"
     keeper.want(lab)
     yield Net(world, keeper, kernel, journal, http)
     keeper.close()
@@ -135,9 +136,9 @@ def test_a_link_is_taken_down_and_packets_take_another_way(net: Net) -> None:
 
 def test_a_link_is_made_changed_and_removed(net: Net) -> None:
     answer = net.http.put("/api/v1/links/r2--r5", json={"latency_ms": 5, "bandwidth_mbps": 8})
-    assert answer.status_code == 201
+    assert (answer.status_code, answer.json["changes"]["made"]) == (200, ["r2--r5"])
     answer = net.http.put("/api/v1/links/r5--r2", json={"loss": 0.5})
-    assert answer.status_code == 200
+    assert (answer.status_code, answer.json["changes"]["made"]) == (200, [])
     link = answer.json["link"]
     assert (link["name"], link["latency_ms"], link["loss"], link["bandwidth_mbps"]) == (
         *("r2--r5", 5, 0.5, 8),
@@ -153,8 +154,9 @@ def test_a_link_is_made_changed_and_removed(net: Net) -> None:
 
 def test_a_router_comes_and_goes(net: Net) -> None:
     answer = net.http.put("/api/v1/routers/r6", json={"address": "10.255.0.66"})
-    assert (answer.status_code, answer.json["router"]["address"]) == (201, "10.255.0.66")
-    assert net.http.put("/api/v1/routers/r6").status_code == 200
+    assert (answer.status_code, answer.json["router"]["address"]) == (200, "10.255.0.66")
+    assert answer.json["changes"]["made"] == ["r6"]
+    assert net.http.put("/api/v1/routers/r6").json["changes"]["made"] == []
     net.http.put("/api/v1/links/r1--r6", json={})
     answer = net.http.delete("/api/v1/routers/r6")
     assert answer.json["router"] is None

@@ -27,7 +27,7 @@ from web.app import create_app
 from web.door.tokens import Tokens
 
 TOKEN = "Bearer let-me-in"  # noqa: S105 - nobody else's
-ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "503"]
+ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "412", "503"]
 # What they take obeys more than a schema says: a network, a lab file, the parameters of a program,
 # what goes with what.
 MORE_THAN_A_SCHEMA = (

@@ -4,6 +4,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ API = "/api/v1"
 Put = Callable[..., Any]
 AT_ONCE = {"Prefer": ""}
 NEAR_A = {"client": "192.0.2.1"}
+FRONT = {"terms": ["latency_ms", "migrations"]}
 
 
 @pytest.fixture
@@ -278,6 +280,59 @@ def test_a_shown_plan_is_applied_just_as_it_was(world: World, http: FlaskClient)
     assert (last["operation"], last["changes"]) == (done["operation"], done["changes"])
     (first,) = http.get(f"{API}/changes?after={listed['next']}").get_json()["changes"]
     assert (first["operation"], first["applied"]) == (shown["operation"], False)
+
+
+def test_what_runs_now_stands_beside_a_plan(world: World, http: FlaskClient) -> None:
+    asleep = http.post(f"{API}/plans", json={}).get_json()
+    assert asleep["now"]["value"] == pytest.approx(asleep["plan"]["value"])
+    assert asleep["now"]["asleep"] == ["huge", "other", "web"]
+    assert asleep["now"]["wrong"] == []
+    http.post(f"{API}/services/web/wake", json=NEAR_A)
+    awake = http.post(f"{API}/plans", json={}).get_json()
+    assert awake["changes"]
+    assert awake["now"]["asleep"] == ["huge", "other"]
+    assert awake["now"]["terms"].keys() == awake["plan"]["terms"].keys()
+    (crowded,) = awake["now"]["wrong"]
+    assert crowded.startswith("if all were awake: a: ")  # where only `huge` has room
+
+
+def test_a_plan_of_a_front_is_applied_just_as_it_was_seen(world: World, http: FlaskClient) -> None:
+    http.post(f"{API}/services/web/wake", json=NEAR_A)
+    front = http.post(f"{API}/fronts", json=FRONT).get_json()
+    where = f"{API}/fronts/{front['operation']}/plans"
+    viewer = {ROLE_HEADER: "viewer", ACTOR_HEADER: "vi"}
+    seen = [http.get(f"{where}/{n}", headers=viewer).get_json() for n in range(len(front["plans"]))]
+    assert [each["plan"] for each in seen] == front["plans"]
+    (number,) = [n for n, each in enumerate(seen) if each["plan"]["hosts"]["web"] == ["b"]]
+    wish = {"apply": True, "of": front["operation"], "plan": number, "tag": seen[number]["tag"]}
+    _problem(http.post(f"{API}/plans", json=wish, headers=viewer), 403)
+    done = http.post(f"{API}/plans", json=wish, headers={ACTOR_HEADER: "ann"}).get_json()
+    assert (done["plan"], done["changes"]) == (front["plans"][number], seen[number]["changes"])
+    assert (world.guests("a"), len(world.guests("b"))) == ([], 1)
+    (last,) = http.get(f"{API}/changes?limit=1").get_json()["changes"]
+    assert (last["by"], last["actor"], last["applied"]) == ("plan", "ann", True)
+    again = _problem(http.post(f"{API}/plans", json=wish), 409)
+    assert again["hint"] == "look at it again"
+    assert http.get(f"{where}/{number}").get_json()["changes"] == []
+
+
+def test_a_plan_of_a_front_is_named_rightly_or_it_is_said_how(
+    world: World, http: FlaskClient
+) -> None:
+    http.post(f"{API}/services/web/wake", json=NEAR_A)
+    front = http.post(f"{API}/fronts", json=FRONT).get_json()
+    of, last = front["operation"], len(front["plans"]) - 1
+    wish = {"apply": True, "of": of}
+    assert last > 0
+    assert f"0 to {last}" in _problem(http.post(f"{API}/plans", json=wish), 409)["hint"]
+    for asked in (f"/fronts/{of}/plans/{last + 1}", "/fronts/nope/plans/0"):
+        _problem(http.get(f"{API}{asked}"), 404)
+    _problem(http.post(f"{API}/plans", json={**wish, "plan": last + 1}), 404)
+    _problem(http.get(f"{API}/fronts/{of}/plans/x"), 422)
+    for wrong in ({"plan": 0}, {"tag": "x"}, {**wish, "plan": -1}, {**wish, "plan": 0, "gap": 1}):
+        _problem(http.post(f"{API}/plans", json=wrong), 422)
+    world.control.apply(replace(world.control.lab))
+    _problem(http.get(f"{API}/fronts/{of}/plans/0"), 409)
 
 
 def test_a_service_is_moved_or_it_is_said_why_not(world: World, http: FlaskClient) -> None:

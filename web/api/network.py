@@ -9,35 +9,42 @@ from typing import TypeVar
 
 from flask import Response
 
+from orchestrator.network_view import NetworkView, link_version, router_version
 from orchestrator.routers.base import Done
 from web.api.caller import demand
 from web.api.context import Context
+from web.api.editing import Editing, Tagged
 from web.api.operation import Api, Media
+from web.api.working import ACCEPTED, Begun
 from web.models.network import (
-    AppBody,
     AppDocument,
     AppRemoved,
     AppsDocument,
-    Ends,
-    LinkBody,
     LinkChanged,
     LinkDocument,
     LinksDocument,
-    NamedApp,
-    NamedLink,
-    NamedNode,
-    NamedRouter,
     NetworkChangesDocument,
     NetworkDocument,
     NetworkSummary,
-    ProgramBody,
-    RouterBody,
     RouterChanged,
     RouterDocument,
     RoutersDocument,
     WaysDocument,
+)
+from web.models.network_requests import (
+    AppBody,
+    Ends,
+    HowBusy,
+    LinkBody,
+    NamedApp,
+    NamedLink,
+    NamedNode,
+    NamedRouter,
+    ProgramBody,
+    RouterBody,
     WholePage,
 )
+from web.models.operations import Conditions
 from web.roles import Role
 
 UNTIL = "the lab is applied again"
@@ -69,90 +76,131 @@ def _add_views(api: Api, context: Context) -> None:
 
 
 def _add_routers(api: Api, context: Context) -> None:
-    @api.get("/routers", RoutersDocument)
+    def now(view: NetworkView, name: str) -> RouterDocument:
+        return RouterDocument.of(view.router(name))
+
+    def changed(name: str, done: Done) -> RouterChanged:
+        view = context.network_view()
+        there = any(each.name == name for each in view.routers)
+        return RouterChanged(
+            router=now(view, name) if there else None,
+            changes=NetworkChangesDocument.of(done),
+            differs_from_lab=view.differs,
+            until=UNTIL,
+        )
+
+    editing = Editing(context, now, router_version, changed)
+
+    @api.get("/routers", RoutersDocument, etag=True)
     def routers(query: WholePage) -> RoutersDocument:
         """Return the routers, by name."""
-        view = context.network_view()
+        view = _seen(context, query)
         known = [RouterDocument.of(each) for each in view.routers]
         page, after = _page(known, query)
         return RoutersDocument(**NetworkSummary.facts(view), routers=page, next=after)
 
-    @api.get("/routers/<name>", RouterDocument)
-    def router(path: NamedRouter) -> RouterDocument:
+    @api.get("/routers/<name>", RouterDocument, etag=True)
+    def router(path: NamedRouter, query: HowBusy) -> Tagged:
         """Return a router."""
-        return RouterDocument.of(context.network_view().router(path.name))
-
-    def changed(name: str, done: Done) -> RouterChanged:
-        view = context.network_view()
-        now = None if name in done.removed else RouterDocument.of(view.router(name))
-        changes = NetworkChangesDocument.of(done)
-        return RouterChanged(
-            router=now, changes=changes, differs_from_lab=view.differs, until=UNTIL
-        )
+        view = _seen(context, query)
+        return editing.shown(view, view.router(path.name).name)
 
     @api.put(
         "/routers/<name>",
         RouterChanged,
         role=Role.OPERATOR,
-        problems=(409,),
-        others={201: RouterChanged},
+        problems=(409, 412),
+        others=ACCEPTED,
     )
-    def put_router(path: NamedRouter, body: RouterBody) -> tuple[RouterChanged, int]:
+    def put_router(path: NamedRouter, body: RouterBody, header: Conditions) -> Begun:
         """Have a router, until the lab is applied again; it has no links yet."""
-        done = context.live.put_router(path.name, body.address, body.address6, body.machine)
-        return changed(path.name, done), _status(path.name, done)
+        edit = context.live.router_edit(path.name, body.address, body.address6, body.machine)
+        return editing.begin("change", edit, header)
 
-    @api.delete("/routers/<name>", RouterChanged, role=Role.OPERATOR, problems=(409,))
-    def delete_router(path: NamedRouter) -> RouterChanged:
+    @api.delete(
+        "/routers/<name>",
+        RouterChanged,
+        role=Role.OPERATOR,
+        problems=(409, 412),
+        others=ACCEPTED,
+    )
+    def delete_router(path: NamedRouter, header: Conditions) -> Begun:
         """Remove a router with its links and programs, until the lab is applied again."""
-        return changed(path.name, context.live.remove_router(path.name))
+        return editing.begin("remove", context.live.router_removal(path.name), header)
 
 
 def _add_links(api: Api, context: Context) -> None:
-    @api.get("/links", LinksDocument)
-    def links(query: WholePage) -> LinksDocument:
-        """Return the links, by name."""
-        view = context.network_view()
-        page, after = _page([LinkDocument.of(each) for each in view.links], query)
-        return LinksDocument(**NetworkSummary.facts(view), links=page, next=after)
-
-    @api.get("/links/<name>", LinkDocument)
-    def link(path: NamedLink) -> LinkDocument:
-        """Return a link, whose name is that of its routers: ``r1--r2``."""
-        return LinkDocument.of(context.network_view().link(path.name))
+    def now(view: NetworkView, name: str) -> LinkDocument:
+        return LinkDocument.of(view.link(name))
 
     def changed(name: str, done: Done) -> LinkChanged:
         view = context.network_view()
-        now = None if done.removed else LinkDocument.of(view.link(name))
-        changes = NetworkChangesDocument.of(done)
-        return LinkChanged(link=now, changes=changes, differs_from_lab=view.differs, until=UNTIL)
+        there = any(each.name == name for each in view.links)
+        return LinkChanged(
+            link=now(view, name) if there else None,
+            changes=NetworkChangesDocument.of(done),
+            differs_from_lab=view.differs,
+            until=UNTIL,
+        )
+
+    editing = Editing(context, now, link_version, changed)
+
+    @api.get("/links", LinksDocument, etag=True)
+    def links(query: WholePage) -> LinksDocument:
+        """Return the links, by name."""
+        view = _seen(context, query)
+        page, after = _page([LinkDocument.of(each) for each in view.links], query)
+        return LinksDocument(**NetworkSummary.facts(view), links=page, next=after)
+
+    @api.get("/links/<name>", LinkDocument, etag=True)
+    def link(path: NamedLink, query: HowBusy) -> Tagged:
+        """Return a link, whose name is that of its routers: ``r1--r2``."""
+        view = _seen(context, query)
+        return editing.shown(view, view.link(path.name).name)
 
     @api.put(
         "/links/<name>",
         LinkChanged,
         role=Role.OPERATOR,
-        problems=(409,),
-        others={201: LinkChanged},
+        problems=(409, 412),
+        others=ACCEPTED,
     )
-    def put_link(path: NamedLink, body: LinkBody) -> tuple[LinkChanged, int]:
+    def put_link(path: NamedLink, body: LinkBody, header: Conditions) -> Begun:
         """Have a link like this, until the lab is applied again; what is left out stays."""
-        done = context.live.put_link(path.name, body.wish())
-        return changed(path.name, done), HTTPStatus.CREATED if done.made else HTTPStatus.OK
+        return editing.begin("change", context.live.link_edit(path.name, body.wish()), header)
 
-    @api.delete("/links/<name>", LinkChanged, role=Role.OPERATOR, problems=(409,))
-    def delete_link(path: NamedLink) -> LinkChanged:
+    @api.delete(
+        "/links/<name>",
+        LinkChanged,
+        role=Role.OPERATOR,
+        problems=(409, 412),
+        others=ACCEPTED,
+    )
+    def delete_link(path: NamedLink, header: Conditions) -> Begun:
         """Remove a link, until the lab is applied again."""
-        return changed(path.name, context.live.remove_link(path.name))
+        return editing.begin("remove", context.live.link_removal(path.name), header)
 
-    @api.post("/links/<name>/up", LinkChanged, role=Role.OPERATOR, problems=(409,))
-    def link_up(path: NamedLink) -> LinkChanged:
+    @api.post(
+        "/links/<name>/up",
+        LinkChanged,
+        role=Role.OPERATOR,
+        problems=(409, 412),
+        others=ACCEPTED,
+    )
+    def link_up(path: NamedLink, header: Conditions) -> Begun:
         """Let a link carry packets."""
-        return changed(path.name, context.live.set_up(path.name, up=True))
+        return editing.begin("up", context.live.link_switch(path.name, up=True), header)
 
-    @api.post("/links/<name>/down", LinkChanged, role=Role.OPERATOR, problems=(409,))
-    def link_down(path: NamedLink) -> LinkChanged:
+    @api.post(
+        "/links/<name>/down",
+        LinkChanged,
+        role=Role.OPERATOR,
+        problems=(409, 412),
+        others=ACCEPTED,
+    )
+    def link_down(path: NamedLink, header: Conditions) -> Begun:
         """Let a link carry nothing; packets take another way first, if there is one."""
-        return changed(path.name, context.live.set_up(path.name, up=False))
+        return editing.begin("down", context.live.link_switch(path.name, up=False), header)
 
 
 def _add_apps(api: Api, context: Context) -> None:
@@ -204,12 +252,13 @@ def _add_apps(api: Api, context: Context) -> None:
         return Response(text, mimetype="text/plain")
 
 
+def _seen(context: Context, asked: HowBusy) -> NetworkView:
+    view = context.network_view()
+    return view if asked.load else view.at_rest()
+
+
 def _page(known: Sequence[Named], page: WholePage) -> tuple[list[Named], str | None]:
     """Return a page of a list by name, and what to ask for the next one with."""
     rest = sorted((each for each in known if each.name > page.after), key=lambda each: each.name)
     more = len(rest) > page.limit
     return rest[: page.limit], rest[page.limit - 1].name if more else None
-
-
-def _status(name: str, done: Done) -> HTTPStatus:
-    return HTTPStatus.CREATED if name in done.made else HTTPStatus.OK

@@ -7,6 +7,7 @@ from web.api.working import ACCEPTED, Begun, begin
 from web.models.operations import Preferred
 from web.models.plans import (
     FrontDocument,
+    FrontPlanNamed,
     FrontWish,
     PlanWish,
     ProposalDocument,
@@ -27,14 +28,15 @@ def add(api: Api, context: Context) -> None:
         """Place everything anew, and with `apply` move what is awake there.
 
         What was only shown can be applied afterwards just as it was, by naming its operation in
-        `of`, as long as it is still right.
+        `of`, as long as it is still right; a plan of a front by its number as well, in `plan`.
         """
         if body.of is not None:
             control.operations.get(body.of)
 
         def work(job: Job) -> ProposalDocument:
             if body.of is not None:
-                proposal = control.carry_out(body.of, job)
+                tag = body.tag or ""
+                proposal = control.carry_out(body.of, job, number=body.plan, tag=tag)
             else:
                 options = body.options()
                 proposal = control.rebalance(dry_run=not body.apply, options=options, job=job)
@@ -58,6 +60,17 @@ def add(api: Api, context: Context) -> None:
         def work(job: Job) -> FrontDocument:
             options = body.options()
             found = control.front(body.terms, options=options, points=body.points, job=job)
-            return FrontDocument.of(found)
+            return FrontDocument.of(found, job.id)
 
         return begin(control, header, "front", control.lab.name, work)
+
+    @api.get("/fronts/<id>/plans/<number>", ProposalDocument, problems=(409,))
+    def plan_of_front(path: FrontPlanNamed) -> ProposalDocument:
+        """Return a plan of a front that was found, and what it would change of what runs now.
+
+        To apply it just as it is here: `POST /plans` with `apply`, the operation as `of`, the
+        number as `plan`, and its `tag`.
+        """
+        operation = control.operations.get(path.id)
+        proposal = control.kept_plan(operation.id, path.number)
+        return ProposalDocument.of(proposal, applied=False, operation=operation.id)

@@ -32,10 +32,12 @@ def begin(
     kind: str,
     subject: str,
     work: Callable[[Job], Document],
+    *,
+    lane: str = "",
 ) -> Begun:
-    """Begin work, in the name of the present caller, and answer."""
+    """Begin work, in the name of the present caller, and answer; `lane` as `Operations` has it."""
     operation = control.operations.begin(
-        kind, subject, caller().name, lambda job: _plain(work(job))
+        kind, subject, caller().name, lambda job: _plain(work(job)), lane=lane
     )
     return _answer(control, header, operation)
 

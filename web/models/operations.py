@@ -30,6 +30,17 @@ class Preferred(Parameters):
         return min(int(found[1]), MOST_WAIT_S) if found else None
 
 
+class Conditions(Preferred):
+    """Of which version the change is meant (RFC 9110, 13.1), and whether to wait for its end."""
+
+    if_match: str = Field(
+        "", alias="If-Match", description="the ETag of `GET`: only if nobody has changed it since"
+    )
+    if_none_match: str = Field(
+        "", alias="If-None-Match", description="`*`: only if there is nothing of that name"
+    )
+
+
 class OperationNamed(Parameters):
     """A path that names an operation."""
 

@@ -8,13 +8,15 @@ from pydantic.config import JsonDict
 
 from orchestrator.changes import Change
 from orchestrator.planner import OPTIONS, Front
+from orchestrator.present import Worth
 from orchestrator.views import Proposal
 from orchestrator.warming import Warming, WarmLine
 from placement.problem import Options, Plan
 from placement.warm import WarmOptions
 from placement.warm.problem import WarmTarget
-from web.models.base import LONGEST_NAME, MOST_LISTED, Body, Document
+from web.models.base import LONGEST_NAME, MOST_LISTED, Body, Document, Parameters
 
+MOST_POINTS = 10**6
 MOST_PLAN_S = 300  # below what `web.client` waits for an answer
 NO_POINTS: JsonDict = {"properties": {"points": {"type": "null"}}}
 TWO_TERMS: JsonDict = {"properties": {"terms": {"minItems": 2, "maxItems": 2}}}
@@ -41,13 +43,23 @@ class PlanWish(Search):
     of: str | None = Field(
         None,
         max_length=LONGEST_NAME,
-        description="the operation of an earlier plan, to apply just what that has shown",
+        description="the operation of an earlier plan or front, to apply just what that has shown",
+    )
+    plan: int | None = Field(
+        None, ge=0, le=MOST_POINTS, description="of a front, the number of the plan, from 0"
+    )
+    tag: str | None = Field(
+        None,
+        max_length=LONGEST_NAME,
+        description="that of the proposal that was seen: refused if others are the changes by now",
     )
 
     @model_validator(mode="after")
     def _what_was_shown_is_not_made_anew(self) -> Self:
-        if self.of is not None and self.model_fields_set != {"of", "apply"}:
-            raise ValueError("'of' goes with 'apply' and with nothing else")
+        if self.of is None and (self.plan is not None or self.tag is not None):
+            raise ValueError("'plan' and 'tag' are about what 'of' names")
+        if self.of is not None and not self.model_fields_set <= {"of", "apply", "plan", "tag"}:
+            raise ValueError("'of' goes with 'apply', 'plan' and 'tag', and with nothing else")
         if self.of is not None and not self.apply:
             raise ValueError("'of' is for plans that are applied: say 'apply': true")
         return self
@@ -82,6 +94,13 @@ class FrontWish(Search):
         if self.points is not None and len(self.terms) != 2:
             raise ValueError("points are for fronts of two terms")
         return self
+
+
+class FrontPlanNamed(Parameters):
+    """A path that names a plan of a front: the operation that found it, and its number from 0."""
+
+    id: str = Field(min_length=1, max_length=LONGEST_NAME)
+    number: int = Field(ge=0, le=MOST_POINTS)
 
 
 class PlanDocument(Document):
@@ -142,32 +161,67 @@ class ChangeDocument(Document):
         )
 
 
+class NowDocument(Document):
+    """What the placement that runs now is worth, in the terms of the plan that it stands beside.
+
+    `asleep` are services that are not awake: they count where they rest, and those that rest
+    nowhere, where the plan has them. `wrong` says why that is no answer to what was asked, such as
+    rules that it breaks, or would if all were awake; where copies are missing, there is no value
+    and there are no terms.
+    """
+
+    value: float | None
+    terms: dict[str, float]
+    asleep: list[str]
+    wrong: list[str]
+
+    @classmethod
+    def of(cls, value: Worth) -> Self:
+        """Return what the present placement is worth."""
+        return cls(
+            value=value.value,
+            terms=dict(value.terms),
+            asleep=list(value.asleep),
+            wrong=list(value.wrong),
+        )
+
+
 class ProposalDocument(Document):
     """A placement, the changes that lead to it, and what they leave where it is.
 
-    `operation` is what to name to have it applied as it is: ``{"apply": true, "of": OPERATION}``.
+    `now` is what the placement is worth that ran when this was said; null where nothing runs.
+
+    `operation` is what to name to have it applied as it is: ``{"apply": true, "of": OPERATION}``,
+    for one of a front with its number as `plan`. `tag` is the same as long as the changes are.
     """
 
     plan: PlanDocument
+    now: NowDocument | None
     changes: list[ChangeDocument]
     left: list[str]
     applied: bool
     operation: str
+    tag: str
 
     @classmethod
     def of(cls, value: Proposal, *, applied: bool, operation: str = "") -> Self:
         """Return a proposal."""
         return cls(
             plan=PlanDocument.of(value.plan),
+            now=NowDocument.of(value.now) if value.now else None,
             changes=[ChangeDocument.of(each) for each in value.changes],
             left=list(value.changes.left),
             applied=applied,
             operation=operation,
+            tag=value.tag,
         )
 
 
 class FrontDocument(Document):
-    """A Pareto front; `knee` is the number of one of its plans, from 0."""
+    """A Pareto front; `knee` is the number of one of its plans, from 0.
+
+    `operation` is what names it in ``/fronts/OPERATION/plans/NUMBER``; empty if nobody keeps it.
+    """
 
     terms: list[str]
     units: dict[str, str]
@@ -175,9 +229,10 @@ class FrontDocument(Document):
     seconds: float
     knee: int
     plans: list[PlanDocument]
+    operation: str
 
     @classmethod
-    def of(cls, value: Front) -> Self:
+    def of(cls, value: Front, operation: str = "") -> Self:
         """Return a front."""
         return cls(
             terms=list(value.terms),
@@ -186,6 +241,7 @@ class FrontDocument(Document):
             seconds=value.seconds,
             knee=value.knee,
             plans=[PlanDocument.of(each) for each in value.plans],
+            operation=operation,
         )
 
 

@@ -42,7 +42,7 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
             result=result,
             moves=moves_of(result["changes"]) if result else [],
             rows=rows_of(result["plan"], status) if result else [],
-            terms=terms_of(result["plan"]) if result else [],
+            terms=terms_of(result["plan"], result["now"]) if result else [],
             verdict=verdict(result["plan"]) if result else "",
             services=len(status["services"]),
         )
@@ -55,6 +55,7 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
         chosen = _chosen(result) if result else 0
         plan = result["plans"][chosen] if result and result["plans"] else None
         rows = rows_of(plan, upstream.get("/status")) if plan else []
+        proposal, why_not = _proposal(upstream, asked, chosen) if asked and plan else (None, "")
         return render_template(
             "placement_front.html",
             words=words,
@@ -65,8 +66,10 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
             chosen=chosen,
             plan=plan,
             rows=rows,
-            moves=moves_between(rows),
-            terms=terms_of(plan) if plan else [],
+            proposal=proposal,
+            why_not=why_not,
+            moves=moves_of(proposal["changes"]) if proposal else moves_between(rows),
+            terms=terms_of(plan, proposal["now"] if proposal else None) if plan else [],
         )
 
     @pages.get("/placement/warm")
@@ -104,6 +107,17 @@ def _result(asked: Document | None) -> Document | None:
         return None
     result: Document | None = asked["result"]
     return result if asked["state"] == "done" else None
+
+
+def _proposal(upstream: Upstream, asked: Document, number: int) -> tuple[Document | None, str]:
+    """Return a plan of a front as a proposal for what runs now, or why there is none any more."""
+    try:
+        found: Document = upstream.get(f"/fronts/{quote(asked['id'], safe='')}/plans/{number}")
+    except ApiError as error:
+        if error.status not in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
+            raise
+        return None, f"It cannot be applied any more: {error.message} ({error.hint})"
+    return found, ""
 
 
 def _earlier(upstream: Upstream, kind: str) -> list[Document]:

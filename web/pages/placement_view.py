@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 from web.pages.placement_words import Term, term
 
@@ -41,6 +41,14 @@ class Row:
     def differs(self) -> bool:
         """Whether anything of it moves; what sleeps only wakes elsewhere."""
         return bool(self.now) and sorted(self.now) != sorted(self.then)
+
+
+class Compared(NamedTuple):
+    """A term of the objective, under the placement that runs now (None: not known) and a plan."""
+
+    term: Term
+    now: float | None
+    then: float
 
 
 def moves_of(changes: Iterable[Document]) -> list[Move]:
@@ -95,10 +103,20 @@ def rows_of(plan: Document, status: Document) -> list[Row]:
     return sorted(rows, key=lambda row: (row.asleep, not row.differs, row.service))
 
 
-def terms_of(plan: Document, units: Mapping[str, str] | None = None) -> list[tuple[Term, float]]:
-    """Return the value of each term, 0 for what is a rounding error of a solver."""
-    terms = [(term(name, (units or {}).get(name, "")), v) for name, v in plan["terms"].items()]
-    return [(each, value if abs(value) > PROVEN else 0.0) for each, value in terms]
+def terms_of(plan: Document, now: Document | None = None) -> list[Compared]:
+    """Return each term under a plan and now, 0 for what is a rounding error of a solver.
+
+    `now` is what the placement that runs is worth; nothing is told of it without its terms.
+    """
+    before = now["terms"] if now else {}
+    return [
+        Compared(term(name), _rounded(before.get(name)), _rounded(value) or 0.0)
+        for name, value in plan["terms"].items()
+    ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return 0.0 if value is not None and abs(value) <= PROVEN else value
 
 
 def verdict(plan: Document) -> str:

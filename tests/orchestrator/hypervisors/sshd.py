@@ -24,6 +24,8 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tests.ports import free_port
+
 PACKAGES = ("openssh-server", "libwrap0")
 ALIAS = "edgewake-test"  # what the host is called in known_hosts, whatever its port
 START_S = 10.0
@@ -195,13 +197,6 @@ def sshds() -> Iterator[SshdMaker]:
 def sshd(sshds: SshdMaker) -> Sshd:
     """Give an sshd that leads to this machine's libvirt."""
     return sshds.make()
-
-
-def free_port() -> int:
-    """Return a TCP port of loopback that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def in_namespace(script: Path, log: Path) -> "subprocess.Popen[bytes]":

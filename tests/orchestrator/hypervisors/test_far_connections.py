@@ -40,11 +40,11 @@ from orchestrator.model import Host
 from tests.orchestrator.hypervisors.sshd import (
     Sshd,
     SshdMaker,
-    free_port,
     in_namespace,
     sshd,
     sshds,
 )
+from tests.ports import free_port
 from tests.world import a_host
 
 __all__ = ["sshd", "sshds"]

@@ -3,7 +3,6 @@
 import http.client
 import os
 import shutil
-import socket
 import tempfile
 import threading
 import time
@@ -17,6 +16,7 @@ from dns_boot.query import ask
 from images.build.linux_microvm import Built
 from orchestrator.daemon import Daemon
 from orchestrator.drain import DrainReport
+from tests.ports import free_port
 
 pytestmark = pytest.mark.real
 
@@ -92,9 +92,7 @@ class Visitor:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

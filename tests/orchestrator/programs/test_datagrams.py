@@ -15,6 +15,7 @@ import pytest
 
 from orchestrator.programs import datagrams
 from orchestrator.programs.datagrams import HEADER, MAGIC, WINDOW, Flow, Flows, Latencies
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize(
@@ -84,12 +85,6 @@ def script(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
             yield process
         finally:
             process.kill()
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_what_is_sent_is_received_and_reported() -> None:

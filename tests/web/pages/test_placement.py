@@ -1,5 +1,6 @@
 """The placement pages: plans as differences, fronts as charts, in words that people understand."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +47,12 @@ def _proposal(**changes: object) -> dict[str, Any]:
         _change("stop", "web", "a"),
     ]
     proposal = {"plan": _plan(), "changes": moved, "left": [], "applied": False, "operation": "p1"}
-    return proposal | changes
+    return proposal | {"now": _now(), "tag": "cafe"} | changes
+
+
+def _now(**changes: object) -> dict[str, Any]:
+    terms = {"latency_ms": 30.0, "migrations": 0.0}
+    return {"value": 30.0, "terms": terms, "asleep": [], "wrong": []} | changes
 
 
 def _front() -> dict[str, Any]:
@@ -155,16 +161,31 @@ def test_a_plan_is_shown_as_what_differs(asked: Asked) -> None:
     assert "1 change proposed" in page.text
     assert "web \N{MINUS SIGN} a + b starts there first, then ends here: nearer" in page.text
     assert "Proven best" in page.text
-    assert "Latency 12.5 ms" in page.text
+    assert "Objective Now Plan Unit In all 30 12.5 smaller is better" in page.text
+    assert "Latency 30 12.5 ms 0: Moves" in page.text
     (button,) = page.all("button", id="apply")
     assert button["data-body"] == '{"apply": true, "of": "p1"}'
     assert button["data-confirm"]
+
+
+def test_what_runs_now_and_is_no_answer_is_said_to_be(asked: Asked) -> None:
+    broken = _proposal(now=_now(wrong=[HOSTILE], asleep=["huge"]))
+    page = look(asked(result=broken), "/placement?of=p1")
+    assert f"What runs now is not what was asked for {HOSTILE}" in page.text
+    assert "Asleep: huge." in page.text
+    missing = _proposal(now=_now(value=None, terms={}, wrong=[HOSTILE]))
+    page = look(asked(result=missing), "/placement?of=p1")
+    assert "Objective Value Unit In all 12.5 smaller is better Latency 12.5 ms" in page.text
+    assert f"What runs now has no value to compare {HOSTILE}" in page.text
+    page = look(asked(result=_proposal(now=None)), "/placement?of=p1")
+    assert "Latency 12.5 ms" in page.text
 
 
 def test_what_was_applied_is_not_offered_again(asked: Asked) -> None:
     page = look(asked(result=_proposal(applied=True)), "/placement?of=p1")
     assert not page.all("button", id="apply")
     assert "1 change made" in page.text
+    assert "Objective Before Plan" in page.text
 
 
 def test_hostile_names_are_names(asked: Asked) -> None:
@@ -184,6 +205,44 @@ def test_a_front_is_a_chart_whose_points_lead_somewhere(asked: Asked) -> None:
     assert "Plan 2: nothing that is awake would move" in page.text
     other = look(asked("front", result=_front()), "/placement/front?of=p1&plan=2")
     assert other.all("a", data_key="point-2")[0]["aria-current"] == "true"
+
+
+def test_a_point_is_a_proposal_and_just_that_is_applied(asked: Asked, upstream: Through) -> None:
+    http = asked("front", result=_front())
+    upstream.answers["/fronts/p1/plans/2"] = _proposal(left=[HOSTILE], tag="cafe")
+    page = look(http, "/placement/front?of=p1&plan=2")
+    assert "Plan 3: 1 change proposed" in page.text
+    assert "web \N{MINUS SIGN} a + b starts there first, then ends here: nearer" in page.text
+    assert f"Left where it is {HOSTILE}" in page.text
+    assert "All 4 steps, in their order" in page.text
+    assert "Objective Now Plan Unit Latency 30 30 ms" in page.text
+    (button,) = page.all("button", id="apply")
+    wish = {"apply": True, "of": "p1", "plan": 2, "tag": "cafe"}
+    assert json.loads(button["data-body"]) == wish
+    assert button["data-confirm"]
+
+
+def test_a_point_that_moves_nothing_or_is_out_of_date_has_no_button(
+    asked: Asked, upstream: Through
+) -> None:
+    http = asked("front", result=_front())
+    upstream.answers["/fronts/p1/plans/1"] = _proposal(changes=[], tag="cafe")
+    page = look(http, "/placement/front?of=p1")
+    assert "Plan 2: nothing that is awake would move" in page.text
+    assert not page.all("button", id="apply")
+    upstream.answers["/fronts/p1/plans/1"] = ApiError(409, {"detail": "too late", "hint": "again"})
+    page = look(http, "/placement/front?of=p1")
+    assert "It cannot be applied any more: too late (again)" in page.text
+    assert not page.all("button", id="apply")
+    upstream.answers["/fronts/p1/plans/1"] = ApiError(500, {"detail": "broken"})
+    look(http, "/placement/front?of=p1", 500)
+
+
+def test_a_viewer_sees_a_point_and_cannot_apply_it(asked: Asked, upstream: Through) -> None:
+    http = asked("front", result=_front(), role="viewer")
+    upstream.answers["/fronts/p1/plans/1"] = _proposal(tag="cafe")
+    (button,) = look(http, "/placement/front?of=p1").all("button", id="apply")
+    assert button["title"] == "this needs the role operator"
 
 
 @pytest.mark.parametrize("number", ["9", "-1", "x", "9" * 40, ""])

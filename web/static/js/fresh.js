@@ -1,5 +1,6 @@
 // Keeps what the server rendered fresh: parts with data-live are fetched anew when a topic says
-// that something changed, and only what is different is changed.
+// that something changed, and only what is different is changed. `edgewake:fresh` is dispatched on
+// the document after that; `edgewake:gone` instead, if there is no such page any more.
 //
 //   import { keepFresh } from "./fresh.js";
 //   keepFresh("status", "event");
@@ -9,6 +10,7 @@
 import { morph } from "./dom.js";
 import { localTimes } from "./format.js";
 import { on } from "./live.js";
+import { labelCells } from "./tables.js";
 
 const PAUSE_MS = 400; // at least, between two times
 
@@ -36,9 +38,11 @@ export async function refresh() {
 
 async function update() {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-cache" });
+  if (answer.status === 404) document.dispatchEvent(new CustomEvent("edgewake:gone"));
   if (!answer.ok || answer.redirected) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   localTimes(page);
+  labelCells(page);
   for (const part of document.querySelectorAll("[data-live][id]")) {
     const fresh = page.getElementById(part.id);
     if (fresh) morph(part, document.adoptNode(fresh));

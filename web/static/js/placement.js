@@ -8,6 +8,7 @@ import { Graph } from "./graph.js";
 import { read } from "./graph-model.js";
 import { withMoves } from "./graph-moves.js";
 import { on } from "./live.js";
+import { labelCells } from "./tables.js";
 
 const POLL_MS = 1000; // of an operation that goes on, beside the live stream
 
@@ -45,7 +46,7 @@ if (waits()) {
 }
 document.addEventListener("edgewake:done", ({ detail }) => {
   const applied = detail.path === "/plans" && detail.result?.operation;
-  if (applied) location.assign(`${location.pathname}?of=${encodeURIComponent(applied)}`);
+  if (applied) location.assign(`/placement?of=${encodeURIComponent(applied)}`); // also from a front
 });
 keepFresh("operation");
 setInterval(() => document.querySelector("#earlier :is(.s-running, .s-queued)") && refresh(), 2 * POLL_MS);
@@ -55,9 +56,13 @@ setInterval(() => document.querySelector("#earlier :is(.s-running, .s-queued)") 
 const place = document.getElementById("graph");
 let graph = null;
 let lab = null;
+let drawn = "";
 
+// Draws moves, as JSON, unless they are drawn already.
 function draw(moves) {
-  const { model, marks } = withMoves(lab, moves);
+  if (!lab || !moves || moves === drawn) return;
+  drawn = moves;
+  const { model, marks } = withMoves(lab, JSON.parse(moves));
   graph.draw(read(model), { open: marks.open });
   graph.mark(marks);
 }
@@ -71,14 +76,16 @@ async function choose(link, keep) {
   if (!answer.ok) return location.assign(link.href);
   history.replaceState(null, "", link.href);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  labelCells(page);
   for (const part of document.querySelectorAll("[data-live][id]")) {
     const fresh = page.getElementById(part.id);
     if (fresh) morph(part, document.adoptNode(fresh));
   }
   if (keep) chart.querySelector(`a.point[data-point="${link.dataset.point}"]`)?.focus();
-  if (lab) draw(JSON.parse(document.getElementById("diff").dataset.movesOf));
+  draw(document.getElementById("diff").dataset.movesOf);
   return undefined;
 }
+document.addEventListener("edgewake:fresh", () => draw(document.getElementById("diff")?.dataset.movesOf));
 
 chart?.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-point]");
@@ -99,6 +106,6 @@ chart?.addEventListener("keydown", (event) => {
 if (place) {
   graph = new Graph(place);
   lab = await ask("GET", "/graph");
-  draw(JSON.parse(place.dataset.moves));
+  draw(place.dataset.moves);
   graph.fit();
 }
