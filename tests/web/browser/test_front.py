@@ -4,6 +4,8 @@ import re
 
 from playwright.sync_api import Page, expect
 
+from tests.web.browser.test_access import _axe
+
 
 def test_a_point_is_chosen_and_just_that_is_applied(admin: Page) -> None:
     admin.goto("/placement/front")
@@ -17,6 +19,7 @@ def test_a_point_is_chosen_and_just_that_is_applied(admin: Page) -> None:
         if apply.count():
             break
     expect(apply).to_have_attribute("data-body", re.compile(rf'"plan": {number}\b.*"tag": "\w+"'))
+    assert _axe(admin) == []
     moves = admin.locator("#chosen-plan").get_by_test_id("moves").inner_text()
     apply.click()
     admin.get_by_role("dialog").get_by_role("button", name="Apply this plan").click()

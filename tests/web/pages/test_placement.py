@@ -171,7 +171,7 @@ def test_a_plan_is_shown_as_what_differs(asked: Asked) -> None:
 def test_what_runs_now_and_is_no_answer_is_said_to_be(asked: Asked) -> None:
     broken = _proposal(now=_now(wrong=[HOSTILE], asleep=["huge"]))
     page = look(asked(result=broken), "/placement?of=p1")
-    assert f"What runs now is not what was asked for {HOSTILE}" in page.text
+    assert f"What runs now falls short {HOSTILE}" in page.text
     assert "Asleep: huge." in page.text
     missing = _proposal(now=_now(value=None, terms={}, wrong=[HOSTILE]))
     page = look(asked(result=missing), "/placement?of=p1")
