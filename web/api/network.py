@@ -17,29 +17,31 @@ from web.api.editing import Editing, Tagged
 from web.api.operation import Api, Media
 from web.api.working import ACCEPTED, Begun
 from web.models.network import (
-    AppBody,
     AppDocument,
     AppRemoved,
     AppsDocument,
-    Ends,
-    HowBusy,
-    LinkBody,
     LinkChanged,
     LinkDocument,
     LinksDocument,
-    NamedApp,
-    NamedLink,
-    NamedNode,
-    NamedRouter,
     NetworkChangesDocument,
     NetworkDocument,
     NetworkSummary,
-    ProgramBody,
-    RouterBody,
     RouterChanged,
     RouterDocument,
     RoutersDocument,
     WaysDocument,
+)
+from web.models.network_requests import (
+    AppBody,
+    Ends,
+    HowBusy,
+    LinkBody,
+    NamedApp,
+    NamedLink,
+    NamedNode,
+    NamedRouter,
+    ProgramBody,
+    RouterBody,
     WholePage,
 )
 from web.models.operations import Conditions

@@ -6,7 +6,7 @@ files that everybody may have below ``/static``.
 """
 
 from logging import getLogger
-from typing import Any, cast
+from typing import Any
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import TooManyRequests
@@ -17,9 +17,10 @@ from web.door.access import Access
 from web.door.guard import Visit, admit
 from web.door.headers import protect
 from web.door.hub import Hub
+from web.door.kept_pages import KeptPages
 from web.door.room import Room
 from web.door.settings import DoorSettings
-from web.door.upstream import Upstream, View
+from web.door.upstream import Upstream
 from web.pages import create_pages
 
 log = getLogger(__name__)
@@ -28,26 +29,8 @@ LARGEST_REQUEST = 4 << 20  # bytes, as of the API behind
 MOST_AT_ONCE = 40  # requests of people who are known; the threads of `web.door.server`
 RETRY_S = 1
 HUB = "edgewake-hub"
-OPEN_TO_ALL = frozenset({"pages.static", "login", "logout", "enter"})  # endpoints
-
-
-class CallersView:
-    """The daemon, in the name of whoever asked for the page that is being made."""
-
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
-
-    def get(self, path: str) -> Any:
-        """Return the JSON document at a path below ``/api/v1``."""
-        return self._view.get(path)
-
-    def text(self, path: str) -> str:
-        """Return the plain text at a path."""
-        return self._view.text(path)
-
-    @property
-    def _view(self) -> View:
-        return View(self._upstream, cast("Visit", g.visit).caller)
+FILES = "pages.static"
+OPEN_TO_ALL = frozenset({FILES, "login", "logout", "enter"})  # endpoints
 
 
 def create_door(upstream: Upstream, access: Access, settings: DoorSettings) -> Flask:
@@ -56,6 +39,7 @@ def create_door(upstream: Upstream, access: Access, settings: DoorSettings) -> F
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_REQUEST
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider
     crowd = Room(MOST_AT_ONCE)
+    kept = KeptPages(upstream)
 
     @app.before_request
     def look() -> AnyResponse | None:
@@ -83,12 +67,9 @@ def create_door(upstream: Upstream, access: Access, settings: DoorSettings) -> F
     @app.context_processor
     def everywhere() -> dict[str, Any]:
         visit: Visit | None = g.get("visit")
-        return {
-            "actor": visit.caller.name if visit else None,
-            "role": str(visit.caller.role) if visit else None,
-            "csrf": visit.session.csrf if visit and visit.session else "",
-            "lab": settings.lab,
-        }
+        actor, csrf = kept.person()
+        role = str(visit.caller.role) if visit else None
+        return {"actor": actor, "role": role, "csrf": csrf, "lab": settings.lab}
 
     login.add(app, access, settings)
     hub = Hub(upstream, settings.streams)
@@ -96,5 +77,8 @@ def create_door(upstream: Upstream, access: Access, settings: DoorSettings) -> F
     stream.add(app, hub, access, settings)
     forward.add(app, upstream)
     errors.add(app)
-    app.register_blueprint(create_pages(CallersView(upstream)))
+    app.register_blueprint(create_pages(kept))
+    for endpoint, view in app.view_functions.items():
+        if endpoint.startswith("pages.") and endpoint != FILES:
+            app.view_functions[endpoint] = kept.serving(view)
     return app

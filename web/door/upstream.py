@@ -25,6 +25,7 @@ LARGEST_KEPT = 1 << 20  # bytes of an answer that is kept
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 Headers = tuple[tuple[str, str], ...]
+Noted = list[tuple[str, bytes | None]]  # a path, and what was there; None if it was refused
 
 
 class UpstreamGone(NotRunning):
@@ -153,28 +154,35 @@ class Upstream:
 
 
 class View:
-    """The daemon as a page sees it, in the name of one caller."""
+    """The daemon as a page sees it, in the name of one caller; `noted` gets what was read."""
 
-    def __init__(self, upstream: Upstream, caller: Caller) -> None:
+    def __init__(self, upstream: Upstream, caller: Caller, noted: Noted | None = None) -> None:
         self._upstream = upstream
         self._caller = caller
+        self._noted = [] if noted is None else noted
 
     def get(self, path: str) -> Any:
         """Return the JSON document at a path below ``/api/v1``; `ApiError` if it is refused."""
         try:
-            return json.loads(self._body(path))
+            return json.loads(self.body(path))
         except ValueError as error:
             raise EdgewakeError(f"{path}: an answer that is not JSON") from error
 
     def text(self, path: str) -> str:
         """Return the plain text at a path."""
-        return self._body(path).decode(errors="replace")
+        return self.body(path).decode(errors="replace")
 
-    def _body(self, path: str) -> bytes:
-        answer = self._upstream.ask(self._caller, "GET", f"/api/v1{path}")
-        if answer.status >= 400:
-            raise ApiError(answer.status, _document(answer))
-        return answer.body
+    def body(self, path: str) -> bytes:
+        """Return what is at a path as it came; `ApiError` if it is refused."""
+        found = None
+        try:
+            answer = self._upstream.ask(self._caller, "GET", f"/api/v1{path}")
+            if not answer.may_be_shared:
+                raise ApiError(answer.status, _document(answer))
+            found = answer.body
+        finally:
+            self._noted.append((path, found))
+        return found
 
 
 def identity(caller: Caller) -> dict[str, str]:

@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 
 from orchestrator.errors import EdgewakeError
 from orchestrator.model import WebSettings
+from tests.waiting import eventually
 from tests.web.play import lab_text
 from web.door.process import DoorProcess
 from web.door.settings import DoorSettings
@@ -31,13 +31,6 @@ def tcp_port() -> int:
     """Return a port that nobody uses at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
-
-
-def eventually(what: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def ask(url: str, path: str, token: str = "") -> tuple[int, dict[str, str], bytes]:
