@@ -32,6 +32,7 @@ from orchestrator.model import (
 from orchestrator.readiness import Cancelled, NotAnswering, Target
 from orchestrator.steering.base import Route
 from orchestrator.store.base import Store
+from tests.waiting import PATIENCE_S, eventually
 
 OWNER = "tests"
 
@@ -150,12 +151,9 @@ class World:
     def summon(self, service: str) -> Future[tuple[Endpoint, ...]]:
         return self.control.summon(service, Client()).endpoints
 
-    def eventually(self, what: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    def eventually(self, what: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
         """Wait until something becomes true; fail the test if it does not."""
-        end = time.monotonic() + timeout_s
-        while not what():
-            assert time.monotonic() < end, "it did not happen in time"
-            time.sleep(0.005)
+        eventually(what, within_s)
 
     def sweep_until(self, what: Callable[[], bool]) -> None:
         """Sweep, as edgewake does each second, until something becomes true."""
@@ -164,7 +162,7 @@ class World:
             self.control.expire()
             return what()
 
-        self.eventually(swept, 10.0)
+        eventually(swept)
 
     def events(self, kind: str = "") -> list[Event]:
         """Return what the journal tells of a kind, or all, once what was recorded is written."""

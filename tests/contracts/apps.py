@@ -1,23 +1,16 @@
 """What every `Apps` must do; a back end's own test subclasses `AppsContract`."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from orchestrator.errors import CannotNetwork
 from orchestrator.network import App, AppState
 from orchestrator.routers.base import Apps
+from tests.waiting import eventually
 
 SOON_S = 15.0  # a machine with other work to do
-
-
-def eventually(what: Callable[[], bool]) -> None:
-    """Wait until something becomes true; fail if it does not."""
-    end = time.monotonic() + SOON_S
-    while not what():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 class AppsContract:

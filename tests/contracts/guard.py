@@ -9,17 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from orchestrator.guards.base import Asked, Guard, Guarded
+from tests.waiting import eventually
 
-SOON_S = 3.0
 CROWD = 150  # more would not fit in the socket of a test that counts datagrams
-
-
-def eventually(what: Callable[[], bool]) -> None:
-    """Wait until something becomes true; fail if it does not."""
-    end = time.monotonic() + SOON_S
-    while not what():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
 
 
 class GuardContract:

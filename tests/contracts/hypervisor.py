@@ -6,7 +6,6 @@ behind the driver's back. `rig.patience_s` bounds every wait for something that 
 
 import select
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -26,6 +25,7 @@ from orchestrator.hypervisors.base import (
     Sent,
 )
 from orchestrator.model import Guest, GuestState, Host
+from tests.waiting import eventually
 
 
 class Rig(Protocol):
@@ -106,15 +106,6 @@ class Heard:
 def ends(guest: Guest) -> Callable[[HostEvent], bool]:
     """Return what recognises the end of this guest."""
     return lambda event: isinstance(event, GuestEnded) and event.instance == guest.name
-
-
-def eventually(true: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Wait until it is true; fail the test after `timeout_s` seconds."""
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {timeout_s} s")
-        time.sleep(0.02)
 
 
 def unheard(_stage: str) -> None:

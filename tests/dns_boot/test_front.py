@@ -22,6 +22,7 @@ from dns_boot.server import DnsServer
 from orchestrator.errors import EdgewakeError
 from orchestrator.retiring import WITHDRAW_GRACE_S
 from orchestrator.steering.base import Route
+from tests.waiting import eventually
 
 PATIENCE_S = 30.0
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ def serve(resolver: Resolver) -> Iterator[Serve]:
             server = DnsServer(resolver, listen, 0, processes=processes)
             server.start()
             stack.callback(server.stop)
-            wait_until(lambda: serving(server, processes - 1))
+            eventually(lambda: serving(server, processes - 1))
             return server
 
         yield make
@@ -49,13 +50,6 @@ def serving(server: DnsServer, count: int) -> bool:
     assert fronts is not None
     idle = [place for place in fronts._places if place.door.fileno() in fronts._called]
     return len(server.front_pids) == count and not idle
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 def ask(address: tuple[str, int], packet: bytes) -> bytes:
@@ -131,7 +125,7 @@ def test_what_a_process_answered_is_reported(
         return bool(summoner.asked["web"] >= sent)
 
     for _ in range(5):
-        wait_until(reported)
+        eventually(reported)
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0", "::"])
@@ -158,7 +152,7 @@ def test_a_wake_asked_of_several_processes_is_held_in_one(
             sock.connect(server.address)
             sock.send(lab.query(ident=number))
             sockets.append(sock)
-        wait_until(lambda: resolver.held == 60)
+        eventually(lambda: resolver.held == 60)
         resolver.set((Route(lab.WEB, (lab.endpoint("web"),)),))
         wake.set_result((lab.endpoint("web"),))
         for number, sock in enumerate(sockets):
@@ -216,7 +210,7 @@ def test_who_was_withdrawn_is_named_no_more_and_every_answer_is_known(
             resolver.set((Route(lab.WEB, (lab.endpoint("web", octet),)),))
             wake.set_result((lab.endpoint("web", octet),))
             count = len(flood.heard)
-            wait_until(lambda count=count: len(flood.heard) > count + 20)
+            eventually(lambda count=count: len(flood.heard) > count + 20)
             del summoner.futures["web"]
             wake = summoner.sleeping("web")
             resolver.set((Route(lab.WEB),))
@@ -257,7 +251,7 @@ def test_a_process_that_does_not_confirm_is_ended(
     assert summoner.asked["web"] >= before  # whatever it said is taken as said
     assert "did not confirm" in caplog.text
     summoner.sleeping("web").set_result((lab.endpoint("web", 6),))
-    wait_until(lambda: serving(server, 1))
+    eventually(lambda: serving(server, 1))
     assert server.front_pids != (pid,)
     assert {last_octet(ask(server.address, lab.query())) for _ in range(60)} == {6}
 
@@ -279,10 +273,10 @@ def test_a_killed_process_is_started_anew_and_the_others_answer_meanwhile(
     (pid,) = server.front_pids
     summoner.asked.clear()
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: "web" in summoner.asked)
+    eventually(lambda: "web" in summoner.asked)
     for _ in range(60):
         assert last_octet(ask(server.address, lab.query())) == 5
-    wait_until(lambda: serving(server, 1))
+    eventually(lambda: serving(server, 1))
     assert server.front_pids != (pid,)
     assert f"DNS process {pid} ended (exit status -9)" in caplog.text
     for _ in range(60):
@@ -363,6 +357,6 @@ def test_when_the_first_process_is_killed_all_others_end(
         pids = [int(pid) for pid in first.stdout.readline().split()]
         assert DNSRecord.parse(ask(("127.0.0.1", port), lab.query())).header.rcode == 3
         first.kill()
-        wait_until(lambda: all(gone(pid) for pid in pids))
+        eventually(lambda: all(gone(pid) for pid in pids))
     with DnsServerOn(resolver, port) as address:
         assert last_octet(ask(address, lab.query())) == 5

@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import struct
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
@@ -24,6 +23,7 @@ from orchestrator.errors import NotReady
 from orchestrator.model import RateLimit
 from orchestrator.queries import Chosen, LoggedQuery, Outcome
 from orchestrator.steering.base import Route
+from tests.waiting import eventually
 
 PATIENCE_S = 30.0
 SUBNET = struct.pack("!HHHBB4s", 8, 8, 1, 32, 0, bytes((203, 0, 113, 9)))
@@ -66,13 +66,6 @@ def ask(server: DnsServer, packet: bytes, *, reply: bool = True) -> None:
 
 def log_of(server: DnsServer) -> DnsLog:
     return server._resolver.log
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 # --- what became of each --------------------------------------------------------------------------
@@ -152,7 +145,7 @@ def test_what_the_rate_limit_takes_is_told(serve: Callable[..., DnsServer], lab:
     log.collect()
     for _ in range(6):
         ask(server, lab.query())
-    wait_until(lambda: sum(counts(log).values()) == 6)
+    eventually(lambda: sum(counts(log).values()) == 6)
     by_outcome = Counter(key[2] for key in Counter(counts(log)).elements())
     assert by_outcome["limited"] >= 3
     assert {each.outcome for each in log.last(10)} == {Outcome.WARM, Outcome.LIMITED}
@@ -171,8 +164,8 @@ def test_warm_answers_are_counted_exactly_and_sampled(
     for number in range(40):
         ask(server, lab.query(qtype=(1, 28)[number % 2], ident=number))
     expected = {("A", "NOERROR", "warm"): 20, ("AAAA", "NOERROR", "warm"): 20}
-    wait_until(lambda: counts(log) == expected)
-    wait_until(lambda: sum(each.of for each in log.last(1000)) == 40)
+    eventually(lambda: counts(log) == expected)
+    eventually(lambda: sum(each.of for each in log.last(1000)) == 40)
     assert {each.name for each in log.last(1000)} == {"web.edge.test"}
     assert all(each.port and each.client == "127.0.0.1" for each in log.last(1000))
     assert len(log.last(1000)) < 40
@@ -192,9 +185,9 @@ def test_what_further_processes_answer_is_counted_and_told(
         ask(server, lab.query(ident=asked))
         return any(each.process in server.front_pids for each in log.last(1000))
 
-    wait_until(front_has_told)
-    wait_until(lambda: counts(log) == {("A", "NOERROR", "warm"): asked})
-    wait_until(lambda: sum(each.of for each in log.last(1000)) == asked)
+    eventually(front_has_told)
+    eventually(lambda: counts(log) == {("A", "NOERROR", "warm"): asked})
+    eventually(lambda: sum(each.of for each in log.last(1000)) == asked)
 
 
 def test_what_further_processes_say_of_queries_survives_the_way() -> None:

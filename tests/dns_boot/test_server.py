@@ -19,6 +19,7 @@ from dns_boot.resolver import Resolver
 from dns_boot.server import DnsServer
 from orchestrator.errors import EdgewakeError
 from orchestrator.steering.base import Route
+from tests.waiting import eventually
 
 PATIENCE_S = 30.0  # how long a test waits before it fails; nothing here takes that long
 
@@ -81,13 +82,6 @@ def ended(sock: socket.socket) -> bool:
         return sock.recv(1) == b""
     except ConnectionResetError:
         return True
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 def send_for_ever(sock: socket.socket, data: bytes) -> None:
@@ -208,7 +202,7 @@ def test_a_hundred_sockets_wait_for_one_wake_and_all_are_answered(
         threads = threading.active_count()
         for number, sock in enumerate(sockets):
             sock.send(lab.query(ident=number))
-        wait_until(lambda: resolver.held == 100)
+        eventually(lambda: resolver.held == 100)
         assert threading.active_count() == threads  # nobody waits in a thread
         resolver.set((Route(lab.WEB, (lab.endpoint("web"),)),))
         wake.set_result((lab.endpoint("web"),))
@@ -225,7 +219,7 @@ def test_warm_names_are_answered_while_others_wait(
     summoner.sleeping("web")
     with udp_to(server.address) as waiting:
         waiting.send(lab.query())
-        wait_until(lambda: resolver.held == 1)
+        eventually(lambda: resolver.held == 1)
         for _ in range(3):
             assert addresses(ask_udp(server.address, lab.query("six.deep.edge.test"))) == [
                 "10.0.0.5"
@@ -285,13 +279,13 @@ def test_names_that_exist_go_before_a_flood_of_others(
         assert entered.wait(PATIENCE_S)
         for number in range(1, 200):
             flood.send(lab.query(f"r{number}.edge.test"))
-        wait_until(lambda: server.dropped == 149)  # one is being worked on, 50 wait
+        eventually(lambda: server.dropped == 149)  # one is being worked on, 50 wait
         assert addresses(ask_udp(server.address, lab.query())) == ["10.0.0.5"]  # warm, at once
         honest.send(lab.query("six.deep.edge.test"))
-        wait_until(lambda: bool(server._backlog._known))
+        eventually(lambda: bool(server._backlog._known))
         go_on.set()
         assert addresses(honest.recv(4096)) == ["10.0.0.5"]
-    wait_until(lambda: len(order) == 52)
+    eventually(lambda: len(order) == 52)
     assert order[1] == lab.query("six.deep.edge.test")
 
 
@@ -371,7 +365,7 @@ def test_who_shuts_its_side_still_gets_its_reply(
     with tcp_to(server.address) as sock:
         sock.sendall(framed(lab.query()))
         sock.shutdown(socket.SHUT_WR)
-        wait_until(lambda: resolver.held == 1)
+        eventually(lambda: resolver.held == 1)
         wake.set_result((lab.endpoint("web"),))
         assert addresses(read_reply(sock)) == ["10.0.0.5"]
         assert ended(sock)
@@ -435,7 +429,7 @@ def test_beyond_the_limit_the_longest_idle_connection_goes(
     with contextlib.ExitStack() as stack:
         waiting, first, second = (stack.enter_context(tcp_to(server.address)) for _ in range(3))
         waiting.sendall(framed(lab.query()))
-        wait_until(lambda: resolver.held == 1)
+        eventually(lambda: resolver.held == 1)
         for sock in (first, second):
             sock.sendall(framed(lab.query("nobody.edge.test")))
             read_reply(sock)
@@ -455,7 +449,7 @@ def test_when_all_connections_wait_a_newcomer_is_turned_away(
     wake = summoner.sleeping("web")
     with tcp_to(server.address) as waiting:
         waiting.sendall(framed(lab.query()))
-        wait_until(lambda: resolver.held == 1)
+        eventually(lambda: resolver.held == 1)
         with tcp_to(server.address) as newcomer:
             assert ended(newcomer)
         wake.set_result((lab.endpoint("web"),))
@@ -473,12 +467,12 @@ def test_one_network_with_all_connections_does_not_keep_out_others(
         greedy = [stack.enter_context(connect()) for _ in range(4)]
         for number, sock in enumerate(greedy):
             sock.sendall(framed(lab.query()))
-            wait_until(lambda number=number: resolver.held == number + 1)
+            eventually(lambda number=number: resolver.held == number + 1)
         for count in (1, 2):  # until both have as many
             newcomer = stack.enter_context(connect(source_address=other))
             assert ended(greedy[-count])
             newcomer.sendall(framed(lab.query()))
-            wait_until(lambda count=count: len(resolver._held) == 4 + count)
+            eventually(lambda count=count: len(resolver._held) == 4 + count)
         assert ended(stack.enter_context(connect(source_address=other)))
         wake.set_result((lab.endpoint("web"),))
         for sock in (*greedy[:2], newcomer):

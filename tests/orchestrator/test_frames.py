@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -15,13 +15,13 @@ from orchestrator import frames, neighbours
 from orchestrator.frames import Frames, segment_of
 from orchestrator.model import GuestNetwork, Instance, InstanceState, mac_of
 from orchestrator.trace import WakeTrace
+from tests.waiting import eventually
 
 DEVICE = "ewfrm0"
 SUBNET = IPv4Network("198.18.78.0/24")  # RFC 2544: for tests of network devices, routed nowhere
 OURS, GUEST, OTHER = (SUBNET[number] for number in (1, 2, 3))
 ELSEWHERE = IPv4Network("198.18.79.0/24")
 CLIENT = IPv4Address("192.0.2.9")
-PATIENCE_S = 10.0
 
 TUNSETIFF, IFF_TAP_NO_PI = 0x400454CA, 0x1002
 SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFFLAGS, IFF_UP_RUNNING = 0x8916, 0x891C, 0x8914, 0x41
@@ -164,13 +164,6 @@ def instance(address: IPv4Address = GUEST) -> Instance:
 
 def stages(trace: WakeTrace) -> list[str]:
     return [stage for stage, _ in trace.wake(1).stamps]
-
-
-def eventually(what: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def listening(watcher: Frames) -> bool:

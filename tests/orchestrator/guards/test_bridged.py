@@ -12,9 +12,10 @@ from orchestrator.errors import CannotGuard
 from orchestrator.guards.base import Asked, Guard, Guarded
 from orchestrator.guards.bridged import PATIENCE_S, BridgedGuard
 from orchestrator.guards.ladder import open_guard
-from tests.contracts.guard import GuardContract, eventually
+from tests.contracts.guard import GuardContract
 from tests.orchestrator.guards.test_routed import Datagrams, mac, send
 from tests.orchestrator.guards.wires import Server, Wires, get, ip, wired, within
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 

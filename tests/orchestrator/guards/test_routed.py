@@ -19,8 +19,9 @@ from orchestrator.guards.base import Asked, Guard, Guarded
 from orchestrator.guards.routed import RoutedGuard
 from orchestrator.model import Port, Probe, ProbeKind
 from orchestrator.readiness import Target, wait
-from tests.contracts.guard import HoldingGuardContract, eventually
+from tests.contracts.guard import HoldingGuardContract
 from tests.orchestrator.guards.wires import Server, Wires, get, ip, wired, within
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 

@@ -45,6 +45,7 @@ from tests.orchestrator.hypervisors.sshd import (
     sshds,
 )
 from tests.ports import free_port
+from tests.waiting import eventually
 from tests.world import a_host
 
 __all__ = ["sshd", "sshds"]
@@ -329,7 +330,7 @@ def test_a_killed_ssh_is_noticed_at_once_and_replaced(sshd: Sshd) -> None:
         assert told.next() == "back"
         assert get().conn.isAlive()
         assert client not in _ssh_clients(sshd)
-    _until(lambda: _ssh_clients(sshd) <= before)
+    eventually(lambda: _ssh_clients(sshd) <= before, PATIENCE_S)
 
 
 def test_twenty_hosts_cost_one_process_and_a_thread_each(sshd: Sshd, tmp_path: Path) -> None:
@@ -348,7 +349,9 @@ def test_twenty_hosts_cost_one_process_and_a_thread_each(sshd: Sshd, tmp_path: P
     finally:
         for driver in drivers:
             driver.close()
-    _until(lambda: threading.active_count() <= threads and _ssh_clients(sshd) <= before)
+    eventually(
+        lambda: threading.active_count() <= threads and _ssh_clients(sshd) <= before, PATIENCE_S
+    )
 
 
 def _host(name: str, uri: str) -> Host:
@@ -358,13 +361,6 @@ def _host(name: str, uri: str) -> Host:
 def _resident_kib() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() // 1024
-
-
-def _until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.05)
 
 
 # --- over TLS ---------------------------------------------------------------------------------

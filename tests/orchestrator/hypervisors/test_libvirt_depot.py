@@ -35,7 +35,8 @@ from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
 from orchestrator.hypervisors.libvirt_pool import LibvirtPool, pool_name, pool_xml, qemu_user
 from orchestrator.hypervisors.qcow2 import empty_overlay
 from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, guest_uuid, mac_of
-from tests.contracts.hypervisor import Heard, ends, eventually, unheard
+from tests.contracts.hypervisor import Heard, ends, unheard
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.real
 

@@ -39,13 +39,13 @@ from orchestrator.model import (
 from tests.contracts.hypervisor import (
     MigrateContract,
     elsewhere,
-    eventually,
     names,
     states,
     unheard,
     unwatched,
 )
 from tests.orchestrator.hypervisors.second_libvirt import SecondLibvirt
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(480)]
 

@@ -48,10 +48,10 @@ from tests.contracts.hypervisor import (
     HypervisorContract,
     SleepContract,
     ends,
-    eventually,
     names,
     unheard,
 )
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.real
 

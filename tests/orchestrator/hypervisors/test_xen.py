@@ -44,10 +44,10 @@ from tests.contracts.hypervisor import (
     HypervisorContract,
     SleepContract,
     ends,
-    eventually,
     names,
     unheard,
 )
+from tests.waiting import eventually
 from tests.xenbed.bed import Bed
 
 # The first test waits for the bed.

@@ -12,13 +12,14 @@ from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
 from orchestrator.hypervisors.xenstore import escaped
 from orchestrator.model import Guest, Probe, ProbeKind
 from orchestrator.readiness import Target, wait
-from tests.contracts.hypervisor import KeyContract, eventually, unheard
+from tests.contracts.hypervisor import KeyContract, unheard
 from tests.orchestrator.hypervisors.test_xen import (
     XenRig,
     hello_kernel,
     make_rig,
     outside,
 )
+from tests.waiting import eventually
 
 __all__ = ["hello_kernel", "make_rig", "outside"]
 # The first test waits for the bed.

@@ -22,7 +22,8 @@ from orchestrator.errors import StartFailed
 from orchestrator.hypervisors.base import Sent
 from orchestrator.hypervisors.libvirt_driver import LibvirtHypervisor
 from orchestrator.model import Capacity, Guest, GuestNetwork, Host, Mark, mac_of
-from tests.contracts.hypervisor import Heard, elsewhere, eventually, names, unheard
+from tests.contracts.hypervisor import Heard, elsewhere, names, unheard
+from tests.waiting import eventually
 from tests.xenbed.bed import Bed
 from tests.xenbed.fixture import own_bed
 from tests.xenbed.plan import Wanted

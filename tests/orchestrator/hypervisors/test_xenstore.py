@@ -24,7 +24,7 @@ from orchestrator.hypervisors.connection_uri import read_uri
 from orchestrator.hypervisors.xenstore import DomainKey, Xenstore, escaped, unescaped
 from orchestrator.model import Probe, ProbeKind
 from orchestrator.readiness import Target, wait
-from tests.contracts.hypervisor import eventually
+from tests.waiting import eventually
 
 LOCAL = "xen:///system"
 PATIENCE_S = 60.0

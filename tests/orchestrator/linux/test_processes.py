@@ -21,7 +21,7 @@ from orchestrator.linux.processes import (
     processes_told,
     seccomp_filters,
 )
-from tests.contracts.hypervisor import eventually
+from tests.waiting import eventually
 
 PATIENCE_S = 60.0
 

@@ -19,7 +19,8 @@ from orchestrator.linux.processes import leave_session_keyring
 from orchestrator.network import App
 from orchestrator.programs import catalogue
 from orchestrator.routers.apps import NetnsApps
-from tests.contracts.apps import AppsContract, eventually
+from tests.contracts.apps import AppsContract
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.real
 

@@ -19,7 +19,7 @@ from orchestrator.linux import namespaces
 from orchestrator.network import Quality
 from orchestrator.routers.wire_messages import MESSAGE_BYTES, Add, Change, Remove, request_text
 from orchestrator.routers.wires import End, Wire, Wires, WireState
-from tests.contracts.hypervisor import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.real
 

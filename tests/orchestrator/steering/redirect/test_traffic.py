@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -30,6 +30,7 @@ from orchestrator.steering.redirect.ladder import LinuxRedirector
 from orchestrator.steering.redirect.probe import probe
 from orchestrator.steering.redirect.services import Redirects
 from orchestrator.steering.redirect.ways import port_of
+from tests.waiting import eventually
 from tests.world import a_host, a_service
 
 PUBLIC, PUBLIC6 = "203.0.113.10", "2001:db8:113::10"
@@ -337,13 +338,6 @@ def test_a_service_is_served_here_while_its_instance_runs(
 def tell(capsys: pytest.CaptureFixture[str], measured: str) -> None:
     with capsys.disabled():
         sys.stdout.write(f"\n{measured}\n")
-
-
-def eventually(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + SOON_S
-    while not what():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def test_with_nobody_there_the_kernel_leads_to_the_origin_when_the_device_goes(
