@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 from typer.core import TyperGroup
@@ -105,13 +106,26 @@ def plan(  # noqa: PLR0917 - typer declares options as arguments
     else:
         with waiting("planning ..."):
             answer = _plan_offline(ctx, lab, wish)
-    if as_json:
-        display.print_json(answer)
-        return
-    display.print_plan(answer["plan"], answer["now"])
-    if lab is None:
-        typer.echo("Changes to what is awake now" + (", carried out:" if do_apply else ":"))
-        display.print_steps(answer["changes"], answer["left"])
+    _show(answer, display.print_plan if lab else display.print_proposal, as_json=as_json)
+
+
+def point(
+    ctx: typer.Context,
+    front: Annotated[str, typer.Argument(metavar="FRONT", help="As --front told it.")],
+    number: Annotated[int, typer.Argument(metavar="POINT", min=1, help="Its number there.")],
+    do_apply: Annotated[
+        bool, typer.Option("--apply", help="Move what is awake to where the point has it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Show what a point of a front would change of what runs now, or go over to it."""
+    with asking(place_of(ctx), "going over to it ...") as client:
+        if do_apply:
+            wish = {"apply": True, "of": front, "plan": number - 1}
+            answer = client.post("/plans", wish)
+        else:
+            answer = client.get(f"/fronts/{quote(front, safe='')}/plans/{number - 1}")
+    _show(answer, display.print_proposal, as_json=as_json)
 
 
 class _Plans(TyperGroup):
@@ -132,6 +146,7 @@ def register(app: typer.Typer) -> None:
         help="Place every service anew, and show where and why; or the virtual network's routers.",
     )
     plans.command(SERVICES, epilog="Example: edgewake plan services lab.yaml")(plan)
+    plans.command("point", epilog="Example: edgewake plan point 5b1f09ce-13 2 --apply")(point)
     cli_plan_network.register(plans)
     app.add_typer(plans)
 

@@ -96,6 +96,8 @@ def print_front(front: dict[str, Any]) -> None:
     proven = "no point is missing" if front["proven"] else "not proven: points may be missing"
     found = len(front["plans"])
     out.print(f"\n{found} point{'s' * (found != 1)} in {front['seconds']:.3f} s; {proven}")
+    if front["operation"]:
+        out.print(f"what one would change: edgewake plan point {front['operation']} POINT")
 
 
 def print_status(answer: dict[str, Any]) -> None:
@@ -156,10 +158,19 @@ def _remark(service: dict[str, Any]) -> str:
     return _plain(service["idle"]) or (f"{rests}, healthy: a query wakes it" if asleep else "")
 
 
-def print_plan(plan: dict[str, Any], now: dict[str, Any] | None = None) -> None:
+def print_proposal(proposal: dict[str, Any]) -> None:
+    """Print a plan and what it changes, or has changed, of what is awake."""
+    print_plan(proposal)
+    done = ", carried out:" if proposal["applied"] else ":"
+    typer.echo(f"Changes to what is awake now{done}")
+    print_steps(proposal["changes"], proposal["left"])
+
+
+def print_plan(proposal: dict[str, Any]) -> None:
     """Print where everything is to run, how good that is, and what runs now beside it."""
     from rich.table import Table
 
+    plan, now = proposal["plan"], proposal["now"]
     table = Table("service", "hosts", "why", box=None)
     for service, hosts in sorted(plan["hosts"].items()):
         table.add_row(service, ", ".join(hosts), _plain(plan["why"].get(service, "")))

@@ -404,7 +404,30 @@ def test_a_running_edgewake_has_the_same_front(
     assert [plan["terms"] for plan in online["plans"]] == [
         plan["terms"] for plan in offline["plans"]
     ]
-    assert run("plan", "--front", "energy_w,latency_ms").exit_code == 0
+    shown = run("plan", "--front", "energy_w,latency_ms").stdout
+    (front,) = re.findall(r"edgewake plan point (\S+) POINT", shown)
+    assert front != online["operation"]
+
+
+def test_a_point_of_a_front_is_shown_and_gone_over_to(
+    up: Daemon, run: Callable[..., Result], lab: Path, weighed: Path
+) -> None:
+    lab.write_text(weighed.read_text())
+    assert run("apply", str(lab)).exit_code == 0
+    run("wake", "web")
+    (here,) = _json(run("status", "--json"))["services"][0]["instances"]
+    front = _json(run("plan", "--front", "energy_w,latency_ms", "--json"))
+    places = [plan["hosts"]["web"] for plan in front["plans"]]
+    (there,) = [n for n, hosts in enumerate(places) if hosts != [here["host"]]]
+    point = ["plan", "point", front["operation"], str(there + 1)]
+    shown = run(*point).stdout
+    assert re.search(r"energy_w +90 +10\b", shown), shown
+    assert re.search(r"1\. boot +web on " + places[there][0], shown)
+    assert _json(run(*point, "--json"))["applied"] is False
+    assert "carried out:" in run(*point, "--apply").stdout
+    (now,) = _json(run("status", "--json"))["services"][0]["instances"]
+    assert [now["host"]] == places[there]
+    assert "it has the plans 0 to 1" in _error(run(*point[:3], "9"), Exit.FAILED)
 
 
 def test_a_lab_file_tells_what_to_keep_warm(run: Callable[..., Result], weighed: Path) -> None:
