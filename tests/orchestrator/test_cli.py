@@ -415,19 +415,19 @@ def test_a_point_of_a_front_is_shown_and_gone_over_to(
     lab.write_text(weighed.read_text())
     assert run("apply", str(lab)).exit_code == 0
     run("wake", "web")
-    (here,) = _json(run("status", "--json"))["services"][0]["instances"]
-    front = _json(run("plan", "--front", "energy_w,latency_ms", "--json"))
+    (here,) = document_of(run("status", "--json"))["services"][0]["instances"]
+    front = document_of(run("plan", "--front", "energy_w,latency_ms", "--json"))
     places = [plan["hosts"]["web"] for plan in front["plans"]]
     (there,) = [n for n, hosts in enumerate(places) if hosts != [here["host"]]]
     point = ["plan", "point", front["operation"], str(there + 1)]
     shown = run(*point).stdout
     assert re.search(r"energy_w +90 +10\b", shown), shown
     assert re.search(r"1\. boot +web on " + places[there][0], shown)
-    assert _json(run(*point, "--json"))["applied"] is False
+    assert document_of(run(*point, "--json"))["applied"] is False
     assert "carried out:" in run(*point, "--apply").stdout
-    (now,) = _json(run("status", "--json"))["services"][0]["instances"]
+    (now,) = document_of(run("status", "--json"))["services"][0]["instances"]
     assert [now["host"]] == places[there]
-    assert "it has the plans 0 to 1" in _error(run(*point[:3], "9"), Exit.FAILED)
+    assert "it has the plans 0 to 1" in refusal(run(*point[:3], "9"), Exit.FAILED)
 
 
 def test_a_lab_file_tells_what_to_keep_warm(run: Callable[..., Result], weighed: Path) -> None:
