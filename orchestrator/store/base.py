@@ -41,6 +41,7 @@ class Drain:
 
 
 VERSIONS_KEPT = 100  # of the lab
+IMAGES_KEPT = 500  # whose abilities are known, of each host and rung
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,10 @@ class Store(Protocol):
         ...
 
     def save_ability(self, ability: Ability) -> None:
-        """Keep what a probe found, replacing what was kept for that image, host and rung."""
+        """Keep what a probe found, replacing what was kept for that image, host and rung.
+
+        Of that host and rung the last `IMAGES_KEPT` that were probed are kept.
+        """
         ...
 
     def forget_abilities(self) -> None:

@@ -11,7 +11,14 @@ from ipaddress import IPv4Address
 
 from orchestrator.errors import StoreError
 from orchestrator.model import Ability, Event, Instance, Rung
-from orchestrator.store.base import VERSIONS_KEPT, Drain, LabVersion, Quarantine, Stored
+from orchestrator.store.base import (
+    IMAGES_KEPT,
+    VERSIONS_KEPT,
+    Drain,
+    LabVersion,
+    Quarantine,
+    Stored,
+)
 
 JOURNAL_KEPT = 100_000  # events
 
@@ -98,6 +105,10 @@ class MemoryStore:
         with self._lock:
             self._refuse_closed()
             self._abilities[ability.image, ability.host, ability.rung] = ability
+            alike = [key for key in self._abilities if key[1:] == (ability.host, ability.rung)]
+            alike.sort(key=lambda key: self._abilities[key].probed_at)
+            for key in alike[:-IMAGES_KEPT]:
+                del self._abilities[key]
 
     def forget_abilities(self) -> None:
         """Forget all of that."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     Boolean,
     Column,
     Connection,
@@ -33,6 +34,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     create_engine,
     delete,
     event,
@@ -48,7 +50,14 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.errors import StoreError
 from orchestrator.model import Ability, Event, Instance, InstanceState, Rung
-from orchestrator.store.base import VERSIONS_KEPT, Drain, LabVersion, Quarantine, Stored
+from orchestrator.store.base import (
+    IMAGES_KEPT,
+    VERSIONS_KEPT,
+    Drain,
+    LabVersion,
+    Quarantine,
+    Stored,
+)
 
 SCHEMA = "5"  # grows by one with every change of the tables below; see `_MIGRATIONS`
 LAB_ON_DISK = "lab_on_disk"  # the key in `meta`
@@ -167,6 +176,20 @@ _FOUND = insert(_ABILITIES)
 _FOUND = _FOUND.on_conflict_do_update(
     index_elements=["image", "host", "rung"],
     set_={column.name: column for column in _FOUND.excluded if not column.primary_key},
+)
+_OLD = _ABILITIES.alias("old")
+_HOST: BindParameter[str] = bindparam("of_host")
+_RUNG: BindParameter[str] = bindparam("of_rung")
+_FORGET_OLD = delete(_ABILITIES).where(
+    _ABILITIES.c.host == _HOST,
+    _ABILITIES.c.rung == _RUNG,
+    _ABILITIES.c.image.in_(
+        select(_OLD.c.image)
+        .where(_OLD.c.host == _HOST, _OLD.c.rung == _RUNG)
+        .order_by(_OLD.c.probed_at.desc())
+        .limit(-1)
+        .offset(IMAGES_KEPT)
+    ),
 )
 _LAB_ON_DISK = select(_META.c.value).where(_META.c.key == LAB_ON_DISK)
 _SET = insert(_META)
@@ -293,6 +316,7 @@ class SqlStore:
         """Keep what a probe found."""
         with self._writing(f"save what is known of {ability.rung} guests") as connection:
             connection.execute(_FOUND, asdict(ability))
+            connection.execute(_FORGET_OLD, {"of_host": ability.host, "of_rung": ability.rung})
 
     def forget_abilities(self) -> None:
         """Forget all of that."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import hypot
 
 from placement.problem import Problem
 
@@ -13,6 +14,10 @@ class Node:
     x: float
     y: float
     kind: str
+
+    def distance(self, other: "Node") -> float:
+        """Return how far another point is, in that unit."""
+        return hypot(self.x - other.x, self.y - other.y)
 
 
 @dataclass(frozen=True, slots=True)

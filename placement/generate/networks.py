@@ -8,7 +8,7 @@ drawn here and not by networkx, whose random graphs may change with its versions
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import cos, exp, hypot, pi, sin
+from math import cos, exp, pi, sin
 from random import Random
 
 import networkx as nx
@@ -191,16 +191,16 @@ def waxman(
         check(name, value, above=0.0, most=1.0)
     check("side_ms", side_ms, above=0.0)
     points = {name: Node(rng.random(), rng.random(), "edge") for name in named("n", nodes)}
-    longest = max(_distance(one, other) for one in points.values() for other in points.values())
+    longest = max(one.distance(other) for one in points.values() for other in points.values())
     graph = nx.Graph()
     graph.add_nodes_from(points)
     for i, one in enumerate(points):
         for other in list(points)[i + 1 :]:
-            far = _distance(points[one], points[other])
+            far = points[one].distance(points[other])
             if rng.random() < beta * exp(-far / (alpha * longest)):
                 graph.add_edge(one, other)
     _connect(graph, points)
-    links = {(a, b): side_ms * _distance(points[a], points[b]) for a, b in graph.edges}
+    links = {(a, b): side_ms * points[a].distance(points[b]) for a, b in graph.edges}
     count = max(1, round(hosted * nodes))
     chosen = sorted(rng.sample(list(points), count))
     hosts = [(EDGE.at(f"{name}-0", name), name) for name in chosen]
@@ -251,13 +251,9 @@ def _on_circle(radius: float, turn: float, kind: str) -> Node:
     return Node(radius * cos(2 * pi * turn), radius * sin(2 * pi * turn), kind)
 
 
-def _distance(one: Node, other: Node) -> float:
-    return hypot(one.x - other.x, one.y - other.y)
-
-
 def _connect(graph: nx.Graph, points: Mapping[str, Node]) -> None:
     """Join the parts of a graph by the shortest link between each and the one before it."""
     parts = sorted(sorted(part) for part in nx.connected_components(graph))
     for first, second in pairwise(parts):
-        pairs = [(_distance(points[a], points[b]), a, b) for a in first for b in second]
+        pairs = [(points[a].distance(points[b]), a, b) for a in first for b in second]
         graph.add_edge(*min(pairs)[1:])

@@ -5,7 +5,6 @@ to the same degree. With `classes` there are only so many kinds of demand, as wh
 are copies of few images; without, all differ, which is the hard case.
 """
 
-from math import hypot
 from random import Random
 
 from placement.generate import _make
@@ -63,7 +62,7 @@ def uniform(
         shapes=shapes,
     )
     latency_ms = {
-        population: {name: side_ms * _distance(here, there) for name, there in nodes.items()}
+        population: {name: side_ms * here.distance(there) for name, there in nodes.items()}
         for population, here in clients.items()
     }
     layout = Layout(
@@ -76,10 +75,6 @@ def uniform(
 
 def _node(rng: Random, kind: str) -> Node:
     return Node(rng.random(), rng.random(), kind)
-
-
-def _distance(one: Node, other: Node) -> float:
-    return hypot(one.x - other.x, one.y - other.y)
 
 
 def _host(rng: Random, name: str) -> Host:

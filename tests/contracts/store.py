@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.errors import StoreError
 from orchestrator.model import Ability, Event, Instance, InstanceState, Rung, mac_of
-from orchestrator.store.base import VERSIONS_KEPT, Drain, Quarantine, Store, Stored
+from orchestrator.store.base import IMAGES_KEPT, VERSIONS_KEPT, Drain, Quarantine, Store, Stored
 
 
 def instance_of(number: int, service: str = "web") -> Instance:
@@ -62,6 +62,21 @@ class StoreContract:
         for each in (plain, full, leaving):
             store.save(each)
         assert set(store.load().instances) == {plain, full, leaving}
+
+    def test_abilities_of_images_of_long_ago_are_forgotten(self, store: Store) -> None:
+        def probed(number: int, host: str = "edge1") -> Ability:
+            return Ability(f"sha256:{number}", host, Rung.PAUSED, works=True, probed_at=number)
+
+        others = {
+            probed(0, "edge2"),
+            replace(probed(0), rung=Rung.SAVED),
+            probed(IMAGES_KEPT + 2),
+        }
+        for each in (*others, *map(probed, range(IMAGES_KEPT + 1))):
+            store.save_ability(each)
+        kept = set(store.load().abilities)
+        assert kept >= others
+        assert {int(each.probed_at) for each in kept - others} == {*range(2, IMAGES_KEPT + 1)}
 
     def test_abilities_come_back_and_are_replaced_and_forgotten(self, store: Store) -> None:
         paused = Ability("digest", "a", Rung.PAUSED, works=True, rouse_s=0.5, probed_at=7.25)

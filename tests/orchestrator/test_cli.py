@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from orchestrator.errors import EdgewakeError, InstallationError, LabError, Stor
 from orchestrator.hypervisors.memory import MemoryMachine
 from orchestrator.steering.base import Route
 from tests.ports import free_port
+from tests.results import document_of, refusal
+from tests.waiting import PATIENCE_S, eventually
 from web.client import Client
 from web.models.plans import ChangeDocument
 
@@ -164,19 +167,6 @@ def run(state: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     return invoke
 
 
-def _json(result: Result) -> Any:
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
-def _error(result: Result, code: Exit) -> str:
-    """Return what an error said, once it was seen to be one line of ours and not a stack trace."""
-    assert result.exit_code == code, result.output
-    assert result.stderr.startswith(("edgewake: ", "Usage: "))
-    assert "Traceback" not in result.output
-    return result.stderr
-
-
 # --- the main job -----------------------------------------------------------------------------
 
 
@@ -185,14 +175,16 @@ def test_a_query_wakes_a_service_and_every_command_can_be_used_on_it(
 ) -> None:
     reply = ask(up.dns_address, "web.cli.test")
     assert reply.rcode == "NOERROR"
-    services = {each["name"]: each for each in _json(run("status", "--json"))["services"]}
+    services = {each["name"]: each for each in document_of(run("status", "--json"))["services"]}
     assert services["web"]["state"] == "awake"
     assert [i["address"] for i in services["web"]["instances"]] == list(reply.addresses)
-    (wake,) = _json(run("trace", "web", "--json"))["wakes"]
+    (wake,) = document_of(run("trace", "web", "--json"))["wakes"]
     assert wake["outcome"] == "ready"
-    assert "is up" in _json(run("logs", "web", "--json"))["console"]
-    assert _json(run("sleep", "web", "--json"))["slept"] == ["ew-t-web-0"]
-    assert _json(run("wake", "web", "--json"))["endpoints"][0]["address"] == reply.addresses[0]
+    assert "is up" in document_of(run("logs", "web", "--json"))["console"]
+    assert document_of(run("sleep", "web", "--json"))["slept"] == ["ew-t-web-0"]
+    assert (
+        document_of(run("wake", "web", "--json"))["endpoints"][0]["address"] == reply.addresses[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -215,11 +207,11 @@ def test_json_is_json(
 ) -> None:
     lab.write_text(lab.read_text().replace(*FITS))
     result = run(*(part.format(lab=lab) for part in command), "--json")
-    assert isinstance(_json(result), dict)
+    assert isinstance(document_of(result), dict)
 
 
 def test_the_schema_is_json(run: Callable[..., Result]) -> None:
-    assert _json(run("schema"))["title"] == "edgewake lab file"
+    assert document_of(run("schema"))["title"] == "edgewake lab file"
 
 
 def test_people_are_told_what_happens(up: Daemon, run: Callable[..., Result]) -> None:
@@ -263,7 +255,7 @@ def test_a_summary_has_percentiles_per_service_and_stage(
     up: Daemon, run: Callable[..., Result]
 ) -> None:
     run("wake", "web")
-    lines = _json(run("trace", "--summary", "--json"))["summary"]
+    lines = document_of(run("trace", "--summary", "--json"))["summary"]
     assert {line["service"] for line in lines} == {"web"}
     (total,) = (line for line in lines if line["stage"] == "total")
     assert total["count"] == 1
@@ -313,11 +305,11 @@ def test_wakes_are_kept_in_a_file_over_restarts(
 def test_traces_that_cannot_be_exported_are_told_at_the_start(
     run: Callable[..., Result], lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = _error(run("up", str(lab), "--trace-csv", str(tmp_path)), Exit.FAILED)
+    told = refusal(run("up", str(lab), "--trace-csv", str(tmp_path)), Exit.FAILED)
     assert f"{tmp_path}: the traces cannot be written there" in told
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     monkeypatch.delitem(sys.modules, "orchestrator.trace_otel", raising=False)
-    told = _error(run("up", str(lab), "--otel"), Exit.INSTALLATION)
+    told = refusal(run("up", str(lab), "--otel"), Exit.INSTALLATION)
     assert "pip install 'edgewake[otel]'" in told
 
 
@@ -329,7 +321,11 @@ def test_metrics_are_what_prometheus_reads(up: Daemon, run: Callable[..., Result
 
 def test_queries_are_told_with_what_became_of_them(up: Daemon, run: Callable[..., Result]) -> None:
     assert run("queries").stdout == "no queries yet\n"
-    assert ask(up.dns_address, "web.cli.test").rcode == "NOERROR"
+    with ThreadPoolExecutor(1) as thread:
+        with up.orchestrator._waker.locks["web"]:  # so that it is not awake before it is waited for
+            asked = thread.submit(ask, up.dns_address, "web.cli.test", timeout_s=PATIENCE_S)
+            eventually(lambda: "edgewake_dns_held_queries 1" in run("metrics").stdout)
+        assert asked.result().rcode == "NOERROR"
     assert ask(up.dns_address, "nobody.cli.test").rcode == "NXDOMAIN"
     while len(lines := run("queries").stdout.splitlines()) < 2:
         time.sleep(0.001)  # a query is noted after its reply was sent
@@ -337,7 +333,7 @@ def test_queries_are_told_with_what_became_of_them(up: Daemon, run: Callable[...
     assert re.search(r"A web\.cli\.test: NOERROR [\d.]+ \(cold, [\d.]+ ms, wake 1\)$", cold)
     assert odd.endswith(" ms)")
     assert run("queries", "--rcode", "nxdomain").stdout.splitlines() == [odd]
-    of_web = _json(run("queries", "--service", "web", "--json"))["queries"]
+    of_web = document_of(run("queries", "--service", "web", "--json"))["queries"]
     assert [each["name"] for each in of_web] == ["web.cli.test"]
     counted = 'edgewake_dns_queries_total{type="A",rcode="NXDOMAIN",outcome="warm"} 1'
     assert counted in run("metrics").stdout
@@ -348,7 +344,7 @@ def test_events_are_the_lines_of_the_journal(up: Daemon, run: Callable[..., Resu
     lines = run("events", "--limit", "100").stdout.splitlines()
     assert any("applied: " in line for line in lines)
     assert any(" web: " in line for line in lines)
-    assert len(_json(run("events", "--limit", "1", "--json"))["events"]) == 1
+    assert len(document_of(run("events", "--limit", "1", "--json"))["events"]) == 1
 
 
 # --- plan and apply ---------------------------------------------------------------------------
@@ -359,7 +355,7 @@ def test_a_plan_of_a_file_needs_no_edgewake(run: Callable[..., Result], lab: Pat
     result = run("plan", str(lab))
     assert re.search(r"web +box", result.stdout), result.output
     assert "found by" in result.stdout
-    assert _json(run("plan", str(lab), "--json"))["plan"]["hosts"]["big"] == ["box"]
+    assert document_of(run("plan", str(lab), "--json"))["plan"]["hosts"]["big"] == ["box"]
 
 
 def test_the_steps_of_a_plan_are_numbered_and_what_stays_is_told(
@@ -392,7 +388,7 @@ def test_a_front_shows_what_two_terms_cost_each_other(
     assert "no point is missing" in result.stdout
     figure = tmp_path / "front.svg"
     command = ["plan", str(weighed), "--front", "latency_ms,energy_w", "--out", str(figure)]
-    answer = _json(run(*command, "--json"))
+    answer = document_of(run(*command, "--json"))
     assert [plan["hosts"]["web"] for plan in answer["plans"]] == [["near"], ["far"]]
     assert (answer["proven"], answer["units"]["energy_w"]) == (True, "W")
     assert "<svg" in figure.read_text()
@@ -403,8 +399,8 @@ def test_a_running_edgewake_has_the_same_front(
 ) -> None:
     lab.write_text(weighed.read_text())
     assert run("apply", str(lab)).exit_code == 0
-    offline = _json(run("plan", str(weighed), "--front", "energy_w,latency_ms", "--json"))
-    online = _json(run("plan", "--front", "energy_w,latency_ms", "--json"))
+    offline = document_of(run("plan", str(weighed), "--front", "energy_w,latency_ms", "--json"))
+    online = document_of(run("plan", "--front", "energy_w,latency_ms", "--json"))
     assert [plan["terms"] for plan in online["plans"]] == [
         plan["terms"] for plan in offline["plans"]
     ]
@@ -419,19 +415,19 @@ def test_a_point_of_a_front_is_shown_and_gone_over_to(
     lab.write_text(weighed.read_text())
     assert run("apply", str(lab)).exit_code == 0
     run("wake", "web")
-    (here,) = _json(run("status", "--json"))["services"][0]["instances"]
-    front = _json(run("plan", "--front", "energy_w,latency_ms", "--json"))
+    (here,) = document_of(run("status", "--json"))["services"][0]["instances"]
+    front = document_of(run("plan", "--front", "energy_w,latency_ms", "--json"))
     places = [plan["hosts"]["web"] for plan in front["plans"]]
     (there,) = [n for n, hosts in enumerate(places) if hosts != [here["host"]]]
     point = ["plan", "point", front["operation"], str(there + 1)]
     shown = run(*point).stdout
     assert re.search(r"energy_w +90 +10\b", shown), shown
     assert re.search(r"1\. boot +web on " + places[there][0], shown)
-    assert _json(run(*point, "--json"))["applied"] is False
+    assert document_of(run(*point, "--json"))["applied"] is False
     assert "carried out:" in run(*point, "--apply").stdout
-    (now,) = _json(run("status", "--json"))["services"][0]["instances"]
+    (now,) = document_of(run("status", "--json"))["services"][0]["instances"]
     assert [now["host"]] == places[there]
-    assert "it has the plans 0 to 1" in _error(run(*point[:3], "9"), Exit.FAILED)
+    assert "it has the plans 0 to 1" in refusal(run(*point[:3], "9"), Exit.FAILED)
 
 
 def test_a_lab_file_tells_what_to_keep_warm(run: Callable[..., Result], weighed: Path) -> None:
@@ -447,7 +443,7 @@ def test_a_lab_file_tells_what_to_keep_warm(run: Callable[..., Result], weighed:
     assert float(before) == pytest.approx(367.879)  # 1 s x exp(-60 s x 1/min)
     assert float(value) == pytest.approx(1024 * 0.364200 / 60 / 100, rel=0.01)
     assert "memory held: 100 of" in result.stdout
-    dear = _json(run("plan", "--warm", str(weighed), "--mib-price", "1", "--json"))
+    dear = document_of(run("plan", "--warm", str(weighed), "--mib-price", "1", "--json"))
     assert [(line["name"], line["rung"]) for line in dear["warm"]] == [("web", "saved")]
     assert dear["memory_mib"] == 0
 
@@ -460,14 +456,14 @@ def test_a_running_edgewake_tells_what_to_keep_warm(
     weighed.write_text(seldom + "    idle: {deepest: paused}\n")  # a boot in memory is as quick
     lab.write_text(weighed.read_text())
     assert run("apply", str(lab)).exit_code == 0
-    offline = _json(run("plan", "--warm", str(weighed), "--json"))
+    offline = document_of(run("plan", "--warm", str(weighed), "--json"))
     assert run("wake", "web").exit_code == 0
-    online = _json(run("plan", "--warm", "--json"))
+    online = document_of(run("plan", "--warm", "--json"))
     assert online["targets"] == offline["targets"]
     placed = [(line["name"], line["host"], line["rung"]) for line in online["warm"]]
     assert placed == [(line["name"], line["host"], line["rung"]) for line in offline["warm"]]
     assert online["targets"][0]["name"] == "web"
-    greedy = _json(run("plan", "--warm", "--algorithm", "greedy", "--gap", "0.1", "--json"))
+    greedy = document_of(run("plan", "--warm", "--algorithm", "greedy", "--gap", "0.1", "--json"))
     assert (greedy["algorithm"], greedy["warm"]) == ("greedy", online["warm"])
 
 
@@ -477,9 +473,9 @@ def test_a_plan_is_made_as_it_is_asked_for(
     lab.write_text(weighed.read_text())
     assert run("apply", str(lab)).exit_code == 0
     asked = ["--algorithm", "first-fit", "--deadline", "5", "--gap", "0.1", "--json"]
-    assert _json(run("plan", *asked))["plan"]["algorithm"] == "first-fit"
-    assert _json(run("plan", str(weighed), *asked))["plan"]["algorithm"] == "first-fit"
-    direct = _json(run("plan", "--solver", "highs-direct", "--json"))["plan"]
+    assert document_of(run("plan", *asked))["plan"]["algorithm"] == "first-fit"
+    assert document_of(run("plan", str(weighed), *asked))["plan"]["algorithm"] == "first-fit"
+    direct = document_of(run("plan", "--solver", "highs-direct", "--json"))["plan"]
     assert (direct["algorithm"], direct["solver"]) == ("auto", "highs-direct")
 
 
@@ -506,7 +502,7 @@ def test_a_plan_is_made_as_it_is_asked_for(
 def test_senseless_options_of_a_plan_are_told(
     run: Callable[..., Result], lab: Path, options: list[str], said: str
 ) -> None:
-    told = _error(run("plan", str(lab), *options), Exit.USAGE)
+    told = refusal(run("plan", str(lab), *options), Exit.USAGE)
     assert said in re.sub(r"[\s│]+", " ", told)
 
 
@@ -522,7 +518,7 @@ def test_a_figure_that_cannot_be_written_is_told(
 ) -> None:
     (tmp_path / "taken.svg").mkdir()
     out = str(tmp_path / "taken.svg")
-    told = _error(
+    told = refusal(
         run("plan", str(weighed), "--front", "energy_w,latency_ms", "--out", out), Exit.FAILED
     )
     assert f"{out} cannot be written: Is a directory" in told
@@ -628,7 +624,7 @@ def test_logs_can_be_followed_until_interrupted(
 def test_without_a_running_edgewake(
     run: Callable[..., Result], lab: Path, state: Path, command: list[str]
 ) -> None:
-    said = _error(run(*(part.format(lab=lab) for part in command)), Exit.NOT_RUNNING)
+    said = refusal(run(*(part.format(lab=lab) for part in command)), Exit.NOT_RUNNING)
     assert f"no edgewake is running with state directory {state}" in said
     assert "edgewake up LAB.yaml" in said
 
@@ -649,7 +645,7 @@ def test_without_a_running_edgewake(
     ids=" ".join,
 )
 def test_wrong_usage(run: Callable[..., Result], command: list[str]) -> None:
-    _error(run(*command), Exit.USAGE)
+    refusal(run(*command), Exit.USAGE)
 
 
 @pytest.mark.parametrize("command", ["apply", "plan", "up", "doctor"])
@@ -668,7 +664,7 @@ def test_a_wrong_lab_file(
     file = tmp_path / "wrong.yaml"
     if text is not None:
         file.write_text(text)
-    assert said in _error(run(command, str(file)), Exit.LAB_INVALID)
+    assert said in refusal(run(command, str(file)), Exit.LAB_INVALID)
 
 
 def test_a_lab_that_the_running_edgewake_finds_wrong(
@@ -677,11 +673,11 @@ def test_a_lab_that_the_running_edgewake_finds_wrong(
     """As when its version is older than the command line's."""
     monkeypatch.setattr("orchestrator.labfile.load_lab", lambda _: None)
     lab.write_text("zone: [")
-    assert "not valid YAML" in _error(run("apply", str(lab)), Exit.LAB_INVALID)
+    assert "not valid YAML" in refusal(run("apply", str(lab)), Exit.LAB_INVALID)
 
 
 def test_up_without_any_lab(run: Callable[..., Result]) -> None:
-    assert "edgewake up LAB.yaml" in _error(run("up"), Exit.LAB_INVALID)
+    assert "edgewake up LAB.yaml" in refusal(run("up"), Exit.LAB_INVALID)
 
 
 @pytest.mark.parametrize(
@@ -700,12 +696,12 @@ def test_up_without_any_lab(run: Callable[..., Result]) -> None:
 def test_what_cannot_be_done(
     up: Daemon, run: Callable[..., Result], command: list[str], said: str
 ) -> None:
-    assert said in _error(run(*command), Exit.FAILED)
+    assert said in refusal(run(*command), Exit.FAILED)
 
 
 def test_no_capacity_says_what_to_do(up: Daemon, run: Callable[..., Result]) -> None:
     run("wake", "web")
-    said = _error(run("wake", "big"), Exit.FAILED)
+    said = refusal(run("wake", "big"), Exit.FAILED)
     assert "box" in said
     assert "give a host more capacity" in said
 
@@ -715,7 +711,7 @@ def test_a_broken_installation(run: Callable[..., Result], monkeypatch: pytest.M
         raise InstallationError("our package 'web' is taken", hint="use pipx")
 
     monkeypatch.setattr(cli, "check_installation", broken)
-    assert "use pipx" in _error(run("status"), Exit.INSTALLATION)
+    assert "use pipx" in refusal(run("status"), Exit.INSTALLATION)
 
 
 def test_a_part_that_cannot_be_loaded(
@@ -723,7 +719,7 @@ def test_a_part_that_cannot_be_loaded(
 ) -> None:
     """As when libvirt's C library was removed; help still works."""
     monkeypatch.setitem(sys.modules, "orchestrator.daemon", None)
-    assert "orchestrator.daemon" in _error(run("up", str(lab)), Exit.INSTALLATION)
+    assert "orchestrator.daemon" in refusal(run("up", str(lab)), Exit.INSTALLATION)
     assert run("up", "--help").exit_code == 0
 
 
@@ -731,7 +727,7 @@ def test_the_demo_needs_a_lab_outside_of_a_checkout(
     run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cli, "DEMO_LAB", tmp_path / "absent.yaml")
-    assert "LAB" in _error(run("demo"), Exit.USAGE)
+    assert "LAB" in refusal(run("demo"), Exit.USAGE)
 
 
 def test_the_demo_never_gets_the_state_directory_itself(
@@ -846,8 +842,8 @@ def test_one_state_directory_has_one_edgewake(
 ) -> None:
     with pytest.raises(StoreError, match="in use by another edgewake"):
         Daemon(state, lab).start()
-    assert "in use" in _error(run("up", str(lab)), Exit.FAILED)
-    assert _json(run("status", "--json"))["lab"] == "t"
+    assert "in use" in refusal(run("up", str(lab)), Exit.FAILED)
+    assert document_of(run("status", "--json"))["lab"] == "t"
 
 
 def test_a_start_that_fails_leaves_nothing_open(up: Daemon, tmp_path: Path, lab: Path) -> None:
@@ -899,7 +895,7 @@ def test_a_reload_takes_back_nothing_of_the_api(
     assert "\n-  neu: {}\n+  web: {}\n" in told
     assert "not applied" in told
     assert run("apply", str(lab)).exit_code == 0
-    assert _json(run("apply", str(lab), "--diff", "--json"))["diff"] == ""
+    assert document_of(run("apply", str(lab), "--diff", "--json"))["diff"] == ""
     lab.write_text(text)
     up.reload()
     assert _services(up) == {"web", "big", "broken"}

@@ -1,6 +1,5 @@
 """The command `edgewake host add`: what is printed, in text and JSON, and how it fails."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +22,7 @@ from orchestrator.labfile import load_lab, parse_lab
 from orchestrator.model import Capacity, Host
 from orchestrator.verdicts import Check, Verdict
 from tests.orchestrator.hypervisors.sshd import Sshd, sshd, sshds
+from tests.results import document_of
 from tests.world import a_host
 from tests.xenbed.bed import Bed
 
@@ -41,11 +41,6 @@ def run(tmp_path: Path) -> Run:
         return CliRunner().invoke(app, command)
 
     return invoke
-
-
-def _json(result: Result) -> Any:
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 def _entry(text: str) -> str:
@@ -76,7 +71,7 @@ def test_people_see_what_is_there_and_an_entry_that_parses(run: Run, tmp_path: P
 
 
 def test_json_has_the_same(run: Run, tmp_path: Path) -> None:
-    told = _json(run(TEST_URI, "--name", "pc1", "--json"))
+    told = document_of(run(TEST_URI, "--name", "pc1", "--json"))
     assert told["name"] == "pc1"
     assert told["facts"]["cores"] == 16
     assert told["facts"]["networks"][0]["address"] == "192.168.122.1/24"
@@ -88,16 +83,16 @@ def test_json_has_the_same(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_second_host_joins_a_lab_beside_the_first(run: Run, tmp_path: Path) -> None:
-    first = _json(run(TEST_URI, "--json"))["stanza"]
+    first = document_of(run(TEST_URI, "--json"))["stanza"]
     lab = _lab(first, tmp_path)
-    second = _json(run(TEST_URI, "--lab", lab, "--json"))["stanza"]
+    second = document_of(run(TEST_URI, "--lab", lab, "--json"))["stanza"]
     hosts = parse_lab(f"zone: t.test\nhosts:\n{first}{second}", lab).hosts
     assert [host.name for host in hosts] == ["box", "box-2"]
     assert hosts[0].network.subnet != hosts[1].network.subnet
 
 
 def test_what_the_lab_has_already_is_told(run: Run, tmp_path: Path) -> None:
-    lab = _lab(_json(run(TEST_URI, "--json"))["stanza"], tmp_path)
+    lab = _lab(document_of(run(TEST_URI, "--json"))["stanza"], tmp_path)
     again = run(TEST_URI, "--lab", lab)
     assert "note: the lab has this URI as host box already\n" in again.stdout
     taken = run("qemu+tls://pc1/system", "--lab", lab, "--name", "box")

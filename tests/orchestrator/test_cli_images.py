@@ -25,6 +25,7 @@ from orchestrator.cli import Exit
 from orchestrator.cli_images import images_app
 from orchestrator.state_dir import IMAGES_MODE, TOP_MODE, StateDir
 from tests.images.catalog.ready import ready
+from tests.results import document_of, refusal
 from web.client import Client
 
 Run = Callable[..., Result]
@@ -55,19 +56,7 @@ def tiny(run: Run, image: Image) -> str:
     assert image.kernel is not None
     assert image.initrd is not None
     command = ["add", "tiny:1", str(image.kernel), "--initrd", str(image.initrd)]
-    return str(_json(run(*command, "--family", "linux", "--json"))["digest"])
-
-
-def _json(result: Result) -> Any:
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
-def _error(result: Result, code: Exit) -> str:
-    assert result.exit_code == code, result.output
-    assert result.stderr.startswith(("edgewake: ", "Usage: "))
-    assert "Traceback" not in result.output
-    return result.stderr
+    return str(document_of(run(*command, "--family", "linux", "--json"))["digest"])
 
 
 def _kernel(state: Path) -> Path:
@@ -116,12 +105,12 @@ def test_people_are_told_what_happens(run: Run, image: Image, tmp_path: Path) ->
     ids=lambda command: command[0],
 )
 def test_json_is_json(run: Run, tiny: str, tmp_path: Path, command: list[str]) -> None:
-    told = _json(run(*(part.format(out=tmp_path / "out") for part in command), "--json"))
+    told = document_of(run(*(part.format(out=tmp_path / "out") for part in command), "--json"))
     assert isinstance(told, dict)
 
 
 def test_what_show_says_to_programs(run: Run, tiny: str, image: Image) -> None:
-    told = _json(run("show", tiny, "--json"))
+    told = document_of(run("show", tiny, "--json"))
     (flavour,) = told["flavours"]
     assert (told["image"], told["digest"], told["problem"]) == ("tiny:1", tiny, "")
     assert flavour["config"]["family"] == "linux"
@@ -139,7 +128,7 @@ def test_all_options_of_add(run: Run, image: Image, tmp_path: Path) -> None:
     assert image.kernel is not None
     digest = f"sha256:{hashlib.sha256(image.kernel.read_bytes()).hexdigest()}"
     options = ["--family", "other", "--cmdline", "quiet", "--platform", "qemu", "--digest", digest]
-    told = _json(
+    told = document_of(
         run("add", "x", image.kernel, *options, "--disk", disk, "--flavour", "f", "--json")
     )
     (flavour,) = told["flavours"]
@@ -173,8 +162,8 @@ def test_a_signed_image(run: Run, image: Image, tmp_path: Path) -> None:
     stranger = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
     wrong = base64.b64encode(b"Ed" + b"\1" * 8 + stranger).decode()
     result = run("add", "y", kernel, *other, "--signature", signature, "--key", wrong)
-    assert "trusted comment is not the one" in _error(result, Exit.FAILED)
-    assert "add --key" in _error(
+    assert "trusted comment is not the one" in refusal(result, Exit.FAILED)
+    assert "add --key" in refusal(
         run("add", "y", kernel, *other, "--signature", signature), Exit.FAILED
     )
 
@@ -212,7 +201,7 @@ def test_damage_is_told_and_is_a_failure(run: Run, tiny: str, state: Path) -> No
     result = run("verify", "tiny", "--json")
     assert result.exit_code == Exit.FAILED
     assert json.loads(result.stdout)["damages"][0]["images"] == ["tiny:1"]
-    said = _error(run("export", "tiny", state / "out"), Exit.FAILED)
+    said = refusal(run("export", "tiny", state / "out"), Exit.FAILED)
     assert len(re.findall(r"sha256:[0-9a-f]{64}", said)) == 2
 
 
@@ -243,12 +232,12 @@ def test_what_cannot_be_done(
     run: Run, tiny: str, image: Image, command: list[str], said: str
 ) -> None:
     filled = [part.format(kernel=image.kernel, initrd=image.initrd) for part in command]
-    assert said in _error(run(*filled), Exit.FAILED)
+    assert said in refusal(run(*filled), Exit.FAILED)
 
 
 def test_another_image_of_that_name(run: Run, tiny: str, image: Image) -> None:
     command = ["add", "tiny:1", str(image.kernel), "--family", "other", "--flavour", "qemu-xen"]
-    assert "--replace" in _error(run(*command), Exit.FAILED)
+    assert "--replace" in refusal(run(*command), Exit.FAILED)
     assert run(*command, "--replace").exit_code == 0
 
 
@@ -277,13 +266,13 @@ def test_what_the_running_lab_uses_stays(  # noqa: PLR0917 - fixtures
 ) -> None:
     kernel = str(image.kernel)
     assert run("add", "other", kernel, "--family", "other").exit_code == 0
-    (flavour,) = _json(run("show", "tiny", "--json"))["flavours"]
+    (flavour,) = document_of(run("show", "tiny", "--json"))["flavours"]
     second = ["add", "tiny:1", kernel, "--family", "other", "--flavour", "second", "--json"]
-    whole = _json(run(*second))["digest"]
+    whole = document_of(run(*second))["digest"]
     names = {"name": "tiny", "digest": whole, "short digest": whole[7:15], "flavour": tiny}
     filled = [each.format(kernel=kernel, flavour=flavour["name"]) for each in command]
     uses(names[by])
-    said = _error(run(*filled), Exit.FAILED)
+    said = refusal(run(*filled), Exit.FAILED)
     assert f"tiny:1 is used by the lab of the running edgewake, as '{names[by]}'" in said
     uses("other")
     assert run(*filled).exit_code == 0
@@ -295,7 +284,7 @@ def test_what_a_guest_runs_from_stays_while_no_edgewake_runs(
     kernel = _kernel(state)
     Catalog(state / "images" / "catalog").hold("ew-lab-web-0", [kernel])
     run("remove", "tiny")
-    removed = _json(run("gc", "--all", "--json"))["removed"]
+    removed = document_of(run("gc", "--all", "--json"))["removed"]
     assert len(removed) == 3
     assert kernel.exists()
 
@@ -306,7 +295,7 @@ def test_what_a_guest_runs_from_stays_while_no_edgewake_runs(
     ids=" ".join,
 )
 def test_wrong_usage(run: Run, command: list[str]) -> None:
-    _error(run(*command), Exit.USAGE)
+    refusal(run(*command), Exit.USAGE)
 
 
 # --- help, progress ---------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -17,6 +16,7 @@ from orchestrator.network import Found, LinkEngine
 from orchestrator.networks import Networks
 from orchestrator.routers.memory import MemoryKernel, MemoryRouters
 from orchestrator.state_dir import StateDir
+from tests.results import document_of
 
 FIVE = Path(__file__).parents[2] / "examples" / "five-routers.yaml"
 
@@ -53,11 +53,6 @@ def lines(result: Result) -> list[str]:
     return result.stdout.splitlines()
 
 
-def document(result: Result) -> Any:
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
 def refused(result: Result) -> str:
     assert result.exit_code == Exit.FAILED, result.output
     return result.stderr
@@ -73,14 +68,14 @@ def test_apply_makes_the_network_and_says_what_it_did(run: Run) -> None:
 
 
 def test_apply_as_json_has_all_names_and_engines(run: Run) -> None:
-    answer = document(run("apply", FIVE, "--json"))
+    answer = document_of(run("apply", FIVE, "--json"))
     assert len(answer["made"]) == 13
     assert answer["engines"]["r2--r4"] == "netem"
 
 
 def test_a_dry_run_and_a_try_in_memory_change_nothing(run: Run) -> None:
     assert lines(run("apply", FIVE, "--dry-run"))[0] == "network five-routers: what would change"
-    assert document(run("apply", FIVE, "--dry-run", "--json"))["dry_run"] is True
+    assert document_of(run("apply", FIVE, "--dry-run", "--json"))["dry_run"] is True
     assert "made" in run("apply", FIVE, "--back-end", "memory").stdout
     assert lines(run("show", "--all")) == ["no network is set on this machine"]
 
@@ -103,7 +98,7 @@ def test_show_has_routers_links_and_stubs(run: Run) -> None:
     assert "r4--r5 3 ms ± 1 ms, 100 Mbit/s 1 netem up" in shown
     assert "r2--r4 9 ms, 0.5 % loss, 10 Mbit/s 2 netem up" in shown
     assert "yard r3 10.251.2.0/24 fded:ed:2::/64 clients at 10.251.2.2 up" in shown
-    answer = document(run("show", FIVE, "--json"))
+    answer = document_of(run("show", FIVE, "--json"))
     assert answer["routers"][0] == {
         "name": "r1",
         "address": "10.255.0.1",
@@ -114,7 +109,7 @@ def test_show_has_routers_links_and_stubs(run: Run) -> None:
     }
     assert [port["peer"] for port in answer["routers"][0]["ports"]] == ["r2", "r5", "desk"]
     assert answer["links"][5]["loss"] == 0.005
-    assert [each["name"] for each in document(run("show", "--all", "--json"))["networks"]] == [
+    assert [each["name"] for each in document_of(run("show", "--all", "--json"))["networks"]] == [
         "five-routers"
     ]
 
@@ -136,7 +131,7 @@ def test_a_link_is_changed_until_the_file_is_applied_again(run: Run) -> None:
     (told, *_) = lines(run("link", "five-routers", "r1", "r2", *wishes, "--weight", "2.5", "--up"))
     assert told == "r1--r2: 7 ms ± 1 ms, 2 % loss, 1 Gbit/s, weight 2.5, up, by netem"
     assert lines(run("link", FIVE, "r1", "r2")) == [told]
-    answer = document(run("link", FIVE, "r1", "r2", "--weight", "3", "--json"))
+    answer = document_of(run("link", FIVE, "r1", "r2", "--weight", "3", "--json"))
     assert (answer["link"]["weight"], answer["changes"]["changed"]) == (3.0, ["r1--r2"])
     assert "  changed  r1--r2" in lines(run("apply", FIVE))
 
@@ -172,7 +167,7 @@ def test_paths_are_those_of_the_network_that_runs_or_else_of_the_file(run: Run) 
     assert lines(run("path", FIVE, "desk", "yard"))[1:] == ["  r1 → r5 → r4 → r3"]
     lines(run("link", FIVE, "r1", "r5", "--down"))
     assert lines(run("path", FIVE, "r1", "yard")) == ["r1 to yard: there is no way"]
-    answer = document(run("path", FIVE, "r5", "r2", "--json"))
+    answer = document_of(run("path", FIVE, "r5", "r2", "--json"))
     assert answer == {
         "cost": 3.0,
         "latency_ms": 12.0,
@@ -239,11 +234,11 @@ links:
 def test_each_machine_makes_its_own_routers(run: Run, tmp_path: Path) -> None:
     lab = tmp_path / "two.yaml"
     lab.write_text(TWO)
-    made = document(run("apply", lab, "--json"))["made"]
+    made = document_of(run("apply", lab, "--json"))["made"]
     assert sorted(made) == ["east--middle", "middle", "middle--west", "west"]
     assert " ".join(run("show", lab).stdout.split()).count("on pc2") == 1
     lines(run("remove", lab))
-    made = document(run("apply", lab, "--machine", "pc2", "--json"))["made"]
+    made = document_of(run("apply", lab, "--machine", "pc2", "--json"))["made"]
     assert sorted(made) == ["east", "east--middle"]
 
 

@@ -15,6 +15,7 @@ import threading
 from orchestrator import logs
 from web.door.access import Access
 from web.door.app import create_door
+from web.door.rights import give_up
 from web.door.server import TcpServer, TlsAdapter
 from web.door.settings import DoorSettings
 from web.door.tokens import Tokens
@@ -29,12 +30,13 @@ def main() -> None:
     logs.set_up(logs.LogFormat(log_format), logs.LogLevel(log_level))
     settings = DoorSettings.from_json(sys.stdin.readline())
     os.nice(NICENESS)
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-    access = Access(Tokens(settings.tokens), note=_note)
-    app = create_door(Upstream(settings.socket), access, settings)
     tls = None
     if settings.certificate is not None and settings.key is not None:
         tls = TlsAdapter(settings.certificate, settings.key)
+    give_up(settings)
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    access = Access(Tokens(settings.tokens), note=_note)
+    app = create_door(Upstream(settings.socket), access, settings)
     listener = socket.socket(fileno=int(descriptor))
     TcpServer(listener, app, streams=settings.streams, tls=tls).start()
 

@@ -5,6 +5,7 @@ another one for its middle is refused, since between a proxy and us that would b
 requests in somebody else's name.
 """
 
+import re
 from typing import Any
 
 LARGEST_HEADERS = 32 << 10  # bytes, with the request line
@@ -13,6 +14,7 @@ LARGEST_BODY = 4 << 20  # bytes
 LONGEST_SIZE = 64  # bytes of the line that begins a chunk
 HEXADECIMAL = frozenset(b"0123456789abcdefABCDEF")
 NAME_CHARACTERS = frozenset(b"!#$%&'*+-.^`|~0123456789abcdefghijklmnopqrstuvwxyz")
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f]")  # all but the tab
 ONLY_ONCE = frozenset({b"Host", b"Content-Length", b"Transfer-Encoding", b"Authorization"})
 JOINED = {  # of headers that may come several times, what stands between their values
     b"Accept": b", ",
@@ -48,7 +50,7 @@ def read_headers(rfile: Any, into: Headers) -> Headers:
         if not colon or not name or not NAME_CHARACTERS.issuperset(name.lower()):
             raise ValueError("a header has no name that we take")
         key, value = name.title(), value.strip(b" \t\r\n")
-        if any(byte < 0x20 and byte != 0x09 for byte in value):
+        if CONTROL.search(value):
             raise ValueError("a header has a control character")
         if key in into and key in ONLY_ONCE:
             raise ValueError(f"{key.decode()} came twice")

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
+from itertools import takewhile
 from logging import getLogger
 from time import monotonic, sleep
 
@@ -115,8 +116,9 @@ class Hub:
             last = self._last
             if at > last or (at < self._forgot):
                 return _gap(last), last
-            blocks = [each for each in self._ring if each.number > at]
-        wanted = [each.text for each in blocks if not topics or each.name in topics]
+            # From the end: the ring is long, what is new to a listener mostly short.
+            blocks = list(takewhile(lambda each: each.number > at, reversed(self._ring)))
+        wanted = [each.text for each in reversed(blocks) if not topics or each.name in topics]
         return b"".join(wanted), last
 
     def _left(self, who: str) -> None:

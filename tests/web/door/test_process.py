@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,53 @@ def test_a_door_serves_notes_and_comes_again(
     parent.stop()
     assert parent.url is None
     assert not (tmp_path / "door.json").exists()
+
+
+NO_CAPABILITY = "0" * 16
+DAC_OVERRIDE, SETPCAP = 1 << 1, 1 << 8
+
+
+def _rights(pid: int) -> set[tuple[str, str]]:
+    """Return what the kernel says of the rights of a process, of all its threads."""
+    wanted = {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"}
+    found: set[tuple[str, str]] = set()
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended
+            pairs = [line.partition(":") for line in (thread / "status").read_text().splitlines()]
+            found |= {(name, value.strip()) for name, _, value in pairs if name in wanted}
+    return found
+
+
+def _may(capability: int) -> bool:
+    return bool(int(dict(_rights(os.getpid()))["CapEff"], 16) & capability)
+
+
+def test_a_door_has_no_rights_that_it_does_not_need(parent: DoorProcess, tmp_path: Path) -> None:
+    token = Tokens(tmp_path / "tokens.json").create("ada", Role.VIEWER)[1]
+    parent.bind(WebSettings(("127.0.0.1", tcp_port()), is_default=False))
+    parent.start()
+    assert ask(str(parent.url), "/api/v1/status", token)[0] == 503, "it knows the token"
+    assert parent._child is not None
+    rights = _rights(parent._child.pid)
+    none = {(name, NO_CAPABILITY) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
+    assert rights >= none | {("NoNewPrivs", "1")}
+    assert len(rights) == 6, "all threads have the same"
+    assert ("CapBnd", NO_CAPABILITY) in rights or not _may(SETPCAP)
+
+
+def test_a_door_reads_tokens_of_another_user(parent: DoorProcess, tmp_path: Path) -> None:
+    if not _may(DAC_OVERRIDE):
+        pytest.skip("only root uses files that are another user's")
+    token = Tokens(tmp_path / "tokens.json").create("ada", Role.VIEWER)[1]
+    for path in (tmp_path, *tmp_path.iterdir()):
+        os.chown(path, 65534, 65534)
+    parent.bind(WebSettings(("127.0.0.1", tcp_port()), is_default=False))
+    parent.start()
+    assert ask(str(parent.url), "/api/v1/status", token)[0] == 503
+    assert json.loads((tmp_path / "tokens.json").read_text())["tokens"][0]["used_at"]
+    assert parent._child is not None
+    rights = _rights(parent._child.pid)
+    assert {("CapEff", f"{DAC_OVERRIDE:016x}"), ("NoNewPrivs", "1")} <= rights
 
 
 def test_a_taken_address_is_an_error_only_if_somebody_wrote_it(parent: DoorProcess) -> None:
