@@ -80,8 +80,9 @@ class Rebalancer:
         what it was shown for; then nothing was changed.
         """
         with self._replanner.alone(), self._lock:
-            proposal = self.kept_plan(operation, number)
-            shown = tag or self._replanner.kept(operation, number).tag
+            kept = self._replanner.kept(operation, number)
+            proposal = self._proposal(kept)
+            shown = tag or kept.tag
             if shown and shown != proposal.tag:
                 raise EdgewakeError(NOT_ANY_MORE, hint="look at it again" if tag else "plan again")
             self._go_over(proposal, job)
@@ -93,7 +94,10 @@ class Rebalancer:
 
         Raises `EdgewakeError` as `Replanner.kept` does, and if the lab is another one by now.
         """
-        kept = self._replanner.kept(operation, number)
+        return self._proposal(self._replanner.kept(operation, number))
+
+    def _proposal(self, kept: Kept) -> Proposal:
+        """Return what a plan that is kept would change now."""
         if self._fleet.lab is not kept.lab:
             raise EdgewakeError(NOT_ANY_MORE, hint="plan again")
         return self._replanner.proposal(kept.plan, kept.weights)

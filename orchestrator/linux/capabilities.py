@@ -21,8 +21,12 @@ _Sets = ctypes.c_uint32 * 6  # effective, permitted and inheritable: the low hal
 
 
 def gain_none() -> None:
-    """Let nothing that is started from here gain rights, whatever program it is."""
+    """Let nothing that is started from here gain rights by the file that it is."""
     libc.call("prctl", "no new privileges", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+
+
+def bound_none() -> None:
+    """Let no program that is started from here have any, of root either; we keep those we have."""
     for capability in range(_MOST):
         if libc.library.prctl(_DROP_BOUND, capability, 0, 0, 0) != 0:
             if ctypes.get_errno() not in {EINVAL, EPERM}:

@@ -33,7 +33,7 @@ from errno import EIO
 from pathlib import Path
 from stat import S_IFREG, S_ISDIR, S_ISLNK, S_ISREG
 
-from orchestrator.linux import libc, namespaces, seccomp
+from orchestrator.linux import capabilities, libc, namespaces, seccomp
 from orchestrator.linux.processes import (
     PROC,
     Process,
@@ -54,12 +54,11 @@ _SET_ATTRIBUTES = 442  # mount_setattr(2), the same on every architecture
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000  # linux/fcntl.h
 _ATTRIBUTES = struct.Struct("=QQQQ")  # struct mount_attr: set, clear, propagation, userns_fd
 _ATTRIBUTES_OF_TREES = 1 | 2 | 4  # MOUNT_ATTR_RDONLY, _NOSUID, _NODEV
-_SET_DUMPABLE, _DROP_BOUND, _NO_NEW_PRIVILEGES = 4, 24, 38  # linux/prctl.h
+_SET_DUMPABLE = 4  # linux/prctl.h
 # setgroups(2), setresgid(2), setresuid(2): asm/unistd_64.h, asm-generic/unistd.h
 _IDENTITY_CALLS = {"x86_64": (116, 119, 117)}
 _GENERIC_IDENTITY_CALLS = (159, 149, 147)
 _KEEPERS = 2**27  # from a program's uid to its keeper's: beyond those of `processes.own_user`
-_MOST_CAPABILITIES = 64  # they are bits of such a number
 _DEVICES = ("full", "null", "random", "urandom", "zero")
 _SHORTCUTS = {"fd": "", "stdin": "/0", "stdout": "/1", "stderr": "/2"}
 _SMALL = "size=1m"
@@ -197,7 +196,7 @@ def _start(
     files: _Files,
     children: "list[subprocess.Popen[bytes]]",
 ) -> None:
-    libc.call("prctl", "no new privileges", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    capabilities.gain_none()
     leave_session_keyring()
     libc.call("unshare", "new namespaces", _NEW)
     _mount("", Path("/"), flags=_RECURSIVE | _SLAVE)  # nothing mounted in here is seen outside
@@ -210,7 +209,7 @@ def _start(
     _await_keeper(children[0])
     _enter_root()
     _show_texts(sandbox.texts)
-    _drop_capabilities()
+    capabilities.bound_none()
     if sandbox.filtered:
         seccomp.confine_thread()
     _become(sandbox.user)
@@ -315,13 +314,6 @@ def _show_texts(texts: Sequence[tuple[str, str]]) -> None:
             own = folder / str(number)
             own.write_text(text)
             _mount(str(own), Path(path), flags=_BIND)
-
-
-def _drop_capabilities() -> None:
-    """Let no program that is started from here gain any; this thread keeps those it has."""
-    for capability in range(_MOST_CAPABILITIES):
-        if libc.library.prctl(_DROP_BOUND, capability, 0, 0, 0) != 0:
-            break  # there are no more
 
 
 def _become(user: int) -> None:

@@ -42,6 +42,7 @@ class Drain:
 
 VERSIONS_KEPT = 100  # of the lab
 IMAGES_KEPT = 500  # whose abilities are known, of each host and rung
+JOURNAL_KEPT = 100_000  # events that are always there to be read
 
 
 @dataclass(frozen=True, slots=True)

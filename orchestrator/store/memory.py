@@ -13,14 +13,13 @@ from orchestrator.errors import StoreError
 from orchestrator.model import Ability, Event, Instance, Rung
 from orchestrator.store.base import (
     IMAGES_KEPT,
+    JOURNAL_KEPT,
     VERSIONS_KEPT,
     Drain,
     LabVersion,
     Quarantine,
     Stored,
 )
-
-JOURNAL_KEPT = 100_000  # events
 
 
 class MemoryStore:

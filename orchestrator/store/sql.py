@@ -52,6 +52,7 @@ from orchestrator.errors import StoreError
 from orchestrator.model import Ability, Event, Instance, InstanceState, Rung
 from orchestrator.store.base import (
     IMAGES_KEPT,
+    JOURNAL_KEPT,
     VERSIONS_KEPT,
     Drain,
     LabVersion,
@@ -61,7 +62,6 @@ from orchestrator.store.base import (
 
 SCHEMA = "5"  # grows by one with every change of the tables below; see `_MIGRATIONS`
 LAB_ON_DISK = "lab_on_disk"  # the key in `meta`
-JOURNAL_KEPT = 100_000  # rows of the journal that are always there to be read
 PRUNE_EVERY = 1_000  # rows between two prunings, so that almost no record() pays for one
 BUSY_TIMEOUT_MS = 5_000  # how long to wait for a tool (sqlite3, a backup) that holds the file
 FILE_MODE = 0o600  # the journal may say who asked for what

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from orchestrator.cli_drain import _steps, register
 from orchestrator.daemon import Daemon
 from orchestrator.errors import StartFailed
 from orchestrator.hypervisors.memory import MemoryHypervisor
+from tests.ports import free_port
 from web.client import Client
 
 Run = Callable[..., Result]
@@ -66,9 +66,7 @@ services:
 def state(tmp_path: Path, image: Image) -> Iterator[Path]:
     """Run an edgewake in this process, and return its state directory."""
     lab, folder = tmp_path / "lab.yaml", tmp_path / "state"
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     lab.write_text(LAB.format(image=image, port=port))
     running = Daemon(folder, lab, ephemeral=True)
     running.start()

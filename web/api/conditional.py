@@ -11,6 +11,9 @@ from typing import Self
 from flask import Request, Response
 from werkzeug.datastructures import ETags
 
+from orchestrator.errors import Outdated
+from web import problems
+
 MARK_LENGTH = 16
 _BETWEEN = "-"
 
@@ -54,11 +57,26 @@ class Condition:
         """Return what a request says."""
         return cls(asked.if_match, asked.if_none_match)
 
+    def __bool__(self) -> bool:
+        """Whether it is not meant of all versions."""
+        return bool(self.match or self.none_match)
+
     def met_by(self, mark: str) -> bool:
-        """Return whether it is meant for the thing with this mark; empty: there is none."""
+        """Return whether it is meant for the thing with this mark; empty: there is none.
+
+        Of a document that has no mark, it is its whole ETag.
+        """
         if self.match and not _names(self.match, mark):
             return False
         return not _names(self.none_match, mark)
+
+
+def outdated(error: Outdated, tag: str) -> Response:
+    """Return the refusal of a change with the ETag of what there is; empty: there is nothing."""
+    answer = problems.response(problems.problem(error))
+    if tag:
+        answer.set_etag(tag)
+    return answer
 
 
 def _names(tags: ETags, mark: str) -> bool:
@@ -66,4 +84,5 @@ def _names(tags: ETags, mark: str) -> bool:
 
 
 def _mark(tag: str) -> str:
-    return tag.partition(_BETWEEN)[0]
+    """Return the first part of an ETag in two; all of another."""
+    return tag[:MARK_LENGTH] if tag[MARK_LENGTH:].startswith(_BETWEEN) else tag

@@ -1,7 +1,6 @@
 """Edits of routers and links as operations, for the versions that they are meant for."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -13,8 +12,7 @@ from orchestrator.network import Network
 from orchestrator.network_view import NetworkView
 from orchestrator.operations import Job
 from orchestrator.routers.base import Done
-from web import problems
-from web.api.conditional import Condition, mark_of, marked_tag
+from web.api.conditional import Condition, mark_of, marked_tag, outdated
 from web.api.context import Context
 from web.api.working import Begun, begin
 from web.models.base import Document
@@ -72,8 +70,8 @@ class Editing:
     def _refused(self, name: str, error: Outdated) -> Begun:
         """Return the refusal, with the ETag of what there is."""
         view = self.context.network_view()
-        answer = problems.response(problems.problem(error))
-        with suppress(NotInNetwork):
+        try:
             content = self.document(view, name).model_dump_json().encode()
-            answer.set_etag(marked_tag(mark_of(self.version(view, name)), content))
-        return answer
+        except NotInNetwork:
+            return outdated(error, "")
+        return outdated(error, marked_tag(mark_of(self.version(view, name)), content))

@@ -14,10 +14,9 @@ from orchestrator.lab_secrets import without_secrets
 from orchestrator.model import Lab
 from orchestrator.operations import Job
 from orchestrator.store.base import LabVersion
-from web import problems
 from web.api import reading
 from web.api.caller import caller
-from web.api.conditional import tag_of
+from web.api.conditional import Condition, outdated, tag_of
 from web.api.context import Context
 from web.api.operation import Api
 from web.api.working import ACCEPTED, Begun, begin
@@ -163,18 +162,13 @@ def _instead_of(control: Orchestrator) -> int | Response | None:
 
     If that is not in use, return a 412 with the ETag of the one that is.
     """
-    if not request.if_match and not request.if_none_match:
+    condition = Condition.of(request)
+    if not condition:
         return None
     version = next(iter(control.versions(1)), None)
     number = version.number if version else 0
     tag = tag_of(LabText.of(version).model_dump_json().encode()) if version else ""
-    if version and request.if_match:
-        wanted = request.if_match.contains(tag)
-    else:
-        wanted = not request.if_match
-    if request.if_none_match and version:
-        wanted = wanted and not request.if_none_match.contains(tag)
-    if wanted:
+    if condition.met_by(tag):
         return number
     error = Outdated(
         f"the lab at version {number} is not the one that you have read"
@@ -183,10 +177,7 @@ def _instead_of(control: Orchestrator) -> int | Response | None:
         now=number,
         hint="read it again, make your change to what is there now, and send that",
     )
-    answer = problems.response(problems.problem(error))
-    if tag:
-        answer.set_etag(tag)
-    return answer
+    return outdated(error, tag)
 
 
 def _wish(header: LabHeaders) -> LabWish:

@@ -5,7 +5,7 @@ What is changed here lasts until the lab is applied again (`orchestrator.live_ne
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flask import Response
 
@@ -82,12 +82,7 @@ def _add_routers(api: Api, context: Context) -> None:
     def changed(name: str, done: Done) -> RouterChanged:
         view = context.network_view()
         there = any(each.name == name for each in view.routers)
-        return RouterChanged(
-            router=now(view, name) if there else None,
-            changes=NetworkChangesDocument.of(done),
-            differs_from_lab=view.differs,
-            until=UNTIL,
-        )
+        return RouterChanged(router=now(view, name) if there else None, **_changed(view, done))
 
     editing = Editing(context, now, router_version, changed)
 
@@ -136,12 +131,7 @@ def _add_links(api: Api, context: Context) -> None:
     def changed(name: str, done: Done) -> LinkChanged:
         view = context.network_view()
         there = any(each.name == name for each in view.links)
-        return LinkChanged(
-            link=now(view, name) if there else None,
-            changes=NetworkChangesDocument.of(done),
-            differs_from_lab=view.differs,
-            until=UNTIL,
-        )
+        return LinkChanged(link=now(view, name) if there else None, **_changed(view, done))
 
     editing = Editing(context, now, link_version, changed)
 
@@ -255,6 +245,12 @@ def _add_apps(api: Api, context: Context) -> None:
 def _seen(context: Context, asked: HowBusy) -> NetworkView:
     view = context.network_view()
     return view if asked.load else view.at_rest()
+
+
+def _changed(view: NetworkView, done: Done) -> dict[str, Any]:
+    """Return what is told of every change, given the network after it."""
+    changes = NetworkChangesDocument.of(done)
+    return {"changes": changes, "differs_from_lab": view.differs, "until": UNTIL}
 
 
 def _page(known: Sequence[Named], page: WholePage) -> tuple[list[Named], str | None]:

@@ -25,6 +25,7 @@ from orchestrator.model import WebSettings
 from web.door.settings import DoorSettings
 from web.door.tls import tls_context
 from web.door.tokens import Tokens
+from web.loopback import reached_at
 
 log = logging.getLogger(__name__)
 
@@ -288,9 +289,7 @@ def _files(web: WebSettings) -> tuple[object, ...]:
 def _url(settings: DoorSettings) -> str:
     if settings.behind_proxy and settings.certificate is None and settings.names:
         return f"https://{settings.names[0]}"
-    host = settings.host
-    if ip_address(host).is_unspecified:
-        host = "::1" if ":" in host else "127.0.0.1"
+    host = reached_at(settings.host)
     if settings.certificate is not None and settings.names:
         host = settings.names[0]  # which the certificate names
     scheme = "http" if settings.certificate is None else "https"

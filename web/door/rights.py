@@ -27,6 +27,7 @@ def give_up(settings: DoorSettings) -> None:
     spare = capabilities.DAC_OVERRIDE
     try:
         capabilities.gain_none()
+        capabilities.bound_none()
         capabilities.keep(effective=0, permitted=spare)
         foreign = _foreign(settings)
         kept = spare if foreign else 0

@@ -10,7 +10,7 @@ from orchestrator.model import Lab
 from orchestrator.store.base import LabVersion
 from orchestrator.unguarded import unguarded
 from web.models.base import Body, Document, Parameters, Switch
-from web.models.operations import Preferred
+from web.models.operations import Conditions
 from web.models.plans import ChangeDocument
 
 
@@ -36,17 +36,11 @@ class LabOptions(Parameters):
     dry_run: Switch = False
 
 
-class LabHeaders(Preferred):
+class LabHeaders(Conditions):
     """The path of a lab file that is the body itself, and what it is to replace."""
 
     path: str = Field(
         "", alias="X-Lab-Path", description="absolute; percent-encoded UTF-8. For YAML bodies"
-    )
-    if_match: str = Field(
-        "", alias="If-Match", description="the ETag of `GET /lab`: only if that is still in use"
-    )
-    if_none_match: str = Field(
-        "", alias="If-None-Match", description="`*`: only if no lab file is in use"
     )
 
 

@@ -37,7 +37,7 @@ class Conditions(Preferred):
         "", alias="If-Match", description="the ETag of `GET`: only if nobody has changed it since"
     )
     if_none_match: str = Field(
-        "", alias="If-None-Match", description="`*`: only if there is nothing of that name"
+        "", alias="If-None-Match", description="`*`: only if there is none yet"
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from flask import Blueprint, render_template, request
 
+from web.loopback import reached_at
 from web.pages.area import Link, Upstream
 from web.pages.asking import path
 from web.pages.drawing import Column, columns
@@ -83,8 +84,7 @@ def add(pages: Blueprint, upstream: Upstream) -> None:
 def dig(dns: str) -> str:
     """Return the beginning of a command that asks the DNS server at an address and port."""
     address, _, port = dns.rpartition(":")
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104
-    return f"dig @{reached} -p {port}"
+    return f"dig @{reached_at(address)} -p {port}"
 
 
 def chart(queries: Sequence[Document]) -> tuple[Column, ...]:

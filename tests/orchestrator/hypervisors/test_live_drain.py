@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import pytest
 
 from dns_boot.query import ask
 from tests.orchestrator.hypervisors.second_libvirt import SecondLibvirt
+from tests.ports import free_port
 from web.client import Client
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(480)]
@@ -142,9 +142,7 @@ def edgewake(hello_file: Path) -> Iterator[Edgewake]:
     folder.chmod(0o755)  # QEMU's user must be able to enter
     (folder / "second").mkdir()
     tag, subnet = uuid.uuid4().hex[:6], SUBNETS[os.getpid() % len(SUBNETS)]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     ours = IPv4Interface((subnet[1], subnet.prefixlen))
     second = SecondLibvirt.start(folder / "second", f"ewl{tag}", ours)
     lab = folder / "lab.yaml"

@@ -17,6 +17,7 @@ import pytest
 
 from orchestrator.errors import EdgewakeError
 from orchestrator.model import WebSettings
+from tests.ports import free_port
 from tests.waiting import eventually
 from tests.web.play import lab_text
 from web.door.process import DoorProcess
@@ -25,12 +26,6 @@ from web.door.tokens import Tokens
 from web.roles import Role
 
 ROOT = Path(__file__).parents[3]
-
-
-def tcp_port() -> int:
-    """Return a port that nobody uses at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def ask(url: str, path: str, token: str = "") -> tuple[int, dict[str, str], bytes]:
@@ -76,7 +71,7 @@ def parent(tmp_path: Path, noted: list[tuple[str, str]]) -> Iterator[DoorProcess
 def test_a_door_serves_notes_and_comes_again(
     parent: DoorProcess, noted: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    parent.bind(WebSettings(("127.0.0.1", tcp_port()), is_default=False))
+    parent.bind(WebSettings(("127.0.0.1", free_port()), is_default=False))
     parent.start()
     url = parent.url
     assert url is not None
@@ -93,7 +88,7 @@ def test_a_door_serves_notes_and_comes_again(
     child.kill()
     assert ask(url, "/login")[0] == 200, "who asks meanwhile waits"
     assert "web-ended" in [kind for kind, _ in noted]
-    parent.want(WebSettings(("127.0.0.1", tcp_port()), is_default=False))
+    parent.want(WebSettings(("127.0.0.1", free_port()), is_default=False))
     assert gone(url)
     assert parent.url not in {None, url}
     assert ask(str(parent.url), "/login")[0] == 200
@@ -124,7 +119,7 @@ def _may(capability: int) -> bool:
 
 def test_a_door_has_no_rights_that_it_does_not_need(parent: DoorProcess, tmp_path: Path) -> None:
     token = Tokens(tmp_path / "tokens.json").create("ada", Role.VIEWER)[1]
-    parent.bind(WebSettings(("127.0.0.1", tcp_port()), is_default=False))
+    parent.bind(WebSettings(("127.0.0.1", free_port()), is_default=False))
     parent.start()
     assert ask(str(parent.url), "/api/v1/status", token)[0] == 503, "it knows the token"
     assert parent._child is not None
@@ -141,7 +136,7 @@ def test_a_door_reads_tokens_of_another_user(parent: DoorProcess, tmp_path: Path
     token = Tokens(tmp_path / "tokens.json").create("ada", Role.VIEWER)[1]
     for path in (tmp_path, *tmp_path.iterdir()):
         os.chown(path, 65534, 65534)
-    parent.bind(WebSettings(("127.0.0.1", tcp_port()), is_default=False))
+    parent.bind(WebSettings(("127.0.0.1", free_port()), is_default=False))
     parent.start()
     assert ask(str(parent.url), "/api/v1/status", token)[0] == 503
     assert json.loads((tmp_path / "tokens.json").read_text())["tokens"][0]["used_at"]
@@ -163,7 +158,7 @@ def test_a_taken_address_is_an_error_only_if_somebody_wrote_it(parent: DoorProce
 
 
 def test_beyond_loopback_somebody_must_have_a_token(parent: DoorProcess, tmp_path: Path) -> None:
-    everywhere = WebSettings(("0.0.0.0", tcp_port()), is_default=False, behind_proxy=True)
+    everywhere = WebSettings(("0.0.0.0", free_port()), is_default=False, behind_proxy=True)
     with pytest.raises(EdgewakeError, match="nobody has a token") as caught:
         parent.bind(everywhere)
     assert "edgewake token create --role admin" in caught.value.hint
@@ -174,7 +169,7 @@ def test_beyond_loopback_somebody_must_have_a_token(parent: DoorProcess, tmp_pat
 
 def test_files_of_tls_that_are_no_good_are_told(parent: DoorProcess, tmp_path: Path) -> None:
     web = WebSettings(
-        ("127.0.0.1", tcp_port()),
+        ("127.0.0.1", free_port()),
         is_default=False,
         certificate=tmp_path / "no.pem",
         key=tmp_path / "no.key",
@@ -190,7 +185,7 @@ def test_files_of_tls_that_are_no_good_are_told(parent: DoorProcess, tmp_path: P
 def up(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]:
     """Return a running `edgewake up` with hosts in memory, and its ready line."""
     lab = tmp_path / "lab.yaml"
-    lab.write_text(lab_text(tmp_path) + f"web: {{listen: '127.0.0.1:{tcp_port()}'}}\n")
+    lab.write_text(lab_text(tmp_path) + f"web: {{listen: '127.0.0.1:{free_port()}'}}\n")
     command = [sys.executable, "-m", "orchestrator", "--state", str(tmp_path / "state"), "up"]
     process = subprocess.Popen(
         [*command, str(lab), "--json"],

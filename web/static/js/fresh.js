@@ -40,7 +40,12 @@ async function update() {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-cache" });
   if (answer.status === 404) document.dispatchEvent(new CustomEvent("edgewake:gone"));
   if (!answer.ok || answer.redirected) return;
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  show(await answer.text());
+}
+
+// Updates the live parts of this page to those of a page as text.
+export function show(text) {
+  const page = new DOMParser().parseFromString(text, "text/html");
   localTimes(page);
   labelCells(page);
   for (const part of document.querySelectorAll("[data-live][id]")) {

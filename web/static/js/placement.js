@@ -2,13 +2,11 @@
 // it has ended; the changes of a plan on the graph; points of a front by click and arrow keys.
 
 import { ask, explained, request, valuesOf } from "./actions.js";
-import { morph } from "./dom.js";
-import { keepFresh, refresh } from "./fresh.js";
+import { keepFresh, refresh, show } from "./fresh.js";
 import { Graph } from "./graph.js";
 import { read } from "./graph-model.js";
 import { withMoves } from "./graph-moves.js";
 import { on } from "./live.js";
-import { labelCells } from "./tables.js";
 
 const POLL_MS = 1000; // of an operation that goes on, beside the live stream
 
@@ -75,14 +73,8 @@ async function choose(link, keep) {
   const answer = await fetch(link.href, { headers: { Accept: "text/html" } });
   if (!answer.ok) return location.assign(link.href);
   history.replaceState(null, "", link.href);
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  labelCells(page);
-  for (const part of document.querySelectorAll("[data-live][id]")) {
-    const fresh = page.getElementById(part.id);
-    if (fresh) morph(part, document.adoptNode(fresh));
-  }
+  show(await answer.text());
   if (keep) chart.querySelector(`a.point[data-point="${link.dataset.point}"]`)?.focus();
-  draw(document.getElementById("diff").dataset.movesOf);
   return undefined;
 }
 document.addEventListener("edgewake:fresh", () => draw(document.getElementById("diff")?.dataset.movesOf));
